@@ -1,0 +1,1 @@
+"""Machines: edge kinds with widths and ranges, entry and stub encodings, disassembly."""

@@ -1,0 +1,1 @@
+"""Object formats: relocatable files and loaded images, read into the link graph."""

@@ -1,0 +1,1 @@
+"""The link graph: what an object file says, without saying it in the words of an object format."""

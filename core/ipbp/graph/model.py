@@ -1,0 +1,169 @@
+"""LinkGraph: blocks (bytes that stay together), symbols (named places in a block) and edges (one fixup each).
+
+The store is columnar. A Rust object has a hundred thousand edges; they become Python objects only for the few
+blocks that a patch carries over. All columns are numpy arrays of one length per table; an index into a table is
+that thing's id. A graph is never changed once it is built.
+
+What readers promise:
+
+* Every allocated byte of the object belongs to exactly one block, except unwind tables (`.eh_frame`) and notes,
+  which travel as `SideSection`s, as debug sections do.
+* Code is split at function symbols (a part such as `f.cold` is a block of its own), named data at object symbols,
+  mergeable sections at their elements, and unnamed data at the places that code refers to.
+* Every edge that points into a block of this object targets a symbol of that block (its anchor, when the file
+  said "section + addend"), and the addend is adjusted so that the kind's equation still holds.
+* `edges` is sorted by (block, offset), and `first_edge[b]:first_edge[b + 1]` are those of block b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+
+
+class BlockKind(IntEnum):
+    """Where a block lives. RELRO is data that is constant once it is relocated (`.data.rel.ro`)."""
+
+    CODE = 0
+    RODATA = 1
+    RELRO = 2
+    DATA = 3
+    BSS = 4
+    TLS_DATA = 5
+    TLS_BSS = 6
+    INIT = 7  # arrays of functions that run before main or at exit
+
+
+class Binding(IntEnum):
+    LOCAL = 0
+    GLOBAL = 1
+    WEAK = 2
+
+
+class SymbolType(IntEnum):
+    """As in the ELF gABI, "Symbol Table"; SECTION symbols do not survive the reader."""
+
+    NONE = 0
+    OBJECT = 1
+    FUNCTION = 2
+    TLS = 6
+    IFUNC = 10
+
+
+class Visibility(IntEnum):
+    DEFAULT = 0
+    INTERNAL = 1
+    HIDDEN = 2
+    PROTECTED = 3
+
+
+UNDEFINED = -1
+"""`symbols.block` of a symbol that another object defines."""
+ABSOLUTE = -2
+"""`symbols.block` of a symbol whose `offset` is its value."""
+COMMON = -3
+"""`symbols.block` of a tentative definition; `offset` is its alignment (gABI, SHN_COMMON)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    section: I32  # index into LinkGraph.sections
+    offset: I64  # of the block in its section
+    size: I64
+    alignment: I64
+    kind: U8  # BlockKind
+    anchor: I32  # the symbol that stands for the block; unnamed blocks have one with the name ""
+    mergeable: npt.NDArray[np.bool_]  # an element of a SHF_MERGE section: only its content matters
+
+    def __len__(self) -> int:
+        return len(self.section)
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    name: list[str]  # "" for the anchors of unnamed blocks
+    block: I32  # or UNDEFINED, ABSOLUTE, COMMON
+    offset: I64  # in the block
+    size: I64
+    binding: U8  # Binding
+    type: U8  # SymbolType
+    visibility: U8  # Visibility
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    block: I32  # that holds the fixup
+    offset: I64  # of the fixup in that block
+    kind: U8  # EdgeKind
+    target: I32  # symbol
+    addend: I64
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the file as it was named there. `content` is empty for sections without bytes (`.bss`)."""
+
+    name: str
+    content: memoryview
+    alignment: int
+    group: str = ""  # signature of its COMDAT group
+
+
+@dataclass(frozen=True, slots=True)
+class SideSection:
+    """A section that describes others: unwind tables and debug information. Its edges are columns of their own:
+    `offset` in the section, `kind`, `target` symbol, `addend`."""
+
+    name: str
+    content: memoryview
+    alignment: int
+    flags: int  # of the file, SHF_*: whether strings merge
+    entry_size: int
+    offset: I64
+    kind: U8
+    target: I32
+    addend: I64
+
+
+@dataclass(frozen=True, slots=True)
+class LinkGraph:
+    path: str
+    source: str  # base name of the translation unit as the symbol table says it (STT_FILE); "" if it does not
+    machine: str  # "x86_64", "aarch64"
+    sections: tuple[Section, ...]
+    blocks: Blocks
+    symbols: Symbols
+    edges: Edges
+    first_edge: I64  # len(blocks) + 1
+    side: tuple[SideSection, ...]
+
+    def content(self, block: int) -> memoryview:
+        """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""
+        start = int(self.blocks.offset[block])
+        return self.sections[int(self.blocks.section[block])].content[
+            start : start + int(self.blocks.size[block])
+        ]
+
+    def edges_of(self, block: int) -> slice:
+        """Rows of `edges` whose fixup is in `block`."""
+        return slice(int(self.first_edge[block]), int(self.first_edge[block + 1]))
+
+    def block_name(self, block: int) -> str:
+        """The name of the block's anchor, or `section+0xoffset` for an unnamed one."""
+        name = self.symbols.name[int(self.blocks.anchor[block])]
+        if name:
+            return name
+        return f"{self.sections[int(self.blocks.section[block])].name}+{int(self.blocks.offset[block]):#x}"

@@ -1,0 +1,1 @@
+"""What runs inside the debugger, shared by both plugins: Python 3.9, standard library only."""

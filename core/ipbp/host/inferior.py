@@ -1,0 +1,98 @@
+"""The debugged process, as ipbp sees it: one small protocol with three implementations.
+
+`gdb_ipbp.inferior.GdbInferior`, `lldb_ipbp.inferior.LldbInferior` and `ipbp.host.fake.FakeInferior` pass one
+contract suite. The protocol holds primitives only; what is built from them (obtaining memory by an injected
+system call, stepping a thread out of bytes, applying a plan) lives once, in `inject`, `safepoint` and
+`transaction`. Debugger objects never leave an implementation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Iterable, Optional, Protocol, Sequence
+
+from ipbp.protocol import Description, Region
+
+Ranges = Sequence[tuple[int, int]]
+"""Half-open address ranges."""
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A thread of the stopped inferior. `id` is the kernel's thread id (gettid(2))."""
+
+    id: int
+    pc: int
+
+
+@dataclass(frozen=True)
+class Breakpoint:
+    """An enabled software breakpoint location. `location` is the implementation's own handle, as text."""
+
+    location: str
+    address: int
+    length: int
+
+
+class Inferior(Protocol):
+    """Every method but `describe`, `regions`, `read` and `while_stopped` needs the inferior stopped. `read` of a
+    running inferior works where /proc/PID/mem does.
+
+    Errors: `IpbpError` with a code that starts with `inferior-`; `inferior-gone` when the process has vanished.
+    """
+
+    def describe(self) -> Description: ...
+
+    def regions(self) -> list[Region]:
+        """Mappings in address order."""
+
+    def threads(self) -> list[Thread]: ...
+
+    def return_addresses(self, thread: int) -> list[int]:
+        """Of the frames above the innermost one, innermost first, as far as the debugger can unwind."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """The program's own bytes: never a debugger's trap. `inferior-memory` when not all can be read."""
+
+    def write(self, address: int, content: bytes) -> None:
+        """Also into mappings without write permission. Called by `transaction` and `inject` alone."""
+
+    def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        """Values by lower-case name (x86-64: rax..r15, rip, eflags, orig_rax). A register that the debugger
+        does not expose is left out: lldb has no orig_rax."""
+
+    def set_registers(self, thread: int, values: dict[str, int]) -> None: ...
+
+    def step(self, thread: int) -> None:
+        """One instruction of this thread, all others held. A signal may intervene: the caller checks the pc."""
+
+    def interrupted_call(self, thread: int) -> Optional[int]:
+        """Number of the system call in which the thread was interrupted by the stop, if any. Only asked when
+        the value in rax says so (/proc/PID/task/TID/syscall, proc_pid_syscall(5))."""
+
+    def call(self, address: int, arguments: Sequence[int]) -> int:
+        """Call a function with up to six integers; its 8-byte result. Only that thread runs. Registers, red
+        zone and interrupted system calls are as before afterwards."""
+
+    def disarm(self, ranges: Ranges) -> list[Breakpoint]:
+        """Take the debugger's software breakpoints inside `ranges` out of memory and out of its books, so that
+        writing there is safe; what was disarmed."""
+
+    def rearm(self, breakpoints: Iterable[Breakpoint]) -> None:
+        """Put these back. Only for addresses that are still the start of an instruction."""
+
+    def announce(self, image: str) -> None:
+        """Load the symbols of a patch image, linked at its final addresses."""
+
+    def withdraw(self, image: str) -> None:
+        """Forget them."""
+
+    def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
+        """Run `action` while every thread is stopped, then `then` with the milliseconds that the program was
+        stopped for it (0.0 when it was stopped before anyway).
+
+        A stopped inferior stays stopped. A running one is stopped without the user seeing a stop, and resumed
+        before `then` runs. Where the debugger's loop cannot be waited for (gdb with a program in the
+        background), this returns at once and both run later from that loop. What `action` raises reaches the
+        caller, or the user as an error where nobody waits; `then` does not run.
+        """

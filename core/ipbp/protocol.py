@@ -1,0 +1,172 @@
+"""The messages between the plugin (in the debugger) and the engine (a process of its own).
+
+One JSON object a line over two pipes, one request at a time. The plugin sends a request; the engine may answer
+with any number of questions and progress lines before its one final answer:
+
+    plugin -> engine   {"id": 7, "verb": "plan", "params": {...}}
+    engine -> plugin   {"id": 7, "ask": "read", "params": {"ranges": [[address, size], ...]}}
+    plugin -> engine   {"id": 7, "answer": {"bytes": ["<base64>" or null, ...]}}
+    engine -> plugin   {"id": 7, "tell": "compiling draw.c"}
+    engine -> plugin   {"id": 7, "result": {...}}   or   {"id": 7, "error": {"code": ..., "refusals": [...]}}
+
+The engine has no message that writes to the inferior: it hands over one complete `PatchPlan`, and
+`ipbp.host.transaction` applies it. Addresses and sizes are plain integers; short byte strings travel as hex.
+The linked image itself does not travel: it is an ELF file on disk, and a segment names its part of the file.
+
+Imported inside the debugger: Python 3.9, standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, NewType, Optional
+
+PROTOCOL_VERSION = 1
+
+LoadAddress = NewType("LoadAddress", int)
+"""An address in the inferior."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """One mapping of the inferior, as in /proc/PID/maps (proc_pid_maps(5)). `end` is exclusive."""
+
+    start: int
+    end: int
+    protection: str  # a subset of "rwx", in that order
+    offset: int = 0  # of `start` in the file
+    path: str = ""  # "" for anonymous memory
+    inode: int = 0
+
+
+@dataclass(frozen=True)
+class Description:
+    """The inferior as a whole.
+
+    `stopped` says whether it is stopped for the debugger now. `attached` is false when the debugger launched it.
+    `local` says that /proc/PID of this machine is the inferior.
+    """
+
+    pid: int
+    triple: str
+    debugger: str  # "gdb 13.1", "lldb 19.1.7", "fake"
+    executable: str
+    stopped: bool
+    attached: bool
+    local: bool = True
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Memory to be mapped at exactly `address` (whole pages); `protection` is "rx", "r" or "rw"."""
+
+    address: int
+    size: int
+    protection: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes of the image file to be written at `address`. The memory there must be all zero before."""
+
+    address: int
+    size: int
+    file_offset: int
+    protection: str
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Bytes of the running program that change: `expected` must be there before, `replacement` is there after.
+
+    Both have the same length. `name` is the function whose entry it is.
+    """
+
+    address: int
+    expected: bytes
+    replacement: bytes
+    name: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function called in the inferior at the safe point, after the segments and before the replacements.
+
+    `result_at`: where its 8-byte result is stored (the slot of an indirect function), if anywhere.
+    `on_undo`: the call is made when the patch is undone, not when it is applied.
+    """
+
+    address: int
+    arguments: tuple[int, ...]
+    purpose: str
+    result_at: Optional[int] = None
+    on_undo: bool = False
+
+
+@dataclass(frozen=True)
+class FunctionChange:
+    """One row of the report. `entry` is the address that callers and pointers use, `address` where it now runs."""
+
+    name: str
+    status: str  # "changed", "new", "removed"
+    reason: str
+    file: str
+    entry: int = 0
+    address: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """All that the plugin needs to apply one patch. Nothing of it depends on the plugin's own judgement.
+
+    `image`: path of the patch as an ELF file, linked at its final addresses. `forbidden`: half-open ranges in
+    which no thread's pc may be when the replacements are written. `times`: milliseconds by stage. `notes`: what
+    the user should know (a changed initialiser that was not applied). `record`: what the engine wants back, as
+    it is, in the journal of every later request (units, arenas, bindings); opaque to the plugin.
+    """
+
+    number: int
+    image: str
+    allocations: tuple[Allocation, ...]
+    segments: tuple[Segment, ...]
+    replacements: tuple[Replacement, ...]
+    calls: tuple[Call, ...]
+    forbidden: tuple[tuple[int, int], ...]
+    functions: tuple[FunctionChange, ...]
+    data: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    times: dict[str, float] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        row = asdict(self)
+        for replacement in row["replacements"]:
+            replacement["expected"] = replacement["expected"].hex()
+            replacement["replacement"] = replacement["replacement"].hex()
+        return row
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> PatchPlan:
+        return PatchPlan(
+            number=row["number"],
+            image=row["image"],
+            allocations=tuple(Allocation(**r) for r in row["allocations"]),
+            segments=tuple(Segment(**r) for r in row["segments"]),
+            replacements=tuple(
+                Replacement(
+                    r["address"], bytes.fromhex(r["expected"]), bytes.fromhex(r["replacement"]), r["name"]
+                )
+                for r in row["replacements"]
+            ),
+            calls=tuple(
+                Call(r["address"], tuple(r["arguments"]), r["purpose"], r["result_at"], r["on_undo"])
+                for r in row["calls"]
+            ),
+            forbidden=tuple((start, end) for start, end in row["forbidden"]),
+            functions=tuple(FunctionChange(**r) for r in row["functions"]),
+            data=tuple(row["data"]),
+            notes=tuple(row["notes"]),
+            times=dict(row["times"]),
+            record=dict(row["record"]),
+        )

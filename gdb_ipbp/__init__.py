@@ -1,0 +1,1 @@
+"""The GDB plugin: `source gdb_ipbp.py`, then `hotpatch`."""

@@ -154,9 +154,7 @@ class PatchPlan:
             allocations=tuple(Allocation(**r) for r in row["allocations"]),
             segments=tuple(Segment(**r) for r in row["segments"]),
             replacements=tuple(
-                Replacement(
-                    r["address"], bytes.fromhex(r["expected"]), bytes.fromhex(r["replacement"]), r["name"]
-                )
+                Replacement(r["address"], bytes.fromhex(r["expected"]), bytes.fromhex(r["replacement"]), r["name"])
                 for r in row["replacements"]
             ),
             calls=tuple(

@@ -153,9 +153,7 @@ class LinkGraph:
     def content(self, block: int) -> memoryview:
         """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""
         start = int(self.blocks.offset[block])
-        return self.sections[int(self.blocks.section[block])].content[
-            start : start + int(self.blocks.size[block])
-        ]
+        return self.sections[int(self.blocks.section[block])].content[start : start + int(self.blocks.size[block])]
 
     def edges_of(self, block: int) -> slice:
         """Rows of `edges` whose fixup is in `block`."""

@@ -1,0 +1,66 @@
+"""Loaded images (the executable, shared libraries) and the process they make, in load addresses.
+
+Readers in `formats` build these; stages use them and know no object format. All addresses are load addresses: the
+bias is already added. Columns are numpy arrays of one length per table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ipbp.graph.model import I64, U8
+
+MemoryReader = Callable[[Sequence[tuple[int, int]]], "list[bytes | None]"]
+"""Reads (address, size) ranges of the inferior in one round trip; None for a range that cannot be read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSymbols:
+    """Defined symbols of an image, the static table where there is one, else the dynamic one; sorted by address.
+
+    `file`: index into `files`, the STT_FILE name that a local symbol stands under, or -1. Names carry no version.
+    """
+
+    name: list[str]
+    address: I64
+    size: I64
+    binding: U8  # graph.model.Binding
+    type: U8  # graph.model.SymbolType
+    file: I64
+    files: tuple[str, ...]
+    by_name: Mapping[str, Sequence[int]]  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """`stubs`: address of a PLT entry -> name of the function it jumps to. `slots`: name -> addresses of GOT cells
+    that the dynamic loader fills with that symbol's address. `sections`: (name, start, end) of allocated sections.
+    `tls_block`: (module id or 0 when unknown, size of the TLS block rounded to its alignment) for local-exec offsets.
+    `file` opens the very file that is mapped, also when its path was replaced.
+    """
+
+    path: str
+    file: str
+    build_id: str
+    bias: int
+    start: int
+    end: int
+    symbols: ImageSymbols
+    stubs: Mapping[int, str]
+    slots: Mapping[str, Sequence[int]]
+    sections: Sequence[tuple[str, int, int]]
+    tls_size: int
+    is_pie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name means in the process. `indirect`: `address` is an indirect function's resolver (STT_GNU_IFUNC)
+    and the dynamic loader's choice is not known. `is_function`: code, not data."""
+
+    address: int
+    size: int
+    is_function: bool
+    indirect: bool
+    image: str

@@ -1,0 +1,29 @@
+"""One translation unit of a patch: its new graph, what of it is carried over, and what runs already.
+
+`select` makes units, `resolve` fills in the addresses of what other objects define, and from `layout` on they are
+only read. Several units make one patch; an undefined symbol of one may be a carried global of another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipbp.graph.model import I32, I64, LinkGraph
+
+UNBOUND = -1
+"""In `Unit.address`: nothing in the process has this name yet (new, or not resolved)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """`carried`: blocks that get memory of their own, ascending. `address`: for each symbol of the graph the load
+    address of what runs under it, or UNBOUND; for a carried function that existed before it is its old entry, which
+    stays its address, and only edges into its interior mean the carried copy. `resolver`: for each symbol the load
+    address of an indirect function's resolver whose result is not known yet, or UNBOUND.
+    """
+
+    name: str
+    graph: LinkGraph
+    carried: I32
+    address: I64
+    resolver: I64

@@ -1,0 +1,1 @@
+"""The LLDB plugin: `command script import lldb_ipbp`, then `hotpatch`."""

@@ -1,0 +1,13 @@
+"""`python -m ipbp.engine`: answers one request at a time until its input ends."""
+
+from __future__ import annotations
+
+import sys
+
+from ipbp.engine.channel import take_over_standard_streams
+
+if __name__ == "__main__":
+    channel = take_over_standard_streams()
+    from ipbp.engine.session import serve  # after stdout was moved aside: native libraries print while they load
+
+    sys.exit(serve(channel))

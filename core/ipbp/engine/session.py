@@ -1,0 +1,77 @@
+"""What the engine answers, verb by verb. Every error becomes one clear answer; the process goes on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ipbp import __version__
+from ipbp.build.trust import agree
+from ipbp.engine.channel import Channel
+from ipbp.errors import IpbpError, Refused
+from ipbp.pipeline import Request, make_plan
+from ipbp.protocol import PROTOCOL_VERSION
+
+Answer = dict[str, Any]
+
+
+def serve(channel: Channel) -> int:
+    """Answer requests until the plugin goes away."""
+    while (request := channel.next_request()) is not None:
+        try:
+            channel.answer(_dispatch(channel, request))
+        except Refused as refused:
+            channel.fail({**refused.to_json(), "refusals": [r.to_json() for r in refused.refusals]})
+        except IpbpError as error:
+            channel.fail(error.to_json())
+        except Exception as error:  # the one place: a bug costs this request, and is shown as what it is
+            traceback.print_exc(file=sys.stderr)
+            channel.fail(_bug(error))
+    return 0
+
+
+def _dispatch(channel: Channel, request: dict[str, Any]) -> Answer:
+    verb = request.get("verb", "")
+    if verb not in VERBS:
+        raise IpbpError("protocol", f"the engine does not know the request {verb!r}", "Reinstall ipbp.")
+    return VERBS[verb](channel, request.get("params", {}))
+
+
+def hello(channel: Channel, params: Answer) -> Answer:
+    """Who the engine is; the plugin checks the protocol's version."""
+    return {
+        "protocol": PROTOCOL_VERSION,
+        "version": __version__,
+        "python": platform.python_version(),
+        "pid": os.getpid(),
+    }
+
+
+def plan(channel: Channel, params: Answer) -> Answer:
+    """The whole way to a plan; nothing is written to the inferior."""
+    outcome = make_plan(Request.from_json(params), channel.read_memory, channel.tell)
+    if outcome.plan is None:
+        return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times}
+    return {"outcome": "planned", "plan": outcome.plan.to_json()}
+
+
+def trust(channel: Channel, params: Answer) -> Answer:
+    """The user agreed to run what this hash stands for."""
+    agree(params["hash"])
+    return {}
+
+
+VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {"hello": hello, "plan": plan, "agree": trust}
+
+
+def _bug(error: Exception) -> Answer:
+    return IpbpError(
+        "engine-bug",
+        f"the engine failed with {type(error).__name__}: {error}",
+        "This is a bug in ipbp; the process is untouched. Please report it with the engine's log.",
+        "".join(traceback.format_exception(error)),
+    ).to_json()

@@ -70,6 +70,9 @@ ABSOLUTE = -2
 """`symbols.block` of a symbol whose `offset` is its value."""
 COMMON = -3
 """`symbols.block` of a tentative definition; `offset` is its alignment (gABI, SHN_COMMON)."""
+SIDE_BASE = -4
+"""A symbol with `block` <= SIDE_BASE stands for a side section, `graph.side[SIDE_BASE - block]`; `offset` is a place
+in it. References from one debug section to another (.debug_info to .debug_str) target such a symbol."""
 
 
 @dataclass(frozen=True, slots=True)

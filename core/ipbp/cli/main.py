@@ -1,0 +1,51 @@
+"""The `ipbp` command: what works from a shell, without a debugger open.
+
+Exit status of everything that patches: 0 patched, 4 nothing changed, 3 refused, 2 usage, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ipbp import __version__
+from ipbp.cli import attach, init, launch, path
+from ipbp.cli.debuggers import DEBUGGERS
+from ipbp.errors import IpbpError
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        if words and words[0] in DEBUGGERS and list(words[1:]) not in (["-h"], ["--help"]):
+            launch.launch(words[0], words[1:])
+        arguments = parser(with_diff=list(words[:1]) == ["diff"]).parse_args(words)
+        status: int = arguments.run(arguments)
+    except IpbpError as error:
+        print(f"ipbp: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def parser(with_diff: bool) -> argparse.ArgumentParser:
+    """All commands. Each command's module adds its own; `diff` brings the readers of object files with it, which take
+    half a second to load, so it is only imported when it is wanted."""
+    top = argparse.ArgumentParser(prog="ipbp", description="Change the code of a running program.")
+    top.add_argument("--version", action="version", version=f"ipbp {__version__}")
+    subparsers = top.add_subparsers(required=True, metavar="command")
+    attach.add_parsers(subparsers)
+    if with_diff:
+        import_module("ipbp.cli.diff").add_parser(subparsers)
+    else:
+        subparsers.add_parser("diff", help="what changed between two object files")
+    path.add_parser(subparsers)
+    launch.add_parsers(subparsers)
+    init.add_parser(subparsers)
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(main())

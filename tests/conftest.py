@@ -1,0 +1,54 @@
+"""What all tests share: folders of their own for ipbp's files, and the debuggers and compilers that are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from ipbp.cli.debuggers import find_debugger
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Journals, caches and configuration go to a temporary folder, never to the user's."""
+    root = tmp_path_factory.mktemp("xdg")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+            folder = root / name.lower()
+            folder.mkdir(mode=0o700)
+            patch.setenv(name, str(folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def gdb() -> str:
+    """Path of a gdb with Python. scripts/setup installs one, so there is no skip."""
+    return find_debugger("gdb")
+
+
+@pytest.fixture(scope="session")
+def lldb() -> str:
+    """Path of an lldb with Python. scripts/setup installs one, so there is no skip."""
+    return find_debugger("lldb")
+
+
+@pytest.fixture(scope="session")
+def gcc() -> str:
+    return _tool("gcc")
+
+
+@pytest.fixture(scope="session")
+def clang() -> str:
+    """`clang`, or the newest with its version in the name: Debian installs both kinds."""
+    return _tool("clang", *(f"clang-{version}" for version in range(25, 13, -1)))
+
+
+def _tool(*names: str) -> str:
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    raise FileNotFoundError(f"none of {', '.join(names)} on {os.environ.get('PATH')}; run scripts/setup")

@@ -1,0 +1,45 @@
+"""Plugins that only pretend, for tests of what drives the debuggers: each `hotpatch` verb misbehaves in its own way."""
+
+GDB = """
+import gdb, json, os, time
+class Hotpatch(gdb.Command):
+    def __init__(self):
+        super().__init__("hotpatch", gdb.COMMAND_USER)
+    def invoke(self, words, tty):
+        act(words, gdb.write, lambda: False)
+Hotpatch()
+"""
+
+LLDB = """
+import lldb, json, os, time
+class Hotpatch:
+    def __init__(self, debugger, unused):
+        pass
+    def __call__(self, debugger, words, context, result):
+        act(words, lambda text: print(text, end="", flush=True), debugger.InterruptRequested)
+def __lldb_init_module(debugger, unused):
+    debugger.HandleCommand("command script add -o -c lldb_stub.Hotpatch hotpatch")
+"""
+
+ACT = """
+def act(words, write, stop):
+    verb = words.split()[0]
+    say = lambda row: write(json.dumps(row, separators=(",", ":")) + "\\n")
+    if verb == "apply":
+        write("compiling\\n")
+        say({"outcome": "patched", "patch": 1, "words": words, "padding": "x" * 10000})
+    elif verb == "undo":
+        say({"outcome": "unchanged"})
+    elif verb == "preview":  # busy until it is interrupted
+        open(os.environ["IPBP_TEST_FLAG"], "w").close()
+        while not stop():
+            time.sleep(0.05)
+    elif verb == "status":
+        os.kill(os.getpid(), 9)
+    elif verb == "object":  # deaf
+        while True:
+            try:
+                time.sleep(0.05)
+            except KeyboardInterrupt:
+                pass
+"""

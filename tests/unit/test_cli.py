@@ -1,0 +1,150 @@
+"""The `ipbp` command, as far as it goes without a debugger."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ipbp.cli import init, main, outcome
+from ipbp.cli.attach import hotpatch_words
+from ipbp.cli.debuggers import find_debugger
+from ipbp.cli.engine_python import record_path, remember_engine_python
+from ipbp.cli.launch import launch_command
+from ipbp.cli.path import load_line, plugin_path
+from ipbp.cli.target import check_attachable, is_stopped, settle
+from ipbp.errors import IpbpError
+from ipbp.host.commands import EXIT
+
+LOADS = re.compile(r"^source .*gdb_ipbp\.py$")
+
+
+@pytest.mark.parametrize(("debugger", "name"), [("gdb", "gdb_ipbp.py"), ("lldb", "lldb_ipbp")])
+def test_path_is_that_of_an_existing_plugin(debugger: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["path", debugger]) == 0
+    printed = Path(capsys.readouterr().out.strip())
+    assert printed.name == name
+    assert printed.is_absolute()
+    assert printed.exists()
+
+
+def test_words_before_the_dashes_go_to_the_debugger_and_those_after_are_the_program() -> None:
+    gdb = launch_command("gdb", "/usr/bin/gdb", ["-q", "--", "./app", "-q", "--", "x y"])
+    assert gdb == ["/usr/bin/gdb", "-iex", load_line("gdb"), "-q", "--args", "./app", "-q", "--", "x y"]
+    lldb = launch_command("lldb", "/usr/bin/lldb", ["--", "./app", "-v"])
+    assert lldb == ["/usr/bin/lldb", "-O", load_line("lldb"), "--", "./app", "-v"]
+    assert launch_command("gdb", "gdb", ["core.1"]) == ["gdb", "-iex", load_line("gdb"), "core.1"]
+
+
+def test_init_adds_the_line_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    (tmp_path / ".gdbinit").write_text("set history save on\n")
+    for _ in range(2):
+        assert main.main(["init", "gdb"]) == 0
+        assert main.main(["init", "lldb"]) == 0
+    assert (tmp_path / ".gdbinit").read_text() == f"set history save on\n{load_line('gdb')}\n"
+    assert (tmp_path / ".lldbinit").read_text() == load_line("lldb") + "\n"
+
+
+def test_gdb_reads_the_modern_init_file_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert init.init_file("gdb") == tmp_path / ".gdbinit"
+    (tmp_path / "config" / "gdb").mkdir(parents=True)
+    (tmp_path / "config" / "gdb" / "gdbinit").touch()
+    assert init.init_file("gdb") == tmp_path / "config" / "gdb" / "gdbinit"
+
+
+def test_a_line_that_loads_another_copy_is_replaced_where_it_stands() -> None:
+    old = "a\nsource /old/gdb_ipbp.py\nb\nsource /older/gdb_ipbp.py"
+    assert init.with_line(old, "source /new/gdb_ipbp.py", LOADS) == "a\nsource /new/gdb_ipbp.py\nb\n"
+
+
+def test_the_engines_python_is_remembered() -> None:
+    remember_engine_python()
+    remember_engine_python()
+    assert record_path().read_text() == sys.executable + "\n"
+
+
+def test_an_outcome_is_found_among_what_the_debugger_prints() -> None:
+    said = '(gdb) hotpatch\ncompiling\n{"outcome":"unchanged"}\n(lldb) {"outcome":"patched","patch":1}\n(gdb) '
+    assert outcome.find_outcome(said) == {"outcome": "patched", "patch": 1}
+    assert outcome.find_outcome('{"outcome":"patched","functi') is None
+    assert outcome.find_outcome("nothing") is None
+
+
+def test_exit_statuses_are_those_of_the_command_in_the_debugger() -> None:
+    for kind, status in EXIT.items():
+        assert outcome.status_of({"outcome": kind}) == status
+
+
+def test_paths_are_made_absolute_for_the_debugger() -> None:
+    arguments = argparse.Namespace(verb="apply", build_dir=Path("my build"), compile_commands=None)
+    assert hotpatch_words(arguments) == f"apply --json --build-dir '{Path.cwd()}/my build'"
+    assert hotpatch_words(argparse.Namespace(verb="undo", number=2)) == "undo --json 2"
+
+
+def test_words_that_make_no_sense_are_usage() -> None:
+    for words in ([], ["apply"], ["apply", "--pid", "0"], ["apply", "--pid", "x"], ["path", "dbx"]):
+        with pytest.raises(SystemExit) as stop:
+            main.main(words)
+        assert stop.value.code == 2
+
+
+def test_no_such_process_is_one_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert main.main(["apply", "--pid", str(child.pid)]) == 1
+    assert "[process-missing]" in capsys.readouterr().err
+
+
+def test_a_process_that_has_ended_is_told_from_a_missing_one() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(IpbpError) as error:
+        check_attachable(child.pid)
+    child.wait()
+    assert error.value.code == "process-ended"
+
+
+def test_job_control_state_is_put_back() -> None:
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        assert not is_stopped(child.pid)
+        settle(child.pid, was_stopped=True)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        assert is_stopped(child.pid)
+        settle(child.pid, was_stopped=False)
+        os.waitid(os.P_PID, child.pid, os.WCONTINUED)
+        assert not is_stopped(child.pid)
+    finally:
+        child.kill()
+        child.wait()
+    settle(child.pid, was_stopped=False)  # has ended: nothing to do
+
+
+def test_a_debugger_without_python_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("gdb", "lldb-19", "lldb"):
+        (tmp_path / name).write_text("#!/bin/sh\necho no python\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/nonexistent")
+    for name in ("gdb", "lldb"):
+        monkeypatch.delenv(f"IPBP_{name.upper()}", raising=False)
+        with pytest.raises(IpbpError) as error:
+            find_debugger(name)
+        assert error.value.code in ("debugger-without-python")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(IpbpError) as error:
+        find_debugger("gdb")
+    assert error.value.code == "debugger-missing"
+
+
+def test_the_plugin_is_found_without_being_imported() -> None:
+    plugin_path("gdb")
+    assert "gdb_ipbp" not in sys.modules

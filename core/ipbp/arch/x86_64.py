@@ -1,0 +1,93 @@
+"""x86-64: how wide each edge kind's field is and which results fit in it.
+
+One row a kind, the equation beside it in the letters of the psABI (System V ABI, AMD64 supplement, "Relocation
+Types"): S symbol, A addend, P place of the field, G address of the symbol's GOT slot, TP offset from the thread
+pointer, Z size of the symbol, L place of the PLT entry or stub, GOT the table's base.
+
+A field of n bytes that is sign-extended holds -2^(8n-1) .. 2^(8n-1)-1; a zero-extended one 0 .. 2^8n-1. The 16-bit
+and 8-bit absolute forms are used for both, so the psABI's linkers accept either reading, and so do the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from ipbp.graph.edges import EdgeKind
+from ipbp.graph.model import U8
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRow:
+    """`width`: bytes of the field, 0 for a kind that changes none. `lowest` and `highest`: results that fit."""
+
+    kind: EdgeKind
+    width: int
+    lowest: int
+    highest: int
+    pc_relative: bool
+    equation: str
+
+
+def _signed(kind: EdgeKind, width: int, equation: str) -> EdgeRow:
+    limit = 1 << (8 * width - 1)
+    return EdgeRow(kind, width, -limit, limit - 1, equation.endswith("- P"), equation)
+
+
+def _either(kind: EdgeKind, width: int, equation: str) -> EdgeRow:
+    return EdgeRow(kind, width, -(1 << (8 * width - 1)), (1 << (8 * width)) - 1, False, equation)
+
+
+_ROWS = (
+    _either(EdgeKind.ABS64, 8, "S + A"),
+    EdgeRow(EdgeKind.ABS32, 4, 0, (1 << 32) - 1, False, "S + A"),
+    _signed(EdgeKind.ABS32S, 4, "S + A"),
+    _either(EdgeKind.ABS16, 2, "S + A"),
+    _either(EdgeKind.ABS8, 1, "S + A"),
+    _signed(EdgeKind.PCREL64, 8, "S + A - P"),
+    _signed(EdgeKind.PCREL32, 4, "S + A - P"),
+    _signed(EdgeKind.PCREL16, 2, "S + A - P"),
+    _signed(EdgeKind.PCREL8, 1, "S + A - P"),
+    _signed(EdgeKind.BRANCH32, 4, "L + A - P"),
+    _signed(EdgeKind.GOT_PCREL32, 4, "G + A - P"),
+    _signed(EdgeKind.GOT_PCREL32_RELAX, 4, "G + A - P"),
+    _signed(EdgeKind.GOT_PCREL32_REX_RELAX, 4, "G + A - P"),
+    _signed(EdgeKind.TPOFF32, 4, "TP + A"),
+    _signed(EdgeKind.TPOFF64, 8, "TP + A"),
+    _signed(EdgeKind.GOT_TPOFF32, 4, "G(TP) + A - P"),
+    _signed(EdgeKind.TLS_GD32, 4, "G(module, offset) + A - P"),
+    _signed(EdgeKind.TLS_LD32, 4, "G(module) + A - P"),
+    _signed(EdgeKind.DTPOFF32, 4, "S - start of the TLS block + A"),
+    _signed(EdgeKind.DTPOFF64, 8, "S - start of the TLS block + A"),
+    EdgeRow(EdgeKind.SIZE32, 4, 0, (1 << 32) - 1, False, "Z + A"),
+    EdgeRow(EdgeKind.SIZE64, 8, 0, (1 << 64) - 1, False, "Z + A"),
+    _signed(EdgeKind.GOT_BASE_PCREL32, 4, "GOT + A - P"),
+    _signed(EdgeKind.GOT_BASE_PCREL64, 8, "GOT + A - P"),
+    _signed(EdgeKind.GOT_OFFSET64, 8, "S + A - GOT"),
+    _signed(EdgeKind.GOT_SLOT64, 8, "G + A - GOT"),
+    _signed(EdgeKind.GOT_PCREL64, 8, "G + A - P"),
+    _signed(EdgeKind.PLT_OFFSET64, 8, "L + A - GOT"),
+    _signed(EdgeKind.TLSDESC_PCREL32, 4, "G(descriptor) + A - P"),
+    EdgeRow(EdgeKind.TLSDESC_CALL, 0, 0, 0, False, "none"),
+)
+
+ROWS: Mapping[EdgeKind, EdgeRow] = MappingProxyType({row.kind: row for row in _ROWS})
+"""Every kind has a row."""
+
+
+def _column(values: dict[EdgeKind, int]) -> U8:
+    column = np.zeros(max(EdgeKind) + 1, dtype=np.uint8)
+    for kind, value in values.items():
+        column[kind] = value
+    column.setflags(write=False)
+    return column
+
+
+WIDTH: U8 = _column({row.kind: row.width for row in _ROWS})
+"""Width in bytes, indexed by kind: `WIDTH[edges.kind]` is a column."""
+
+PC_RELATIVE: U8 = _column({row.kind: int(row.pc_relative) for row in _ROWS})
+"""1 where the equation ends in `- P`, indexed by kind."""

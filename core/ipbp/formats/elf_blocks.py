@@ -1,0 +1,187 @@
+"""Where an object's sections are cut into blocks.
+
+Named functions and variables are cut out at their symbols and sizes; two symbols whose extents overlap stay
+together, because code may fall from one into the other. Mergeable sections are cut at their elements (gABI,
+SHF_MERGE). What is left has no names: string literals, constants and jump tables that gcc puts in a shared
+`.rodata`. It is cut where the object takes an address, for an address is the start of something. Fill between
+named things (nops in code, zeros in data) belongs to nothing.
+
+Places are keys, `section << 40 | offset`, so that one sorted column holds the whole file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.arch.x86_64_code import is_padding
+from ipbp.formats.elf_file import SHF_MERGE, SHF_STRINGS, SHT_NOBITS, ElfFile, malformed
+from ipbp.graph.model import I64, U8, BlockKind
+
+SECTION_SHIFT = 40
+NOT_PLACED = 255
+"""In a placement column: this section makes no blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Blocks to be, ascending: `start` and `end` are keys of the same section; `named`: a symbol starts it."""
+
+    start: I64
+    end: I64
+    named: npt.NDArray[np.bool_]
+
+    def find(self, keys: I64) -> I64:
+        """The span that each key is in. A key in fill or past a section's end belongs to the span before it, one
+        before the first span of its section to that one. -1: its section has no span."""
+        if len(self.start) == 0:
+            return np.full(len(keys), -1, dtype=np.int64)
+        section = keys >> SECTION_SHIFT
+        row = np.searchsorted(self.start, keys, side="right") - 1
+        before = np.maximum(row, 0)
+        misses = (row < 0) | (self.start[before] >> SECTION_SHIFT != section)
+        after = np.minimum(row + 1, len(self.start) - 1)
+        row = np.where(misses, after, row)
+        row[self.start[row] >> SECTION_SHIFT != section] = -1
+        return row
+
+
+def key(section: I64, offset: I64) -> I64:
+    """The key of each place. Offsets before a section's start or past its end are clamped by the caller."""
+    result: I64 = (section << SECTION_SHIFT) + offset
+    return result
+
+
+def cut(
+    file: ElfFile, placement: U8, symbol_start: I64, symbol_size: I64, cuts: I64, fixups: I64, touched: I64
+) -> Spans:
+    """All spans of the sections that `placement` gives a block kind.
+
+    `symbol_start`, `symbol_size`: keys and sizes of the symbols that start blocks. `cuts`: keys whose address is
+    taken. `fixups`: sorted keys of all fields. `touched`: sorted keys that some code refers to in any way.
+    """
+    rows = file.sections
+    placed = np.flatnonzero(placement != NOT_PLACED)
+    merged = np.not_equal(rows.flags & np.uint64(SHF_MERGE), 0)
+    merged &= (rows.type != SHT_NOBITS) & (placement == BlockKind.RODATA) & (rows.entry_size > 0)
+    elements = _elements(file, placed[merged[placed]].tolist())
+    outside = ~merged[symbol_start >> SECTION_SHIFT]
+    starts, ends = _clusters(symbol_start[outside], symbol_size[outside], rows.size)
+    cuts = np.unique(cuts)
+    cuts = cuts[~merged[cuts >> SECTION_SHIFT]]
+    free = cuts[~_inside(cuts, starts, ends)]
+    floor = placed << SECTION_SHIFT
+    points = np.unique(np.concatenate([floor, floor + rows.size[placed], starts, ends, free, elements]))
+    same = (points[:-1] >> SECTION_SHIFT) == (points[1:] >> SECTION_SHIFT)
+    start, end = points[:-1][same], points[1:][same]
+    spans = Spans(start, end, _contains(starts, start))
+    spans = _without_fill(file, placement, merged, spans, free, fixups, touched)
+    return _with_empty_sections(spans, placed[rows.size[placed] == 0], symbol_start, touched)
+
+
+def _clusters(start: I64, size: I64, section_size: I64) -> tuple[I64, I64]:
+    """Starts and ends of runs of overlapping symbols. A run without a size reaches to the next one."""
+    order = np.lexsort((-size, start))
+    start, end = start[order], start[order] + size[order]
+    section = start >> SECTION_SHIFT
+    limit = (section << SECTION_SHIFT) + section_size[section]
+    within = start < limit
+    start, end, limit = start[within], end[within], limit[within]
+    if len(start) == 0:
+        return start, end
+    reach = np.maximum.accumulate(end)
+    first = np.ones(len(start), dtype=np.bool_)
+    first[1:] = (start[1:] >= reach[:-1]) & (start[1:] != start[:-1])
+    rows = np.flatnonzero(first)
+    starts, ends = start[rows], np.maximum.reduceat(end, rows)
+    following = np.append(starts[1:], np.iinfo(np.int64).max)
+    return starts, np.where(ends == starts, np.minimum(following, limit[rows]), ends)
+
+
+def _elements(file: ElfFile, sections: Sequence[int]) -> I64:
+    """Keys of the elements of mergeable sections: NUL-terminated strings, or constants of one size."""
+    parts = [np.empty(0, dtype=np.int64)]
+    for section in sections:
+        size, unit = int(file.sections.size[section]), int(file.sections.entry_size[section])
+        if size == 0:
+            continue
+        if size % unit:
+            malformed(file.path, f"{file.sections.name[section]} does not hold whole elements")
+        offsets = np.arange(0, size, unit, dtype=np.int64)
+        if int(file.sections.flags[section]) & SHF_STRINGS:
+            units = np.frombuffer(file.section_content(section), np.uint8).reshape(-1, unit)
+            zero = ~units.any(axis=1)
+            if not zero[-1]:
+                malformed(file.path, f"the last string of {file.sections.name[section]} does not end")
+            offsets = offsets[np.append(True, zero[:-1])]
+        parts.append(offsets + (section << SECTION_SHIFT))
+    return np.concatenate(parts)
+
+
+def _without_fill(
+    file: ElfFile,
+    placement: U8,
+    merged: npt.NDArray[np.bool_],
+    spans: Spans,
+    cuts: I64,
+    fixups: I64,
+    touched: I64,
+) -> Spans:
+    section = spans.start >> SECTION_SHIFT
+    doubtful = ~spans.named & ~merged[section] & ~_contains(cuts, spans.start)
+    doubtful &= spans.end - spans.start < np.minimum(file.sections.alignment[section], 4096)
+    doubtful &= _count_within(fixups, spans) == 0
+    doubtful &= _count_within(touched, spans) == 0
+    keep = np.ones(len(section), dtype=np.bool_)
+    for row in np.flatnonzero(doubtful).tolist():
+        keep[row] = not _is_fill(file, placement, int(spans.start[row]), int(spans.end[row]))
+    # A section that is nothing but fill stays one block: something may still point at it.
+    alone = np.bincount(section[keep], minlength=len(placement)) == 0
+    keep |= alone[section]
+    return Spans(spans.start[keep], spans.end[keep], spans.named[keep])
+
+
+def _is_fill(file: ElfFile, placement: U8, start: int, end: int) -> bool:
+    section, offset = start >> SECTION_SHIFT, start & ((1 << SECTION_SHIFT) - 1)
+    if file.sections.type[section] == SHT_NOBITS:
+        return True
+    at = int(file.sections.start[section]) + offset
+    content = bytes(file.content[at : at + end - start])
+    return is_padding(content) if placement[section] == BlockKind.CODE else not any(content)
+
+
+def _with_empty_sections(spans: Spans, empty: I64, symbol_start: I64, touched: I64) -> Spans:
+    """A block of no bytes for every empty section that is referred to, so that the reference has a target."""
+    wanted = np.isin(empty, np.concatenate([symbol_start, touched]) >> SECTION_SHIFT)
+    extra = empty[wanted] << SECTION_SHIFT
+    if len(extra) == 0:
+        return spans
+    start = np.concatenate([spans.start, extra])
+    order = np.argsort(start, kind="stable")
+    end = np.concatenate([spans.end, extra])[order]
+    named = np.concatenate([spans.named, np.isin(extra, symbol_start)])[order]
+    return Spans(start[order], end, named)
+
+
+def _inside(points: I64, starts: I64, ends: I64) -> npt.NDArray[np.bool_]:
+    if len(starts) == 0:
+        return np.zeros(len(points), dtype=np.bool_)
+    row = np.searchsorted(starts, points, side="right") - 1
+    result: npt.NDArray[np.bool_] = (row >= 0) & (points < ends[np.maximum(row, 0)])
+    return result
+
+
+def _contains(ordered: I64, wanted: I64) -> npt.NDArray[np.bool_]:
+    if len(ordered) == 0:
+        return np.zeros(len(wanted), dtype=np.bool_)
+    row = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+    result: npt.NDArray[np.bool_] = ordered[row] == wanted
+    return result
+
+
+def _count_within(points: I64, spans: Spans) -> I64:
+    result: I64 = np.searchsorted(points, spans.end) - np.searchsorted(points, spans.start)
+    return result

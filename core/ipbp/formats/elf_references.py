@@ -1,0 +1,194 @@
+"""What place a relocation means, when the file says "section plus addend".
+
+Assemblers replace local names by their section: `counter(%rip)` becomes `.bss + 0x1c - 4`. A linker only adds, but
+whoever moves the things in `.bss` apart must know which one is meant. Three rules find it:
+
+* Code counts pc-relative operands from the end of the instruction, so the place is the addend plus the distance
+  from the field to that end: 4 bytes and the immediate, if there is one.
+* A jump table of relative entries holds `target - table`, and the field is not at the table's start, so the
+  entry's distance from the start is part of the addend.
+* Everything else means what it says.
+
+Only where neighbours could be confused is code decoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
+from ipbp.arch.x86_64_code import UNSURE, FieldUse, field_uses, immediate_sizes, is_memory_operand, takes_address
+from ipbp.errors import IpbpError
+from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key
+from ipbp.formats.elf_file import ElfFile
+from ipbp.graph.model import I64, U8, BlockKind
+
+_LARGEST_IMMEDIATE = 4
+_OFFSET_MASK = (1 << SECTION_SHIFT) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """One row a relocation that names a section (or a compiler's private label) and not a symbol.
+
+    `row`: of the relocation. `base`: offset of the label in the section `home`. `place`: offset meant, as far as
+    known. `unsure`: an immediate may follow, so `place` may be 1 to 4 too low. `address`: the instruction takes the
+    address; `plain`: it reads or writes memory right there. `holder`: key of the field. `in_code`: so is the field.
+    """
+
+    row: I64
+    home: I64
+    base: I64
+    place: I64
+    holder: I64
+    unsure: npt.NDArray[np.bool_]
+    address: npt.NDArray[np.bool_]
+    plain: npt.NDArray[np.bool_]
+    in_code: npt.NDArray[np.bool_]
+    pc_relative: npt.NDArray[np.bool_]
+
+    def keys(self, sizes: I64) -> I64:
+        """The key of each place, held within its section."""
+        return key(self.home, np.clip(self.place, 0, sizes[self.home]))
+
+
+def references(file: ElfFile, placement: U8, kinds: U8, rows: I64) -> References:
+    """How the relocations `rows` (whose symbols are labels of placed sections) refer to their places."""
+    relocations, symbols = file.relocations, file.symbols
+    symbol = relocations.symbol[rows]
+    holder, kind = relocations.section[rows], kinds[rows]
+    in_code = placement[holder] == BlockKind.CODE
+    pc_relative = PC_RELATIVE[kind] == 1
+    counted = in_code & pc_relative & (WIDTH[kind] == 4)
+    base = symbols.value[symbol]
+    place = base + relocations.addend[rows]
+
+    octets = np.frombuffer(file.content, np.uint8)
+    field = np.where(counted, file.sections.start[holder] + relocations.offset[rows], 0)
+    immediate = np.where(counted, immediate_sizes(octets, field), 0)
+    lea = counted & takes_address(octets, field)
+    memory = counted & is_memory_operand(octets, field)
+    place = place + np.where(counted, 4 + np.maximum(immediate, 0), 0)
+    absolute = ~pc_relative & (placement[holder] != NOT_PLACED)
+    unwind = (placement[holder] == NOT_PLACED) & ((file.sections.flags[holder] & np.uint64(2)) != 0)
+    return References(
+        row=rows,
+        home=symbols.section[symbol],
+        base=base,
+        place=place,
+        holder=key(holder, relocations.offset[rows]),
+        unsure=immediate == UNSURE,
+        address=lea | absolute | unwind,
+        plain=memory & ~lea,
+        in_code=in_code,
+        pc_relative=pc_relative,
+    )
+
+
+def decoded(file: ElfFile, placement: U8, refs: References, spans: Spans) -> tuple[References, I64]:
+    """The references with every doubtful place settled by decoding, and for plain uses of unnamed constants the
+    number of bytes used (0 elsewhere). `spans`: the blocks as far as they are known without this.
+
+    Errors: `object-undecodable` when code cannot be read and neighbours could be confused.
+    """
+    low = refs.keys(file.sections.size)
+    high = replace(refs, place=refs.place + np.where(refs.unsure, _LARGEST_IMMEDIATE, 0)).keys(file.sections.size)
+    here = spans.find(low)
+    ambiguous = refs.unsure & (here != spans.find(high))
+    unnamed = refs.plain & (placement[refs.home] == BlockKind.RODATA)
+    unnamed &= ~spans.named[np.maximum(here, 0)]
+    wanted = np.flatnonzero(ambiguous | unnamed)
+    place, access = refs.place.copy(), np.zeros(len(refs.row), dtype=np.int64)
+    for index, use in _uses(file, refs, spans, wanted):
+        if use is not None:
+            place[index] += use.after - 4 if refs.unsure[index] else 0
+            access[index] = use.access
+        elif ambiguous[index]:
+            _undecodable(file, refs, index)
+    return replace(refs, place=place), access
+
+
+def _uses(
+    file: ElfFile, refs: References, spans: Spans, wanted: npt.NDArray[np.intp]
+) -> list[tuple[int, FieldUse | None]]:
+    """For each wanted reference its use, decoding every function that holds some of them once."""
+    found: list[tuple[int, FieldUse | None]] = []
+    order = wanted[np.argsort(refs.holder[wanted], kind="stable")]
+    function = spans.find(refs.holder[order])
+    edges = np.flatnonzero(np.diff(function, prepend=-2, append=-2))
+    for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        start, end = int(spans.start[function[first]]), int(spans.end[function[first]])
+        at = int(file.sections.start[start >> SECTION_SHIFT]) + (start & _OFFSET_MASK)
+        members = order[first:last].tolist()
+        fields = [int(refs.holder[member]) - start for member in members]
+        uses = field_uses(bytes(file.content[at : at + end - start]), fields)
+        found += [(member, uses.get(field)) for member, field in zip(members, fields, strict=True)]
+    return found
+
+
+def safe_cuts(file: ElfFile, refs: References, access: I64, spans: Spans, fixups: I64) -> I64:
+    """Keys where unnamed constants may be cut because code reads them right there (gcc -O0: doubles and strings
+    share `.rodata`). Not cut: what another access reaches across, and what could be the inside of an object whose
+    address is taken, which is anything but a finished string or a table of fixups before it.
+    """
+    rows = np.flatnonzero(access > 0)
+    starts = refs.keys(file.sections.size)[rows]
+    order = np.argsort(starts, kind="stable")
+    starts, sizes = starts[order], access[rows][order]
+    reach = np.maximum.accumulate(starts + sizes) if len(rows) else starts
+    free = np.ones(len(rows), dtype=np.bool_)
+    free[1:] = (starts[1:] >= reach[:-1]) | (starts[1:] == starts[:-1])
+    taken = np.unique(refs.keys(file.sections.size)[refs.address])
+    result: list[int] = []
+    for place in np.unique(starts[free]).tolist():
+        span = int(spans.find(np.array([place]))[0])
+        start = int(spans.start[span])
+        if result and start < result[-1] < place:
+            result.append(place)
+        elif start < place:
+            address_taken = bool(np.isin(start, taken))
+            if not address_taken or _is_finished(file, start, place, fixups):
+                result.append(place)
+    return np.array(result, dtype=np.int64)
+
+
+def _is_finished(file: ElfFile, start: int, end: int, fixups: I64) -> bool:
+    """Whether [start, end) is a string with fill behind it, or a table of fixups with fill behind it."""
+    at = int(file.sections.start[start >> SECTION_SHIFT]) + (start & _OFFSET_MASK)
+    content = bytes(file.content[at : at + end - start])
+    inside = fixups[np.searchsorted(fixups, start) : np.searchsorted(fixups, end)]
+    if len(inside):
+        pitch = 8 if len(inside) > 1 and int(inside[1] - inside[0]) == 8 else 4
+        table = start + pitch * len(inside)
+        is_dense = int(inside[-1]) + pitch == table and end - table < 64
+        return is_dense and not any(content[table - start :])
+    _text, zero, rest = content.partition(b"\0")
+    return bool(zero) and len(rest) < 64 and not any(rest)
+
+
+def table_places(file: ElfFile, refs: References, spans: Spans) -> References:
+    """The references with the entries of relative tables in unnamed data settled: place = addend - (field - start of
+    the table). The exception tables of C++ count from the field itself (LSB, DW_EH_PE_pcrel)."""
+    holder_section = refs.holder >> SECTION_SHIFT
+    table = spans.find(refs.holder)
+    relative = refs.pc_relative & ~refs.in_code & (table >= 0)
+    relative &= ~spans.named[np.maximum(table, 0)]
+    exceptions = [i for i, name in enumerate(file.sections.name) if name.startswith(".gcc_except_table")]
+    relative &= ~np.isin(holder_section, exceptions)
+    from_start = refs.place - (refs.holder - spans.start[np.maximum(table, 0)])
+    fits = relative & (from_start >= 0) & (from_start <= file.sections.size[refs.home])
+    return replace(refs, place=np.where(fits, from_start, refs.place))
+
+
+def _undecodable(file: ElfFile, refs: References, index: int) -> None:
+    section = int(refs.holder[index]) >> SECTION_SHIFT
+    offset = int(refs.holder[index]) & _OFFSET_MASK
+    raise IpbpError(
+        "object-undecodable",
+        f"{file.path}: the instruction at {file.sections.name[section]}+{offset:#x} cannot be decoded, so it is "
+        "not known which variable it uses",
+        "Build with -fdata-sections -ffunction-sections.",
+    )

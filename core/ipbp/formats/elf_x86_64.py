@@ -1,0 +1,78 @@
+"""ELF relocation numbers of x86-64 and the edge kinds that they become. Raw numbers end here.
+
+Source: System V ABI, AMD64 supplement 1.0, table 4.9. A number without a kind is refused by its name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ipbp.graph.edges import EdgeKind
+from ipbp.graph.model import U8
+
+NONE = 0
+
+_KINDS: dict[int, EdgeKind] = {
+    1: EdgeKind.ABS64,  # R_X86_64_64
+    2: EdgeKind.PCREL32,  # R_X86_64_PC32
+    4: EdgeKind.BRANCH32,  # R_X86_64_PLT32
+    9: EdgeKind.GOT_PCREL32,  # R_X86_64_GOTPCREL
+    10: EdgeKind.ABS32,  # R_X86_64_32
+    11: EdgeKind.ABS32S,  # R_X86_64_32S
+    12: EdgeKind.ABS16,  # R_X86_64_16
+    13: EdgeKind.PCREL16,  # R_X86_64_PC16
+    14: EdgeKind.ABS8,  # R_X86_64_8
+    15: EdgeKind.PCREL8,  # R_X86_64_PC8
+    17: EdgeKind.DTPOFF64,  # R_X86_64_DTPOFF64
+    18: EdgeKind.TPOFF64,  # R_X86_64_TPOFF64
+    19: EdgeKind.TLS_GD32,  # R_X86_64_TLSGD
+    20: EdgeKind.TLS_LD32,  # R_X86_64_TLSLD
+    21: EdgeKind.DTPOFF32,  # R_X86_64_DTPOFF32
+    22: EdgeKind.GOT_TPOFF32,  # R_X86_64_GOTTPOFF
+    23: EdgeKind.TPOFF32,  # R_X86_64_TPOFF32
+    24: EdgeKind.PCREL64,  # R_X86_64_PC64
+    25: EdgeKind.GOT_OFFSET64,  # R_X86_64_GOTOFF64
+    26: EdgeKind.GOT_BASE_PCREL32,  # R_X86_64_GOTPC32
+    27: EdgeKind.GOT_SLOT64,  # R_X86_64_GOT64
+    28: EdgeKind.GOT_PCREL64,  # R_X86_64_GOTPCREL64
+    29: EdgeKind.GOT_BASE_PCREL64,  # R_X86_64_GOTPC64
+    31: EdgeKind.PLT_OFFSET64,  # R_X86_64_PLTOFF64
+    32: EdgeKind.SIZE32,  # R_X86_64_SIZE32
+    33: EdgeKind.SIZE64,  # R_X86_64_SIZE64
+    34: EdgeKind.TLSDESC_PCREL32,  # R_X86_64_GOTPC32_TLSDESC
+    35: EdgeKind.TLSDESC_CALL,  # R_X86_64_TLSDESC_CALL
+    41: EdgeKind.GOT_PCREL32_RELAX,  # R_X86_64_GOTPCRELX
+    42: EdgeKind.GOT_PCREL32_REX_RELAX,  # R_X86_64_REX_GOTPCRELX
+}
+
+_OTHER_NAMES = {
+    3: "R_X86_64_GOT32",
+    5: "R_X86_64_COPY",
+    6: "R_X86_64_GLOB_DAT",
+    7: "R_X86_64_JUMP_SLOT",
+    8: "R_X86_64_RELATIVE",
+    16: "R_X86_64_DTPMOD64",
+    30: "R_X86_64_GOTPLT64",
+    36: "R_X86_64_TLSDESC",
+    37: "R_X86_64_IRELATIVE",
+    38: "R_X86_64_RELATIVE64",
+    43: "R_X86_64_CODE_4_GOTPCRELX",
+    44: "R_X86_64_CODE_4_GOTTPOFF",
+    45: "R_X86_64_CODE_4_GOTPC32_TLSDESC",
+    46: "R_X86_64_CODE_5_GOTPCRELX",
+    49: "R_X86_64_CODE_6_GOTPCRELX",
+}
+
+
+def edge_kinds(types: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> U8:
+    """The `EdgeKind` of each relocation number; 0 where there is none."""
+    table = np.zeros(256, dtype=np.uint8)
+    for number, kind in _KINDS.items():
+        table[number] = kind
+    kinds: U8 = np.where(types < 256, table[np.minimum(types, 255)], 0).astype(np.uint8)
+    return kinds
+
+
+def relocation_name(number: int) -> str:
+    """The psABI's name of a relocation that has no edge kind."""
+    return _OTHER_NAMES.get(number, f"R_X86_64 number {number}")

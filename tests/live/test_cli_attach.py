@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -151,7 +152,8 @@ def test_a_stopped_program_stays_stopped(debugger: str, program: subprocess.Pope
     program.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, program.pid, os.WSTOPPED)
     assert ipbp("apply", program, debugger) == 0
-    os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
-    assert is_stopped(program.pid)
+    deadline = time.monotonic() + 20
+    while not is_stopped(program.pid):  # the signal is on its way
+        assert time.monotonic() < deadline
     program.send_signal(signal.SIGCONT)
     assert is_left_alone(program)

@@ -1,0 +1,217 @@
+"""One recorded compile, and how it is made into a compile that only ipbp sees.
+
+The new object has to be what the user's own build would make of the edited source, so the command is replayed as it
+was recorded: same compiler, same directory, same order. Three things change. The object, and everything that the
+compiler would write next to it or into its working directory, goes into a folder of ours; dependencies are written
+where we look for them; and every function and variable gets a section of its own, so that an edit of one function
+moves no other (the flags change no function's code, only where it stands).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.build.options import TERMINATOR, Argument, arguments_of, expanded, words_of
+from ipbp.errors import Refusal
+
+SECTION_FLAGS = ("-ffunction-sections", "-fdata-sections")
+LAUNCHERS = frozenset({"ccache", "sccache", "distcc", "icecc", "icecream"})
+"""Programs that run the compiler named behind them; kept in the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How one source is compiled. `directory`, `source` and `output` are absolute; `output` is the object in the
+    build tree, if it is known. `arguments`: the whole command, launcher and compiler first. `environment`: set for
+    this compile in addition. `refusal`: why this command cannot be replayed at all. `notes`: what the user should
+    know about where it comes from."""
+
+    directory: Path
+    source: Path
+    output: Path | None
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+    refusal: Refusal | None = None
+    notes: tuple[str, ...] = ()
+
+
+def for_patch(command: Command, object: Path, depfile: Path, flags: Sequence[str] = ()) -> tuple[str, ...]:
+    """The argument vector that compiles `command` into `object` and its dependencies into `depfile`, and writes
+    nothing else outside their folder. `flags` come last. Both paths are absolute. Ask `refusals` first."""
+    ours = ["-c"]
+    if not _is_assembly(command.source):
+        ours += SECTION_FLAGS
+    if _lto(arguments_of(expanded(split_compiler(command)[1], str(command.directory)))):
+        ours.append("-fno-lto")
+    if command.source.suffix != ".s":
+        ours += ["-MD", "-MF", str(depfile)]
+    return _rewritten(command, [*ours, *flags, "-o", str(object)])
+
+
+def for_listing(command: Command) -> tuple[str, ...]:
+    """The argument vector that prints a make rule with the files that the source is made from, and no system
+    headers, to standard output, and writes nothing."""
+    return _rewritten(command, ["-MM", "-w"])
+
+
+def _rewritten(command: Command, ours: list[str]) -> tuple[str, ...]:
+    program, words = split_compiler(command)
+    recorded = arguments_of(words)
+    # Response files stay as they are unless something in them has to go: the list may be too long without them.
+    rows = recorded
+    if not _response_files_are_clean(recorded, command):
+        rows = arguments_of(expanded(words, str(command.directory)))
+    kept = [row for row in _one_input(_without_own_files(rows), command) if row.name not in ("-c", "--compile")]
+    return (*program, *words_of(_before_terminator(kept, arguments_of(ours))))
+
+
+def refusals(command: Command) -> tuple[Refusal, ...]:
+    """Everything that keeps this command from giving an object that can be patched in."""
+    if command.refusal is not None:
+        return (command.refusal,)
+    rows = arguments_of(expanded(split_compiler(command)[1], str(command.directory)))
+    names = {row.name for row in rows}
+    found = []
+    counters = sorted(names & _COUNTERS)
+    if counters:
+        found.append(
+            Refusal(
+                "gcov",
+                f"the unit is compiled with {counters[0]}, whose counters the new code cannot share with the running code",
+                "Build the program without coverage or profile generation.",
+                file=str(command.source),
+            )
+        )
+    if _lto(rows) and not _last(rows, "-ffat-lto-objects", "-fno-fat-lto-objects"):
+        found.append(
+            Refusal(
+                "lto",
+                "the unit is compiled with -flto, so the program's code was made at link time from all units together",
+                "Build the program without -flto.",
+                file=str(command.source),
+            )
+        )
+    return tuple(found)
+
+
+def split_compiler(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The launchers with the compiler, and its arguments."""
+    words = command.arguments
+    end = 1
+    while end < len(words) and os.path.basename(words[end - 1]) in LAUNCHERS and not words[end].startswith("-"):
+        end += 1
+    return words[:end], words[end:]
+
+
+_COUNTERS = frozenset(
+    """--coverage -coverage -fprofile-arcs -ftest-coverage -fprofile-generate -fprofile-instr-generate
+    -fcs-profile-generate -fcoverage-mapping""".split()
+)
+# Dependency output: ours takes its place.
+_DEPENDENCIES = frozenset(
+    """-MD -MMD -MP -MG -MV -MF -MT -MQ -MJ --dependencies --user-dependencies --write-dependencies
+    --write-user-dependencies --print-missing-file-dependencies""".split()
+)
+# Files beside the object, in the working directory, or at a place that the option names.
+_FILES = frozenset(
+    """-o --output -save-temps --save-temps -save-stats --save-stats -dumpdir -dumpbase -dumpbase-ext --dumpdir
+    --dumpbase --dumpbase-ext -aux-info -fstack-usage -fcallgraph-info -ftime-trace -fsave-optimization-record
+    -foptimization-record-file -serialize-diagnostics --serialize-diagnostics -fcrash-diagnostics-dir
+    -index-store-path -fprofile-note -fmodule-output -gz""".split()
+)
+_WRITES = re.compile(r"-fdump-|-d[A-Za-z]{1,2}$|-fopt-info.*=|-fdiagnostics-format=.*-file$|-fdiagnostics-add-output=")
+# Options of the compiler proper that name a file or a rule of the dependency output (gcc -v shows them).
+_INNER_WITH_FILE = frozenset({"-MD", "-MMD", "-MF", "-MT", "-MQ", "-dependency-file", "-header-include-file"})
+_INPUT_SUFFIXES = frozenset(
+    """.c .i .ii .C .cc .cp .cpp .cxx .c++ .CPP .cppm .ixx .m .mm .M .mi .mii .s .S .sx .o .a .so .lo .la .f .f90
+    .F90 .F""".split()
+)
+
+
+def _without_own_files(rows: Sequence[Argument]) -> list[Argument]:
+    kept = []
+    skip_value_of = ""
+    for row in rows:
+        if row.name in _DEPENDENCIES or row.name in _FILES or _WRITES.match(row.words[0]):
+            continue
+        if row.name == "-gsplit-dwarf":
+            # The debugger is given one file, so its debug information must be in it.
+            kept.append(Argument("-g", None, ("-g",)))
+            continue
+        if row.name in ("-Xpreprocessor", "-Xclang") and row.value is not None:
+            if skip_value_of == row.name:
+                skip_value_of = ""
+                continue
+            if row.value in _INNER_WITH_FILE or row.value in ("-MP", "-MG", "-sys-header-deps"):
+                skip_value_of = row.name if row.value in _INNER_WITH_FILE else ""
+                continue
+        if row.name.startswith(("-Wp,", "-Wa,")):
+            row = _passed_on(row)
+            if row is None:
+                continue
+        kept.append(row)
+    return kept
+
+
+def _passed_on(row: Argument) -> Argument | None:
+    """A `-Wp,` or `-Wa,` option without its parts that write dependency files or listings."""
+    head, *parts = row.words[0].split(",")
+    kept = []
+    position = 0
+    while position < len(parts):
+        part = parts[position]
+        if head == "-Wp" and part in _INNER_WITH_FILE or head == "-Wa" and part == "--MD":
+            position += 2
+            continue
+        if not (part in ("-MP", "-MG") or head == "-Wa" and re.match(r"-a[a-z]*=|--MD=", part)):
+            kept.append(part)
+        position += 1
+    if kept == parts:
+        return row
+    return Argument(head, None, (",".join([head, *kept]),)) if kept else None
+
+
+def _one_input(rows: Sequence[Argument], command: Command) -> list[Argument]:
+    """Without the other inputs of a command that compiles several sources at once, or links as well."""
+    if not any(_is_the_source(row, command) for row in rows):
+        return list(rows)
+    return [
+        row
+        for row in rows
+        if row.name or Path(row.value or "").suffix not in _INPUT_SUFFIXES or _is_the_source(row, command)
+    ]
+
+
+def _is_the_source(row: Argument, command: Command) -> bool:
+    if row.name or row.value is None:
+        return False
+    path = os.path.normpath(os.path.join(command.directory, row.value))
+    return path == str(command.source) or os.path.realpath(path) == os.path.realpath(command.source)
+
+
+def _response_files_are_clean(recorded: Sequence[Argument], command: Command) -> bool:
+    inside = [row.words[0] for row in recorded if not row.name and row.words[0].startswith("@")]
+    rows = arguments_of(expanded(inside, str(command.directory)))
+    return _without_own_files(rows) == rows
+
+
+def _before_terminator(rows: list[Argument], ours: list[Argument]) -> list[Argument]:
+    at = next((index for index, row in enumerate(rows) if row.name == TERMINATOR), len(rows))
+    return rows[:at] + ours + rows[at:]
+
+
+def _lto(rows: Sequence[Argument]) -> bool:
+    return _last(rows, "-flto", "-fno-lto")
+
+
+def _last(rows: Sequence[Argument], on: str, off: str) -> bool:
+    """Of a pair of opposite options the last one counts; off when neither is there."""
+    return next((row.name == on for row in reversed(rows) if row.name in (on, off)), False)
+
+
+def _is_assembly(source: Path) -> bool:
+    return source.suffix in (".s", ".S", ".sx")

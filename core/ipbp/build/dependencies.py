@@ -1,0 +1,113 @@
+"""Which files a translation unit was made from, so that an edited header finds its units.
+
+Every build system leaves this somewhere: make's depfile beside the object or where -MF said, automake's `.deps`,
+ninja's log. Where nothing is left the compiler itself is asked (-MM), and its answer is kept until one of the
+files that it names has another content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipbp.build.command import Command, for_listing, split_compiler
+from ipbp.build.depfile import dependencies_of
+from ipbp.build.environment import environment_of
+from ipbp.build.ninja_deps import ninja_dependencies
+from ipbp.build.options import Argument, arguments_of
+from ipbp.build.places import cache_folder
+from ipbp.build.snapshot import Snapshot
+
+
+def recorded_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ...] | None:
+    """What the last build wrote down, absolute, the source included; None when it left nothing.
+
+    Of what may be a depfile only one that names the source counts.
+    """
+    directory, source = str(command.directory), str(command.source)
+    for path in _depfiles(command):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        found = tuple(snapshot.locate(directory, name) for name in dependencies_of(content))
+        if source in found or os.path.realpath(source) in map(os.path.realpath, found[:3]):
+            return found if source in found else (source, *found)
+    return ninja_dependencies(command.directory, command.output) if command.output else None
+
+
+def listed_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ...] | None:
+    """What the compiler says (-MM: without system headers), absolute, the source included; None when it fails,
+    which it does on a source that does not compile. Runs the command's compiler: ask `trust` before."""
+    note = _note(command)
+    remembered = _remembered(note, snapshot)
+    if remembered is not None:
+        return remembered
+    try:
+        done = subprocess.run(
+            for_listing(command),
+            cwd=command.directory,
+            env=environment_of(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        )
+    except OSError:
+        return None  # the compile of this unit will say what is wrong
+    if done.returncode != 0:
+        return None
+    names = dependencies_of(done.stdout)
+    found = dict.fromkeys([str(command.source), *(snapshot.locate(str(command.directory), name) for name in names)])
+    temporary = note.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps({path: snapshot.digest(path) for path in found}))
+    os.replace(temporary, note)
+    return tuple(found)
+
+
+def _depfiles(command: Command) -> Iterator[Path]:
+    named = _named_depfile(arguments_of(split_compiler(command)[1]))
+    if named:
+        path = command.directory / named
+        yield path
+        yield path.with_suffix(".Po")  # automake compiles to .Tpo and renames it
+        yield path.with_suffix(".Plo")
+    output = command.output
+    if output is not None:
+        yield output.with_name(f"{output.name}.d")  # CMake
+        yield output.with_suffix(".d")  # gcc's -MD
+        yield output.with_name(f".{output.name}.d")
+        yield output.parent / ".deps" / f"{output.stem}.Po"
+        yield output.parent.parent / ".deps" / f"{output.stem}.Plo"  # the object is in .libs
+
+
+def _named_depfile(rows: list[Argument]) -> str | None:
+    for row in rows:
+        if row.name == "-MF" and row.value:
+            return row.value
+        if row.name.startswith("-Wp,") or row.words[0].startswith("-Wp,"):
+            parts = row.words[0].split(",")
+            for option, value in zip(parts, parts[1:], strict=False):
+                if option in ("-MD", "-MMD", "-MF"):
+                    return value
+    return None
+
+
+def _note(command: Command) -> Path:
+    words = [str(command.directory), str(command.source), *command.arguments, *map("=".join, command.environment)]
+    name = hashlib.sha256(os.fsencode("\0".join(words))).hexdigest()
+    return cache_folder("dependencies") / f"{name}.json"
+
+
+def _remembered(note: Path, snapshot: Snapshot) -> tuple[str, ...] | None:
+    try:
+        rows = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(rows, dict) or any(snapshot.digest(path) != digest for path, digest in rows.items()):
+        return None
+    return tuple(rows)

@@ -1,0 +1,21 @@
+"""The environment that a compiler is started with: the user's, minus what makes it write files on the side."""
+
+from __future__ import annotations
+
+import os
+
+from ipbp.build.command import Command
+
+# Each makes the compiler write into a file of the user's (GCC manual, "Environment Variables"; clang's driver), and
+# the last two would let this Python's settings reach a compiler that is a script.
+_LEFT_OUT = frozenset(
+    """DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES CC_PRINT_OPTIONS CC_PRINT_OPTIONS_FILE CC_PRINT_HEADERS
+    CC_PRINT_HEADERS_FILE CC_LOG_DIAGNOSTICS CC_LOG_DIAGNOSTICS_FILE CC_PRINT_PROC_STAT CC_PRINT_PROC_STAT_FILE
+    CC_PRINT_INTERNAL_STAT CC_PRINT_INTERNAL_STAT_FILE PYTHONPATH PYTHONHOME""".split()
+)
+
+
+def environment_of(command: Command | None) -> dict[str, str]:
+    """For one compile, or for a build command of the project's own when there is none."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}
+    return {**inherited, **dict(command.environment if command else ())}

@@ -1,0 +1,61 @@
+"""What the file system says at one moment, every file asked once.
+
+A thousand translation units name the same few hundred headers: each is looked at once for a whole `hotpatch`, and
+all decisions rest on the same answer. Paths are plain strings here, absolute and normalised: they are keys of
+large tables and of the journal. Bytes that are no UTF-8 travel as lone surrogates (PEP 383).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+MISSING = -1
+"""Modification time of a file that is not there, or cannot be reached."""
+
+
+class Snapshot:
+    """A memory of answers; make a new one for every look at the world."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
+        self._located: dict[str, dict[str, str]] = {}
+
+    def locate(self, directory: str, name: str) -> str:
+        """The absolute, normalised path that `name` means in `directory`."""
+        names = self._located.setdefault(directory, {})
+        path = names.get(name)
+        if path is None:
+            path = names[name] = os.path.normpath(os.path.join(directory, name))
+        return path
+
+    def modified_ns(self, path: str) -> int:
+        """Modification time in nanoseconds since the epoch, or MISSING."""
+        time = self._times.get(path)
+        if time is None:
+            time = self._times[path] = _modified_ns(path)
+        return time
+
+    def digest(self, path: str) -> str:
+        """sha256 of the content, in hex; "" for what is no readable file, which equals no content."""
+        digest = self._digests.get(path)
+        if digest is None:
+            digest = self._digests[path] = digest_of(path)
+        return digest
+
+
+def digest_of(path: str) -> str:
+    """sha256 of a file as it is now; "" when it is no readable file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _modified_ns(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return MISSING

@@ -1,0 +1,174 @@
+"""Rules of the source that no other tool knows, each held by one test over all files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEBUGGER_SIDE = ("core/ipbp/host", "core/ipbp/protocol.py", "core/ipbp/errors.py", "gdb_ipbp", "lldb_ipbp")
+ERRORS = {"IpbpError", "Refusal", "Usage"}
+
+
+def python_files(*places: str) -> list[Path]:
+    """Files under these folders (or these files) of the repository."""
+    found = [ROOT / place for place in places]
+    return sorted(file for place in found for file in ([place] if place.is_file() else place.rglob("*.py")))
+
+
+PACKAGES = python_files("core", "gdb_ipbp", "lldb_ipbp")
+ALL = [*PACKAGES, *python_files("tests", "scripts")]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", python_files(*DEBUGGER_SIDE), ids=name_of)
+def test_what_runs_in_a_debugger_is_python_3_9(file: Path) -> None:
+    ast.parse(file.read_text(), name_of(file), feature_version=(3, 9))
+
+
+def test_an_old_python_can_import_what_runs_in_a_debugger() -> None:
+    """With a real Python 3.9 or 3.10 where there is one; annotations evaluated at run time show only there."""
+    old = [name for name in ("python3.9", "python3.10") if is_usable(name)]
+    modules = [
+        "ipbp." + ".".join(file.relative_to(ROOT / "core/ipbp").with_suffix("").parts)
+        for file in python_files("core/ipbp/host", "core/ipbp/protocol.py", "core/ipbp/errors.py")
+        if file.name != "__init__.py"
+    ]
+    program = f"import sys; sys.path.insert(0, {str(ROOT / 'core')!r})\nimport {', '.join(modules)}"
+    for name in old:
+        subprocess.run([name, "-I", "-B", "-c", program], check=True)
+
+
+def is_usable(name: str) -> bool:
+    return shutil.which(name) is not None and subprocess.run([name, "-c", ""], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("file", ALL, ids=name_of)
+def test_every_file_opens_with_the_concept(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text())), f"{name_of(file)} has no docstring"
+
+
+@pytest.mark.parametrize("file", PACKAGES, ids=name_of)
+def test_imports_keep_to_their_place(file: Path) -> None:
+    name = name_of(file)
+    allowed = {
+        "gdb": name.startswith("gdb_ipbp/"),
+        "lldb": name.startswith("lldb_ipbp/"),
+        "lief": name.startswith("core/ipbp/formats/"),
+    }
+    for module in imported(file):
+        assert allowed.get(module, True), f"{name} imports {module}"
+
+
+def imported(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("file", python_files("core"), ids=name_of)
+def test_nothing_prints_but_the_command_line(file: Path) -> None:
+    if name_of(file).startswith("core/ipbp/cli/"):
+        return
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    assert not [c.lineno for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+
+
+def tracked_text() -> Iterator[tuple[str, str]]:
+    run = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, run.stdout.split("\0")):
+        file = ROOT / name
+        if file.is_file() and file.suffix in {".py", ".md", ".toml", ".c", ".h", ".svg", "", ".json", ".txt"}:
+            yield name, file.read_text(errors="replace")
+
+
+def test_no_file_names_a_folder_of_somebodys_machine() -> None:
+    """Paths such as a home folder's are right on one machine only."""
+    private = re.compile(r"/(?:home|Users)/[a-z]\w+/|/root/|/work/(?:main|shared)\b")
+    found = [name for name, text in tracked_text() if name != name_of(Path(__file__)) and private.search(text)]
+    assert not found
+
+
+def codes(file: Path) -> Iterator[str]:
+    """The literal first argument (or `code=`) of every Refusal and IpbpError that a file makes, by any name that
+    ends so; a conditional expression gives both of its sides."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if function not in ERRORS and not is_super_init(node):
+            continue
+        given = node.args[:1] or [keyword.value for keyword in node.keywords if keyword.arg == "code"]
+        for argument in given:
+            yield from (
+                part.value
+                for part in ast.walk(argument)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str) and CODE.fullmatch(part.value)
+            )
+
+
+CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def is_super_init(node: ast.Call) -> bool:
+    function = node.func
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr == "__init__"
+        and isinstance(function.value, ast.Call)
+        and isinstance(function.value.func, ast.Name)
+        and function.value.func.id == "super"
+    )
+
+
+def test_every_code_is_explained_in_limits() -> None:
+    explained = set(re.findall(r"^\| `([a-z0-9-]+)`", (ROOT / "docs/limits.md").read_text(), re.MULTILINE))
+    used: dict[str, set[str]] = {}
+    for file in PACKAGES:
+        for code in codes(file):
+            used.setdefault(code, set()).add(name_of(file))
+    missing = {code: files for code, files in used.items() if code not in explained}
+    assert not missing, f"docs/limits.md says nothing of {missing}"
+
+
+def test_limits_explains_no_code_that_is_gone() -> None:
+    text = (ROOT / "docs/limits.md").read_text()
+    source = "\n".join(file.read_text() for file in PACKAGES)
+    gone = [code for code in re.findall(r"^\| `([a-z0-9-]+)`", text, re.MULTILINE) if f'"{code}"' not in source]
+    assert not gone
+
+
+def test_the_readmes_commands_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    scripts = set(re.findall(r"(?:\./)?(scripts/[a-z]+)", text))
+    assert {"scripts/demo", "scripts/test"} <= scripts
+    for script in scripts:
+        assert (ROOT / script).is_file(), script
+    from ipbp.cli.main import parser
+
+    known = parser(with_diff=False).format_help()
+    for word in set(re.findall(r"(?m)^ipbp ([a-z]+)", text)):
+        assert re.search(rf"^\s+{word}\s", known, re.MULTILINE), f"README: ipbp {word}"
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{name_of(document)}: {target}"
+
+
+def test_scripts_can_be_run() -> None:
+    for script in [*(ROOT / "scripts").iterdir(), ROOT / ".ci/run"]:
+        if script.is_file():
+            assert script.stat().st_mode & 0o111, script

@@ -1,0 +1,164 @@
+"""How long the program is stopped for a patch: nine threads, eight of them busy, and 1, 10 or 100 functions to change.
+
+The program runs in the background of a debugger in a terminal; each round edits the functions, types `hotpatch
+--json`, and takes the times from the answer. Beside each figure stands what a hand-made prototype of the same steps
+took in the same debugger, and the compiler's own share, which is not ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from demo import OPTIONS, QUIET, START, end_programs_of
+from terminal import Terminal
+
+from ipbp.cli.outcome import Outcome, find_outcome
+
+FUNCTIONS = 100
+PROTOTYPE = {"gdb": {1: 1.2, 10: 1.9, 100: 1.4}, "lldb": {1: 2.9, 10: 1.9, 100: 3.4}}
+"""Milliseconds from the request to just before resuming, 9 threads, writes through /proc/PID/mem."""
+ALLOWED = 2.0
+"""The stop may take this many times the prototype's."""
+
+MAIN = """\
+#include <pthread.h>
+#include <unistd.h>
+extern int (*const functions[])(int);
+static volatile int sink[8];
+static void *work(void *number)
+{
+    for (int x = 0;; x++) sink[(long)number] += functions[x % COUNT](x);
+    return NULL;
+}
+int main(void)
+{
+    pthread_t threads[8];
+    for (long i = 0; i < 8; i++) pthread_create(&threads[i], NULL, work, (void *)i);
+    for (;;) pause();
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Milliseconds; `ratio` is of the median to the prototype's."""
+
+    debugger: str
+    functions: int
+    least: float
+    median: float
+    most: float
+    ratio: float
+    compile: float
+    diff: float
+    link: float
+
+
+def measure(debugger: str, rounds: int) -> Iterator[Row]:
+    """A row for each number of functions, all in one session."""
+    with tempfile.TemporaryDirectory(prefix="ipbp-bench-") as name:
+        folder = Path(name)
+        build(folder)
+        command = [sys.executable, "-m", "ipbp.cli.main", debugger, *OPTIONS[debugger], "--", "./bench"]
+        try:
+            with Terminal(command, folder) as terminal:
+                for line in ("", *QUIET[debugger], START[debugger]):
+                    terminal.type(line)
+                    terminal.wait_for_text(rf"^\({debugger}\)")
+                terminal.wait_for(lambda: is_running(folder), "the program's start")
+                generation = 0
+                for functions in PROTOTYPE[debugger]:
+                    outcomes = []
+                    for _ in range(rounds):
+                        generation += 1
+                        write_functions(folder, functions, generation)
+                        outcomes.append(hotpatch(terminal))
+                    yield row(debugger, functions, outcomes)
+                terminal.type("kill" if debugger == "gdb" else "process kill")
+                terminal.type("quit")
+                terminal.wait_for_end()
+        finally:
+            end_programs_of(folder)
+
+
+def build(folder: Path) -> None:
+    (folder / "main.c").write_text(MAIN)
+    write_functions(folder, 0, 0)
+    commands = []
+    for source in ("main.c", "functions.c"):
+        words = ["gcc", "-g", "-O2", f"-DCOUNT={FUNCTIONS}", "-c", source, "-o", source.replace(".c", ".o")]
+        subprocess.run(words, cwd=folder, check=True)
+        commands.append({"directory": str(folder), "file": source, "arguments": words})
+    (folder / "compile_commands.json").write_text(json.dumps(commands))
+    subprocess.run(["gcc", "main.o", "functions.o", "-o", "bench", "-pthread"], cwd=folder, check=True)
+
+
+def write_functions(folder: Path, changed: int, generation: int) -> None:
+    """All functions; the first `changed` of them as they are in this generation."""
+    bodies = [
+        f"__attribute__((noinline)) int f{n}(int x) {{ return x * {n + 3} + {generation * 7 if n < changed else 1}; }}"
+        for n in range(FUNCTIONS)
+    ]
+    table = ", ".join(f"f{n}" for n in range(FUNCTIONS))
+    text = "\n".join([*bodies, f"int (*const functions[])(int) = {{{table}}};"])
+    (folder / "functions.c").write_text(text + "\n")
+
+
+def is_running(folder: Path) -> bool:
+    """The program and its eight threads."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "exe").readlink() == folder / "bench":
+                return len(list((process / "task").iterdir())) == 9
+        except OSError:  # not ours to look at, or gone meanwhile
+            continue
+    return False
+
+
+def hotpatch(terminal: Terminal) -> Outcome:
+    terminal.type("hotpatch --json")
+    terminal.wait_for(lambda: find_outcome(terminal.said) is not None, "an answer")
+    outcome = find_outcome(terminal.said)
+    if outcome is None or outcome["outcome"] != "patched":
+        raise SystemExit(f"hotpatch did not patch: {outcome}")
+    return outcome
+
+
+def row(debugger: str, functions: int, outcomes: list[Outcome]) -> Row:
+    def times(name: str) -> list[float]:
+        return [outcome["times"].get(name, 0.0) for outcome in outcomes]
+
+    stops = times("stopped")
+    ratio = median(stops) / PROTOTYPE[debugger][functions]
+    shares = (median(times(name)) for name in ("compile", "diff", "link"))
+    return Row(debugger, functions, min(stops), median(stops), max(stops), ratio, *shares)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure the stop of a patch.")
+    parser.add_argument("debuggers", nargs="*", metavar="gdb|lldb")
+    parser.add_argument("--rounds", type=int, default=11, help="patches for each figure (11)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    rows = [row for debugger in arguments.debuggers or ("gdb", "lldb") for row in measure(debugger, arguments.rounds)]
+    if arguments.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows], "allowed": ALLOWED}))
+    else:
+        print("              stopped, ms                          other stages, ms (median)")
+        print("functions     min   median     max   x prototype    compile     diff     link")
+        for row in rows:
+            stop = f"{row.least:7.2f}  {row.median:7.2f} {row.most:7.2f}   {row.ratio:11.2f}"
+            print(f"{row.debugger:5}{row.functions:4}  {stop}    {row.compile:7.1f}  {row.diff:7.1f}  {row.link:7.1f}")
+    return 0 if all(row.ratio <= ALLOWED for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Layout: where everything that a patch carries will lie in the inferior, before a byte of it is computed.
+
+`stages.layout` makes it, `stages.relocate` fills it with bytes (`LinkedImage`), `formats.elf_patch` writes both as a
+file, `stages.plan` turns them into what the plugin does. Addresses are load addresses; UNBOUND means none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipbp.errors import Refusal
+from ipbp.graph.model import I32, I64, U8
+
+PROTECTIONS = ("rx", "r", "rw")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes of one meaning and one protection; becomes a section of the patch file. `zeroed`: it has no bytes in
+    the file, because fresh memory is zero already."""
+
+    name: str
+    protection: str
+    start: int
+    size: int
+    alignment: int
+    zeroed: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A pointer cell. `value` is what it holds, or UNBOUND when the indirect function's `resolver` has to be called
+    in the inferior to know it."""
+
+    address: int
+    value: int
+    resolver: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """An indirect jump through the slot at `slot`."""
+
+    address: int
+    slot: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnwindTable:
+    """The rows of `.eh_frame` that describe carried code. Edge columns: `unit` in the patch, `offset` in `content`,
+    `kind`, `target` symbol of that unit's graph, `addend`; they always mean carried copies."""
+
+    address: int
+    content: bytes
+    unit: I32
+    offset: I64
+    kind: U8
+    target: I32
+    addend: I64
+
+
+@dataclass(frozen=True, slots=True)
+class UnitLayout:
+    """`block`: per block, where its copy lies. Per symbol: `copy`, its place in what is carried; `meaning`, the
+    address that its name stands for (the old entry of a function that existed); `slot`, its pointer cell; `stub`,
+    the stub that stands for it where a 32-bit distance does not reach."""
+
+    block: I64
+    copy: I64
+    meaning: I64
+    slot: I64
+    stub: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """`units` in the order of the patch's units. `chunks` by protection and address. `unwind_object`: zeroed memory
+    for the unwinder's own record of the table. A layout with `refusals` must not be linked."""
+
+    units: tuple[UnitLayout, ...]
+    chunks: tuple[Chunk, ...]
+    slots: tuple[Slot, ...]
+    stubs: tuple[Stub, ...]
+    unwind: UnwindTable | None
+    unwind_object: int
+    refusals: tuple[Refusal, ...]
+
+    def ends(self) -> Mapping[str, int]:
+        """By protection, the end of what this patch takes of the arena."""
+        ends: dict[str, int] = {}
+        for chunk in self.chunks:
+            ends[chunk.protection] = max(ends.get(chunk.protection, 0), chunk.end)
+        return ends
+
+    def written(self, protection: str) -> tuple[int, int]:
+        """[start, end) of the bytes with this protection that come from the file; equal when there are none."""
+        chunks = [chunk for chunk in self.chunks if chunk.protection == protection and not chunk.zeroed]
+        if not chunks:
+            return 0, 0
+        return chunks[0].start, chunks[-1].end
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedImage:
+    """The final bytes: `segments[p]` are those of `Layout.written(p)`. Not to be used when there are `refusals`."""
+
+    segments: Mapping[str, bytes]
+    refusals: tuple[Refusal, ...]

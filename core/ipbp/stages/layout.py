@@ -1,0 +1,178 @@
+"""Layout: gives every carried byte its address, and every far or indirect target its slot and stub.
+
+One pass over the blocks and one over the edges. Blocks go to the part of the arena with their protection, code at
+16 bytes as compilers align it. Then every edge is asked what it needs (`stages.stubs`), and behind it all come the
+unwind rows of the carried code. Beyond this point no size changes.
+
+What cannot be given a place is refused here by name, all of it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ipbp.arch.x86_64_entry import STUB_SIZE
+from ipbp.errors import Refusal
+from ipbp.graph.layout import Layout, UnitLayout
+from ipbp.graph.model import COMMON, I64, Binding, BlockKind
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.arena import Arena
+from ipbp.stages.meaning import CarriedEdges, carried_edges, copies, exported, meanings
+from ipbp.stages.placer import Placer
+from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
+from ipbp.stages.unwind import carried_table, unwind_section
+
+CODE_ALIGNMENT = 16
+UNWIND_OBJECT_SIZE = 64  # libgcc's struct object is 48 bytes (unwind-dw2-fde.h); the rest is a margin
+
+_CHUNK_OF: Mapping[BlockKind, str] = {
+    BlockKind.CODE: ".text",
+    BlockKind.RODATA: ".rodata",
+    BlockKind.RELRO: ".data.rel.ro",
+    BlockKind.DATA: ".data",
+    BlockKind.BSS: ".bss",
+}
+_PROTECTION_OF = {".text": "rx", ".rodata": "r", ".data.rel.ro": "r", ".data": "rw", ".bss": "rw"}
+
+
+def layout(units: Sequence[Unit], arena: Arena) -> Layout:
+    """Where everything goes. Refusals, in the result: `new-thread-local`, `new-initialiser`, `duplicate-symbol`,
+    `thread-local`, `large-code-model`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
+
+    Errors: `arena-full` (ask `stages.arena.room` with `demand` first), `unwind-malformed`.
+    """
+    edges = [carried_edges(unit) for unit in units]
+    placer = Placer(arena)
+    blocks = _place_blocks(units, placer)
+    copy = _place_commons(units, edges, [copies(*pair) for pair in zip(units, blocks, strict=True)], placer)
+    exports, duplicates = exported(units, copy)
+    targets = [
+        UnitTargets(unit, rows, meanings(unit, column, exports))
+        for unit, rows, column in zip(units, edges, copy, strict=True)
+    ]
+    reached, slots, stubs = place_stubs(targets, arena, placer)
+    unwind, unwind_object = carried_table(units), 0
+    if unwind is not None:
+        unwind = replace(unwind, address=placer.put(".eh_frame", len(unwind.content), 8))
+        unwind_object = placer.put(".bss", UNWIND_OBJECT_SIZE, 16)
+    columns = zip(blocks, copy, targets, reached, strict=True)
+    result = Layout(
+        units=tuple(UnitLayout(b, c, row.meaning, cells.slot, cells.stub) for b, c, row, cells in columns),
+        chunks=placer.chunks(),
+        slots=slots,
+        stubs=stubs,
+        unwind=unwind,
+        unwind_object=unwind_object,
+        refusals=(),
+    )
+    refusals = (*_kind_refusals(units), *duplicates, *target_refusals(targets, arena), *_unwind_refusals(units, result))
+    return replace(result, refusals=refusals)
+
+
+def demand(units: Sequence[Unit]) -> Mapping[str, int]:
+    """Bytes that `layout` needs at most, by protection: as if every edge needed a slot and a stub."""
+    need = {"rx": 0, "r": 0, "rw": UNWIND_OBJECT_SIZE + 64}
+    for unit in units:
+        rows, symbols = unit.graph.blocks, unit.graph.symbols
+        for kind, chunk in _CHUNK_OF.items():
+            chosen = unit.carried[rows.kind[unit.carried] == kind]
+            padded = rows.size[chosen] + np.maximum(rows.alignment[chosen], CODE_ALIGNMENT)
+            need[_PROTECTION_OF[chunk]] += int(padded.sum())
+        edges = len(carried_edges(unit).kind)
+        commons = symbols.block == COMMON
+        section = unwind_section(unit.graph)
+        need["rx"] += STUB_SIZE * edges
+        need["r"] += SLOT_SIZE * edges + (len(section.content) + 64 if section else 0)
+        need["rw"] += SLOT_SIZE * edges + int((symbols.size[commons] + symbols.offset[commons]).sum())
+    return need
+
+
+def _place_blocks(units: Sequence[Unit], placer: Placer) -> list[I64]:
+    # Kind by kind over all units, because a chunk is closed once the next one has begun.
+    addresses = [np.full(len(unit.graph.blocks), UNBOUND, dtype=np.int64) for unit in units]
+    for kind, chunk in _CHUNK_OF.items():
+        least = CODE_ALIGNMENT if kind == BlockKind.CODE else 1
+        for unit, column in zip(units, addresses, strict=True):
+            rows = unit.graph.blocks
+            for block in unit.carried[rows.kind[unit.carried] == kind].tolist():
+                column[block] = placer.put(chunk, int(rows.size[block]), max(int(rows.alignment[block]), least))
+    return addresses
+
+
+def _place_commons(
+    units: Sequence[Unit], edges: Sequence[CarriedEdges], copy: Sequence[I64], placer: Placer
+) -> list[I64]:
+    # Tentative definitions that are new get zeroed memory, one for each name, as large as the largest of them.
+    placed = [column.copy() for column in copy]
+    defined = {
+        unit.graph.symbols.name[symbol]
+        for unit, column in zip(units, copy, strict=True)
+        for symbol in np.flatnonzero((column != UNBOUND) & (unit.graph.symbols.binding != Binding.LOCAL)).tolist()
+    }
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for number, (unit, rows) in enumerate(zip(units, edges, strict=True)):
+        used = np.unique(rows.target)
+        used = used[(unit.graph.symbols.block[used] == COMMON) & (unit.address[used] == UNBOUND)]
+        for symbol in used.tolist():
+            wanted.setdefault(unit.graph.symbols.name[symbol], []).append((number, symbol))
+    for name in sorted(wanted.keys() - defined):
+        size = max(int(units[number].graph.symbols.size[symbol]) for number, symbol in wanted[name])
+        alignment = max(int(units[number].graph.symbols.offset[symbol]) for number, symbol in wanted[name])
+        address = placer.put(".bss", size, max(alignment, 1))
+        for number, symbol in wanted[name]:
+            placed[number][symbol] = address
+    return placed
+
+
+def _kind_refusals(units: Sequence[Unit]) -> list[Refusal]:
+    return [
+        _no_place(unit, block, BlockKind(int(unit.graph.blocks.kind[block])))
+        for unit in units
+        for block in unit.carried.tolist()
+        if int(unit.graph.blocks.kind[block]) not in _CHUNK_OF
+    ]
+
+
+def _unwind_refusals(units: Sequence[Unit], result: Layout) -> list[Refusal]:
+    table = result.unwind
+    if table is None:
+        return []
+    found = []
+    for number, target in dict.fromkeys(zip(table.unit.tolist(), table.target.tolist(), strict=True)):
+        columns = result.units[number]
+        if columns.copy[target] == UNBOUND and columns.meaning[target] == UNBOUND:
+            found.append(_unwind_not_carried(units[number], target))
+    return found
+
+
+def _no_place(unit: Unit, block: int, kind: BlockKind) -> Refusal:
+    name = unit.graph.block_name(block)
+    if kind == BlockKind.INIT:
+        return Refusal(
+            "new-initialiser",
+            f"'{name}' runs before main or at exit, and the program has started",
+            "Call the new initialisation from code that runs again, or restart the program.",
+            name,
+            unit.name,
+        )
+    return Refusal(
+        "new-thread-local",
+        f"'{name}' is a new thread-local variable, and the running threads have no room for it",
+        "Make it an ordinary variable for now, or restart the program.",
+        name,
+        unit.name,
+    )
+
+
+def _unwind_not_carried(unit: Unit, symbol: int) -> Refusal:
+    name = shown(unit, symbol)
+    return Refusal(
+        "unwind-data-not-carried",
+        f"the unwind rows of the changed code refer to '{name}', which is not part of the patch",
+        "Report this: the selection of what a patch carries is not complete.",
+        name,
+        unit.name,
+    )

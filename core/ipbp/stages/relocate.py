@@ -1,0 +1,121 @@
+"""Relocate: every edge's equation, and with it the final bytes of the patch.
+
+One pass over columns for each unit. What a symbol stands for was settled by `layout`; here S is chosen for each
+edge (the meaning of the name, the carried copy for an edge into a function's interior, the cell of a GOT edge, the
+stub where there is one), the equation of its kind is computed, and the result is checked against the width of the
+field. Every result that does not fit is refused, none is cut off. Beyond this point bytes are final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipbp.arch.x86_64 import PC_RELATIVE
+from ipbp.arch.x86_64_entry import stub
+from ipbp.arch.x86_64_fields import out_of_range, write_fields
+from ipbp.errors import Refusal
+from ipbp.graph.edges import EdgeKind
+from ipbp.graph.layout import PROTECTIONS, Layout, LinkedImage, UnitLayout, UnwindTable
+from ipbp.graph.model import I64
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.meaning import GOT_KINDS, CarriedEdges, carried_edges
+
+_SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
+_INT3 = b"\xcc"
+
+
+def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
+    """The bytes of the patch. Refusals, in the result: `relocation-out-of-range`.
+
+    The layout must have no refusals: every target has an address.
+    """
+    pieces: list[tuple[int, bytes]] = []
+    refusals: list[Refusal] = []
+    for unit, columns in zip(units, layout.units, strict=True):
+        edges = carried_edges(unit)
+        place = columns.block[edges.block] + edges.offset
+        value = _results(unit, columns, edges, place)
+        refusals += _misses(unit, edges, value)
+        pieces += _blocks(unit, columns, edges, value)
+    pieces += [(row.address, row.value.to_bytes(8, "little")) for row in layout.slots if row.value != UNBOUND]
+    pieces += [(row.address, stub(row.address, row.slot)) for row in layout.stubs]
+    if layout.unwind is not None:
+        content, missed = _unwind(units, layout, layout.unwind)
+        pieces.append((layout.unwind.address, content))
+        refusals += missed
+    segments = {protection: _gather(layout, protection, pieces) for protection in PROTECTIONS}
+    return LinkedImage(segments, tuple(refusals))
+
+
+def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64) -> I64:
+    copy, meaning = columns.copy[edges.target], columns.meaning[edges.target]
+    target = np.where(edges.interior & (copy != UNBOUND), copy, meaning)
+    # A stub stands for a call's target that is far, and for an indirect function wherever its address is used.
+    through_stub = (columns.stub[edges.target] != UNBOUND) & ((edges.kind == EdgeKind.BRANCH32) | (target == UNBOUND))
+    target = np.where(through_stub, columns.stub[edges.target], target)
+    target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
+    target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
+    result: I64 = target + edges.addend - np.where(PC_RELATIVE[edges.kind] != 0, place, 0)
+    return result
+
+
+def _blocks(unit: Unit, columns: UnitLayout, edges: CarriedEdges, value: I64) -> list[tuple[int, bytes]]:
+    # (address, final bytes) of each carried block that has bytes. `edges` are sorted by block.
+    pieces = []
+    first = np.searchsorted(edges.block, unit.carried, side="left")
+    last = np.searchsorted(edges.block, unit.carried, side="right")
+    for block, start, end in zip(unit.carried.tolist(), first.tolist(), last.tolist(), strict=True):
+        content = unit.graph.content(block)
+        if len(content):
+            rows = slice(start, end)
+            octets = np.frombuffer(content, dtype=np.uint8)
+            final = write_fields(octets, edges.offset[rows], edges.kind[rows], value[rows])
+            pieces.append((int(columns.block[block]), final.tobytes()))
+    return pieces
+
+
+def _unwind(units: Sequence[Unit], layout: Layout, table: UnwindTable) -> tuple[bytes, list[Refusal]]:
+    # Rows of the table describe the copies: that is where the new code runs.
+    target = np.empty(len(table.offset), dtype=np.int64)
+    for number, columns in enumerate(layout.units):
+        rows = np.flatnonzero(table.unit == number)
+        copy, meaning = columns.copy[table.target[rows]], columns.meaning[table.target[rows]]
+        target[rows] = np.where(copy != UNBOUND, copy, meaning)
+    place = table.address + table.offset
+    value = target + table.addend - np.where(PC_RELATIVE[table.kind] != 0, place, 0)
+    missed = [
+        _out_of_range(units[int(table.unit[row])], ".eh_frame", int(table.target[row]), int(table.kind[row]))
+        for row in np.flatnonzero(out_of_range(table.kind, value)).tolist()
+    ]
+    octets = np.frombuffer(table.content, dtype=np.uint8)
+    return write_fields(octets, table.offset, table.kind, value).tobytes(), missed
+
+
+def _gather(layout: Layout, protection: str, pieces: Sequence[tuple[int, bytes]]) -> bytes:
+    start, end = layout.written(protection)
+    # Between functions nothing runs; int3 says so to whoever gets there.
+    content = bytearray((_INT3 if protection == "rx" else b"\0") * (end - start))
+    for address, piece in pieces:
+        if start <= address < end:
+            content[address - start : address - start + len(piece)] = piece
+    return bytes(content)
+
+
+def _misses(unit: Unit, edges: CarriedEdges, value: I64) -> list[Refusal]:
+    return [
+        _out_of_range(unit, unit.graph.block_name(int(edges.block[row])), int(edges.target[row]), int(edges.kind[row]))
+        for row in np.flatnonzero(out_of_range(edges.kind, value)).tolist()
+    ]
+
+
+def _out_of_range(unit: Unit, place: str, target: int, kind: int) -> Refusal:
+    name = unit.graph.symbols.name[target] or "an unnamed constant"
+    return Refusal(
+        "relocation-out-of-range",
+        f"'{place}' reaches '{name}' by a field of kind {EdgeKind(kind).name}, which cannot hold the distance",
+        "Build this file with -fPIC, which reaches far variables by a pointer.",
+        unit.graph.symbols.name[target] or None,
+        unit.name,
+    )

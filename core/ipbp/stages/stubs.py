@@ -1,0 +1,183 @@
+"""Slots and stubs: how code that is near the program reaches what is far or not yet known.
+
+The C library is usually more than 2 GiB away from a program, so a call cannot go there directly: it goes to a stub,
+an indirect jump through a pointer cell (psABI, "Procedure Linkage Table", without the lazy binding). Code that was
+compiled to read an address from a cell (GOTPCREL) gets its cell here, too. An indirect function whose choice is not
+known yet has a cell that the plugin fills with its resolver's result; its stub stands for it everywhere.
+
+What no stub can help is refused by name: data out of reach, thread-local variables, names that nothing defines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipbp.arch.x86_64_entry import STUB_SIZE
+from ipbp.errors import Refusal
+from ipbp.graph.edges import EdgeKind
+from ipbp.graph.layout import Slot, Stub
+from ipbp.graph.model import I64
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.arena import LOW_END, Arena
+from ipbp.stages.meaning import GOT_KINDS, CarriedEdges
+from ipbp.stages.placer import Placer
+
+SLOT_SIZE = 8
+THREAD_LOCAL = (
+    EdgeKind.TPOFF32,
+    EdgeKind.TPOFF64,
+    EdgeKind.GOT_TPOFF32,
+    EdgeKind.TLS_GD32,
+    EdgeKind.TLS_LD32,
+    EdgeKind.DTPOFF32,
+    EdgeKind.DTPOFF64,
+    EdgeKind.TLSDESC_PCREL32,
+    EdgeKind.TLSDESC_CALL,
+)
+LARGE_MODEL = (
+    EdgeKind.GOT_BASE_PCREL32,
+    EdgeKind.GOT_BASE_PCREL64,
+    EdgeKind.GOT_OFFSET64,
+    EdgeKind.GOT_SLOT64,
+    EdgeKind.PLT_OFFSET64,
+)
+_NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
+_LOW = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
+_ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS64, EdgeKind.PCREL64)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Columns of one unit, a row a symbol: the address of its cell and of its stub, or UNBOUND."""
+
+    slot: I64
+    stub: I64
+
+
+@dataclass(frozen=True, slots=True)
+class UnitTargets:
+    """What a unit's carried edges lead to. `meaning`: per symbol, `stages.meaning.meanings`."""
+
+    unit: Unit
+    edges: CarriedEdges
+    meaning: I64
+
+    def of(self, kinds: Sequence[EdgeKind]) -> I64:
+        """The symbols that edges of these kinds target, ascending."""
+        return np.unique(self.edges.target[np.isin(self.edges.kind, kinds)]).astype(np.int64)
+
+    def is_unknown(self, symbols: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return np.asarray(self.meaning[symbols] == UNBOUND)
+
+    def is_indirect(self, symbols: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return np.asarray(self.is_unknown(symbols) & (self.unit.resolver[symbols] != UNBOUND))
+
+    def far(self, symbols: I64, arena: Arena) -> I64:
+        """Those that a 32-bit distance does not lead to, and those that are not known yet."""
+        near = [arena.reaches(address) for address in self.meaning[symbols].tolist()]
+        return symbols[~np.array(near, dtype=np.bool_) | self.is_unknown(symbols)]
+
+
+def place_stubs(
+    targets: Sequence[UnitTargets], arena: Arena, placer: Placer
+) -> tuple[tuple[Reached, ...], tuple[Slot, ...], tuple[Stub, ...]]:
+    """A cell for each target that needs one, shared by all units, and a stub for each that is called from afar."""
+    slots: dict[tuple[int, int], Slot] = {}
+    stubs: dict[tuple[int, int], Stub] = {}
+    reached = []
+    for row in targets:
+        columns = Reached(*(np.full(len(row.meaning), UNBOUND, dtype=np.int64) for _ in range(2)))
+        through_stub = _stub_targets(row, arena)
+        for symbol in np.union1d(row.of(GOT_KINDS), through_stub).tolist():
+            key = (int(row.meaning[symbol]), int(row.unit.resolver[symbol]))
+            if key == (UNBOUND, UNBOUND):
+                continue
+            if key not in slots:
+                slots[key] = Slot(_put_slot(key[0], placer), *key, row.unit.graph.symbols.name[symbol])
+            columns.slot[symbol] = slots[key].address
+        for symbol in through_stub[columns.slot[through_stub] != UNBOUND].tolist():
+            key = (int(row.meaning[symbol]), int(row.unit.resolver[symbol]))
+            if key not in stubs:
+                address = placer.put(".stubs", STUB_SIZE, STUB_SIZE)
+                stubs[key] = Stub(address, slots[key].address, slots[key].name)
+            columns.stub[symbol] = stubs[key].address
+        reached.append(columns)
+    return tuple(reached), tuple(slots.values()), tuple(stubs.values())
+
+
+def target_refusals(targets: Sequence[UnitTargets], arena: Arena) -> list[Refusal]:
+    """`thread-local`, `large-code-model`, `undefined-symbol`, `out-of-reach-data`: one for each unit and symbol."""
+    found = []
+    for row in targets:
+        found += [_thread_local(row.unit, symbol) for symbol in row.of(THREAD_LOCAL).tolist()]
+        found += [_large_model(row.unit, symbol) for symbol in row.of(LARGE_MODEL).tolist()]
+        used = row.of((EdgeKind.BRANCH32, *GOT_KINDS, *_ADDRESSES))
+        unknown = row.is_unknown(used) & ~row.is_indirect(used)
+        found += [_undefined(row.unit, symbol) for symbol in used[unknown].tolist()]
+        near, low = row.far(row.of(_NEAR), arena), row.of(_LOW)
+        beyond = np.union1d(near[~row.is_unknown(near)], low[row.meaning[low] >= LOW_END])
+        found += [_out_of_reach(row.unit, symbol) for symbol in beyond.tolist()]
+    return found
+
+
+def shown(unit: Unit, symbol: int) -> str:
+    """The symbol's name for messages; the place of an unnamed one."""
+    name, block = unit.graph.symbols.name[symbol], int(unit.graph.symbols.block[symbol])
+    return name or (unit.graph.block_name(block) if block >= 0 else f"symbol {symbol}")
+
+
+def _stub_targets(row: UnitTargets, arena: Arena) -> I64:
+    addresses = row.of(_ADDRESSES)
+    return np.union1d(row.far(row.of((EdgeKind.BRANCH32,)), arena), addresses[row.is_indirect(addresses)])
+
+
+def _put_slot(value: int, placer: Placer) -> int:
+    # A resolver's result is written by the plugin after the segments: that cell is in memory no segment covers.
+    return placer.put(".bss" if value == UNBOUND else ".got", SLOT_SIZE, SLOT_SIZE)
+
+
+def _thread_local(unit: Unit, symbol: int) -> Refusal:
+    name = shown(unit, symbol)
+    return Refusal(
+        "thread-local",
+        f"the changed code uses the thread-local variable '{name}', which is not supported yet",
+        "Move the code that uses it into a function of its own that does not change.",
+        name,
+        unit.name,
+    )
+
+
+def _large_model(unit: Unit, symbol: int) -> Refusal:
+    name = shown(unit, symbol)
+    return Refusal(
+        "large-code-model",
+        f"the changed code reaches '{name}' as the medium or large code model does, which is not supported",
+        "Build this file without -mcmodel=medium and -mcmodel=large.",
+        name,
+        unit.name,
+    )
+
+
+def _undefined(unit: Unit, symbol: int) -> Refusal:
+    name = shown(unit, symbol)
+    return Refusal(
+        "undefined-symbol",
+        f"the changed code uses '{name}', and nothing in the process has this name",
+        "Define it in a file that is patched, or load the library that has it.",
+        name,
+        unit.name,
+    )
+
+
+def _out_of_reach(unit: Unit, symbol: int) -> Refusal:
+    name = shown(unit, symbol)
+    return Refusal(
+        "out-of-reach-data",
+        f"the changed code takes '{name}' by a 32-bit distance or address, and it is too far from the program",
+        "Build this file with -fPIC (gcc 12: -mno-direct-extern-access), which reaches it by a pointer.",
+        name,
+        unit.name,
+    )

@@ -1,0 +1,137 @@
+"""Unwind rows: the part of an object's `.eh_frame` that describes carried code.
+
+The section is a list of records (Linux Standard Base Core, "Exception Frames"; DWARF 5, section 6.4.1). A CIE holds
+what several functions share, an FDE describes one function and says by a distance back in the section which CIE it
+belongs to. Pointers inside the records (start of the function, personality, language-specific data) are edges in
+the link graph and stay edges here, so no pointer encoding has to be understood. The unwinder reads up to a record
+of length zero, which compilers leave to the linker's last object: without it the first throw runs off the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.errors import IpbpError
+from ipbp.graph.layout import UnwindTable
+from ipbp.graph.model import I32, I64, LinkGraph, SideSection
+from ipbp.graph.unit import Unit
+
+TERMINATOR = bytes(4)
+_EXTENDED = 0xFFFFFFFF  # the 64-bit length follows (LSB, "Extended Length")
+
+
+@dataclass(frozen=True, slots=True)
+class UnwindRecord:
+    """A CIE (`cie` is its own offset) or an FDE. `start`, `end`: in the section; `pointer`: offset of the field that
+    is zero in a CIE and the distance to it in an FDE; in an FDE the function's start follows it."""
+
+    start: int
+    end: int
+    pointer: int
+    cie: int
+
+    @property
+    def is_cie(self) -> bool:
+        return self.cie == self.start
+
+
+def unwind_section(graph: LinkGraph) -> SideSection | None:
+    return next((section for section in graph.side if section.name == ".eh_frame" and len(section.content)), None)
+
+
+def unwind_records(content: memoryview, path: str) -> list[UnwindRecord]:
+    """The records in order, without terminators. Errors: `unwind-malformed`."""
+    return list(_records(content, path))
+
+
+def carried_table(units: Sequence[Unit], address: int = 0) -> UnwindTable | None:
+    """The table of all carried code at `address`, ended by a zero record; None when no carried code has a row.
+
+    Errors: `unwind-malformed`.
+    """
+    contents = bytearray()
+    columns: list[tuple[int, I64, SideSection, npt.NDArray[np.intp]]] = []
+    for number, unit in enumerate(units):
+        section = unwind_section(unit.graph)
+        if section is None:
+            continue
+        for shift, rows in _copy_records(unit, section, contents):
+            columns.append((number, section.offset[rows] + shift, section, rows))
+    if not contents:
+        return None
+    contents += TERMINATOR
+    return UnwindTable(
+        address=address,
+        content=bytes(contents),
+        unit=np.concatenate([np.full(len(offset), number, np.int32) for number, offset, _s, _r in columns]),
+        offset=np.concatenate([offset for _n, offset, _s, _r in columns]),
+        kind=np.concatenate([section.kind[rows] for _n, _o, section, rows in columns]),
+        target=np.concatenate([section.target[rows] for _n, _o, section, rows in columns]),
+        addend=np.concatenate([section.addend[rows] for _n, _o, section, rows in columns]),
+    )
+
+
+def described_blocks(graph: LinkGraph, records: Sequence[UnwindRecord], section: SideSection) -> I32:
+    """For each record the block of code that it describes; -1 for a CIE and for code of another object."""
+    order = np.argsort(section.offset, kind="stable")
+    fields = np.array([record.pointer + 4 for record in records], dtype=np.int64)
+    if len(order) == 0 or len(fields) == 0:
+        return np.full(len(fields), -1, dtype=np.int32)
+    offsets = section.offset[order]
+    at = np.minimum(np.searchsorted(offsets, fields), len(offsets) - 1)
+    target = section.target[order[at]]
+    found = (offsets[at] == fields) & np.array([not record.is_cie for record in records])
+    blocks: I32 = np.where(found, np.maximum(graph.symbols.block[target], -1), -1).astype(np.int32)
+    return blocks
+
+
+def _copy_records(unit: Unit, section: SideSection, contents: bytearray) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    # Appends the unit's carried records; yields for each how far it moved and the rows of its edges.
+    records = unwind_records(section.content, unit.graph.path)
+    carried = np.isin(described_blocks(unit.graph, records, section), unit.carried)
+    by_start = {record.start: record for record in records}
+    moved: dict[int, int] = {}
+    for record in (record for record, wanted in zip(records, carried, strict=True) if wanted):
+        cie = by_start.get(record.cie)
+        if cie is None or not cie.is_cie:
+            raise _malformed(unit.graph.path, f"the record at {record.start:#x} belongs to none")
+        for part in (cie, record):
+            if part.is_cie and part.start in moved:
+                continue
+            place = len(contents)
+            contents += section.content[part.start : part.end]
+            moved[part.start] = place
+            if not part.is_cie:
+                pointer = place + part.pointer - part.start
+                contents[pointer : pointer + 4] = (pointer - moved[cie.start]).to_bytes(4, "little")
+            rows = np.flatnonzero((section.offset >= part.start) & (section.offset < part.end))
+            yield place - part.start, rows
+
+
+def _records(content: memoryview, path: str) -> Iterator[UnwindRecord]:
+    start = 0
+    while start < len(content):
+        length, header = int.from_bytes(content[start : start + 4], "little"), 4
+        if length == _EXTENDED:
+            length, header = int.from_bytes(content[start + 4 : start + 12], "little"), 12
+        pointer, end = start + header, start + header + length
+        if length == 0:
+            start = end
+            continue
+        if length < 4 or end > len(content):
+            raise _malformed(path, f"the record at {start:#x} does not fit in it")
+        distance = int.from_bytes(content[pointer : pointer + 4], "little")
+        yield UnwindRecord(start, end, pointer, pointer - distance if distance else start)
+        start = end
+
+
+def _malformed(path: str, fact: str) -> IpbpError:
+    return IpbpError(
+        "unwind-malformed",
+        f"{path}: .eh_frame: {fact}",
+        "The file is damaged or was still being written: build it again.",
+    )

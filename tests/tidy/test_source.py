@@ -111,10 +111,11 @@ def codes(file: Path) -> Iterator[str]:
             continue
         given = node.args[:1] or [keyword.value for keyword in node.keywords if keyword.arg == "code"]
         for argument in given:
+            sides = [argument.body, argument.orelse] if isinstance(argument, ast.IfExp) else [argument]
             yield from (
-                part.value
-                for part in ast.walk(argument)
-                if isinstance(part, ast.Constant) and isinstance(part.value, str) and CODE.fullmatch(part.value)
+                side.value
+                for side in sides
+                if isinstance(side, ast.Constant) and isinstance(side.value, str) and CODE.fullmatch(side.value)
             )
 
 

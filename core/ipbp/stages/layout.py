@@ -20,9 +20,9 @@ from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import COMMON, I64, Binding, BlockKind
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena
-from ipbp.stages.meaning import CarriedEdges, carried_edges, copies, exported, meanings
 from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
+from ipbp.stages.targets import CarriedEdges, carried_edges, copies, exported, meanings
 from ipbp.stages.unwind import carried_table, unwind_section
 
 CODE_ALIGNMENT = 16
@@ -72,7 +72,7 @@ def layout(units: Sequence[Unit], arena: Arena) -> Layout:
     return replace(result, refusals=refusals)
 
 
-def demand(units: Sequence[Unit]) -> Mapping[str, int]:
+def demand(units: Sequence[Unit]) -> dict[str, int]:
     """Bytes that `layout` needs at most, by protection: as if every edge needed a slot and a stub."""
     need = {"rx": 0, "r": 0, "rw": UNWIND_OBJECT_SIZE + 64}
     for unit in units:

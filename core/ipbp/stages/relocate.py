@@ -20,7 +20,7 @@ from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import PROTECTIONS, Layout, LinkedImage, UnitLayout, UnwindTable
 from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
-from ipbp.stages.meaning import GOT_KINDS, CarriedEdges, carried_edges
+from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _INT3 = b"\xcc"

@@ -22,8 +22,8 @@ from ipbp.graph.layout import Slot, Stub
 from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, Arena
-from ipbp.stages.meaning import GOT_KINDS, CarriedEdges
 from ipbp.stages.placer import Placer
+from ipbp.stages.targets import GOT_KINDS, CarriedEdges
 
 SLOT_SIZE = 8
 THREAD_LOCAL = (
@@ -59,7 +59,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class UnitTargets:
-    """What a unit's carried edges lead to. `meaning`: per symbol, `stages.meaning.meanings`."""
+    """What a unit's carried edges lead to. `meaning`: per symbol, `stages.targets.meanings`."""
 
     unit: Unit
     edges: CarriedEdges

@@ -85,6 +85,13 @@ def is_memory_operand(octets: U8, fields: I64) -> npt.NDArray[np.bool_]:
     return result & (fields >= 1)
 
 
+def is_branch(octets: U8, fields: I64) -> npt.NDArray[np.bool_]:
+    """For each 32-bit pc-relative field, whether `call`, `jmp` or a conditional jump stands before it."""
+    last, before = octets[np.maximum(fields, 2) - 1], octets[np.maximum(fields, 2) - 2]
+    result: npt.NDArray[np.bool_] = (last == 0xE8) | (last == 0xE9) | ((before == 0x0F) & (last & 0xF0 == 0x80))
+    return result & (fields >= 2)
+
+
 def immediate_sizes(octets: U8, fields: I64) -> I64:
     """Bytes of immediate behind each 32-bit pc-relative field: 0, 1, 2 or 4, or UNSURE.
 
@@ -144,6 +151,19 @@ def branches(code: bytes) -> list[Branch]:
                 field = offset + size - width
                 displacement = int.from_bytes(code[field : offset + size], "little", signed=True)
                 found.append(Branch(field, width, offset + size + displacement))
+    return found
+
+
+def operands_near(code: bytes) -> list[tuple[int, int]]:
+    """Every operand `disp32(%rip)` of a function: offset of its field, and the offset that it means."""
+    found = []
+    for offset, size, _mnemonic, operands in _lite(code):
+        if "rip" in operands:
+            decoded = next(_detailed().disasm(code[offset : offset + size], offset, 1), None)
+            if decoded is not None and decoded.disp_size == 4:
+                field = offset + int(decoded.disp_offset)
+                displacement = int.from_bytes(code[field : field + 4], "little", signed=True)
+                found.append((field, offset + size + displacement))
     return found
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.arch.x86_64_code import is_padding
-from ipbp.formats.elf_file import SHF_MERGE, SHF_STRINGS, SHT_NOBITS, ElfFile, malformed
+from ipbp.formats.elf_file import SHF_MERGE, SHF_STRINGS, SHT_NOBITS, ElfFile, ElfSections, malformed
 from ipbp.graph.model import I64, U8, BlockKind
 
 SECTION_SHIFT = 40
@@ -65,8 +65,7 @@ def cut(
     """
     rows = file.sections
     placed = np.flatnonzero(placement != NOT_PLACED)
-    merged = np.not_equal(rows.flags & np.uint64(SHF_MERGE), 0)
-    merged &= (rows.type != SHT_NOBITS) & (placement == BlockKind.RODATA) & (rows.entry_size > 0)
+    merged: npt.NDArray[np.bool_] = _mergeable(rows, placement)
     elements = _elements(file, placed[merged[placed]].tolist())
     outside = ~merged[symbol_start >> SECTION_SHIFT]
     starts, ends = _clusters(symbol_start[outside], symbol_size[outside], rows.size)
@@ -80,6 +79,12 @@ def cut(
     spans = Spans(start, end, _contains(starts, start))
     spans = _without_fill(file, placement, merged, spans, free, fixups, touched)
     return _with_empty_sections(spans, placed[rows.size[placed] == 0], symbol_start, touched)
+
+
+def _mergeable(rows: ElfSections, placement: U8) -> npt.NDArray[np.bool_]:
+    flagged: npt.NDArray[np.bool_] = (rows.flags & np.uint64(SHF_MERGE)) != 0
+    flagged &= (rows.type != SHT_NOBITS) & (placement == BlockKind.RODATA) & (rows.entry_size > 0)
+    return flagged
 
 
 def _clusters(start: I64, size: I64, section_size: I64) -> tuple[I64, I64]:
@@ -113,7 +118,7 @@ def _elements(file: ElfFile, sections: Sequence[int]) -> I64:
         offsets = np.arange(0, size, unit, dtype=np.int64)
         if int(file.sections.flags[section]) & SHF_STRINGS:
             units = np.frombuffer(file.section_content(section), np.uint8).reshape(-1, unit)
-            zero = ~units.any(axis=1)
+            zero: npt.NDArray[np.bool_] = np.equal(units, 0).all(axis=1)
             if not zero[-1]:
                 malformed(file.path, f"the last string of {file.sections.name[section]} does not end")
             offsets = offsets[np.append(True, zero[:-1])]

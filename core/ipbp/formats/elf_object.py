@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.arch.x86_64 import WIDTH
+from ipbp.arch.x86_64_code import is_branch
 from ipbp.errors import Refusal, Refused
 from ipbp.formats import elf_file as elf
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
 from ipbp.formats.elf_file import ElfFile, malformed
 from ipbp.formats.elf_references import decoded, references, safe_cuts, table_places
 from ipbp.formats.elf_x86_64 import NONE, edge_kinds, relocation_name
+from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     ABSOLUTE,
     COMMON,
@@ -105,6 +107,16 @@ def _kinds(file: ElfFile, placement: U8) -> U8:
         malformed(file.path, "a relocation reaches past the end of its section")
     if (file.sections.type[relocations.section[kinds != 0]] == elf.SHT_NOBITS).any():
         malformed(file.path, "a relocation is in a section without bytes")
+    return _with_branches(file, placement, kinds)
+
+
+def _with_branches(file: ElfFile, placement: U8, kinds: U8) -> U8:
+    """Calls and jumps to local functions have R_X86_64_PC32, as data has; the instruction tells them apart."""
+    holder = file.relocations.section
+    rows = np.flatnonzero((kinds == EdgeKind.PCREL32) & (placement[holder] == BlockKind.CODE))
+    octets = np.frombuffer(file.content, np.uint8)
+    field = file.sections.start[holder[rows]] + file.relocations.offset[rows]
+    kinds[rows[is_branch(octets, field)]] = EdgeKind.BRANCH32
     return kinds
 
 

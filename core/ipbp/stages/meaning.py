@@ -1,152 +1,54 @@
-"""What a symbol means in a patch: the old entry, the carried copy, a pointer cell or a stub.
+"""What each edge of a pair of graphs leads to, in numbers that mean the same on both sides.
 
-A function that existed keeps its old entry as its address for ever: pointers to it, comparisons and calls go there,
-and the jump written there knows the newest version. An edge into its *interior* (a jump table, the way back from
-its cold part, a label's address) means the carried copy, because the old interior is other code. Which of the two
-an edge means is read off the addend: an edge to the very start of a function is a use of its name, unless it is
-control flow inside the function.
+A target is (token, value): which thing, and how far into it. Tokens of blocks that are known by name come from the
+correlation, those of unnamed content from its colour, those of outside symbols from their name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from ipbp.errors import Refusal
-from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import ABSOLUTE, COMMON, I32, I64, U8, UNDEFINED, Binding, BlockKind, LinkGraph
-from ipbp.graph.unit import UNBOUND, Unit
-
-ABSOLUTES = (EdgeKind.ABS64, EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
-GOT_KINDS = (
-    EdgeKind.GOT_PCREL32,
-    EdgeKind.GOT_PCREL32_RELAX,
-    EdgeKind.GOT_PCREL32_REX_RELAX,
-    EdgeKind.GOT_PCREL64,
-)
-_RELATIVES = (EdgeKind.PCREL64, EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
-_PART_MARK = ".cold"  # gcc and LLVM name the rarely run part of f `f.cold`
+from ipbp.graph.model import I64, LinkGraph
+from ipbp.stages.correlate import Correlation
 
 
 @dataclass(frozen=True, slots=True)
-class CarriedEdges:
-    """The fixups of a unit's carried blocks; columns. `interior`: the edge means the carried copy of its target."""
+class Meaning:
+    """One side. `block`: the token of each block, odd for content; `symbol`: that of each symbol outside of blocks,
+    negative; `token` and `value`: columns beside the graph's edges."""
 
-    block: I32
-    offset: I64
-    kind: U8
-    target: I32
-    addend: I64
-    interior: npt.NDArray[np.bool_]
-
-
-def carried_edges(unit: Unit) -> CarriedEdges:
-    """All edges whose field is in a carried block, in the graph's order."""
-    graph = unit.graph
-    counts = (graph.first_edge[1:] - graph.first_edge[:-1])[unit.carried]
-    starts = graph.first_edge[unit.carried]
-    rows = np.arange(int(counts.sum())) + np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
-    edges = graph.edges
-    block, kind, target, addend = edges.block[rows], edges.kind[rows], edges.target[rows], edges.addend[rows]
-    return CarriedEdges(
-        block=block,
-        offset=edges.offset[rows],
-        kind=kind,
-        target=target,
-        addend=addend,
-        interior=_interior(graph, unit.carried, block, kind, target, addend),
-    )
+    graph: LinkGraph
+    block: I64
+    symbol: I64
+    token: I64
+    value: I64
 
 
-def copies(unit: Unit, block: I64) -> I64:
-    """Per symbol its place in the carried copy of its block, UNBOUND where that is not carried."""
-    home = unit.graph.symbols.block
-    base = block[np.maximum(home, 0)]
-    carried = (home >= 0) & (base != UNBOUND)
-    result: I64 = np.where(carried, base + unit.graph.symbols.offset, UNBOUND)
-    return result
+def meanings(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> tuple[Meaning, Meaning]:
+    """Both sides' meanings under one correlation."""
+    old_block = np.arange(len(old.blocks), dtype=np.int64) * 2
+    fresh = (len(old.blocks) + np.arange(len(new.blocks), dtype=np.int64)) * 2
+    new_block = np.where(correlation.block >= 0, correlation.block.astype(np.int64) * 2, fresh)
+    old_block = np.where(correlation.old_colour >= 0, correlation.old_colour.astype(np.int64) * 2 + 1, old_block)
+    new_block = np.where(correlation.new_colour >= 0, correlation.new_colour.astype(np.int64) * 2 + 1, new_block)
+    old_symbol = -1 - np.arange(len(old.symbols), dtype=np.int64)
+    unknown = -1 - len(old.symbols) - np.arange(len(new.symbols), dtype=np.int64)
+    new_symbol = np.where(correlation.symbol >= 0, -1 - correlation.symbol.astype(np.int64), unknown)
+    return _meaning(old, old_block, old_symbol), _meaning(new, new_block, new_symbol)
 
 
-def exported(units: Sequence[Unit], copy: Sequence[I64]) -> tuple[dict[str, int], tuple[Refusal, ...]]:
-    """Address of every name that the patch itself gives to other units. Of several weak definitions the first
-    counts, as for a linker (gABI, "Symbol Table"); two strong ones are refused as `duplicate-symbol`."""
-    address: dict[str, int] = {}
-    strong: dict[str, str] = {}
-    refusals = []
-    for unit, column in zip(units, copy, strict=True):
-        symbols = unit.graph.symbols
-        named = np.flatnonzero((column != UNBOUND) & (symbols.binding != Binding.LOCAL) & (unit.address == UNBOUND))
-        for symbol in named.tolist():
-            name = symbols.name[symbol]
-            if _is_strong(unit.graph, symbol):
-                if name in strong:
-                    refusals.append(_duplicate(name, strong[name], unit.name))
-                    continue
-                strong[name] = unit.name
-                address[name] = int(column[symbol])
-            address.setdefault(name, int(column[symbol]))
-    return address, tuple(refusals)
+def again(meaning: Meaning, graph: LinkGraph) -> Meaning:
+    """The same meanings for a graph that has more edges and is otherwise the same."""
+    return meaning if graph is meaning.graph else _meaning(graph, meaning.block, meaning.symbol)
 
 
-def meanings(unit: Unit, copy: I64, exports: Mapping[str, int]) -> I64:
-    """Per symbol the address that its name stands for in the patched process, UNBOUND where there is none."""
-    symbols = unit.graph.symbols
-    meaning = np.where(unit.address == UNBOUND, copy, unit.address)
-    absolute = (meaning == UNBOUND) & (symbols.block == ABSOLUTE)
-    meaning[absolute] = symbols.offset[absolute]
-    shared = (unit.address == UNBOUND) & (symbols.binding != Binding.LOCAL)
-    shared &= (copy != UNBOUND) | (symbols.block == UNDEFINED) | (symbols.block == COMMON)
-    for symbol in np.flatnonzero(shared).tolist():
-        meaning[symbol] = exports.get(symbols.name[symbol], meaning[symbol])
-    return meaning
-
-
-def _interior(graph: LinkGraph, carried: I32, block: I32, kind: U8, target: I32, addend: I64) -> npt.NDArray[np.bool_]:
-    # Relative fields count from the end of their instruction, so the start of a function has the addend -4 there.
-    # One byte less for every byte of immediate behind the field does not occur for code addresses.
-    from_code = graph.blocks.kind[block] == BlockKind.CODE
-    place = graph.symbols.offset[target] + addend
-    start = np.where(np.isin(kind, ABSOLUTES), 0, np.where(kind == EdgeKind.PCREL8, -1, -4))
-    # A distance stored in data is an entry of a jump table: it counts from the table.
-    inside = (place != start) | (~from_code & np.isin(kind, _RELATIVES))
-    home = graph.symbols.block[target]
-    inside |= _parents(graph, carried)[block] == home
-    to_code = (home >= 0) & (graph.blocks.kind[np.maximum(home, 0)] == BlockKind.CODE)
-    interior: npt.NDArray[np.bool_] = inside & to_code & ~np.isin(kind, GOT_KINDS)
-    return interior
-
-
-def _parents(graph: LinkGraph, carried: I32) -> I32:
-    # For each block that is a carried part of a function, the function's block; -1 for all others.
-    parent = np.full(len(graph.blocks), -1, dtype=np.int32)
-    names = graph.symbols.name
-    wanted: dict[str, list[int]] = {}
-    for block in carried.tolist():
-        whole, mark, _rest = names[int(graph.blocks.anchor[block])].partition(_PART_MARK)
-        if mark:
-            wanted.setdefault(whole, []).append(block)
-    if wanted:
-        for block in carried.tolist():
-            for part in wanted.get(names[int(graph.blocks.anchor[block])], ()):
-                parent[part] = block
-    return parent
-
-
-def _is_strong(graph: LinkGraph, symbol: int) -> bool:
-    if graph.symbols.binding[symbol] == Binding.WEAK or graph.symbols.block[symbol] < 0:
-        return False
-    # Every member of a COMDAT group is defined once for the whole program, whatever its binding says.
-    return not graph.sections[int(graph.blocks.section[graph.symbols.block[symbol]])].group
-
-
-def _duplicate(name: str, first: str, second: str) -> Refusal:
-    return Refusal(
-        "duplicate-symbol",
-        f"'{name}' is defined in {first} and in {second}",
-        "Rename one of them, or make it static.",
-        name,
-        second,
-    )
+def _meaning(graph: LinkGraph, block: I64, symbol: I64) -> Meaning:
+    target = graph.edges.target
+    home = graph.symbols.block[target].astype(np.int64)
+    placed = home >= 0
+    token = symbol[target]
+    token[placed] = block[home[placed]]
+    value = graph.edges.addend + np.where(placed, graph.symbols.offset[target], 0)
+    return Meaning(graph, block, symbol, token, value)

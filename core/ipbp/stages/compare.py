@@ -1,0 +1,291 @@
+"""Which functions and variables differ between two objects, and why.
+
+Two blocks are the same when their bytes are, fixup fields masked, and their edges mean the same things: columns
+over the whole object. Only what differs there is decoded, because assemblers encode one program in several ways
+(`stages.same_code`). A function and its split-off cold part are one. A function that uses a read-only table whose
+content changed has changed too: it must see the new table.
+
+State is never replaced: a variable with another initialiser is told, one with another size or kind is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.errors import Refusal
+from ipbp.graph.model import COMMON, I32, I64, U8, BlockKind, LinkGraph
+from ipbp.stages.branches import with_local_branches
+from ipbp.stages.correlate import UNPAIRED, Correlation
+from ipbp.stages.identity import READ_ONLY
+from ipbp.stages.meaning import Meaning, again, meanings
+from ipbp.stages.same_code import first_difference
+from ipbp.stages.wording import constant_differs, difference_in_words, size_in_words
+
+_PART = re.compile(r"\.cold(\.\d+)?$")
+_STATE = {
+    BlockKind.DATA: "writable",
+    BlockKind.BSS: "writable",
+    BlockKind.RODATA: "read-only",
+    BlockKind.RELRO: "read-only",
+    BlockKind.TLS_DATA: "thread-local",
+    BlockKind.TLS_BSS: "thread-local",
+    BlockKind.CODE: "code",
+    BlockKind.INIT: "run at the start",
+}
+
+
+class Status(IntEnum):
+    SAME = 0
+    CHANGED = 1
+    NEW = 2
+    REMOVED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`status`: of each new block. `reason`: words for each new block that is not SAME. `old_block`: for each new
+    block its counterpart or UNPAIRED. `removed`: old blocks that had a name and have no counterpart. `notes`:
+    sentences about what will not be applied. `refusals`: what forbids the whole edit.
+    """
+
+    status: U8
+    reason: Mapping[int, str]
+    old_block: I32
+    removed: tuple[int, ...]
+    notes: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Comparison:
+    """The judgement on every block of `new`, under one correlation of the two graphs."""
+    before, after = meanings(old, new, correlation)
+    status = np.full(len(new.blocks), Status.SAME, dtype=np.uint8)
+    status[correlation.block == UNPAIRED] = Status.NEW
+    reason = dict.fromkeys(np.flatnonzero(status == Status.NEW).tolist(), "new")
+    different = _different(before, after, correlation)
+    is_code = new.blocks.kind[different] == BlockKind.CODE
+    found = _changed_code(before, after, correlation, different[is_code].tolist())
+    refusals, notes = _judge_data(old, new, correlation, different[~is_code].tolist(), found)
+    for block, words in found.items():
+        status[block], reason[block] = Status.CHANGED, words
+    _join_parts(old, new, correlation, status, reason)
+    _spread_constants(new, status, reason)
+    removed = _removed(old, correlation)
+    notes += _compiler_note(old, new)
+    refusals += _common_refusals(old, new, correlation)
+    return Comparison(status, reason, correlation.block, removed, tuple(notes), tuple(refusals))
+
+
+def part_of(name: str) -> str | None:
+    """The function that this is a cold part of, or None."""
+    match = _PART.search(name)
+    return name[: match.start()] if match else None
+
+
+def _different(before: Meaning, after: Meaning, correlation: Correlation) -> I64:
+    """New blocks known by name whose bytes or edges are not those of their counterpart."""
+    old, new = before.graph, after.graph
+    rows = np.flatnonzero((correlation.block >= 0) & (correlation.new_colour < 0))
+    pair = correlation.block[rows]
+    old_count, new_count = np.diff(old.first_edge)[pair], np.diff(new.first_edge)[rows]
+    same = (old.blocks.size[pair] == new.blocks.size[rows]) & (old_count == new_count)
+    same &= _kinds_agree(old, new, rows, pair)
+    one, other = correlation.old_masked, correlation.new_masked
+    equal = [
+        one.content[one.start[o] : one.end[o]] == other.content[other.start[n] : other.end[n]]
+        for o, n in zip(pair.tolist(), rows.tolist(), strict=True)
+    ]
+    same &= np.array(equal, dtype=np.bool_)
+    index = np.flatnonzero(same)
+    count = new_count[index]
+    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+    old_row = np.repeat(old.first_edge[pair[index]], count) + within
+    new_row = np.repeat(new.first_edge[rows[index]], count) + within
+    bad = ~_edges_agree(before, old_row, after, new_row, correlation)
+    same[np.unique(np.repeat(index, count)[bad])] = False
+    different: I64 = rows[~same]
+    return different
+
+
+def _kinds_agree(old: LinkGraph, new: LinkGraph, rows: I64, pair: I32) -> npt.NDArray[np.bool_]:
+    """Whether kinds are those of one class; zeroed and initialised data have different bytes to compare."""
+    fold = np.arange(256)
+    fold[BlockKind.RELRO] = BlockKind.RODATA
+    agree: npt.NDArray[np.bool_] = fold[old.blocks.kind[pair]] == fold[new.blocks.kind[rows]]
+    return agree
+
+
+def _edges_agree(
+    before: Meaning, old_row: I64, after: Meaning, new_row: I64, correlation: Correlation
+) -> npt.NDArray[np.bool_]:
+    old, new = before.graph.edges, after.graph.edges
+    same_field = (old.offset[old_row] == new.offset[new_row]) & (old.kind[old_row] == new.kind[new_row])
+    result: npt.NDArray[np.bool_] = before.token[old_row] == after.token[new_row]
+    result &= before.value[old_row] == after.value[new_row]
+    doubtful = np.flatnonzero(same_field & ~result)
+    result[doubtful] = same_place(before, old_row[doubtful], after, new_row[doubtful], correlation)
+    result &= same_field
+    return result
+
+
+def same_place(
+    before: Meaning, old_row: I64, after: Meaning, new_row: I64, correlation: Correlation
+) -> npt.NDArray[np.bool_]:
+    """Whether an old edge leads where the counterpart of the new edge's target was in the old object.
+
+    `array + 40` and "the variable behind the array" are one place when an object has one `.data`; the reader can
+    only name one of the two.
+    """
+    old, new = before.graph, after.graph
+    old_home = old.symbols.block[old.edges.target[old_row]]
+    new_home = new.symbols.block[new.edges.target[new_row]]
+    known = (old_home >= 0) & (new_home >= 0)
+    expected = np.where(known, correlation.block[np.maximum(new_home, 0)], UNPAIRED)
+    named = np.where(known, correlation.new_colour[np.maximum(new_home, 0)] < 0, False)
+    known &= (expected >= 0) & named
+    if not known.any():
+        return np.zeros(len(old_row), dtype=np.bool_)
+    old_home, expected = np.maximum(old_home, 0), np.maximum(expected, 0)
+    actual_place = old.blocks.offset[old_home] + before.value[old_row]
+    expected_place = old.blocks.offset[expected] + after.value[new_row]
+    same = (old.blocks.section[old_home] == old.blocks.section[expected]) & (actual_place == expected_place)
+    result: npt.NDArray[np.bool_] = known & same
+    return result
+
+
+def _changed_code(before: Meaning, after: Meaning, correlation: Correlation, blocks: list[int]) -> dict[int, str]:
+    """Reasons for those functions that still differ when their instructions are compared."""
+    pairs = [(int(correlation.block[block]), block) for block in blocks]
+    before = again(before, with_local_branches(before.graph, [o for o, _ in pairs]))
+    after = again(after, with_local_branches(after.graph, blocks))
+    changed = {}
+    for old_block, block in pairs:
+        if before.graph.blocks.kind[old_block] != BlockKind.CODE:
+            changed[block] = "was not a function"
+            continue
+        difference = first_difference(before, old_block, after, block)
+        if difference is not None:
+            words = difference_in_words(before, after, difference)
+            changed[block] = words + size_in_words(before.graph, old_block, after.graph, block)
+    return changed
+
+
+def _judge_data(
+    old: LinkGraph, new: LinkGraph, correlation: Correlation, blocks: list[int], changed: dict[int, str]
+) -> tuple[list[Refusal], list[str]]:
+    """Refusals and notes for variables; those whose initial content changed are added to `changed`."""
+    refusals, notes = [], []
+    for block in blocks:
+        before = int(correlation.block[block])
+        old_kind, kind = BlockKind(old.blocks.kind[before]), BlockKind(new.blocks.kind[block])
+        name = new.block_name(block)
+        if _STATE[old_kind] != _STATE[kind]:
+            refusals.append(_kind_changed(name, _STATE[old_kind], _STATE[kind], new.path))
+            continue
+        sizes = int(old.blocks.size[before]), int(new.blocks.size[block])
+        if kind in READ_ONLY:
+            changed[block] = constant_differs(old, before, new, block)
+        elif sizes[0] != sizes[1]:
+            refusals.append(_size_changed(name, *sizes, new.path))
+        elif _initial_values_differ(old, before, new, block, correlation):
+            changed[block] = "another initial value"
+            notes.append(f"the new initial value of '{name}' is not applied: the variable keeps what it holds")
+    return refusals, notes
+
+
+def _initial_values_differ(old: LinkGraph, before: int, new: LinkGraph, block: int, correlation: Correlation) -> bool:
+    """Zeroed and initialised data may be equal: zeros are zeros. Fixups on either side mean a difference here,
+    because blocks with equal ones are not asked."""
+    one, other = correlation.old_masked.of(before), correlation.new_masked.of(block)
+    fixups = old.first_edge[before + 1] - old.first_edge[before] + new.first_edge[block + 1] - new.first_edge[block]
+    return one.rstrip(b"\0") != other.rstrip(b"\0") or bool(fixups)
+
+
+def _join_parts(old: LinkGraph, new: LinkGraph, correlation: Correlation, status: U8, reason: dict[int, str]) -> None:
+    """A function and its cold parts share one judgement; a part that is gone changes its function."""
+    names = {new.symbols.name[a]: b for b, a in enumerate(new.blocks.anchor.tolist()) if new.symbols.name[a]}
+    for name, block in names.items():
+        parent = part_of(name)
+        whole = names.get(parent) if parent is not None else None
+        if whole is None:
+            continue
+        if status[block] != Status.SAME and status[whole] == Status.SAME:
+            status[whole], reason[whole] = Status.CHANGED, f"its part {name} differs: {reason[block]}"
+        elif status[whole] != Status.SAME and status[block] == Status.SAME:
+            status[block], reason[block] = Status.CHANGED, f"{parent} differs"
+
+
+def _spread_constants(new: LinkGraph, status: U8, reason: dict[int, str]) -> None:
+    """Read-only data that points at a changed constant must be made anew, and code that uses it must be told."""
+    kinds = new.blocks.kind
+    read_only = np.isin(kinds, READ_ONLY)
+    stale = np.flatnonzero(read_only & (status == Status.CHANGED))
+    home = new.symbols.block[new.edges.target]
+    while len(stale):
+        rows = np.flatnonzero(np.isin(home, stale))
+        touched = [
+            (int(new.edges.block[row]), int(home[row]))
+            for row in rows
+            if status[new.edges.block[row]] == Status.SAME
+            and (read_only[new.edges.block[row]] or kinds[new.edges.block[row]] == BlockKind.CODE)
+        ]
+        for block, constant in touched:
+            status[block] = Status.CHANGED
+            reason.setdefault(block, f"uses the constant '{new.block_name(constant)}', which differs")
+        stale = np.array(sorted({block for block, _ in touched if read_only[block]}), dtype=np.int64)
+
+
+def _removed(old: LinkGraph, correlation: Correlation) -> tuple[int, ...]:
+    kept = np.zeros(len(old.blocks), dtype=np.bool_)
+    kept[correlation.block[correlation.block >= 0]] = True
+    gone = np.flatnonzero(~kept & (correlation.old_colour < 0))
+    return tuple(b for b in gone.tolist() if old.symbols.name[int(old.blocks.anchor[b])])
+
+
+def _compiler_note(old: LinkGraph, new: LinkGraph) -> list[str]:
+    one, other = (
+        {bytes(side.content).strip(b"\0") for side in graph.side if side.name == ".comment"} for graph in (old, new)
+    )
+    if not one or not other or one == other:
+        return []
+    said = [b" ".join(sorted(names)).replace(b"\0", b" ").decode("utf-8", "replace") for names in (one, other)]
+    return [f"another compiler made the new object: {said[0]} before, {said[1]} now"]
+
+
+def _common_refusals(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> list[Refusal]:
+    """Tentative definitions have no block; their size is their symbol's."""
+    rows = np.flatnonzero((new.symbols.block == COMMON) & (correlation.symbol >= 0))
+    refusals = []
+    for row in rows.tolist():
+        pair = int(correlation.symbol[row])
+        sizes = int(old.symbols.size[pair]), int(new.symbols.size[row])
+        defined = old.symbols.block[pair] >= 0 or old.symbols.block[pair] == COMMON
+        if defined and sizes[0] != sizes[1]:
+            refusals.append(_size_changed(new.symbols.name[row], *sizes, new.path))
+    return refusals
+
+
+def _size_changed(name: str, old: int, new: int, file: str) -> Refusal:
+    return Refusal(
+        "data-size-changed",
+        f"the variable '{name}' had {old} bytes and now has {new}",
+        "Existing variables keep their place: give the larger one a new name, or restart the program.",
+        name,
+        file,
+    )
+
+
+def _kind_changed(name: str, old: str, new: str, file: str) -> Refusal:
+    return Refusal(
+        "data-kind-changed",
+        f"'{name}' was {old} and is now {new}",
+        "Give it a new name, or restart the program.",
+        name,
+        file,
+    )

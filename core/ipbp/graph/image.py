@@ -7,9 +7,9 @@ bias is already added. Columns are numpy arrays of one length per table.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ipbp.graph.model import I64, U8
+from ipbp.graph.model import I64, U8, BlockKind
 
 MemoryReader = Callable[[Sequence[tuple[int, int]]], "list[bytes | None]"]
 """Reads (address, size) ranges of the inferior in one round trip; None for a range that cannot be read whole."""
@@ -33,11 +33,32 @@ class ImageSymbols:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSection:
+    """A part of an image as it was named there, in load addresses. TLS parts overlap what follows them."""
+
+    name: str
+    start: int
+    end: int
+    kind: BlockKind
+
+
+def _nothing(address: int, size: int) -> bytes | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedImage:
     """`stubs`: address of a PLT entry -> name of the function it jumps to. `slots`: name -> addresses of GOT cells
-    that the dynamic loader fills with that symbol's address. `sections`: (name, start, end) of allocated sections.
-    `tls_block`: (module id or 0 when unknown, size of the TLS block rounded to its alignment) for local-exec offsets.
+    that the dynamic loader fills with that symbol's address. `sections`: (name, start, end) of allocated sections,
+    `parts`: the same with their kinds. `copied`: variables of libraries that live in this image (COPY relocations).
     `file` opens the very file that is mapped, also when its path was replaced.
+
+    Thread-local variables: `tls_start` is the load address of the block's initial image, `tls_size` its size, rounded
+    so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
+    offset from the thread pointer is `address - tls_start - tls_size` (psABI, TLS variant II).
+
+    `original(address, size)`: the bytes that the file has for a load address, before the program ran; None when the
+    range is not of one segment.
     """
 
     path: str
@@ -52,15 +73,21 @@ class LoadedImage:
     sections: Sequence[tuple[str, int, int]]
     tls_size: int
     is_pie: bool
+    tls_start: int = 0
+    parts: Sequence[ImageSection] = ()
+    original: Callable[[int, int], bytes | None] = _nothing
+    copied: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a name means in the process. `indirect`: `address` is an indirect function's resolver (STT_GNU_IFUNC)
-    and the dynamic loader's choice is not known. `is_function`: code, not data."""
+    and the dynamic loader's choice is not known. `is_function`: code, not data. `thread_local`: `address` is the
+    place of the initial value."""
 
     address: int
     size: int
     is_function: bool
     indirect: bool
     image: str
+    thread_local: bool = False

@@ -1,0 +1,234 @@
+"""What the dynamic loader knows of an image: its dynamic symbols with versions, relocations and needs.
+
+Found through PT_DYNAMIC alone, as ld.so does (gABI, "Dynamic Section"), so a file without section headers and an
+image that is only in memory are read the same way. Columns; a row of `symbols` is a symbol's index in the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.formats.elf_linked import PT_DYNAMIC, RELA, SYMBOL, LinkedFile, malformed, names_at
+from ipbp.graph.model import I64, U8
+
+DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_STRSZ = 1, 2, 4, 5, 6, 7, 8, 10
+DT_SONAME, DT_DEBUG, DT_JMPREL, DT_GNU_HASH = 14, 21, 23, 0x6FFFFEF5
+DT_VERSYM, DT_VERDEF, DT_VERNEED = 0x6FFFFFF0, 0x6FFFFFFC, 0x6FFFFFFE
+R_GLOB_DAT, R_JUMP_SLOT, R_IRELATIVE, R_COPY = 6, 7, 37, 5
+STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 1, 2, 10
+_ADDRESSES = frozenset((DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_GNU_HASH, DT_VERSYM))
+_ADDRESSES_OF_VERSIONS = frozenset((DT_VERDEF, DT_VERNEED))
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicSymbols:
+    """`section`: 0 for undefined. `value`: link address (an offset in the TLS block for TLS). `version`: index of
+    its version, 0 and 1 for none; `hidden`: not the default version (`name@VERSION` with one `@`)."""
+
+    name: list[str]
+    type: U8
+    binding: U8
+    visibility: U8
+    section: I64
+    value: I64
+    size: I64
+    version: I64
+    hidden: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicRelocations:
+    """`offset`: link address of the field; `symbol`: row of the dynamic symbols."""
+
+    offset: I64
+    type: I64
+    symbol: I64
+    addend: I64
+
+
+@dataclass(frozen=True)
+class DynamicTables:
+    symbols: DynamicSymbols
+    relocations: DynamicRelocations
+    needed: tuple[str, ...]
+    soname: str
+    versions: dict[int, str]
+
+    @cached_property
+    def rows(self) -> dict[str, list[int]]:
+        """Name -> rows of the symbol table."""
+        found: dict[str, list[int]] = {}
+        for row, name in enumerate(self.symbols.name):
+            found.setdefault(name, []).append(row)
+        return found
+
+    def definition(self, name: str) -> int | None:
+        """The row that a reference without a version binds to: defined, default version, not local."""
+        symbols = self.symbols
+        for row in self.rows.get(name, ()):
+            visible = symbols.binding[row] in (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE) and symbols.visibility[row] in (
+                0,
+                3,
+            )
+            if visible and symbols.section[row] != 0 and not symbols.hidden[row]:
+                return row
+        return None
+
+    def version(self, row: int) -> str:
+        """The version's name, "" for none."""
+        return self.versions.get(int(self.symbols.version[row]), "")
+
+
+_NOTHING = DynamicTables(
+    DynamicSymbols([], *(np.empty(0, np.uint8),) * 3, *(np.empty(0, np.int64),) * 4, np.empty(0, np.bool_)),
+    DynamicRelocations(*(np.empty(0, np.int64),) * 4),
+    (),
+    "",
+    {},
+)
+
+
+def read_dynamic(file: LinkedFile, relocated_by: int = 0) -> DynamicTables:
+    """The dynamic tables; empty ones for a static executable.
+
+    `relocated_by`: the bias when the content was read back from memory, where glibc has already added it to the
+    addresses in the dynamic section. Errors: `image-malformed`.
+    """
+    entries = dynamic_entries(file)
+    if not entries:
+        return _NOTHING
+    where = {tag: value for tag, value in entries if tag in _ADDRESSES | _ADDRESSES_OF_VERSIONS}
+    if relocated_by:
+        where = {tag: value - relocated_by if value >= relocated_by else value for tag, value in where.items()}
+    sizes = dict(entries)
+    if DT_STRTAB not in where or DT_SYMTAB not in where:
+        return _NOTHING
+    strings = _part(file, where[DT_STRTAB], sizes.get(DT_STRSZ, 0), "string table")
+    symbols = _symbols(file, where, strings)
+    relocations = _relocations(file, where, sizes, len(symbols.name))
+    texts = [(tag, value) for tag, value in entries if tag in (DT_NEEDED, DT_SONAME)]
+    names = names_at(strings, np.array([value for _tag, value in texts], dtype=np.uint32), file.path)
+    named = [(tag, name) for (tag, _value), name in zip(texts, names, strict=True)]
+    return DynamicTables(
+        symbols,
+        relocations,
+        tuple(name for tag, name in named if tag == DT_NEEDED),
+        next((name for tag, name in named if tag == DT_SONAME), ""),
+        _versions(file, where, strings),
+    )
+
+
+def dynamic_entries(file: LinkedFile) -> list[tuple[int, int]]:
+    """(tag, value) rows up to DT_NULL; [] for a static executable."""
+    segment = file.segment(PT_DYNAMIC)
+    if segment is None:
+        return []
+    content = file.content[segment.offset : segment.offset + segment.file_size // 16 * 16]
+    rows = np.frombuffer(content, dtype="<u8").reshape(-1, 2)
+    end = np.flatnonzero(rows[:, 0] == 0)
+    return [(tag, value) for tag, value in rows[: int(end[0]) if len(end) else len(rows)].tolist()]
+
+
+def _part(file: LinkedFile, address: int, size: int, what: str) -> memoryview:
+    found = file.at(address, size)
+    if found is None:
+        malformed(file.path, f"the dynamic {what} is not inside the file")
+    return found
+
+
+def _symbols(file: LinkedFile, where: dict[int, int], strings: memoryview) -> DynamicSymbols:
+    count = _symbol_count(file, where)
+    raw = np.frombuffer(_part(file, where[DT_SYMTAB], 24 * count, "symbol table"), SYMBOL)
+    version = np.ones(count, dtype=np.int64)
+    if DT_VERSYM in where:
+        version = np.frombuffer(_part(file, where[DT_VERSYM], 2 * count, "version table"), "<u2").astype(np.int64)
+    return DynamicSymbols(
+        name=names_at(strings, raw["name"], file.path),
+        type=(raw["info"] & 15).astype(np.uint8),
+        binding=(raw["info"] >> 4).astype(np.uint8),
+        visibility=(raw["other"] & 3).astype(np.uint8),
+        section=raw["section"].astype(np.int64),
+        value=raw["value"].astype(np.int64),
+        size=raw["size"].astype(np.int64),
+        version=version & 0x7FFF,
+        hidden=(version & 0x8000) != 0,
+    )
+
+
+def _symbol_count(file: LinkedFile, where: dict[int, int]) -> int:
+    """The symbol table has no size of its own: the hash tables tell (gABI DT_HASH; glibc's DT_GNU_HASH)."""
+    if DT_HASH in where:
+        return int.from_bytes(_part(file, where[DT_HASH], 8, "hash table")[4:8], "little")
+    if DT_GNU_HASH not in where:
+        return max(0, where[DT_STRTAB] - where[DT_SYMTAB]) // 24
+    head = np.frombuffer(_part(file, where[DT_GNU_HASH], 16, "hash table"), "<u4")
+    buckets_at = where[DT_GNU_HASH] + 16 + 8 * int(head[2])
+    buckets = np.frombuffer(_part(file, buckets_at, 4 * int(head[0]), "hash table"), "<u4")
+    last, first = int(buckets.max(initial=0)), int(head[1])
+    if last < first:
+        return first
+    chains_at = buckets_at + 4 * len(buckets)
+    room = file.room_at(chains_at + 4 * (last - first)) // 4
+    chain = np.frombuffer(_part(file, chains_at + 4 * (last - first), 4 * room, "hash table"), "<u4")
+    ends = np.flatnonzero(chain & 1)
+    if len(ends) == 0:
+        malformed(file.path, "the hash table does not end")
+    return last + int(ends[0]) + 1
+
+
+def _relocations(file: LinkedFile, where: dict[int, int], sizes: dict[int, int], count: int) -> DynamicRelocations:
+    parts = []
+    for tag, size_tag in ((DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)):
+        if tag in where and sizes.get(size_tag):
+            content = _part(file, where[tag], sizes[size_tag] // 24 * 24, "relocation table")
+            parts.append(np.frombuffer(content, RELA))
+    raw = np.concatenate(parts) if parts else np.empty(0, RELA)
+    return relocation_columns(raw, count, file.path)
+
+
+def relocation_columns(raw: npt.NDArray[np.void], symbols: int, path: str) -> DynamicRelocations:
+    """Elf64_Rela rows as columns, their symbol numbers checked."""
+    if len(raw) and int(raw["symbol"].max()) >= max(symbols, 1):
+        malformed(path, "a relocation refers to a symbol that is not there")
+    return DynamicRelocations(
+        raw["offset"].astype(np.int64),
+        raw["type"].astype(np.int64),
+        raw["symbol"].astype(np.int64),
+        raw["addend"].astype(np.int64),
+    )
+
+
+def _versions(file: LinkedFile, where: dict[int, int], strings: memoryview) -> dict[int, str]:
+    """Version index -> name, of the definitions and of the needs (LSB core, "Symbol Versioning")."""
+    found: dict[int, int] = {}
+    if DT_VERDEF in where:
+        at, step = where[DT_VERDEF], 1
+        while step:
+            row = _part(file, at, 20, "version definitions")  # version, flags, index, count, hash, aux, next
+            index, aux, step = _half(row, 4), _word(row, 12), _word(row, 16)
+            found[index & 0x7FFF] = _word(_part(file, at + aux, 8, "version definitions"), 0)
+            at += step
+    if DT_VERNEED in where:
+        at, step = where[DT_VERNEED], 1
+        while step:
+            row = _part(file, at, 16, "version needs")  # version, count, file, aux, next
+            count, aux, step = _half(row, 2), at + _word(row, 8), _word(row, 12)
+            for _ in range(count):
+                need = _part(file, aux, 16, "version needs")  # hash, flags, index, name, next
+                found[_half(need, 6) & 0x7FFF] = _word(need, 8)
+                aux += _word(need, 12)
+            at += step
+    names = names_at(strings, np.array(list(found.values()), dtype=np.uint32), file.path)
+    return dict(zip(found, names, strict=True))
+
+
+def _half(row: memoryview, at: int) -> int:
+    return int.from_bytes(row[at : at + 2], "little")
+
+
+def _word(row: memoryview, at: int) -> int:
+    return int.from_bytes(row[at : at + 4], "little")

@@ -1,0 +1,279 @@
+"""A linked ELF file, at the place where it is mapped, as a `LoadedImage`.
+
+Symbols come from the static table where there is one, else from the dynamic one. Which of the two it is matters to
+nobody behind this file. A thread-local variable's address is that of its initial value (the TLS segment's place plus
+its offset), so that every symbol has an address of its own.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ipbp.errors import IpbpError
+from ipbp.formats.elf_dynamic import (
+    R_COPY,
+    R_GLOB_DAT,
+    R_IRELATIVE,
+    R_JUMP_SLOT,
+    DynamicRelocations,
+    DynamicTables,
+    read_dynamic,
+    relocation_columns,
+)
+from ipbp.formats.elf_file import (
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_TLS,
+    SHF_WRITE,
+    SHN_LORESERVE,
+    SHN_XINDEX,
+    SHT_NOBITS,
+    SHT_RELA,
+    SHT_SYMTAB,
+    STT_FILE,
+    STT_SECTION,
+)
+from ipbp.formats.elf_linked import PT_TLS, RELA, SYMBOL, LinkedFile, LinkedSection, malformed, names_at, read_linked
+from ipbp.formats.elf_plt import plt_entries
+from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
+from ipbp.graph.model import I64, U8, Binding, BlockKind, SymbolType
+
+_DEBUG_FILES = Path("/usr/lib/debug/.build-id")
+_STT_COMMON, _STT_TLS, _STT_IFUNC = 5, 6, 10
+
+
+def map_file(file: str) -> memoryview:
+    """The content of a file, mapped. Errors: `image-unreadable`."""
+    try:
+        with open(file, "rb") as stream:
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise IpbpError(
+            "image-unreadable",
+            f"{file} cannot be read: {error}",
+            "Run the debugger as the user who runs the program.",
+        ) from error
+
+
+def read_image(file: str, bias: int = 0, path: str = "") -> LoadedImage:
+    """The image in `file`, loaded at `bias`; `path` is what users call it (`file` may be below /proc).
+
+    Errors: `image-unreadable`, `image-malformed`, `image-wrong-architecture`.
+    """
+    linked = read_linked(map_file(file), path or file)
+    return build_image(linked, read_dynamic(linked), bias, file)
+
+
+def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str) -> LoadedImage:
+    """The image of a file whose headers and dynamic tables were read before."""
+    tls = file.segment(PT_TLS)
+    tls_start, tls_size = (tls.address, tls.size) if tls else (0, 0)
+    if tls and tls.align > 1:  # its end lies at the thread pointer, which is aligned (psABI, TLS variant II)
+        tls_size += -(tls.address + tls.size) % tls.align
+    symbols = _symbols(file, dynamic, bias, tls_start)
+    cells = cell_names(file, dynamic, symbols, bias)
+    slots: dict[str, list[int]] = {}
+    for address, name in cells.items():
+        slots.setdefault(name, []).append(address + bias)
+    loads, parts = file.loads(), _image_sections(file, bias)
+    return LoadedImage(
+        path=file.path,
+        file=opened,
+        build_id=file.build_id(),
+        bias=bias,
+        start=bias + min(row.address for row in loads) // 4096 * 4096,
+        end=bias + max(row.address + row.size for row in loads),
+        symbols=symbols,
+        stubs={address + bias: name for address, name in plt_entries(file, cells).items()},
+        slots=slots,
+        sections=tuple((row.name, row.start, row.end) for row in parts),
+        tls_size=tls_size,
+        is_pie=file.is_pie,
+        tls_start=bias + tls_start if tls else 0,
+        parts=parts,
+        original=_Original(file, bias),
+        copied={name: bias + place for name, place in _copied(dynamic).items()},
+    )
+
+
+def cell_names(file: LinkedFile, dynamic: DynamicTables, symbols: ImageSymbols, bias: int) -> dict[int, str]:
+    """Link address of each pointer cell that the loader fills -> the symbol's name. The cell of an indirect function
+    of the image itself (IRELATIVE) goes by the name of its resolver."""
+    relocations = dynamic.relocations
+    if len(relocations.type) == 0:
+        relocations = _static_relocations(file)
+    found: dict[int, str] = {}
+    named = np.isin(relocations.type, (R_GLOB_DAT, R_JUMP_SLOT)) & (relocations.symbol > 0)
+    for row in np.flatnonzero(named).tolist():
+        found[int(relocations.offset[row])] = dynamic.symbols.name[int(relocations.symbol[row])]
+    for row in np.flatnonzero(relocations.type == R_IRELATIVE).tolist():
+        name = _name_at(symbols, int(relocations.addend[row]) + bias)
+        if name:
+            found[int(relocations.offset[row])] = name
+    return found
+
+
+def _name_at(symbols: ImageSymbols, address: int) -> str:
+    rows = range(*np.searchsorted(symbols.address, (address, address + 1)).tolist())
+    return next((symbols.name[row] for row in rows if symbols.type[row] == SymbolType.IFUNC), "")
+
+
+def _static_relocations(file: LinkedFile) -> DynamicRelocations:
+    """Those that a static executable applies to itself at start; they name no symbols."""
+    parts = [
+        np.frombuffer(file.section_content(row)[: row.size // 24 * 24], RELA)
+        for row in file.sections
+        if row.type == SHT_RELA and row.flags & SHF_ALLOC
+    ]
+    raw = np.concatenate(parts) if parts else np.empty(0, RELA)
+    return relocation_columns(raw, 1, file.path)
+
+
+def _copied(dynamic: DynamicTables) -> Mapping[str, int]:
+    relocations = dynamic.relocations
+    rows = np.flatnonzero(relocations.type == R_COPY).tolist()
+    return {dynamic.symbols.name[int(relocations.symbol[row])]: int(relocations.offset[row]) for row in rows}
+
+
+def _symbols(file: LinkedFile, dynamic: DynamicTables, bias: int, tls_start: int) -> ImageSymbols:
+    table = _static_table(file)
+    source = file
+    if table is None:
+        debug = _debug_file(file)
+        if debug is not None:
+            source, table = debug, _static_table(debug)
+    if table is None:
+        symbols = dynamic.symbols
+        none = np.full(len(symbols.name), -1, dtype=np.int64)
+        return _columns(
+            symbols.name,
+            symbols.type,
+            symbols.binding,
+            symbols.section,
+            symbols.value,
+            symbols.size,
+            none,
+            (),
+            bias,
+            tls_start,
+        )
+    count = table.size // 24
+    raw = np.frombuffer(source.section_content(table)[: 24 * count], SYMBOL)
+    names = names_at(source.section_content(source.sections[table.link]), raw["name"], source.path)
+    type_, binding = (raw["info"] & 15).astype(np.uint8), (raw["info"] >> 4).astype(np.uint8)
+    section = raw["section"].astype(np.int64)
+    section[section == SHN_XINDEX] = 1
+    section[section >= SHN_LORESERVE] = 0
+    file_of, files = _files(names, type_, binding)
+    return _columns(names, type_, binding, section, raw["value"], raw["size"], file_of, files, bias, tls_start)
+
+
+def _static_table(file: LinkedFile) -> LinkedSection | None:
+    table = next((row for row in file.sections if row.type == SHT_SYMTAB), None)
+    if table is not None and table.entry_size != 24:
+        malformed(file.path, "the symbol table's entries are not 24 bytes")
+    return table
+
+
+def _debug_file(file: LinkedFile) -> LinkedFile | None:
+    """The separate file with the symbols that were stripped off, found by build id (gdb manual, "Separate Debug
+    Files"); None when none is installed."""
+    build_id = file.build_id()
+    path = _DEBUG_FILES / build_id[:2] / f"{build_id[2:]}.debug"
+    return read_linked(map_file(str(path)), str(path)) if build_id and path.exists() else None
+
+
+def _files(names: list[str], type_: U8, binding: U8) -> tuple[I64, tuple[str, ...]]:
+    """For each symbol the row in `files` of the STT_FILE that it stands under, -1 for globals and for none. Linkers
+    put an STT_FILE with an empty name before what belongs to no file."""
+    heads = np.flatnonzero(type_ == STT_FILE)
+    files = tuple(names[row].rsplit("/", 1)[-1] for row in heads.tolist())
+    group: I64 = np.searchsorted(heads, np.arange(len(names)), side="right") - 1
+    blank = np.array([not name for name in files] + [True], dtype=np.bool_)
+    group[blank[group] | (binding != 0)] = -1
+    return group, files
+
+
+def _columns(
+    names: list[str],
+    type_: U8,
+    binding: U8,
+    section: I64,
+    value: I64,
+    size: I64,
+    file_of: I64,
+    files: tuple[str, ...],
+    bias: int,
+    tls_start: int,
+) -> ImageSymbols:
+    keep = (section != 0) & (type_ != STT_SECTION) & (type_ != STT_FILE)
+    keep &= np.array([bool(name) for name in names], dtype=np.bool_)
+    rows = np.flatnonzero(keep)
+    address = value[rows].astype(np.int64) + bias + np.where(type_[rows] == _STT_TLS, tls_start, 0)
+    order = np.argsort(address, kind="stable")
+    rows, address = rows[order], address[order]
+    kept = [names[row].partition("@")[0] for row in rows.tolist()]
+    by_name: dict[str, list[int]] = {}
+    for row, name in enumerate(kept):
+        by_name.setdefault(name, []).append(row)
+    bindings = np.select([binding[rows] == 0, binding[rows] == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL)
+    types = np.where(np.isin(type_[rows], [int(known) for known in SymbolType]), type_[rows], SymbolType.NONE)
+    types[type_[rows] == _STT_COMMON] = SymbolType.OBJECT
+    return ImageSymbols(
+        name=kept,
+        address=address,
+        size=size[rows].astype(np.int64),
+        binding=bindings.astype(np.uint8),
+        type=types.astype(np.uint8),
+        file=file_of[rows],
+        files=files,
+        by_name=by_name,
+    )
+
+
+def _image_sections(file: LinkedFile, bias: int) -> tuple[ImageSection, ...]:
+    return tuple(
+        ImageSection(row.name, row.address + bias, row.end + bias, _kind(row))
+        for row in file.sections
+        if row.flags & SHF_ALLOC and row.size
+    )
+
+
+def _kind(section: LinkedSection) -> BlockKind:
+    empty = section.type == SHT_NOBITS
+    if section.flags & SHF_EXECINSTR:
+        return BlockKind.CODE
+    if section.flags & SHF_TLS:
+        return BlockKind.TLS_BSS if empty else BlockKind.TLS_DATA
+    if not section.flags & SHF_WRITE:
+        return BlockKind.RODATA
+    if section.name.endswith("_array"):
+        return BlockKind.INIT
+    if section.name.startswith(".data.rel.ro"):
+        return BlockKind.RELRO
+    return BlockKind.BSS if empty else BlockKind.DATA
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """Bytes at load addresses as the file has them, zeros where it says zero-filled; None outside the image."""
+
+    file: LinkedFile
+    bias: int
+
+    def __call__(self, address: int, size: int) -> bytes | None:
+        link = address - self.bias
+        for row in self.file.loads():
+            if row.address <= link and link + size <= row.address + row.size:
+                start, end = link - row.address, min(link - row.address + size, row.file_size)
+                stored = bytes(self.file.content[row.offset + start : row.offset + end]) if start < end else b""
+                return stored + bytes(size - len(stored))
+        tls = self.file.segment(PT_TLS)
+        if tls and tls.address <= link and link + size <= tls.address + tls.size:
+            return bytes(size)  # .tbss lies past the segment that holds .tdata
+        return None

@@ -1,0 +1,226 @@
+"""A linked ELF file (an executable or a shared library): its segments and sections, checked.
+
+What runs is described by segments (gABI, "Program Header"); sections are an extra that linkers leave in and `strip`
+or a packer may remove, so nothing that is needed to run is looked for by section. The same reader serves a file on
+disk and the picture of one that was read back from memory (the vdso has no file).
+
+Everything is in link addresses here; `elf_image` adds the bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.errors import IpbpError
+from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_STRTAB, strings_at
+
+PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS = 1, 2, 4, 7
+PF_X = 1
+ET_EXEC, ET_DYN = 2, 3
+NT_GNU_BUILD_ID = 3
+
+_SEGMENT = np.dtype(
+    [
+        ("type", "<u4"),
+        ("flags", "<u4"),
+        ("offset", "<u8"),
+        ("address", "<u8"),
+        ("physical", "<u8"),
+        ("file_size", "<u8"),
+        ("size", "<u8"),
+        ("align", "<u8"),
+    ]
+)
+_SECTION = np.dtype(
+    [
+        ("name", "<u4"),
+        ("type", "<u4"),
+        ("flags", "<u8"),
+        ("address", "<u8"),
+        ("offset", "<u8"),
+        ("size", "<u8"),
+        ("link", "<u4"),
+        ("info", "<u4"),
+        ("align", "<u8"),
+        ("entry", "<u8"),
+    ]
+)
+SYMBOL = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
+)
+RELA = np.dtype([("offset", "<u8"), ("type", "<u4"), ("symbol", "<u4"), ("addend", "<i8")])
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedSegment:
+    """A program header. `file_size` bytes at `offset` of the file appear at `address`; zeros follow up to `size`."""
+
+    type: int
+    flags: int
+    offset: int
+    address: int
+    file_size: int
+    size: int
+    align: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedSection:
+    name: str
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    entry_size: int
+
+    @property
+    def end(self) -> int:
+        return self.address + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedFile:
+    """`is_pie`: ET_DYN, loaded at an address that the kernel chooses. `sections` may be empty."""
+
+    path: str
+    content: memoryview
+    is_pie: bool
+    segments: tuple[LinkedSegment, ...]
+    sections: tuple[LinkedSection, ...]
+
+    def segment(self, type_: int) -> LinkedSegment | None:
+        return next((row for row in self.segments if row.type == type_), None)
+
+    def loads(self) -> list[LinkedSegment]:
+        return [row for row in self.segments if row.type == PT_LOAD]
+
+    def section(self, name: str) -> LinkedSection | None:
+        return next((row for row in self.sections if row.name == name), None)
+
+    def section_content(self, section: LinkedSection) -> memoryview:
+        if section.type == SHT_NOBITS:
+            return memoryview(b"")
+        return self.content[section.offset : section.offset + section.size]
+
+    def at(self, address: int, size: int) -> memoryview | None:
+        """`size` bytes that the file puts at a link address; None where it has none (zero-filled or outside)."""
+        for row in self.segments:
+            if row.type == PT_LOAD and row.address <= address and address + size <= row.address + row.file_size:
+                start = row.offset + address - row.address
+                return self.content[start : start + size]
+        return None
+
+    def room_at(self, address: int) -> int:
+        """Bytes of the file from a link address to the end of its segment."""
+        for row in self.segments:
+            if row.type == PT_LOAD and row.address <= address < row.address + row.file_size:
+                return row.address + row.file_size - address
+        return 0
+
+    def build_id(self) -> str:
+        """NT_GNU_BUILD_ID in hex, or ""."""
+        for row in self.segments:
+            if row.type == PT_NOTE:
+                found = _build_id(bytes(self.content[row.offset : row.offset + row.file_size]))
+                if found:
+                    return found
+        return ""
+
+
+def read_linked(content: bytes | memoryview | Any, path: str) -> LinkedFile:
+    """The checked headers of an x86-64 executable or shared library; `content` is the file or an mmap of it.
+
+    Errors: `image-malformed`, `image-wrong-architecture`.
+    """
+    view = memoryview(content)
+    if len(view) < 64 or bytes(view[:4]) != b"\x7fELF":
+        malformed(path, "not an ELF file")
+    if view[4] != 2 or view[5] != 1 or _number(view, 18, 2) != EM_X86_64:
+        raise IpbpError(
+            "image-wrong-architecture",
+            f"{path}: not a 64-bit x86-64 ELF file",
+            "ipbp patches x86-64 programs only.",
+        )
+    kind = _number(view, 16, 2)
+    if kind not in (ET_EXEC, ET_DYN):
+        malformed(path, f"neither an executable nor a shared library (ELF type {kind})")
+    return LinkedFile(path, view, kind == ET_DYN, _segments(view, path), _sections(view, path))
+
+
+def malformed(path: str, fact: str) -> NoReturn:
+    raise IpbpError("image-malformed", f"{path}: {fact}", "The file is damaged: build the program again.")
+
+
+def names_at(table: memoryview, offsets: npt.NDArray[np.uint32], path: str) -> list[str]:
+    """The string at each offset of a string table of a linked file."""
+    try:
+        return strings_at(table, offsets, path)
+    except IpbpError as error:
+        raise IpbpError("image-malformed", error.fact, "The file is damaged: build the program again.") from error
+
+
+def _number(view: memoryview, offset: int, width: int) -> int:
+    return int.from_bytes(view[offset : offset + width], "little")
+
+
+def _segments(view: memoryview, path: str) -> tuple[LinkedSegment, ...]:
+    start, size, count = _number(view, 32, 8), _number(view, 54, 2), _number(view, 56, 2)
+    if count == 0 or size != 56 or start + 56 * count > len(view):
+        malformed(path, "the program headers are not inside the file")
+    raw = np.frombuffer(view, _SEGMENT, count, start)
+    columns = ("type", "flags", "offset", "address", "file_size", "size", "align")
+    rows = tuple(LinkedSegment(*values) for values in zip(*(raw[name].tolist() for name in columns), strict=True))
+    for row in rows:
+        if row.type in (PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS) and row.offset + row.file_size > len(view):
+            malformed(path, "a segment is not inside the file")
+        if row.type == PT_LOAD and (row.file_size > row.size or row.address + row.size > 1 << 47):
+            malformed(path, "a segment has an impossible size")
+        if row.type == PT_TLS and (row.align & (row.align - 1) or row.size > 1 << 32):
+            malformed(path, "the thread-local segment has an impossible size")
+    if not any(row.type == PT_LOAD for row in rows):
+        malformed(path, "nothing in it is loaded")
+    return rows
+
+
+def _sections(view: memoryview, path: str) -> tuple[LinkedSection, ...]:
+    start, size, count, names_in = (_number(view, at, width) for at, width in ((40, 8), (58, 2), (60, 2), (62, 2)))
+    if start == 0 or size != 64:
+        return ()
+    if start > len(view) - 64:
+        malformed(path, "the section headers are not inside the file")
+    first = np.frombuffer(view, _SECTION, 1, start)[0]
+    count = count or int(first["size"])
+    names_in = int(first["link"]) if names_in == SHN_XINDEX else names_in
+    if count > (len(view) - start) // 64 or names_in >= count:
+        malformed(path, "the section headers are not inside the file")
+    raw = np.frombuffer(view, _SECTION, count, start)
+    stored = (raw["type"] != SHT_NOBITS) & (raw["type"] != 0)
+    length = np.uint64(len(view))
+    if (stored & ((raw["offset"] > length) | (raw["size"] > length - np.minimum(raw["offset"], length)))).any():
+        malformed(path, "a section is not inside the file")
+    if (raw["link"] >= count).any() or raw["type"][names_in] != SHT_STRTAB:
+        malformed(path, "a section links to one that is not there")
+    table = view[int(raw["offset"][names_in]) :][: int(raw["size"][names_in])]
+    names = names_at(table, raw["name"], path)
+    columns = ("type", "flags", "address", "offset", "size", "link", "entry")
+    rows = zip(names, *(raw[name].tolist() for name in columns), strict=True)
+    return tuple(LinkedSection(*row) for row in rows)
+
+
+def _build_id(notes: bytes) -> str:
+    # Elf64_Nhdr: name size, descriptor size, type; both parts padded to 4 bytes.
+    at = 0
+    while at + 12 <= len(notes):
+        name_size, size, kind = (int.from_bytes(notes[at + i : at + i + 4], "little") for i in (0, 4, 8))
+        name_at = at + 12
+        content_at = name_at + (name_size + 3 & ~3)
+        if kind == NT_GNU_BUILD_ID and notes[name_at : name_at + 4] == b"GNU\0":
+            return notes[content_at : content_at + size].hex()
+        at = content_at + (size + 3 & ~3)
+    return ""

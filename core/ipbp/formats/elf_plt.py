@@ -1,0 +1,47 @@
+"""Which function a linker-made stub jumps to.
+
+A call to another image goes to an entry in `.plt`, `.plt.sec` (behind endbr64, for CET) or `.plt.got`. Each is an
+indirect jump through a pointer cell, `jmp *cell(%rip)`, and the relocation of that cell names the function. The jump
+has the same encoding in position-independent and in fixed executables, and in gcc's, gold's and lld's flavours, so
+it is looked for instead of counting entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ipbp.formats.elf_linked import LinkedFile
+
+_ENDBR64 = b"\xf3\x0f\x1e\xfa"
+_BND = 0xF2
+_NAMES = (".plt", ".iplt")
+
+
+def plt_ranges(file: LinkedFile) -> list[tuple[int, int]]:
+    """Link addresses [start, end) of the sections that hold such stubs."""
+    return [(row.address, row.end) for row in file.sections if row.name.startswith(_NAMES)]
+
+
+def plt_entries(file: LinkedFile, cells: Mapping[int, str]) -> dict[int, str]:
+    """Link address of each stub -> name of the function, given the names of the pointer cells."""
+    found: dict[int, str] = {}
+    for section in file.sections:
+        if not section.name.startswith(_NAMES):
+            continue
+        content = bytes(file.section_content(section))
+        octets = np.frombuffer(content, np.uint8)
+        if len(octets) < 6:
+            continue
+        jumps = np.flatnonzero((octets[:-5] == 0xFF) & (octets[1:-4] == 0x25))  # jmp *disp32(%rip)
+        for at in jumps.tolist():
+            cell = section.address + at + 6 + int.from_bytes(content[at + 2 : at + 6], "little", signed=True)
+            if cell in cells:
+                found[section.address + _entry(content, at)] = cells[cell]
+    return found
+
+
+def _entry(content: bytes, jump: int) -> int:
+    start = jump - 1 if jump and content[jump - 1] == _BND else jump
+    return start - 4 if content[max(0, start - 4) : start] == _ENDBR64 else start

@@ -10,12 +10,12 @@ moves no other (the flags change no function's code, only where it stands).
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipbp.build.options import TERMINATOR, Argument, arguments_of, expanded, words_of
+from ipbp.build.options import TERMINATOR, Argument, arguments_of, expanded, words, words_of
+from ipbp.build.side_effects import without_own_files
 from ipbp.errors import Refusal
 
 SECTION_FLAGS = ("-ffunction-sections", "-fdata-sections")
@@ -59,13 +59,13 @@ def for_listing(command: Command) -> tuple[str, ...]:
 
 
 def _rewritten(command: Command, ours: list[str]) -> tuple[str, ...]:
-    program, words = split_compiler(command)
-    recorded = arguments_of(words)
+    program, rest = split_compiler(command)
+    recorded = arguments_of(rest)
     # Response files stay as they are unless something in them has to go: the list may be too long without them.
     rows = recorded
     if not _response_files_are_clean(recorded, command):
-        rows = arguments_of(expanded(words, str(command.directory)))
-    kept = [row for row in _one_input(_without_own_files(rows), command) if row.name not in ("-c", "--compile")]
+        rows = arguments_of(expanded(rest, str(command.directory)))
+    kept = [row for row in _one_input(without_own_files(rows), command) if row.name not in ("-c", "--compile")]
     return (*program, *words_of(_before_terminator(kept, arguments_of(ours))))
 
 
@@ -81,7 +81,7 @@ def refusals(command: Command) -> tuple[Refusal, ...]:
         found.append(
             Refusal(
                 "gcov",
-                f"the unit is compiled with {counters[0]}, whose counters the new code cannot share with the running code",
+                f"the unit is compiled with {counters[0]}, and new code cannot share the counters of the running code",
                 "Build the program without coverage or profile generation.",
                 file=str(command.source),
             )
@@ -100,79 +100,21 @@ def refusals(command: Command) -> tuple[Refusal, ...]:
 
 def split_compiler(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The launchers with the compiler, and its arguments."""
-    words = command.arguments
+    row = command.arguments
     end = 1
-    while end < len(words) and os.path.basename(words[end - 1]) in LAUNCHERS and not words[end].startswith("-"):
+    while end < len(row) and os.path.basename(row[end - 1]) in LAUNCHERS and not row[end].startswith("-"):
         end += 1
-    return words[:end], words[end:]
+    return row[:end], row[end:]
 
 
-_COUNTERS = frozenset(
+_COUNTERS = words(
     """--coverage -coverage -fprofile-arcs -ftest-coverage -fprofile-generate -fprofile-instr-generate
-    -fcs-profile-generate -fcoverage-mapping""".split()
+    -fcs-profile-generate -fcoverage-mapping"""
 )
-# Dependency output: ours takes its place.
-_DEPENDENCIES = frozenset(
-    """-MD -MMD -MP -MG -MV -MF -MT -MQ -MJ --dependencies --user-dependencies --write-dependencies
-    --write-user-dependencies --print-missing-file-dependencies""".split()
-)
-# Files beside the object, in the working directory, or at a place that the option names.
-_FILES = frozenset(
-    """-o --output -save-temps --save-temps -save-stats --save-stats -dumpdir -dumpbase -dumpbase-ext --dumpdir
-    --dumpbase --dumpbase-ext -aux-info -fstack-usage -fcallgraph-info -ftime-trace -fsave-optimization-record
-    -foptimization-record-file -serialize-diagnostics --serialize-diagnostics -fcrash-diagnostics-dir
-    -index-store-path -fprofile-note -fmodule-output -gz""".split()
-)
-_WRITES = re.compile(r"-fdump-|-d[A-Za-z]{1,2}$|-fopt-info.*=|-fdiagnostics-format=.*-file$|-fdiagnostics-add-output=")
-# Options of the compiler proper that name a file or a rule of the dependency output (gcc -v shows them).
-_INNER_WITH_FILE = frozenset({"-MD", "-MMD", "-MF", "-MT", "-MQ", "-dependency-file", "-header-include-file"})
-_INPUT_SUFFIXES = frozenset(
+_INPUT_SUFFIXES = words(
     """.c .i .ii .C .cc .cp .cpp .cxx .c++ .CPP .cppm .ixx .m .mm .M .mi .mii .s .S .sx .o .a .so .lo .la .f .f90
-    .F90 .F""".split()
+    .F90 .F"""
 )
-
-
-def _without_own_files(rows: Sequence[Argument]) -> list[Argument]:
-    kept = []
-    skip_value_of = ""
-    for row in rows:
-        if row.name in _DEPENDENCIES or row.name in _FILES or _WRITES.match(row.words[0]):
-            continue
-        if row.name == "-gsplit-dwarf":
-            # The debugger is given one file, so its debug information must be in it.
-            kept.append(Argument("-g", None, ("-g",)))
-            continue
-        if row.name in ("-Xpreprocessor", "-Xclang") and row.value is not None:
-            if skip_value_of == row.name:
-                skip_value_of = ""
-                continue
-            if row.value in _INNER_WITH_FILE or row.value in ("-MP", "-MG", "-sys-header-deps"):
-                skip_value_of = row.name if row.value in _INNER_WITH_FILE else ""
-                continue
-        if row.name.startswith(("-Wp,", "-Wa,")):
-            row = _passed_on(row)
-            if row is None:
-                continue
-        kept.append(row)
-    return kept
-
-
-def _passed_on(row: Argument) -> Argument | None:
-    """A `-Wp,` or `-Wa,` option without its parts that write dependency files or listings."""
-    head, *parts = row.words[0].split(",")
-    kept = []
-    position = 0
-    while position < len(parts):
-        part = parts[position]
-        if head == "-Wp" and part in _INNER_WITH_FILE or head == "-Wa" and part == "--MD":
-            position += 2
-            continue
-        if not (part in ("-MP", "-MG") or head == "-Wa" and re.match(r"-a[a-z]*=|--MD=", part)):
-            kept.append(part)
-        position += 1
-    if kept == parts:
-        return row
-    return Argument(head, None, (",".join([head, *kept]),)) if kept else None
 
 
 def _one_input(rows: Sequence[Argument], command: Command) -> list[Argument]:
@@ -196,7 +138,7 @@ def _is_the_source(row: Argument, command: Command) -> bool:
 def _response_files_are_clean(recorded: Sequence[Argument], command: Command) -> bool:
     inside = [row.words[0] for row in recorded if not row.name and row.words[0].startswith("@")]
     rows = arguments_of(expanded(inside, str(command.directory)))
-    return _without_own_files(rows) == rows
+    return without_own_files(rows) == rows
 
 
 def _before_terminator(rows: list[Argument], ours: list[Argument]) -> list[Argument]:

@@ -31,13 +31,9 @@ def find_databases(program: Path, sources: Iterable[Path]) -> list[Path]:
     anybody could leave one.
     """
     owners = {os.geteuid(), 0, *_owner(program)}
-    found: dict[Path, None] = {}
-    for start in [program.parent, *sources]:
-        for folder in (start, *start.parents):
-            for path in (folder / NAME, *(folder / build / NAME for build in BUILD_FOLDERS)):
-                if path not in found and owners.intersection(_owner(path)):
-                    found[path] = None
-    return list(found)
+    folders = dict.fromkeys(folder for start in (program.parent, *sources) for folder in (start, *start.parents))
+    places = (folder / build / NAME for folder in folders for build in ("", *BUILD_FOLDERS))
+    return [path for path in dict.fromkeys(places) if owners.intersection(_owner(path))]
 
 
 def given_database(path: Path) -> Path:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from ipbp.build.command import Command, for_listing, split_compiler
@@ -89,17 +90,16 @@ def _named_depfile(rows: list[Argument]) -> str | None:
     for row in rows:
         if row.name == "-MF" and row.value:
             return row.value
-        if row.name.startswith("-Wp,") or row.words[0].startswith("-Wp,"):
-            parts = row.words[0].split(",")
-            for option, value in zip(parts, parts[1:], strict=False):
+        if row.words[0].startswith("-Wp,"):
+            for option, value in pairwise(row.words[0].split(",")):
                 if option in ("-MD", "-MMD", "-MF"):
                     return value
     return None
 
 
 def _note(command: Command) -> Path:
-    words = [str(command.directory), str(command.source), *command.arguments, *map("=".join, command.environment)]
-    name = hashlib.sha256(os.fsencode("\0".join(words))).hexdigest()
+    key = [str(command.directory), str(command.source), *command.arguments, *map("=".join, command.environment)]
+    name = hashlib.sha256(os.fsencode("\0".join(key))).hexdigest()
     return cache_folder("dependencies") / f"{name}.json"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 from ipbp.build.command import Command
+from ipbp.build.options import words
 
-# Each makes the compiler write into a file of the user's (GCC manual, "Environment Variables"; clang's driver), and
-# the last two would let this Python's settings reach a compiler that is a script.
-_LEFT_OUT = frozenset(
+# Each makes the compiler write into a file of the user's (GCC manual, "Environment Variables"; clang's driver).
+_LEFT_OUT = words(
     """DEPENDENCIES_OUTPUT SUNPRO_DEPENDENCIES CC_PRINT_OPTIONS CC_PRINT_OPTIONS_FILE CC_PRINT_HEADERS
     CC_PRINT_HEADERS_FILE CC_LOG_DIAGNOSTICS CC_LOG_DIAGNOSTICS_FILE CC_PRINT_PROC_STAT CC_PRINT_PROC_STAT_FILE
-    CC_PRINT_INTERNAL_STAT CC_PRINT_INTERNAL_STAT_FILE PYTHONPATH PYTHONHOME""".split()
+    CC_PRINT_INTERNAL_STAT CC_PRINT_INTERNAL_STAT_FILE"""
 )
 
 

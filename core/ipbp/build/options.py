@@ -22,11 +22,16 @@ class Argument:
     words: tuple[str, ...]
 
 
+def words(text: str) -> frozenset[str]:
+    """The set of the words in a text: a table of options that can be read."""
+    return frozenset(text.split())
+
+
 TERMINATOR = "--"
 """After this word everything is an input (clang)."""
 
 # The next word is the value; some of them may also have it joined, see _JOINED.
-_SEPARATE = frozenset(
+_SEPARATE = words(
     """-o -I -D -U -A -B -F -L -T -G -e -u -z -l -x -MF -MT -MQ -MJ -include -imacros -isystem -iquote -idirafter
     -iprefix -iwithprefix -iwithprefixbefore -isysroot -imultilib -iframework -cxx-isystem -stdlib++-isystem
     -include-pch -ivfsoverlay -Xpreprocessor -Xassembler -Xlinker -Xclang -Xanalyzer -Xopenmp-target -Xcuda-ptxas
@@ -34,7 +39,7 @@ _SEPARATE = frozenset(
     -working-directory -fplugin-arg -specs -dependency-file -index-store-path -framework -serialize-diagnostics
     --output --include --imacros --include-directory --include-directory-after --define-macro --undefine-macro
     --param --sysroot --specs --config --serialize-diagnostics --language --dumpbase --dumpdir --dumpbase-ext
-    --for-linker --assert --prefix""".split()
+    --for-linker --assert --prefix"""
 )
 # The value follows in the same word; the longest match wins.
 _JOINED = (
@@ -44,17 +49,17 @@ _JOINED = (
 _WHOLE_WORDS = re.compile(r"-(objc|object|Bsymbolic|Bstatic|Bdynamic|I-$|iquote$|isystem$)")
 
 
-def arguments_of(words: Sequence[str]) -> list[Argument]:
+def arguments_of(line: Sequence[str]) -> list[Argument]:
     """The options and inputs of a compiler's command line, without the compiler itself, in order."""
     rows = []
     position = 0
-    while position < len(words):
-        word = words[position]
+    while position < len(line):
+        word = line[position]
         if word == TERMINATOR:
             rows.append(Argument(TERMINATOR, None, (word,)))
-            rows.extend(Argument("", rest, (rest,)) for rest in words[position + 1 :])
+            rows.extend(Argument("", rest, (rest,)) for rest in line[position + 1 :])
             break
-        row = _argument(word, words[position + 1] if position + 1 < len(words) else None)
+        row = _argument(word, line[position + 1] if position + 1 < len(line) else None)
         rows.append(row)
         position += len(row.words)
     return rows
@@ -64,14 +69,14 @@ def words_of(arguments: Iterable[Argument]) -> list[str]:
     return [word for argument in arguments for word in argument.words]
 
 
-def expanded(words: Sequence[str], directory: str, depth: int = 0) -> list[str]:
+def expanded(line: Sequence[str], directory: str, depth: int = 0) -> list[str]:
     """The words with every response file in place of its `@file`, as far as these can be read.
 
     libiberty's rules (GCC manual, "Overall Options", @file): separated by white space, quotes of both kinds, a
     backslash quotes any character. A file that cannot be read stays as it is, which is what the compiler does.
     """
     result: list[str] = []
-    for word in words:
+    for word in line:
         text = _response(word, directory) if word.startswith("@") and depth < 8 else None
         result.extend([word] if text is None else expanded(_response_words(text), directory, depth + 1))
     return result
@@ -101,9 +106,9 @@ def _response(word: str, directory: str) -> str | None:
 
 def _response_words(text: str) -> list[str]:
     pieces = re.finditer(
-        r"""(?P<space>\s+)|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|((?:[^\s'"\\]|\\.)+)|.""", text, re.S
+        r"""(?P<space>\s+)|'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|((?:[^\s'"\\]|\\.)+)|.""", text, re.DOTALL | re.ASCII
     )
-    words: list[str] = []
+    found: list[str] = []
     fresh = True
     for piece in pieces:
         if piece["space"] is not None:
@@ -111,8 +116,8 @@ def _response_words(text: str) -> list[str]:
             continue
         meaning = re.sub(r"\\(.)", r"\1", next((g for g in piece.groups()[1:] if g is not None), piece[0]), flags=re.S)
         if fresh:
-            words.append(meaning)
+            found.append(meaning)
         else:
-            words[-1] += meaning
+            found[-1] += meaning
         fresh = False
-    return words
+    return found

@@ -27,13 +27,13 @@ class Simple:
 
 _PLAIN = re.compile(r"[A-Za-z0-9_\-./=+,:@%^~ ]*\Z")
 _PIECE = re.compile(
-    r"""(?P<space>[ \t\r\n]+)
+    r"""(?P<space>[ \t\n]+)
       | (?P<single>'(?P<raw>[^']*)')
       | (?P<double>"(?P<soft>(?:[^"\\`$]|\\.|\$(?![A-Za-z_({?*@#!$0-9-]))*)")
       | (?P<escape>\\(?P<escaped>.))
       | (?P<operator>&&|\|\||[|&;<>()`])
       | (?P<dollar>\$(?=[A-Za-z_({'"?*@\#!$0-9-]))
-      | (?P<text>[^\s'"\\|&;<>()`$]+|\$)""",
+      | (?P<text>[^ \t\n'"\\|&;<>()`$]+|\$)""",
     re.VERBOSE | re.DOTALL,
 )
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")

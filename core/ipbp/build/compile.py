@@ -1,0 +1,194 @@
+"""The dirty units, compiled at once into a folder of ours: all of them, or none counts.
+
+The compilers run as the user's build would run them, in their recorded directory, with nothing to read from and
+their messages kept as they were printed. A file that is saved while it is being compiled is the trap here: the journal
+would remember the new text with the old object, and the edit would be lost. So what the unit was made from is
+hashed, and where a time stamp leaves a doubt the unit is compiled once more until nothing moves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.build.command import Command, for_patch, refusals
+from ipbp.build.depfile import dependencies_of
+from ipbp.build.dirty import Dirty
+from ipbp.build.environment import environment_of
+from ipbp.build.places import cache_folder
+from ipbp.build.snapshot import Snapshot
+from ipbp.build.store import Store
+from ipbp.errors import IpbpError, Refused
+
+Tell = Callable[[str], None]
+ATTEMPTS = 5
+"""Compiles of one unit whose files keep changing meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """One unit's new object. `source`: absolute; the key of the unit in the journal. `object`: its file in the store,
+    `digest`: its name there. `dependencies`: path -> sha256 of all that it was made from ("" for a name that is no
+    file). `messages`: what the compiler printed (warnings). `dirty`: why, and with which old object."""
+
+    source: str
+    object: Path
+    digest: str
+    dependencies: dict[str, str]
+    milliseconds: float
+    messages: str
+    dirty: Dirty
+
+
+def compile_units(units: Sequence[Dirty], store: Store, tell: Tell, colour: bool = False) -> tuple[Compiled, ...]:
+    """The new objects, in the order of `units`. Runs the project's commands: ask `trust` before.
+
+    `Refused` with every reason when commands cannot be replayed; `compile-failed` with what the compilers printed,
+    word for word, as `detail`; `compiler-missing`; `sources-changing`. An interrupt ends all compilers.
+    """
+    reasons = [refusal for unit in units for refusal in refusals(unit.command)]
+    if reasons:
+        raise Refused(reasons)
+    if units:
+        tell(f"compiling {_names([unit.command.source.name for unit in units])}")
+    running = _Running()
+    with tempfile.TemporaryDirectory(prefix="compile-", dir=cache_folder("objects")) as folder:
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            # Each unit has a folder of its own: compilers name side files after the object.
+            jobs = [
+                pool.submit(_compile, unit, Path(folder, str(number)), store, colour, running)
+                for number, unit in enumerate(units)
+            ]
+            outcomes = [job.result() for job in jobs]
+        finally:
+            running.stop()
+            pool.shutdown(cancel_futures=True)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, _Failed)]
+    if failed:
+        raise _compile_failed(failed)
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, Compiled))
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    source: Path
+    messages: str
+    status: int
+
+
+class _Running:
+    """The compilers that run now, each the leader of a process group, so that its children end with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, words: Sequence[str], directory: Path, environment: dict[str, str]) -> tuple[int, str]:
+        """Exit status (negative: a signal) and all output of one process."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM, ""
+            process = subprocess.Popen(
+                words,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            self._processes.add(process)
+        output, _ = process.communicate()
+        with self._lock:
+            self._processes.discard(process)
+        return process.returncode, output.decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                # Not waited for yet by `communicate`, so the number still means this group.
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
+
+
+def _compile(unit: Dirty, folder: Path, store: Store, colour: bool, running: _Running) -> Compiled | _Failed:
+    command = unit.command
+    flags = ("-fdiagnostics-color=always",) if colour else ()
+    start = time.perf_counter()
+    before: dict[str, str] | None = None
+    for attempt in range(ATTEMPTS):
+        place = folder / str(attempt)
+        place.mkdir(parents=True)
+        # The directory's own time stamp is the file system's clock at this moment.
+        began = place.stat().st_mtime_ns
+        object, depfile = place / f"{command.source.stem}.o", place / "dependencies"
+        status, messages = _run(command, for_patch(command, object, depfile, flags), running)
+        if status != 0:
+            return _Failed(command.source, messages, status)
+        if not object.is_file():
+            return _Failed(command.source, f"{messages}the command made no object\n", status)
+        files = _files(command, depfile)
+        snapshot = Snapshot()
+        after = {path: snapshot.digest(path) for path in files}
+        if after == before or all(snapshot.modified_ns(path) < began for path in files):
+            digest = store.put(object)
+            milliseconds = (time.perf_counter() - start) * 1000
+            return Compiled(str(command.source), store.get(digest), digest, after, milliseconds, messages, unit)
+        before = after
+    raise IpbpError(
+        "sources-changing",
+        f"{command.source} or a file that it includes changed during each of {ATTEMPTS} compiles",
+        "Wait until the files are written, then try again.",
+    )
+
+
+def _run(command: Command, words: Sequence[str], running: _Running) -> tuple[int, str]:
+    try:
+        return running.run(words, command.directory, environment_of(command))
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if not command.directory.is_dir():
+            raise IpbpError(
+                "build-directory-missing",
+                f"{command.directory}, the directory in which {command.source.name} is compiled, is not there",
+                "Configure the build again, or name another build folder with --build-dir.",
+            ) from error
+        raise IpbpError(
+            "compiler-missing",
+            f"{words[0]}, which compiles {command.source.name}, cannot be started: {error.strerror}",
+            "Install this compiler, or let the build system record its commands again.",
+        ) from error
+
+
+def _files(command: Command, depfile: Path) -> list[str]:
+    snapshot = Snapshot()
+    try:
+        names = dependencies_of(depfile.read_bytes())
+    except FileNotFoundError:
+        names = ()  # plain assembly has no dependencies but itself
+    return list(dict.fromkeys([str(command.source), *(snapshot.locate(str(command.directory), n) for n in names)]))
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _compile_failed(failed: Sequence[_Failed]) -> IpbpError:
+    names = _names([outcome.source.name for outcome in failed])
+    verb = "does not compile" if len(failed) == 1 else "do not compile"
+    return IpbpError(
+        "compile-failed",
+        f"{names} {verb}; nothing was changed",
+        "Correct the source and try again.",
+        "".join(outcome.messages for outcome in failed) or f"the compiler ended with status {failed[0].status}\n",
+    )

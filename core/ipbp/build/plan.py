@@ -1,0 +1,170 @@
+"""Where new objects come from, in the order that is tried, and the way from there to the objects themselves.
+
+First what the user named; then what ipbp.toml says; then a compilation database near the program or its sources; then
+what the debug information records. Whatever it is, only the units that are in the running image count, where its debug
+information tells which these are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ipbp.build.command import Command
+from ipbp.build.compile import Compiled, Tell, compile_units
+from ipbp.build.compile_commands import find_databases, given_database, read_database
+from ipbp.build.config import OwnBuild, find_config, read_config
+from ipbp.build.dirty import PatchedUnit, dirty
+from ipbp.build.own_build import run_own_build
+from ipbp.build.producer import SourceUnit, include_folders, source_units
+from ipbp.build.reconstruct import command_from_producer
+from ipbp.build.store import Store
+from ipbp.build.trust import require_agreement
+from ipbp.errors import IpbpError
+
+
+class Origin(Enum):
+    DATABASE = "compile_commands.json"
+    OWN_BUILD = "ipbp.toml"
+    PRODUCER = "debug information"
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """How the image's units are compiled. `file`: the database or ipbp.toml. `units`: of the image, empty when its
+    debug information does not tell. `own`: the project's build command, then `commands` is empty. `notes`: what the
+    user should know."""
+
+    commands: tuple[Command, ...]
+    origin: Origin
+    file: Path | None
+    units: tuple[SourceUnit, ...]
+    own: OwnBuild | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_commands(
+    executable: Path,
+    sources_hint: Sequence[Path] = (),
+    build_dir: Path | None = None,
+    compile_commands: Path | None = None,
+    opened_as: Path | None = None,
+) -> Commands:
+    """How the units of the running image are compiled.
+
+    `executable`: its path, from where the search goes upwards. `opened_as`: a path that opens the very file that is
+    mapped, when `executable` was replaced meanwhile. `sources_hint`: more folders to search from. `build_dir` and
+    `compile_commands`: what the user named; nothing else is tried then. `no-commands` with every reason.
+    """
+    units = source_units(opened_as or executable)
+    named = compile_commands or build_dir
+    if named is not None:
+        file = given_database(named)
+        return _of_database(file, read_database(file), units, executable)
+    folders = [executable.parent, *sources_hint, *_folders(units)]
+    found = find_config(folders)
+    if found is not None:
+        config = read_config(found)
+        if config.compile_commands is not None:
+            file = given_database(config.compile_commands)
+            return _of_database(file, read_database(file), units, executable)
+        if config.own is not None:
+            return Commands((), Origin.OWN_BUILD, found, units, config.own)
+    for file in find_databases(executable, folders[1:]):
+        commands = _of_database(file, read_database(file), units, executable)
+        if commands.commands:
+            return commands
+    return _of_debug_information(opened_as or executable, units)
+
+
+def rebuild(
+    commands: Commands,
+    image_mtime_ns: int,
+    known: Mapping[str, PatchedUnit],
+    store: Store,
+    tell: Tell,
+    colour: bool = False,
+) -> tuple[Compiled, ...]:
+    """New objects of the units that may differ from what runs; none when nothing was edited.
+
+    `image_mtime_ns`: of the mapped file. `known`: units that were patched, by source path. Errors: those of
+    `trust.require_agreement`, `compile.compile_units` and `own_build.run_own_build`.
+    """
+    require_agreement(commands.commands, commands.own)
+    if commands.own is not None:
+        sources = [unit.source for unit in commands.units]
+        return run_own_build(commands.own, sources, image_mtime_ns, known, store, tell)
+    return compile_units(dirty(commands.commands, image_mtime_ns, known), store, tell, colour)
+
+
+def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
+    rows = tuple(entries)
+    if not units:
+        note = f"{executable.name} has no debug information: every source of {file} counts as a part of it"
+        return Commands(_of_this_target(rows, executable), Origin.DATABASE, file, units, notes=(note,))
+    return Commands(_of_this_target(_of_image(rows, units), executable), Origin.DATABASE, file, units)
+
+
+def _of_image(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[Command, ...]:
+    there = {os.path.realpath(unit.source) for unit in units}
+    # With a prefix map (-ffile-prefix-map, as distributions use) the folder in the debug information is not the true
+    # one, and only the end of the path can be compared.
+    moved = [_tail(unit.name) for unit in units if not unit.source.exists()]
+    ends: dict[str, list[tuple[str, ...]]] = {}
+    for tail in moved:
+        if tail:
+            ends.setdefault(tail[-1], []).append(tail)
+    return tuple(
+        row
+        for row in rows
+        if os.path.realpath(row.source) in there
+        or any(row.source.parts[-len(tail) :] == tail for tail in ends.get(row.source.name, ()))
+    )
+
+
+def _tail(name: str) -> tuple[str, ...]:
+    """The parts of a path that are surely below the project."""
+    return tuple(part for part in Path(os.path.normpath(name)).parts if part not in ("..", "/"))
+
+
+def _of_this_target(rows: tuple[Command, ...], executable: Path) -> tuple[Command, ...]:
+    """Of a source that is compiled for several targets the entries of this one, where the object's path tells
+    (CMake: `name.dir`, meson: `name.p`); else all of them."""
+    own_folders = {f"{executable.name}.dir", f"{executable.name}.p"}
+    ours = {row.source for row in rows if row.output is not None and own_folders.intersection(row.output.parts)}
+    return tuple(
+        row
+        for row in rows
+        if row.source not in ours or (row.output is not None and own_folders.intersection(row.output.parts))
+    )
+
+
+def _of_debug_information(file: Path, units: tuple[SourceUnit, ...]) -> Commands:
+    commands = []
+    reasons: dict[str, None] = {}
+    folders = include_folders(file) if units else {}
+    for unit in units:
+        answer = command_from_producer(unit, folders.get(unit, ()))
+        if answer.command is not None:
+            commands.append(answer.command)
+        else:
+            reasons[answer.reason] = None
+    if not commands:
+        why = "; ".join(list(reasons)[:3]) or f"{file} has no debug information"
+        raise IpbpError(
+            "no-commands",
+            f"nothing says how the program's sources are compiled: no compile_commands.json was found, and {why}",
+            "Let the build write it (`bear -- make`, cmake -DCMAKE_EXPORT_COMPILE_COMMANDS=ON), or build with gcc -g.",
+        )
+    notes = tuple(dict.fromkeys(note for command in commands for note in command.notes))
+    left_out = (f"not recompiled when edited: {'; '.join(reasons)}",) if reasons else ()
+    return Commands(tuple(commands), Origin.PRODUCER, None, units, notes=(*notes, *left_out))
+
+
+def _folders(units: Sequence[SourceUnit]) -> list[Path]:
+    """Folders that the units come from, each once."""
+    folders = dict.fromkeys([unit.directory for unit in units] + [unit.source.parent for unit in units])
+    return [folder for folder in folders if folder.is_absolute() and folder.is_dir()]

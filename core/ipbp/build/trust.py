@@ -1,0 +1,154 @@
+"""What a project asks ipbp to run, and the user's word on it.
+
+A repository that was just cloned names commands: the compilers in its compilation database, the build command in its
+ipbp.toml. Starting a well-known compiler on a source is what the user asked for by typing `hotpatch`. Anything that
+could start another program is not: a compiler of an unknown name or inside the project, a plugin, a specs file, a
+program prefix, a wrapper, a variable in the environment. For these the user is asked once. The answer is
+remembered by the hash of what was shown and of the content of every file that it names, so that a change asks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.build.command import LAUNCHERS, Command, split_compiler
+from ipbp.build.config import OwnBuild
+from ipbp.build.options import Argument, arguments_of, expanded, words
+from ipbp.build.places import state_folder
+from ipbp.build.snapshot import digest_of
+from ipbp.errors import IpbpError
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What the user has to agree to before anything is run: `text` to be shown, `hash` to be agreed to."""
+
+    text: str
+    hash: str
+
+
+def needs_agreement(commands: Iterable[Command], own: OwnBuild | None = None) -> Agreement | None:
+    """What of these commands has to be agreed to, or None: nothing has, or it was agreed to before."""
+    shown: dict[str, str] = {}  # line -> digest of the file it names
+    if own is not None:
+        shown[f"{own.directory}: {shlex.join(own.command)}"] = digest_of(str(own.file))
+    for command in commands:
+        for reason, file in _unusual(command):
+            if reason not in shown:
+                shown[reason] = digest_of(file) if file else ""
+    if not shown:
+        return None
+    key = "\0".join(f"{line}\0{digest}" for line, digest in sorted(shown.items()))
+    digest = hashlib.sha256(os.fsencode(key)).hexdigest()
+    if is_agreed(digest):
+        return None
+    lines = "\n".join(f"  {_visible(line)}" for line in shown)
+    return Agreement(f"This project wants to run programs of its own to build:\n{lines}\n", digest)
+
+
+def require_agreement(commands: Iterable[Command], own: OwnBuild | None = None) -> None:
+    """Raise `agreement-needed` with the text to show, unless the user has agreed to all of it."""
+    agreement = needs_agreement(commands, own)
+    if agreement is not None:
+        raise IpbpError(
+            "agreement-needed",
+            "the project's build runs programs that ipbp does not know, and you were not asked about them yet",
+            f"If you trust the project, type `hotpatch agree {agreement.hash}` once, then `hotpatch` again.",
+            agreement.text,
+        )
+
+
+def agree(hash: str) -> None:
+    """Remember that the user agreed to what this hash stands for. `agreement-unknown` for what is no such hash."""
+    if not re.fullmatch(r"[0-9a-f]{64}", hash):
+        raise IpbpError(
+            "agreement-unknown",
+            f"{hash!r} is nothing that could be agreed to",
+            "Copy the hash from the message of `hotpatch`.",
+        )
+    (state_folder("trusted") / hash).touch(mode=0o600)
+
+
+def is_agreed(hash: str) -> bool:
+    return (state_folder("trusted") / hash).exists()
+
+
+_COMPILER = re.compile(r"([a-z0-9_]+-){0,4}(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9]+(\.[0-9]+)*)?\Z")
+_SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/opt/", "/nix/store/", "/gnu/store/", "/snap/")
+# Options that make a compiler start or load another program (GCC manual, "Overall Options", "Directory Options";
+# clang's Options.td). `--config` and `-specs` name files that can hold all of them.
+_LOADING = words(
+    """-fplugin -fpass-plugin -fplugin-arg -B --prefix -specs --specs -wrapper --config -gcc-toolchain --gcc-toolchain
+    --gcc-install-dir --gcc-triple -ccc-install-dir -ccc-gcc-name -iplugindir -fuse-cuid --ptxas-path -load
+    -fmodule-mapper --cuda-path --rocm-path --offload-link --config-user-dir --config-system-dir"""
+)
+_INNER_LOADING = re.compile(r"-load\b|-plugin\b|-add-plugin\b|-fplugin=|-fpass-plugin=|-iplugindir|-fmodule-mapper=")
+_HARMLESS_VARIABLE = re.compile(
+    r"(LANG|LANGUAGE|LC_[A-Z]+|TZ|TERM|SOURCE_DATE_EPOCH|GCC_COLORS|NO_COLOR|ZERO_AR_DATE)\Z"
+)
+
+
+def _unusual(command: Command) -> Iterator[tuple[str, str]]:
+    """Each reason to ask, as the line to show, with the file whose content belongs to it ("" for none)."""
+    if command.refusal is not None:
+        return  # it is never run
+    directory = str(command.directory)
+    program, rest = split_compiler(command)
+    for word in program:
+        known = word in LAUNCHERS or os.path.basename(word) in LAUNCHERS or _COMPILER.match(os.path.basename(word))
+        if not known or not _is_of_the_system(word):
+            yield f"{directory}: the compiler {word}", os.path.join(directory, word) if "/" in word else ""
+    for name, value in command.environment:
+        if not _HARMLESS_VARIABLE.match(name):
+            yield f"with {name}={value} in the environment", ""
+    for word in rest:
+        if word.startswith("@") and not os.path.isfile(os.path.join(directory, word[1:])):
+            yield f"{directory}: options from {word}, which is not there now", ""
+    for row in arguments_of(expanded(rest, directory)):
+        if _loads(row):
+            file = os.path.join(directory, row.value) if row.value else ""
+            yield f"{directory}: {shlex.join(row.words)}", file if os.path.isfile(file) else ""
+
+
+def _loads(row: Argument) -> bool:
+    if row.name in _LOADING:
+        return True
+    word = row.words[0]
+    if row.name in ("-Xclang", "-Xpreprocessor", "-mllvm", "-Xassembler") or word.startswith("-Wp,"):
+        return _INNER_LOADING.search(",".join(row.words)) is not None
+    return word.startswith(("-fplugin-", "-fplugin=", "-fmodule-mapper="))
+
+
+def _is_of_the_system(word: str) -> bool:
+    """Whether a program is found where the user's own programs are: by its bare name, in a folder of PATH, or in a
+    system's folder. A path through /proc or a relative one could lead into the project."""
+    if "/" not in word:
+        found = shutil.which(word)
+        return found is None or os.path.isabs(found)  # one that is missing is reported when it is started
+    if not os.path.isabs(word):
+        return False
+    folder = os.path.dirname(os.path.normpath(word))
+    if folder in {os.path.normpath(p) for p in os.environ.get("PATH", "").split(os.pathsep) if os.path.isabs(p)}:
+        return True
+    real = os.path.realpath(word)
+    if word.startswith("/proc/") or not real.startswith(_SYSTEM):
+        return False
+    # A project may be checked out below /opt or /usr/local as well; then its files are its owner's.
+    return os.path.isfile(real) and os.stat(real).st_uid == 0
+
+
+def _visible(line: str) -> str:
+    """The line without control characters, which could hide what it says on a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def trusted_folder() -> Path:
+    """Where the user's answers are kept; removing a file there takes an answer back."""
+    return state_folder("trusted")

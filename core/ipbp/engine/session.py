@@ -13,7 +13,9 @@ from ipbp import __version__
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
 from ipbp.errors import IpbpError, Refused
-from ipbp.pipeline import Request, make_plan
+from ipbp.pipeline.doctor import examine
+from ipbp.pipeline.order import make_plan
+from ipbp.pipeline.request import Request
 from ipbp.protocol import PROTOCOL_VERSION
 
 Answer = dict[str, Any]
@@ -59,13 +61,18 @@ def plan(channel: Channel, params: Answer) -> Answer:
     return {"outcome": "planned", "plan": outcome.plan.to_json()}
 
 
+def doctor(channel: Channel, params: Answer) -> Answer:
+    """What is known of the program, line by line."""
+    return {"lines": examine(Request.from_json(params), channel.read_memory)}
+
+
 def trust(channel: Channel, params: Answer) -> Answer:
     """The user agreed to run what this hash stands for."""
     agree(params["hash"])
     return {}
 
 
-VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {"hello": hello, "plan": plan, "agree": trust}
+VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {"hello": hello, "plan": plan, "doctor": doctor, "agree": trust}
 
 
 def _bug(error: Exception) -> Answer:

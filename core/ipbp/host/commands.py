@@ -1,0 +1,336 @@
+"""`hotpatch ...`, the same in both debuggers: what each word does, from the argument string to the outcome.
+
+The plugins forward the user's text to `run` and show what comes back. Nothing here knows which debugger it is. An
+outcome is one JSON object; what a person reads is made from it by `render`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import shlex
+from typing import Any, Callable, NoReturn, Optional, Protocol, Sequence
+
+from ipbp.errors import IpbpError, Refused
+from ipbp.host import render, transaction
+from ipbp.host.client import Client, find_python
+from ipbp.host.doctor import examine
+from ipbp.host.inferior import Breakpoint, Inferior
+from ipbp.host.journal import Journal, Patch, open_journal
+from ipbp.protocol import PatchPlan
+
+Outcome = dict[str, Any]
+
+SUBCOMMANDS = ("apply", "preview", "status", "undo", "object", "doctor", "agree", "help")
+EXIT = {"patched": 0, "undone": 0, "ok": 0, "planned": 0, "unchanged": 4, "refused": 3, "usage": 2, "error": 1}
+"""Outcome -> exit status, the same as that of `ipbp` in a shell."""
+
+
+class Console(Protocol):
+    """Where the user reads and interrupts; the plugin provides it."""
+
+    is_terminal: bool
+
+    def write(self, text: str) -> None: ...
+
+    def is_interrupted(self) -> bool: ...
+
+
+def run(inferior: Inferior, arguments: str, console: Console) -> int:
+    """Carry out one `hotpatch` command; the exit status of its outcome. Errors are shown, not raised.
+
+    Where the debugger cannot wait for the program to stop (see `Inferior.while_stopped`) this returns 0 at once, and
+    the outcome is written when it is known.
+    """
+    command = Command(inferior, console, "--json" in arguments.split())
+    try:
+        options = parse(arguments)
+        return ACTIONS[options.action](command, options)
+    except KeyboardInterrupt:
+        error = IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
+        return command.show(failed(error))
+    except IpbpError as error:
+        return command.show(failed(error))
+
+
+def failed(error: IpbpError) -> Outcome:
+    """The outcome that says why nothing was done."""
+    if isinstance(error, Refused):
+        return {"outcome": "refused", "refusals": [refusal.to_json() for refusal in error.refusals]}
+    kind = "usage" if error.code == "usage" else "error"
+    return {"outcome": kind, "error": error.to_json()}
+
+
+class Command:
+    """One `hotpatch` under way: the inferior, and where its outcome goes."""
+
+    def __init__(self, inferior: Inferior, console: Console, as_json: bool) -> None:
+        self.inferior = inferior
+        self.console = console
+        self.as_json = as_json
+
+    def show(self, outcome: Outcome) -> int:
+        text = render.as_json(outcome) if self.as_json else render.as_text(outcome)
+        self.console.write(text.rstrip("\n") + "\n")
+        return EXIT[outcome["outcome"]]
+
+    def ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The engine's answer; its questions about memory are answered meanwhile, its progress is shown."""
+        return engine().request(verb, params, self._serve, self._tell, self.console.is_interrupted)
+
+    def while_stopped(self, action: Callable[[], Outcome], journal: Journal) -> int:
+        """Do this with the program stopped, then show its outcome, to which the stop's length is added."""
+        outcomes: list[Outcome] = []
+
+        def act() -> None:
+            transaction.recover(self.inferior, journal)
+            outcomes.append(action())
+
+        def then(stopped_ms: float) -> None:
+            outcome = outcomes[0]
+            outcome.setdefault("times", {})["stopped"] = stopped_ms
+            after = outcome.pop("then", None)
+            if after is not None:
+                after()
+            shown.append(self.show(outcome))
+
+        shown: list[int] = []
+        self.inferior.while_stopped(act, then)
+        return shown[0] if shown else 0
+
+    def _serve(self, question: str, params: dict[str, Any]) -> dict[str, Any]:
+        if question != "read":
+            raise IpbpError("protocol", f"the engine asked for {question!r}", "Reinstall ipbp: its parts differ.")
+        return {"bytes": [self._read(address, size) for address, size in params["ranges"]]}
+
+    def _read(self, address: int, size: int) -> Optional[str]:
+        try:
+            return base64.b64encode(self.inferior.read(address, size)).decode()
+        except IpbpError as error:
+            if error.code == "inferior-memory":
+                return None
+            raise
+
+    def _tell(self, text: str) -> None:
+        if not self.as_json and self.console.is_terminal:
+            self.console.write(text + "\n")
+
+
+# --- the engine, one for the life of the debugger ------------------------------------------------------------------
+
+_engine: list[Client] = []
+
+
+def engine() -> Client:
+    """The engine's client, started at the first use."""
+    if not _engine:
+        _engine.append(Client(find_python()))
+    return _engine[0]
+
+
+# --- what each word does -------------------------------------------------------------------------------------------
+
+
+def apply(command: Command, options: argparse.Namespace) -> int:
+    """Compile, diff and link while the program runs; then stop it for the last step."""
+    journal = open_journal(command.inferior.describe().pid)
+    answer = _plan(command, options, journal)
+    if answer["outcome"] == "unchanged":
+        return command.show(answer)
+    plan = PatchPlan.from_json(answer["plan"])
+    prepared = transaction.prepare(plan)
+
+    def action() -> Outcome:
+        applied = transaction.apply(command.inferior, prepared, journal)
+        _disarmed[plan.number] = applied.disarmed
+        return {**_of_plan("patched", plan), "then": lambda: command.inferior.announce(plan.image)}
+
+    return command.while_stopped(action, journal)
+
+
+def preview(command: Command, options: argparse.Namespace) -> int:
+    """The whole way to the plan; nothing is written."""
+    answer = _plan(command, options, open_journal(command.inferior.describe().pid))
+    if answer["outcome"] == "unchanged":
+        return command.show(answer)
+    return command.show(_of_plan("planned", PatchPlan.from_json(answer["plan"])))
+
+
+def status(command: Command, options: argparse.Namespace) -> int:
+    """What is applied; also puts right what a dead debugger left half done."""
+    journal = open_journal(command.inferior.describe().pid)
+
+    def outcome() -> Outcome:
+        patches = journal.patches()
+        return {
+            "outcome": "ok",
+            "patches": [_of_patch(patch) for patch in patches],
+            "memory": sum(end - start for start, end in journal.written_ranges()),
+        }
+
+    if journal.unfinished() is not None:
+        return command.while_stopped(outcome, journal)
+    return command.show(outcome())
+
+
+def undo(command: Command, options: argparse.Namespace) -> int:
+    """Take back the newest patch, or all after patch N."""
+    journal = open_journal(command.inferior.describe().pid)
+
+    def action() -> Outcome:
+        patches = _to_undo(journal, options.number)
+        notes: list[str] = []
+        for patch in patches:
+            done = transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
+            notes += [f"patch {patch.number}: not done, threads are still in its code: {c}" for c in done.calls_left]
+        return {
+            "outcome": "undone",
+            "patches": [_of_patch(patch) for patch in patches],
+            "notes": notes,
+            "then": lambda: [command.inferior.withdraw(patch.plan.image) for patch in patches],
+        }
+
+    return command.while_stopped(action, journal)
+
+
+def doctor(command: Command, options: argparse.Namespace) -> int:
+    """Everything that a patch needs, line by line: ok, or what to do."""
+
+    def params() -> dict[str, Any]:
+        return plan_params(command, options, open_journal(command.inferior.describe().pid))
+
+    lines = examine(command, params)
+    return command.show({"outcome": "ok" if all(line["ok"] for line in lines) else "error", "lines": lines})
+
+
+def agree(command: Command, options: argparse.Namespace) -> int:
+    """The user trusts what the project wants to run."""
+    command.ask("agree", {"hash": options.hash})
+    return command.show({"outcome": "ok", "text": "agreed; `hotpatch` will run it from now on"})
+
+
+def show_help(command: Command, options: argparse.Namespace) -> int:
+    return command.show({"outcome": "ok", "text": parser().format_help()})
+
+
+ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
+    "apply": apply,
+    "object": apply,
+    "preview": preview,
+    "status": status,
+    "undo": undo,
+    "doctor": doctor,
+    "agree": agree,
+    "help": show_help,
+}
+
+_disarmed: dict[int, Sequence[Breakpoint]] = {}
+"""Breakpoints that are off while a patch is applied, by its number; only this debugger can put them back."""
+
+
+def plan_params(command: Command, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    """What the engine needs to know for a plan (`ipbp.pipeline.request`)."""
+    description = command.inferior.describe()
+    params: dict[str, Any] = {
+        "description": vars(description),
+        "regions": [list(vars(region).values()) for region in command.inferior.regions()],
+        "folder": str(journal.folder),
+        "number": journal.next_number(),
+        "record": journal.latest_record(),
+        "entries": {str(address): content.hex() for address, content in journal.entries().items()},
+        "arena": journal.latest_arena(),
+        "colour": command.console.is_terminal and not command.as_json,
+    }
+    if getattr(options, "old", None):
+        params["objects"] = [os.path.abspath(options.old), os.path.abspath(options.new)]
+    for name in ("build_dir", "compile_commands"):
+        if getattr(options, name, None):
+            params[name] = os.path.abspath(getattr(options, name))
+    return params
+
+
+def _plan(command: Command, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+    return command.ask("plan", plan_params(command, options, journal))
+
+
+def _of_plan(kind: str, plan: PatchPlan) -> Outcome:
+    return {
+        "outcome": kind,
+        "patch": plan.number,
+        "functions": [vars(row) for row in plan.functions],
+        "data": list(plan.data),
+        "notes": list(plan.notes),
+        "times": dict(plan.times),
+        "image": plan.image,
+    }
+
+
+def _of_patch(patch: Patch) -> Outcome:
+    row = _of_plan(patch.state, patch.plan)
+    row["state"] = row.pop("outcome")
+    return row
+
+
+def _to_undo(journal: Journal, stays: Optional[int]) -> list[Patch]:
+    patches = journal.patches()
+    if not patches:
+        raise IpbpError("nothing-to-undo", "no patch is applied", "`hotpatch status` shows what is.")
+    if stays is None:
+        return patches[-1:]
+    if stays != 0 and stays not in [patch.number for patch in patches]:
+        raise IpbpError("no-such-patch", f"there is no patch {stays}", "`hotpatch status` shows the numbers.")
+    return [patch for patch in reversed(patches) if patch.number > stays]
+
+
+# --- the words -----------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises instead of ending the debugger."""
+
+    def error(self, message: str) -> NoReturn:
+        raise IpbpError("usage", f"hotpatch: {message}", "`hotpatch help` lists what there is.")
+
+    def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
+        raise IpbpError("usage", f"hotpatch: {message or 'wrong usage'}", "`hotpatch help` lists what there is.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of `hotpatch`."""
+    top = _Parser(prog="hotpatch", add_help=False, description="Change the running program to the edited source.")
+    words = top.add_subparsers(dest="action", metavar="", parser_class=_Parser)
+    for name, text in (
+        ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
+        ("preview", "everything but the last step: what would change, and what is refused"),
+        ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
+        ("status", "patches, functions and memory"),
+        ("undo", "take back the newest patch, or all after patch N (0: all)"),
+        ("doctor", "check everything that a patch needs"),
+        ("agree", "let the project run what `hotpatch` asked about"),
+        ("help", "this text"),
+    ):
+        word = words.add_parser(name, help=text, add_help=False)
+        word.add_argument("--json", action="store_true")
+        if name == "object":
+            word.add_argument("old", metavar="OLD.o")
+            word.add_argument("new", metavar="NEW.o")
+        if name in ("apply", "preview", "doctor"):
+            word.add_argument("--build-dir", metavar="DIR")
+            word.add_argument("--compile-commands", metavar="FILE")
+        if name == "undo":
+            word.add_argument("number", metavar="N", type=int, nargs="?")
+        if name == "agree":
+            word.add_argument("hash", metavar="HASH")
+    return top
+
+
+def parse(arguments: str) -> argparse.Namespace:
+    """The words after `hotpatch`. `usage` for what they cannot be."""
+    try:
+        words = shlex.split(arguments)
+    except ValueError as error:
+        raise IpbpError("usage", f"hotpatch: {error}", "Close the quotes.") from error
+    if not words or words[0].startswith("-"):
+        words.insert(0, "apply")
+    return parser().parse_args(words)

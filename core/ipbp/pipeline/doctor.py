@@ -1,0 +1,62 @@
+"""The engine's part of `hotpatch doctor`: what is known of the program, without compiling anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ipbp.build.plan import find_commands
+from ipbp.errors import IpbpError
+from ipbp.formats.elf_process import read_process
+from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.model import SymbolType
+from ipbp.pipeline.request import Request
+from ipbp.stages.arena import choose_arena
+
+
+def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
+    """Lines of `name`, `ok` and `text`: symbols, build information, near memory."""
+    described = request.description
+    image = read_process(described.pid, list(request.regions), described.executable, read).executable_image()
+    return [
+        _line("symbols", lambda: _symbols(image)),
+        _line("build information", lambda: _build(request, image)),
+        _line("near memory", lambda: _near_memory(request, image)),
+    ]
+
+
+def _line(name: str, look: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"name": name, "ok": True, "text": look()}
+    except IpbpError as error:
+        return {"name": name, "ok": False, "text": str(error)}
+
+
+def _symbols(image: LoadedImage) -> str:
+    functions = int((image.symbols.type == SymbolType.FUNCTION).sum())
+    if functions == 0:
+        raise IpbpError(
+            "no-symbols", f"{image.path} has no symbols", "Do not strip the program, or keep its symbol table."
+        )
+    replaced = "" if Path(image.path).exists() else "; the file was deleted or replaced, the running one is used"
+    return f"{functions} functions in {image.path}{replaced}"
+
+
+def _build(request: Request, image: LoadedImage) -> str:
+    found = find_commands(
+        Path(request.description.executable),
+        build_dir=request.build_dir,
+        compile_commands=request.compile_commands,
+        opened_as=Path(image.file),
+    )
+    where = found.file or "the program's debug information"
+    what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"
+    return "; ".join([f"{what} from {where}", *found.notes])
+
+
+def _near_memory(request: Request, image: LoadedImage) -> str:
+    if request.arena is not None:
+        return f"reserved at {request.arena.base:#x}"
+    arena = choose_arena(request.regions, image.start, image.end, low_2g=not image.is_pie)
+    return f"free at {arena.base:#x}"

@@ -1,0 +1,77 @@
+"""Which code the process runs now for one translation unit: the old side of the comparison.
+
+Three sources, best first. A unit that was patched before: the journal says which object runs and where. Else the
+object of the build tree, when memory proves that it is the one that was linked. Else (the tree was rebuilt, the
+object is gone) the running image itself, lifted into a graph with the new object as the guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ipbp.build.store import Store
+from ipbp.errors import IpbpError
+from ipbp.formats.elf_object import read_object
+from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.model import I64, LinkGraph
+from ipbp.graph.unit import UNBOUND
+from ipbp.pipeline.record import UnitRecord
+from ipbp.stages.attest import Attestation, attest
+from ipbp.stages.lift import lift
+from ipbp.stages.select import OldSide
+
+
+def recorded_side(record: UnitRecord, store: Store) -> OldSide:
+    """The object that an earlier patch made current. Its functions' entries are checked by the plan, which knows
+    the bytes that the journal says are there."""
+    graph = read_object(store.get(record.object).read_bytes(), str(store.get(record.object)))
+    address = addresses_by_name(graph, record.address)
+    return OldSide(graph, address, np.ones(len(graph.blocks), dtype=bool), record.retired)
+
+
+def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> tuple[OldSide, Attestation]:
+    """The object of the build tree, with what memory says of it."""
+    found = attest(old, image, read)
+    return OldSide(old, found.address, found.proved, {}), found
+
+
+def lifted_side(new: LinkGraph, image: LoadedImage, read: MemoryReader) -> OldSide:
+    """The image itself."""
+    graph, found = lift(new, image, read)
+    return OldSide(graph, found.address, found.proved, {})
+
+
+def old_side(
+    new: LinkGraph,
+    old_object: Path | None,
+    record: UnitRecord | None,
+    store: Store,
+    image: LoadedImage,
+    read: MemoryReader,
+) -> tuple[OldSide, str]:
+    """The old side of a unit, and in words where it comes from."""
+    if record is not None:
+        return recorded_side(record, store), "the object of the last patch"
+    if old_object is not None and old_object.exists():
+        try:
+            graph = read_object(old_object.read_bytes(), str(old_object))
+        except IpbpError:  # an object of another kind is no proof of anything; the image is
+            return lifted_side(new, image, read), "the running image"
+        side, found = attested_side(graph, image, read)
+        if not found.mismatched and found.proved.any():
+            return side, str(old_object)
+    return lifted_side(new, image, read), "the running image"
+
+
+def addresses_by_name(graph: LinkGraph, address: Mapping[str, int]) -> I64:
+    """Per symbol of the graph the load address that its name has; UNBOUND for names that stand twice."""
+    seen: dict[str, int] = {}
+    for name in graph.symbols.name:
+        seen[name] = seen.get(name, 0) + 1
+    return np.array(
+        [address.get(name, UNBOUND) if seen[name] == 1 and name else UNBOUND for name in graph.symbols.name],
+        dtype=np.int64,
+    )

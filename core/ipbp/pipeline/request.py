@@ -1,0 +1,52 @@
+"""What the plugin asks for and knows: one value, made from the request's JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipbp.pipeline.record import Record
+from ipbp.protocol import Description, Region
+from ipbp.stages.arena import Arena
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`folder`: where the patch image is written. `number`: of this patch. `record`: what the newest patch in force
+    gave to the journal. `entries`: for each function entry that is rewritten now, the bytes that must be there.
+    `arena`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
+    instead of a build."""
+
+    description: Description
+    regions: tuple[Region, ...]
+    folder: Path
+    number: int
+    record: Record
+    entries: dict[int, bytes]
+    arena: Arena | None
+    objects: tuple[Path, Path] | None = None
+    build_dir: Path | None = None
+    compile_commands: Path | None = None
+    colour: bool = False
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> Request:
+        objects = row.get("objects")
+        return Request(
+            description=Description(**row["description"]),
+            regions=tuple(Region(*region) for region in row["regions"]),
+            folder=Path(row["folder"]),
+            number=row["number"],
+            record=Record.from_json(row.get("record") or {}),
+            entries={int(address): bytes.fromhex(code) for address, code in row.get("entries", {}).items()},
+            arena=Arena.from_json(row["arena"]) if row.get("arena") else None,
+            objects=(Path(objects[0]), Path(objects[1])) if objects else None,
+            build_dir=_path(row.get("build_dir")),
+            compile_commands=_path(row.get("compile_commands")),
+            colour=bool(row.get("colour")),
+        )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

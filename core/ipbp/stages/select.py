@@ -1,0 +1,227 @@
+"""What of a new object is carried into the process, and what is bound to what runs there already.
+
+Roots are the functions that changed and the new ones that other objects can see. From each root the edges are
+followed: code that changed or is new comes along, so do unnamed constants (a copy is as good as the original) and
+new variables; everything that the process has already is bound to its running copy and not followed. Existing
+variables are always bound: their values are the state that a patch must keep.
+
+A function that the process has keeps its old entry as its address for ever; the plan later writes a jump there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.errors import Refusal
+from ipbp.graph.model import Binding, BlockKind, I32, I64, LinkGraph, SymbolType
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.compare import Comparison, Status
+from ipbp.stages.correlate import Correlation
+
+DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS})
+
+
+@dataclass(frozen=True, slots=True)
+class OldSide:
+    """What is known of the code that runs now. Per old symbol the load address or UNBOUND; per old block whether
+    memory was proved to hold it; `retired`: entries of functions that an earlier patch removed, by name."""
+
+    graph: LinkGraph
+    address: I64
+    proved: npt.NDArray[np.bool_]
+    retired: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A function with an old entry that gets a jump: the new block, its name, the entry, the old code's size."""
+
+    block: int
+    name: str
+    entry: int
+    old_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    unit: Unit
+    replaced: tuple[Replaced, ...]
+    added: tuple[int, ...]  # blocks of functions and variables that the process did not have
+    refusals: tuple[Refusal, ...]
+
+
+def select(name: str, new: LinkGraph, old: OldSide, correlation: Correlation, comparison: Comparison) -> Selection:
+    """The selection for one translation unit; `name` is its source path, for messages."""
+    return _Selector(name, new, old, correlation, comparison).run()
+
+
+def is_part(name: str) -> bool:
+    """Whether this is a split-off part of a function (gcc's and LLVM's `.cold`), entered by jumps from it only."""
+    return ".cold" in name
+
+
+class _Selector:
+    """One walk over the graph. `address` starts as what the process has and loses what is carried as a copy."""
+
+    def __init__(
+        self, name: str, new: LinkGraph, old: OldSide, correlation: Correlation, comparison: Comparison
+    ) -> None:
+        self.name, self.new, self.old, self.comparison = name, new, old, comparison
+        self.address = running_addresses(new, old, correlation)
+        self.ambiguous = {symbol: candidates for symbol, candidates in correlation.ambiguous}
+        self.carried: set[int] = set()
+        self.refusals: list[Refusal] = []
+
+    def run(self) -> Selection:
+        for block in self._roots():
+            self._carry(block)
+        carried = np.array(sorted(self.carried), dtype=np.int32)
+        replaced = self._replaced(carried)
+        has_entry = {row.block for row in replaced}
+        for block in self.carried:
+            if block not in has_entry:
+                self._forget_running_copy(block)
+        added = tuple(
+            int(b) for b in carried if int(b) not in has_entry and self._is_named(int(b)) and not self._is_part(int(b))
+        )
+        resolver = np.full(len(self.new.symbols), UNBOUND, dtype=np.int64)
+        unit = Unit(self.name, self.new, carried, self.address, resolver)
+        return Selection(unit, replaced, added, tuple(self.refusals))
+
+    def _roots(self) -> list[int]:
+        status = self.comparison.status
+        code = self.new.blocks.kind == BlockKind.CODE
+        changed = np.flatnonzero(code & (status == Status.CHANGED))
+        added = np.flatnonzero((status == Status.NEW) & np.isin(self.new.blocks.kind, (BlockKind.CODE, *DATA_KINDS)))
+        visible = self.new.symbols.binding[self.new.blocks.anchor] != Binding.LOCAL
+        return [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added if visible[b]]
+
+    def _carry(self, root: int) -> None:
+        waiting = [root]
+        while waiting:
+            block = waiting.pop()
+            if block in self.carried:
+                continue
+            self.carried.add(block)
+            targets = np.unique(self.new.edges.target[self.new.edges_of(block)])
+            for symbol in targets:
+                target = int(self.new.symbols.block[symbol])
+                if target >= 0 and self._must_come_along(int(symbol), target, referrer=block):
+                    waiting.append(target)
+
+    def _must_come_along(self, symbol: int, block: int, referrer: int) -> bool:
+        kind = BlockKind(self.new.blocks.kind[block])
+        status = self.comparison.status[block]
+        known = self.address[symbol] != UNBOUND
+        if not self._is_named(block) or self._is_part(block):
+            return True
+        if kind == BlockKind.CODE:
+            # A function that runs under no address of its own (inlined everywhere, dropped by the linker) is new
+            # to the process whatever the objects say.
+            return bool(status != Status.SAME) or not known
+        if known:
+            return False
+        if kind in DATA_KINDS and status != Status.NEW:
+            self._refuse_unlocated(symbol, referrer)
+            return False
+        if symbol in self.ambiguous:
+            self._refuse_ambiguous(symbol, referrer)
+            return False
+        return True
+
+    def _replaced(self, carried: I32) -> tuple[Replaced, ...]:
+        rows = []
+        for block in map(int, carried):
+            anchor = int(self.new.blocks.anchor[block])
+            name = self.new.symbols.name[anchor]
+            if self.new.blocks.kind[block] != BlockKind.CODE or self._is_part(block) or not name:
+                continue
+            if self.new.symbols.type[anchor] == SymbolType.IFUNC:
+                self.refusals.append(_indirect(name, self.name))
+            entry = int(self.address[anchor])
+            if entry == UNBOUND:
+                entry = self.old.retired.get(name, UNBOUND)
+                self.address[anchor] = entry
+            if entry == UNBOUND:
+                continue
+            old_block = int(self.comparison.old_block[block])
+            if old_block >= 0 and not self.old.proved[old_block]:
+                self.refusals.append(_unproved(name, self.name))
+            old_size = int(self.old.graph.blocks.size[old_block]) if old_block >= 0 else 0
+            rows.append(Replaced(block, name, entry, old_size))
+        return tuple(rows)
+
+    def _forget_running_copy(self, block: int) -> None:
+        self.address[self.new.symbols.block == block] = UNBOUND
+
+    def _is_named(self, block: int) -> bool:
+        return bool(self.new.symbols.name[int(self.new.blocks.anchor[block])]) and not bool(
+            self.new.blocks.mergeable[block]
+        )
+
+    def _is_part(self, block: int) -> bool:
+        return is_part(self.new.symbols.name[int(self.new.blocks.anchor[block])])
+
+    def _refuse_unlocated(self, symbol: int, referrer: int) -> None:
+        name, user = self.new.symbols.name[symbol], self.new.block_name(referrer)
+        self.refusals.append(
+            Refusal(
+                "variable-unlocated",
+                f"'{user}' uses the variable '{name}', whose place in the running program could not be found",
+                "Keep a symbol table in the program (do not strip it), or leave this variable out of the edit.",
+                name,
+                self.name,
+            )
+        )
+
+    def _refuse_ambiguous(self, symbol: int, referrer: int) -> None:
+        name, user = self.new.symbols.name[symbol], self.new.block_name(referrer)
+        old = ", ".join(f"'{self.old.graph.symbols.name[c]}'" for c in self.ambiguous[symbol])
+        self.refusals.append(
+            Refusal(
+                "ambiguous-static",
+                f"'{user}' uses '{name}', which could be any of {old} of the running program",
+                "Give the static variables different names, then build and start the program once more.",
+                name,
+                self.name,
+            )
+        )
+
+
+def running_addresses(new: LinkGraph, old: OldSide, correlation: Correlation) -> I64:
+    """Per new symbol the load address of its old counterpart, or UNBOUND. A second name in a block whose first has
+    an address gets it by its offset."""
+    address = np.full(len(new.symbols), UNBOUND, dtype=np.int64)
+    paired = np.flatnonzero(correlation.symbol >= 0)
+    address[paired] = old.address[correlation.symbol[paired]]
+    anchored = np.flatnonzero((address == UNBOUND) & (new.symbols.block >= 0))
+    anchor = new.blocks.anchor[new.symbols.block[anchored]]
+    base = address[anchor]
+    known = base != UNBOUND
+    rows = anchored[known]
+    address[rows] = base[known] + new.symbols.offset[rows] - new.symbols.offset[anchor[known]]
+    return address
+
+
+def _unproved(name: str, file: str) -> Refusal:
+    return Refusal(
+        "not-the-running-code",
+        f"the code of '{name}' in memory is not the code of the old object",
+        "Rebuild and restart the program once, so that the build tree and the process agree.",
+        name,
+        file,
+    )
+
+
+def _indirect(name: str, file: str) -> Refusal:
+    return Refusal(
+        "indirect-function-changed",
+        f"'{name}' is an indirect function (ifunc); its resolver has run already",
+        "Edit the implementations that it chooses from instead.",
+        name,
+        file,
+    )

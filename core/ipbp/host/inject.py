@@ -1,0 +1,331 @@
+"""System calls in the inferior's name: how ipbp gets memory at an address of its choice.
+
+One thread, held still like all others, is sent over an existing `syscall` instruction for a single step and then
+put back as if nothing had been. That needs no symbol, no stack and no cooperation, works before main and in stripped
+static programs, and lets us choose the address, which the debuggers' own allocation does not.
+
+What makes it delicate is the kernel's restart of interrupted system calls (signal(7), "Interruption of system
+calls"). A thread that was stopped in one has -ERESTART* in rax and the call's number in orig_rax, and the kernel
+repeats the call when it resumes the thread in that state. Where the debugger shows orig_rax we save and restore it.
+Where it does not (lldb), our own call leaves *its* number there, and the kernel would repeat our call with the
+program's arguments; so there the program's call is repeated by hand: back to its two-byte instruction, the number
+in rax. A signal may cut in before or after our call; its frame then holds our registers as the interrupted ones, and
+is rewritten to hold the program's, so that neither the signal nor the program's state is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Optional, Sequence
+
+from ipbp.errors import IpbpError
+from ipbp.host import procfs
+from ipbp.host.inferior import Inferior
+from ipbp.protocol import Region
+
+SYSCALL = bytes([0x0F, 0x05])  # syscall
+
+_MMAP, _MPROTECT, _MUNMAP, _RESTART_SYSCALL = 9, 10, 11, 219  # arch/x86/entry/syscalls/syscall_64.tbl
+_EPOLL_CALLS = {232, 281, 441}  # epoll_wait, epoll_pwait, epoll_pwait2
+_PROTECTION = {"r": 1, "w": 2, "x": 4}  # mmap(2), PROT_*
+_MAP_FLAGS = 0x02 | 0x20 | 0x100000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+
+_MASK = (1 << 64) - 1
+_EINTR = -4
+_ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK = -512, -513, -514, -516
+_RESTARTS = {_ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK}  # include/linux/errno.h
+
+_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+_CHANGED = (*_ARGUMENTS, "rax", "rcx", "r11", "rip", "eflags")
+# The general registers in the order of gregset_t, which begins 40 bytes into a ucontext_t (sys/ucontext.h).
+_FRAME = (
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp"),
+    *("rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
+)
+_FRAME_OFFSET = 40
+_SAVED = (*_FRAME, "orig_rax")
+_ATTEMPTS = 16
+
+Registers = dict[str, int]
+
+
+def allocate(inferior: Inferior, address: int, size: int, protection: str) -> None:
+    """Map `size` zero bytes (whole pages) at exactly `address`, private and anonymous; `protection` is "rx", "r", "rw".
+
+    Errors: `inject-address-taken` when something is there, `inject-failed` when the kernel refuses, `seccomp`.
+    """
+    if any(region.start < address + size and address < region.end for region in inferior.regions()):
+        raise _taken(address, size)
+    arguments = (address, size, _protection_bits(protection), _MAP_FLAGS, _MASK, 0)
+    result = system_call(inferior, _MMAP, arguments)
+    if result == -errno.EEXIST:
+        raise _taken(address, size)
+    _require_success(result, f"map {size} bytes ({protection}) at {address:#x}")
+    if result != address:  # a kernel before 4.17 takes the address as a hint only
+        release(inferior, result & _MASK, size)
+        raise _taken(address, size)
+    if not is_mapped(inferior.regions(), address, size, protection):
+        raise IpbpError(
+            "inject-failed",
+            f"the kernel said that it mapped {size} bytes at {address:#x}, but they are not there",
+            "Report this as a bug.",
+        )
+
+
+def release(inferior: Inferior, address: int, size: int) -> None:
+    """Unmap whole pages."""
+    _require_success(system_call(inferior, _MUNMAP, (address, size)), f"unmap {size} bytes at {address:#x}")
+
+
+def protect(inferior: Inferior, address: int, size: int, protection: str) -> None:
+    """Change the protection of whole pages."""
+    result = system_call(inferior, _MPROTECT, (address, size, _protection_bits(protection)))
+    _require_success(result, f"change {size} bytes at {address:#x} to {protection}")
+
+
+def is_mapped(regions: Sequence[Region], address: int, size: int, protection: str) -> bool:
+    """Whether every byte is mapped with this protection. The kernel may have joined or split the mappings."""
+    reached = address
+    for region in regions:
+        if region.start <= reached < region.end and region.protection == protection:
+            reached = region.end
+    return reached >= address + size
+
+
+def restartable(inferior: Inferior) -> list[int]:
+    """Threads whose epoll wait our stop cut short with a plain EINTR, put right so that it goes on.
+
+    The kernel never restarts epoll_wait(2) by itself after a stop. To be called before resuming, and only when the
+    stop was our own: after a real signal the program has a right to its EINTR. A finite timeout starts over.
+    """
+    description = inferior.describe()
+    fixed = []
+    for thread in inferior.threads():
+        if description.local:
+            where = procfs.system_call(description.pid, thread.id)
+            if where is None or where.number not in _EPOLL_CALLS:
+                continue
+        if _restart_epoll(inferior, thread.id):
+            fixed.append(thread.id)
+    return fixed
+
+
+def _restart_epoll(inferior: Inferior, thread: int) -> bool:
+    registers = _read_registers(inferior, thread, ("rax", "rip", "orig_rax"))
+    if _signed(registers["rax"]) != _EINTR:
+        return False
+    number = registers.get("orig_rax")
+    if number is not None:
+        if number in _EPOLL_CALLS:
+            inferior.set_registers(thread, {"rax": _ERESTARTNOINTR & _MASK})
+        return number in _EPOLL_CALLS
+    number = inferior.interrupted_call(thread)
+    if number not in _EPOLL_CALLS:
+        return False
+    inferior.set_registers(thread, {"rip": registers["rip"] - len(SYSCALL), "rax": number})
+    return True
+
+
+def system_call(inferior: Inferior, number: int, arguments: Sequence[int]) -> int:
+    """The result of one system call made by one of the inferior's threads; -errno when it failed.
+
+    The inferior is stopped; nothing but the effect of the call is left behind. The call must not block.
+    Errors: `seccomp` when a filter might kill the process for it, `inject-diverted` when signals never let it
+    through, `inject-no-site` when there is no code at all to run it at.
+    """
+    thread = _choose_thread(inferior)
+    _refuse_filter(inferior, thread)
+    sites = _find_sites(inferior)
+    if not sites:
+        return _call_at_borrowed_site(inferior, thread, number, arguments)
+    return _call_until_through(inferior, thread, sites, number, arguments)
+
+
+def _call_until_through(
+    inferior: Inferior, thread: int, sites: Sequence[int], number: int, arguments: Sequence[int]
+) -> int:
+    for attempt in range(_ATTEMPTS):
+        result = _call_once(inferior, thread, sites[attempt % len(sites)], number, arguments)
+        if result is not None:
+            return result
+    raise IpbpError(
+        "inject-diverted",
+        f"a system call in thread {thread} was cut short {_ATTEMPTS} times, by signals or breakpoints",
+        "Continue for a moment and try again.",
+    )
+
+
+def _call_once(inferior: Inferior, thread: int, site: int, number: int, arguments: Sequence[int]) -> Optional[int]:
+    # The result, or None when the step did not get as far as the call. The thread is as before either way.
+    saved = _read_registers(inferior, thread, _SAVED)
+    interrupted = _interrupted_call(inferior, thread, saved)
+    call = dict(zip(_ARGUMENTS, arguments))
+    call.update(rax=number, rip=site)
+    if "orig_rax" in saved:
+        call["orig_rax"] = _MASK  # -1: not in a system call, so that the kernel restarts nothing
+    restored = _restored(saved, interrupted)
+    try:
+        inferior.set_registers(thread, call)
+        inferior.step(thread)
+        after = _read_registers(inferior, thread, ("rip", "rax", "rdx", "rsp"))
+    except BaseException:
+        inferior.set_registers(thread, restored)
+        raise
+    if after["rip"] not in (site, site + len(SYSCALL)) and after["rsp"] != saved["rsp"]:
+        return _leave_to_handler(inferior, thread, site, after["rdx"], saved, interrupted)
+    inferior.set_registers(thread, restored)
+    return _signed(after["rax"]) if after["rip"] == site + len(SYSCALL) else None
+
+
+def _restored(saved: Registers, interrupted: Optional[int]) -> Registers:
+    # What the thread gets back. With orig_rax the kernel's own restart is as before; without, we do it by hand.
+    values = {name: saved[name] for name in _CHANGED}
+    if "orig_rax" in saved:
+        values["orig_rax"] = saved["orig_rax"]
+    elif interrupted is not None:
+        # -ERESTART_RESTARTBLOCK is continued by another call, which remembers the time that is left.
+        is_block = _signed(saved["rax"]) == _ERESTART_RESTARTBLOCK
+        values["rip"] = saved["rip"] - len(SYSCALL)
+        values["rax"] = _RESTART_SYSCALL if is_block else interrupted
+    return values
+
+
+def _leave_to_handler(
+    inferior: Inferior, thread: int, site: int, context: int, saved: Registers, interrupted: Optional[int]
+) -> Optional[int]:
+    """The thread is at the first instruction of a signal handler; rdx is its third argument, the ucontext_t.
+
+    It stays there, and will return to the state that it had before us. The result of our call when the signal came
+    after it, else None.
+    """
+    start = context + _FRAME_OFFSET
+    size = 8 * len(_FRAME)
+    frame = inferior.read(start, size)
+    words = {name: int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i, name in enumerate(_FRAME)}
+    if words["rip"] not in (site, site + len(SYSCALL)):
+        inferior.set_registers(thread, saved)
+        raise IpbpError(
+            "inject-diverted",
+            f"thread {thread} went somewhere else instead of making a system call",
+            "Continue for a moment and try again.",
+        )
+    before = {**saved, **_after_handler(saved, interrupted)}
+    inferior.write(start, b"".join(before[name].to_bytes(8, "little") for name in _FRAME))
+    return _signed(words["rax"]) if words["rip"] == site + len(SYSCALL) else None
+
+
+def _after_handler(saved: Registers, interrupted: Optional[int]) -> Registers:
+    # What the kernel's handle_signal() (arch/x86/kernel/signal.c) would have put into the frame itself. Whether the
+    # handler has SA_RESTART cannot be seen from here; most have, and it is assumed.
+    if interrupted is None:
+        return {}
+    if _signed(saved["rax"]) in (_ERESTARTSYS, _ERESTARTNOINTR):
+        return {"rip": saved["rip"] - len(SYSCALL), "rax": interrupted}
+    return {"rax": _EINTR & _MASK}
+
+
+def _interrupted_call(inferior: Inferior, thread: int, saved: Registers) -> Optional[int]:
+    if _signed(saved["rax"]) not in _RESTARTS:
+        return None
+    if "orig_rax" in saved:
+        return saved["orig_rax"] if _signed(saved["orig_rax"]) >= 0 else None
+    return inferior.interrupted_call(thread)
+
+
+def _choose_thread(inferior: Inferior) -> int:
+    # Best one that is not in a system call at all; looking at a few is enough.
+    threads = inferior.threads()
+    if not threads:
+        raise IpbpError("inferior-gone", "the process has no threads any more", "Start it again.")
+    for thread in threads[:4]:
+        if _signed(_read_registers(inferior, thread.id, ("rax",))["rax"]) not in _RESTARTS:
+            return thread.id
+    return threads[0].id
+
+
+def _refuse_filter(inferior: Inferior, thread: int) -> None:
+    description = inferior.describe()
+    if description.local and procfs.seccomp_mode(description.pid, thread) == 2:
+        raise IpbpError(
+            "seccomp",
+            "the process runs under a seccomp filter, which may kill it for a system call that it does not expect",
+            "Start it without its sandbox to patch it.",
+        )
+
+
+def _find_sites(inferior: Inferior) -> list[int]:
+    """Up to two places with the bytes of a syscall instruction, the C library's first.
+
+    Never the vdso: in a static program gdb unwinds garbage from there, for seconds.
+    """
+    executable = inferior.describe().executable
+    code = [r for r in inferior.regions() if "x" in r.protection and r.path.startswith("/")]
+    for region in sorted(code, key=lambda r: _distance_from_libc(r.path, executable)):
+        sites = _sites_in(inferior, region)
+        if sites:
+            return sites
+    return []
+
+
+def _distance_from_libc(path: str, executable: str) -> int:
+    name = path.rpartition("/")[2]
+    if name.startswith(("libc.so", "libc-", "ld-")):
+        return 0
+    return 1 if path == executable else 2
+
+
+def _sites_in(inferior: Inferior, region: Region) -> list[int]:
+    sites: list[int] = []
+    chunk = 1 << 16
+    for start in range(region.start, region.end, chunk):
+        code = inferior.read(start, min(chunk + 1, region.end - start))  # one more: it may lie across
+        at = code.find(SYSCALL)
+        while at >= 0 and len(sites) < 2:
+            sites.append(start + at)
+            at = code.find(SYSCALL, at + 1)
+        if sites:
+            return sites
+    return sites
+
+
+def _call_at_borrowed_site(inferior: Inferior, thread: int, number: int, arguments: Sequence[int]) -> int:
+    # No such instruction anywhere: two bytes of the program's first code become one while only this thread moves.
+    code = [region for region in inferior.regions() if "x" in region.protection and region.path.startswith("/")]
+    if not code:
+        raise IpbpError("inject-no-site", "the process has no code mapped from a file", "It cannot be patched.")
+    site = code[0].start
+    original = inferior.read(site, len(SYSCALL))
+    try:
+        inferior.write(site, SYSCALL)
+        return _call_until_through(inferior, thread, [site], number, arguments)
+    finally:
+        inferior.write(site, original)
+
+
+def _read_registers(inferior: Inferior, thread: int, names: Sequence[str]) -> Registers:
+    return {name: value & _MASK for name, value in inferior.registers(thread, names).items()}
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _protection_bits(protection: str) -> int:
+    return sum(_PROTECTION[letter] for letter in protection)
+
+
+def _taken(address: int, size: int) -> IpbpError:
+    return IpbpError(
+        "inject-address-taken",
+        f"{size} bytes at {address:#x} cannot be mapped: something is there already",
+        "Try again: another place is chosen.",
+    )
+
+
+def _require_success(result: int, what: str) -> None:
+    if -4095 <= result < 0:
+        raise IpbpError(
+            "inject-failed",
+            f"the kernel did not {what}: {errno.errorcode.get(-result, result)}",
+            "Look at the process's limits (ulimit -v, cgroup, SELinux).",
+        )

@@ -1,0 +1,284 @@
+"""What was done to a process, on disk: the truth that outlives the debugger.
+
+One folder for each start of a program, one line for each event. A patch is written down before the first byte of it
+is, so that whoever comes next can tell a finished patch from one that died half-way, and has what it takes to put
+everything back. Lines are appended with one write each and never changed. They are not forced to the disk: a file
+survives the death of its writer without that, and a machine that goes down takes the patched process along.
+
+What the engine wants back with its next request (`PatchPlan.record`) can be large and is of use only while its patch
+is the newest, so it lies in a file of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from ipbp.errors import IpbpError
+from ipbp.host import procfs
+from ipbp.protocol import PatchPlan
+
+APPLIED, UNFINISHED, UNDOING, UNDONE, ROLLED_BACK = "applied", "unfinished", "undoing", "undone", "rolled-back"
+
+_STATE_AFTER = {
+    "begin": UNFINISHED,
+    "commit": APPLIED,
+    "rolled-back": ROLLED_BACK,
+    "undoing": UNDOING,
+    "undo-failed": APPLIED,
+    "undone": UNDONE,
+}
+_FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch as the journal knows it; `plan.record` is left out. `memory_kept`: it was rolled back, but its
+    segments could not be taken away, because code in them may have been called."""
+
+    plan: PatchPlan
+    state: str
+    memory_kept: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.plan.number
+
+
+class Journal:
+    """The journal in `folder`, which exists and is ours alone (`open_journal` sees to that)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "journal"
+        self._parsed = 0  # bytes of the file that `_patches` stands for
+        self._patches: dict[int, Patch] = {}
+
+    def patches(self) -> list[Patch]:
+        """Those in force, oldest first."""
+        return [patch for patch in self._read() if patch.state in (APPLIED, UNDOING)]
+
+    def unfinished(self) -> Optional[Patch]:
+        """The patch or undo that was begun and neither finished nor taken back: its debugger died."""
+        return next((patch for patch in self._read() if patch.state in (UNFINISHED, UNDOING)), None)
+
+    def next_number(self) -> int:
+        """Numbers are never used twice: image files are named after them, and debuggers cache by file name."""
+        return 1 + max((patch.number for patch in self._read()), default=0)
+
+    def latest_record(self) -> dict[str, Any]:
+        """What the engine gave along with the newest patch in force; {} without one."""
+        patches = self.patches()
+        if not patches:
+            return {}
+        path = self._record_path(patches[-1].number)
+        try:
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise _malformed(path, str(error)) from error
+        if not isinstance(record, dict):
+            raise _malformed(path, "no JSON object")
+        return record
+
+    def latest_arena(self) -> dict[str, Any]:
+        """What the engine said of its memory with the newest patch whose bytes may still be there; {} without one.
+        Undone patches count: a thread may still run there."""
+        kept = [patch for patch in self._read() if patch.state != ROLLED_BACK or patch.memory_kept]
+        return kept[-1].plan.arena if kept else {}
+
+    def entries(self) -> dict[int, bytes]:
+        """For each place that is rewritten now, the bytes that must be there."""
+        return {r.address: r.replacement for patch in self.patches() for r in patch.plan.replacements}
+
+    def written_ranges(self) -> list[tuple[int, int]]:
+        """All memory that any patch ever wrote its segments to and that was not wiped since. Undone patches
+        count: a thread may still run there, and pointers to there may be anywhere."""
+        return [
+            (segment.address, segment.address + segment.size)
+            for patch in self._read()
+            if patch.state != ROLLED_BACK or patch.memory_kept
+            for segment in patch.plan.segments
+        ]
+
+    def begin(self, plan: PatchPlan) -> None:
+        """From here on, bytes of the inferior may be those of this patch."""
+        self._write_record(plan)
+        self._append({"event": "begin", "number": plan.number, "plan": replace(plan, record={}).to_json()})
+
+    def commit(self, number: int) -> None:
+        """The patch is in force."""
+        self._append({"event": "commit", "number": number})
+
+    def rolled_back(self, number: int, memory_kept: bool) -> None:
+        """Every byte of the program is as it was before the patch."""
+        self._append({"event": "rolled-back", "number": number, "memory_kept": memory_kept})
+        self._forget_record(number)
+
+    def undoing(self, number: int) -> None:
+        """From here on, bytes of the inferior may be those before this patch."""
+        self._append({"event": "undoing", "number": number})
+
+    def undo_failed(self, number: int) -> None:
+        """The patch is in force, as before the attempt."""
+        self._append({"event": "undo-failed", "number": number})
+
+    def undone(self, number: int) -> None:
+        """Every byte that the patch replaced is as it was before it."""
+        self._append({"event": "undone", "number": number})
+        self._forget_record(number)
+
+    def _read(self) -> list[Patch]:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        whole = content.rfind(b"\n") + 1  # what follows was cut off while it was written: it never happened
+        if whole < self._parsed:
+            raise _malformed(self._path, "it became shorter")
+        for line in content[self._parsed : whole].splitlines():
+            self._take(line)
+        self._parsed = whole
+        return list(self._patches.values())
+
+    def _take(self, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+            number, state = row["number"], _STATE_AFTER[row["event"]]
+            if row["event"] == "begin":
+                self._patches[number] = Patch(PatchPlan.from_json(row["plan"]), state)
+            elif number in self._patches:
+                kept = bool(row.get("memory_kept"))
+                self._patches[number] = replace(self._patches[number], state=state, memory_kept=kept)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _malformed(self._path, f"{type(error).__name__}: {error}") from error
+
+    def _append(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                end = _end_of_whole_lines(file)
+                os.ftruncate(file, end)
+                _write_all(file, line, end)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
+    def _write_record(self, plan: PatchPlan) -> None:
+        path = self._record_path(plan.number)
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(file, json.dumps(plan.record, separators=(",", ":")).encode(), 0)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def _forget_record(self, number: int) -> None:
+        try:
+            os.unlink(self._record_path(number))
+        except FileNotFoundError:  # `begin` did not get that far
+            return
+        except OSError as error:
+            raise _unwritable(self._record_path(number), error) from error
+
+    def _record_path(self, number: int) -> Path:
+        return self.folder / f"record-{number}.json"
+
+
+def open_journal(pid: int) -> Journal:
+    """The journal of a process of this machine, made when there is none; those of dead processes are removed.
+
+    Errors: `journal-untrusted` when its folder belongs to somebody else or is open to others: it says what to write
+    into a process, so nobody else may have written it.
+    """
+    root = state_folder()
+    _remove_dead(root)
+    return Journal(_own_folder(root / identity(pid)))
+
+
+def state_folder() -> Path:
+    """Where ipbp keeps what must survive the debugger (XDG Base Directory Specification), made when missing."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    try:
+        os.makedirs(base, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(Path(base), error) from error
+    return _own_folder(Path(base) / "ipbp")
+
+
+def identity(pid: int) -> str:
+    """One name for each start of a program: a pid returns, and a process may replace its program (execve(2))."""
+    start = hashlib.sha256(procfs.auxiliary_vector(pid)).hexdigest()[:12]
+    return f"{procfs.boot_id()}.{pid}.{procfs.start_time(pid)}.{start}"
+
+
+def _own_folder(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise IpbpError(
+            "journal-untrusted",
+            f"{path} is not a folder that only you can write to",
+            "Remove it, or run the debugger as the user that it belongs to.",
+        )
+    return path
+
+
+def _remove_dead(root: Path) -> None:
+    boot = procfs.boot_id()
+    for name in os.listdir(root):
+        match = _FOLDER_NAME.fullmatch(name)
+        if match and not (match[1] == boot and _is_running(int(match[2]), int(match[3]))):
+            shutil.rmtree(root / name, ignore_errors=True)  # somebody else may be removing it, too
+
+
+def _is_running(pid: int, start: int) -> bool:
+    try:
+        return procfs.start_time(pid) == start
+    except IpbpError as error:
+        if error.code == "inferior-gone":
+            return False
+        raise
+
+
+def _end_of_whole_lines(file: int) -> int:
+    # A line that was cut off can only be the last one: take it away before the next is written.
+    size = os.fstat(file).st_size
+    if size == 0 or os.pread(file, 1, size - 1) == b"\n":
+        return size
+    return os.pread(file, size, 0).rfind(b"\n") + 1
+
+
+def _write_all(file: int, content: bytes, offset: int) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(file, content[written:], offset + written)
+
+
+def _malformed(path: Path, what: str) -> IpbpError:
+    return IpbpError(
+        "journal-malformed",
+        f"{path} cannot be understood: {what}",
+        "Restart the program; patches of this run can be neither undone nor continued.",
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> IpbpError:
+    return IpbpError(
+        "journal-unwritable",
+        f"{path}: {error.strerror}",
+        "Make room or permission there, or point XDG_STATE_HOME elsewhere.",
+    )

@@ -1,0 +1,181 @@
+"""What the kernel tells about a process on this machine: mappings, memory, system calls, identity (proc(5)).
+
+Reading and writing through `/proc` is many times faster than through a debugger and writes into mappings without
+write permission, too. Everything goes through a thread that is alive: once the main thread has exited, the files
+of the process as a whole are empty or refuse, those of its other threads still work.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Optional
+
+from ipbp.errors import IpbpError
+from ipbp.protocol import Region
+
+
+@dataclass(frozen=True)
+class SystemCall:
+    """Where a stopped thread is. `number` is None when it was not stopped in a system call; then there are no
+    `arguments` either."""
+
+    number: Optional[int]
+    arguments: tuple[int, ...]
+    stack_pointer: int
+    pc: int
+
+
+def regions(pid: int) -> list[Region]:
+    """The mappings of a process in address order."""
+    return parse_maps(_read_text(pid, f"{_task(pid)}/maps"))
+
+
+def parse_maps(text: str) -> list[Region]:
+    """The lines of a maps file (proc_pid_maps(5)). The path is the rest of the line, spaces and all."""
+    rows = []
+    for line in text.splitlines():
+        span, permissions, offset, _device, inode, *path = line.split(maxsplit=5)
+        start, end = span.split("-")
+        rows.append(
+            Region(
+                start=int(start, 16),
+                end=int(end, 16),
+                protection=permissions[:3].replace("-", ""),
+                offset=int(offset, 16),
+                path=path[0] if path else "",
+                inode=int(inode),
+            )
+        )
+    return rows
+
+
+def read_memory(pid: int, address: int, size: int) -> bytes:
+    """All `size` bytes at `address`, or `inferior-memory`. A debugger's traps are not hidden."""
+    try:
+        with open(f"{_task(pid)}/mem", "rb", buffering=0) as memory:
+            content = os.pread(memory.fileno(), size, address) if size else b""
+            while content and len(content) < size:  # the kernel may stop at any page
+                more = os.pread(memory.fileno(), size - len(content), address + len(content))
+                if not more:
+                    break
+                content += more
+    except (OSError, OverflowError) as error:
+        raise _memory_error(pid, error, "read", address, size) from error
+    if len(content) != size:
+        raise _memory_error(pid, None, "read", address, size)
+    return content
+
+
+def write_memory(pid: int, address: int, content: bytes) -> None:
+    """All of `content` at `address`, whatever the protection there, or `inferior-memory`.
+
+    A debugger does not notice: its caches and the shadows of its breakpoints are the caller's business.
+    """
+    written = 0
+    try:
+        with open(f"{_task(pid)}/mem", "r+b", buffering=0) as memory:
+            while written < len(content):
+                count = os.pwrite(memory.fileno(), content[written:], address + written)
+                if count == 0:
+                    break
+                written += count
+    except (OSError, OverflowError) as error:
+        raise _memory_error(pid, error, "write", address, len(content)) from error
+    if written != len(content):
+        raise _memory_error(pid, None, "write", address, len(content))
+
+
+def system_call(pid: int, thread: int) -> Optional[SystemCall]:
+    """Where a stopped thread is, or None when it runs (proc_pid_syscall(5))."""
+    words = _read_text(pid, f"/proc/{pid}/task/{thread}/syscall").split()
+    if words == ["running"]:
+        return None
+    number = int(words[0])
+    values = [int(word, 16) for word in words[1:]]
+    if number < 0:
+        return SystemCall(None, (), values[-2], values[-1])
+    return SystemCall(number, tuple(values[:-2]), values[-2], values[-1])
+
+
+def seccomp_mode(pid: int, thread: int) -> int:
+    """0 none, 1 strict, 2 filter (proc_pid_status(5)); 0 on kernels without seccomp."""
+    for line in _read_text(pid, f"/proc/{pid}/task/{thread}/status").splitlines():
+        if line.startswith("Seccomp:"):
+            return int(line.split()[1])
+    return 0
+
+
+def start_time(pid: int) -> int:
+    """Clock ticks from boot to the start of the process: with its pid, what tells it from all others of this boot."""
+    return int(_stat_fields(pid, f"/proc/{pid}/stat")[19])  # field 22; the first here is field 3
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+def auxiliary_vector(pid: int) -> bytes:
+    """As the kernel gave it to the program at execve(2): with randomised addresses, one of a kind for each start."""
+    try:
+        with open(f"{_task(pid)}/auxv", "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise _process_error(pid, error) from error
+
+
+def _task(pid: int) -> str:
+    # The folder of a thread that still has its memory.
+    leader = f"/proc/{pid}/task/{pid}"
+    try:
+        if _is_alive(pid, leader):
+            return leader
+        for name in os.listdir(f"/proc/{pid}/task"):
+            if _is_alive(pid, f"/proc/{pid}/task/{name}"):
+                return f"/proc/{pid}/task/{name}"
+    except OSError as error:
+        raise _process_error(pid, error) from error
+    raise _gone(pid)
+
+
+def _is_alive(pid: int, task: str) -> bool:
+    return _stat_fields(pid, f"{task}/stat")[0] not in ("Z", "X")
+
+
+def _stat_fields(pid: int, path: str) -> list[str]:
+    # From field 3 on: field 2, the name in parentheses, may contain anything (proc_pid_stat(5)).
+    return _read_text(pid, path).rpartition(")")[2].split()
+
+
+def _read_text(pid: int, path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+    except OSError as error:
+        raise _process_error(pid, error) from error
+
+
+def _gone(pid: int) -> IpbpError:
+    return IpbpError("inferior-gone", f"process {pid} is gone", "Start it again.")
+
+
+def _process_error(pid: int, error: OSError) -> IpbpError:
+    if error.errno in (errno.ENOENT, errno.ESRCH):
+        return _gone(pid)
+    return IpbpError(
+        "inferior-permission",
+        f"the kernel does not let us look into process {pid}: {error.strerror}",
+        "Run the debugger as the user that the process belongs to, or as root.",
+    )
+
+
+def _memory_error(pid: int, error: Optional[Exception], verb: str, address: int, size: int) -> IpbpError:
+    if isinstance(error, OSError) and error.errno not in (errno.EIO, errno.EFAULT, errno.EINVAL):
+        return _process_error(pid, error)
+    return IpbpError(
+        "inferior-memory",
+        f"cannot {verb} {size} bytes at {address:#x} in process {pid}",
+        "The memory is not mapped, or the kernel protects it.",
+    )

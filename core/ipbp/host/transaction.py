@@ -1,0 +1,280 @@
+"""A patch is in the process entirely or not at all.
+
+`apply` looks at everything before it writes anything, writes the patch down in the journal, and keeps for each step
+the way back (`rollback`). Whatever happens in between, a refusing kernel, a Ctrl-C, a bug, is answered by going that
+way in reverse. The replacements, which make the program run new code, come last; once they are read back the journal
+says so and the patch is in force. When the debugger itself dies in between, `recover` goes back from the journal.
+
+Memory that a patch was linked into is never taken away again once the program may have run code in it: threads
+may be in there for as long as they like, and pointers to it may be anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import Iterable, Sequence
+
+from ipbp.errors import IpbpError, Refused
+from ipbp.host import inject, safepoint
+from ipbp.host.inferior import Breakpoint, Inferior
+from ipbp.host.journal import UNDOING, Journal, Patch
+from ipbp.host.rollback import Steps, rolled_back, write_surely
+from ipbp.host.verify import is_one_of_both, verify_plan, verify_replacements
+from ipbp.protocol import Allocation, Call, PatchPlan, Replacement
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the bytes of its segments, read from the image while the program still ran."""
+
+    plan: PatchPlan
+    contents: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """`moved`: threads that were stepped out of the way. `disarmed`: breakpoints that stay off, because they are
+    inside rewritten bytes; to be given to `undo`."""
+
+    number: int
+    moved: tuple[int, ...]
+    disarmed: tuple[Breakpoint, ...]
+
+
+@dataclass(frozen=True)
+class Undone:
+    """`calls_left`: calls of the patch's that were not made, each with the reason."""
+
+    number: int
+    calls_left: tuple[str, ...]
+
+
+def prepare(plan: PatchPlan) -> Prepared:
+    """Everything that needs no stop. Errors: `image-unreadable`, `image-short`."""
+    try:
+        with open(plan.image, "rb") as image:
+            contents = tuple(os.pread(image.fileno(), s.size, s.file_offset) for s in plan.segments)
+    except OSError as error:
+        raise IpbpError("image-unreadable", f"{plan.image}: {error.strerror}", "Try again.") from error
+    if any(len(content) != segment.size for content, segment in zip(contents, plan.segments)):
+        raise IpbpError("image-short", f"{plan.image} is shorter than its plan says", "Report this as a bug.")
+    return Prepared(plan, contents)
+
+
+def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
+    """Bring a patch into the stopped inferior.
+
+    Errors: `Refused` with everything that is not as the plan expects (nothing was written); or what went wrong
+    half-way, ending in "rolled back": memory is as before, byte for byte. `rollback-incomplete` when even that
+    failed; then `recover` may be tried. `journal-unfinished` when `recover` must come first.
+    """
+    plan = prepared.plan
+    _require_finished(journal)
+    refusals = verify_plan(inferior, plan)
+    if refusals:
+        raise Refused(refusals)
+    steps = Steps(inferior)
+    try:
+        journal.begin(plan)
+        _write_segments(steps, prepared)
+        _make_calls(steps, plan)
+        moved = steps.clear(plan.replacements, plan.forbidden)
+        _require_same_code(inferior, plan)
+        # Beyond this point the program may run new code; everything that can fail has been tried.
+        for change in plan.replacements:
+            steps.write(change.address, change.replacement, instead_of=change.expected)
+        kept_off = _rearm_starts(steps, plan.replacements)
+        journal.commit(plan.number)
+    except BaseException as cause:
+        steps.go_back(cause)
+        journal.rolled_back(plan.number, steps.memory_kept)
+        error = rolled_back(cause)
+        if error is None:
+            raise
+        raise error from cause
+    return Applied(plan.number, tuple(moved), kept_off)
+
+
+def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterable[Breakpoint] = ()) -> Undone:
+    """Put back what a patch replaced. It must be the newest in force. `breakpoints`: its `Applied.disarmed`, as long
+    as the debugger is still the same one; they are armed again.
+
+    Errors: `Refused` when memory is not as the patch left it, `undo-order`; or what went wrong half-way, ending in
+    "rolled back": the patch is in force as before.
+    """
+    _require_finished(journal)
+    _require_newest(journal, patch)
+    changes = patch.plan.replacements
+    refusals = verify_replacements(inferior, changes, [change.replacement for change in changes])
+    if refusals:
+        raise Refused(refusals)
+    steps = Steps(inferior)
+    try:
+        journal.undoing(patch.number)
+        steps.clear(changes, _interiors(changes))
+        for change in changes:
+            steps.write(change.address, change.expected, instead_of=change.replacement)
+        steps.rearm([*steps.disarmed, *breakpoints])
+        journal.undone(patch.number)
+    except BaseException as cause:
+        steps.go_back(cause)
+        journal.undo_failed(patch.number)
+        error = rolled_back(cause)
+        if error is None:
+            raise
+        raise error from cause
+    # Beyond this point the patch is undone, whatever becomes of the calls: its memory stays, so they can be left out.
+    return Undone(patch.number, _make_undo_calls(inferior, patch.plan))
+
+
+def recover(inferior: Inferior, journal: Journal) -> int:
+    """Take back a patch, or finish an undo, that was torn off half-way: the number of that patch, 0 for none.
+
+    Its memory stays mapped: the program may have run in it. Errors: `recover-unexpected` when the bytes are neither
+    the old nor the new ones (nothing was written).
+    """
+    patch = journal.unfinished()
+    if patch is None:
+        return 0
+    pending = _still_changed(inferior, patch)
+    if pending:
+        steps = Steps(inferior)
+        steps.clear(pending, _interiors(pending))
+        for change in pending:
+            write_surely(inferior, change.address, change.expected)
+        inferior.rearm(steps.disarmed)
+    if patch.state == UNDOING:
+        journal.undone(patch.number)
+    else:
+        journal.rolled_back(patch.number, memory_kept=True)
+    return patch.number
+
+
+def _write_segments(steps: Steps, prepared: Prepared) -> None:
+    inferior, plan = steps.inferior, prepared.plan
+    for block in plan.allocations:
+        steps.will(partial(_release, steps, block))
+        inject.allocate(inferior, block.address, block.size, block.protection)
+    for segment, content in zip(plan.segments, prepared.contents):
+        if not any(b.address <= segment.address < b.address + b.size for b in plan.allocations):
+            steps.will(partial(_wipe, steps, segment.address, segment.size))
+        write_surely(inferior, segment.address, content)
+
+
+def _release(steps: Steps, block: Allocation) -> None:
+    # What is there can only be ours: the place was free when we began, and nobody but us ran since.
+    if steps.memory_kept or not _is_there(steps.inferior, block):
+        return
+    try:
+        inject.release(steps.inferior, block.address, block.size)
+    except IpbpError:
+        if _is_there(steps.inferior, block):
+            raise
+
+
+def _is_there(inferior: Inferior, block: Allocation) -> bool:
+    return inject.is_mapped(inferior.regions(), block.address, block.size, block.protection)
+
+
+def _wipe(steps: Steps, address: int, size: int) -> None:
+    if not steps.memory_kept:
+        write_surely(steps.inferior, address, bytes(size))
+
+
+def _make_calls(steps: Steps, plan: PatchPlan) -> None:
+    calls = [call for call in plan.calls if not call.on_undo]
+    if not calls:
+        return
+    steps.will(partial(_take_back_calls, steps, plan))
+    # A call that fails may have left pointers into the patch, and to take back what was never done is no better
+    # (libgcc aborts the program when it is told to forget a table that it does not know): so the memory stays.
+    steps.memory_kept = True
+    for call in calls:
+        result = steps.inferior.call(call.address, call.arguments)
+        _store_result(steps, call, result)
+    steps.memory_kept = False
+
+
+def _store_result(steps: Steps, call: Call, result: int) -> None:
+    if call.result_at is None:
+        return
+    steps.will(partial(_wipe, steps, call.result_at, 8))
+    write_surely(steps.inferior, call.result_at, (result & (1 << 64) - 1).to_bytes(8, "little"))
+
+
+def _take_back_calls(steps: Steps, plan: PatchPlan) -> None:
+    if steps.memory_kept:
+        return
+    steps.memory_kept = True
+    for call in plan.calls:
+        if call.on_undo:
+            steps.inferior.call(call.address, call.arguments)
+    steps.memory_kept = False
+
+
+def _require_same_code(inferior: Inferior, plan: PatchPlan) -> None:
+    # What was compared before the calls has to be compared again: the program ran.
+    if all(call.on_undo for call in plan.calls):
+        return
+    refusals = verify_replacements(inferior, plan.replacements, [change.expected for change in plan.replacements])
+    if refusals:
+        raise Refused(refusals)
+
+
+def _rearm_starts(steps: Steps, changes: Iterable[Replacement]) -> tuple[Breakpoint, ...]:
+    # A trap anywhere but on the first byte would change the new bytes instead of an instruction.
+    starts = {change.address for change in changes}
+    steps.rearm([point for point in steps.disarmed if point.address in starts])
+    return tuple(point for point in steps.disarmed if point.address not in starts)
+
+
+def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
+    calls = [call for call in plan.calls if call.on_undo]
+    code = [(s.address, s.address + s.size) for s in plan.segments if "x" in s.protection]
+    if calls and code and safepoint.users(inferior, code):
+        return tuple(f"{call.purpose}: threads are still in the code of the patch" for call in calls)
+    left = []
+    for call in calls:
+        try:
+            inferior.call(call.address, call.arguments)
+        except IpbpError as error:
+            left.append(f"{call.purpose}: {error.fact}")
+    return tuple(left)
+
+
+def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:
+    found = [(change, inferior.read(change.address, len(change.expected))) for change in patch.plan.replacements]
+    strange = [change.name for change, memory in found if not is_one_of_both(memory, change)]
+    if strange:
+        raise IpbpError(
+            "recover-unexpected",
+            f"patch {patch.number} was interrupted, and {', '.join(strange)} is neither as before nor as after it",
+            "Restart the program.",
+        )
+    return [change for change, memory in found if memory != change.expected]
+
+
+def _interiors(changes: Sequence[Replacement]) -> list[tuple[int, int]]:
+    return [(change.address + 1, change.address + len(change.expected)) for change in changes]
+
+
+def _require_finished(journal: Journal) -> None:
+    patch = journal.unfinished()
+    if patch is not None:
+        raise IpbpError(
+            "journal-unfinished",
+            f"patch {patch.number} was interrupted and has not been put right",
+            "`hotpatch status` puts it right.",
+        )
+
+
+def _require_newest(journal: Journal, patch: Patch) -> None:
+    numbers = [other.number for other in journal.patches()]
+    if not numbers or numbers[-1] != patch.number:
+        raise IpbpError(
+            "undo-order",
+            f"patch {patch.number} is not the newest one",
+            "Patches are undone newest first.",
+        )

@@ -1,0 +1,107 @@
+"""Where an arena goes: in reach of the whole image, away from what the heap and the stack grow into."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipbp.errors import IpbpError
+from ipbp.protocol import Region
+from ipbp.stages.arena import LOW_END, REACH, Arena, choose_arena, room
+
+PIE = (0x5555_5555_4000, 0x5555_5556_0000)
+FIXED = (0x40_0000, 0x40_5000)
+LIBRARIES = Region(0x7FFF_F7DC_0000, 0x7FFF_F7FF_F000, "r-x", 0, "/lib/libc.so.6")
+STACK = Region(0x7FFF_FFFD_E000, 0x7FFF_FFFF_F000, "rw-", 0, "[stack]")
+
+
+def _regions(image: tuple[int, int], *more: Region) -> list[Region]:
+    return [Region(*image, "r-x", 0, "/app"), *more, LIBRARIES, STACK]
+
+
+def _is_free(arena: Arena, regions: list[Region]) -> bool:
+    return all(arena.end <= region.start or region.end <= arena.base for region in regions)
+
+
+def _farthest(arena: Arena, image: tuple[int, int]) -> int:
+    return max(arena.end - image[0], image[1] - arena.base)
+
+
+def test_the_arena_of_a_pie_lies_below_it_and_every_byte_reaches_every_byte() -> None:
+    regions = _regions(PIE, Region(PIE[1], PIE[1] + 0x21000, "rw-", 0, "[heap]"))
+    arena = choose_arena(regions, *PIE)
+    assert arena.end <= PIE[0]
+    assert _farthest(arena, PIE) < REACH
+    assert _is_free(arena, regions)
+
+
+def test_parts_are_whole_pages_back_to_back_and_never_writable_and_executable() -> None:
+    arena = choose_arena(_regions(PIE), *PIE)
+    assert [part.protection for part in arena.parts] == ["rx", "r", "rw"]
+    assert [part.size for part in arena.parts] == [4 << 20, 2 << 20, 4 << 20]
+    assert [part.start for part in arena.parts[1:]] == [part.end for part in arena.parts[:-1]]
+    assert all(part.start % 4096 == 0 for part in arena.parts)
+    assert [(a.address, a.size, a.protection) for a in arena.allocations()] == [
+        (part.start, part.size, part.protection) for part in arena.parts
+    ]
+
+
+def test_the_arena_of_a_fixed_image_is_below_2_gib_and_far_above_its_heap() -> None:
+    heap = Region(0x200_0000, 0x202_1000, "rw-", 0, "[heap]")
+    arena = choose_arena(_regions(FIXED, heap), *FIXED, low_2g=True)
+    assert arena.end <= LOW_END
+    assert arena.base - heap.end > 1 << 30
+    assert _farthest(arena, FIXED) < REACH
+
+
+def test_a_part_grows_with_what_the_patch_needs() -> None:
+    arena = choose_arena(_regions(PIE), *PIE, demand={"rx": 3 << 20, "r": 10})
+    assert arena.part("rx").size == 6 << 20
+    assert arena.part("r").size == 2 << 20
+
+
+def test_a_hole_that_is_one_page_too_small_is_not_taken() -> None:
+    size = 10 << 20
+    high = PIE[0] - (1 << 20)
+    wall = Region(high - size - 2 * 4096, high - size, "r--")
+    regions = _regions(PIE, wall)
+    arena = choose_arena(sorted(regions, key=lambda region: region.start), *PIE)
+    assert arena.end <= wall.start
+    assert _is_free(arena, regions)
+
+
+def test_no_hole_in_reach_is_an_error_with_its_code() -> None:
+    everything = [Region(0x1000, 0x7FFF_F000_0000, "r--")]
+    with pytest.raises(IpbpError) as caught:
+        choose_arena(everything, *PIE)
+    assert caught.value.code == "no-near-memory"
+
+
+def test_memory_that_the_stack_may_grow_into_is_left_alone() -> None:
+    stack = Region(PIE[0] - (16 << 20), PIE[0] - (15 << 20), "rw-", 0, "[stack]")
+    arena = choose_arena([stack, *_regions(PIE)], *PIE)
+    assert arena.base >= stack.end or arena.end <= stack.start - (128 << 20)
+
+
+def test_an_arena_reaches_as_far_as_a_32_bit_distance_and_not_further() -> None:
+    arena = choose_arena(_regions(PIE), *PIE)
+    assert arena.reaches(PIE[0])
+    assert arena.reaches(arena.base + REACH)
+    assert not arena.reaches(arena.base + REACH + 1)
+    assert arena.reaches(arena.end - REACH)
+    assert not arena.reaches(arena.end - REACH - 1)
+
+
+def test_room_is_counted_up_to_the_last_byte() -> None:
+    arena = choose_arena(_regions(PIE), *PIE)
+    assert room(arena, {"rx": 4 << 20})
+    assert not room(arena, {"rx": (4 << 20) + 1})
+
+
+def test_what_a_patch_took_is_not_given_again_and_survives_json() -> None:
+    arena = choose_arena(_regions(PIE), *PIE)
+    start = arena.part("rx").start
+    taken = Arena.from_json(arena.taken({"rx": start + 100}).to_json())
+    assert taken.part("rx").used == 100
+    assert taken.part("rx").next == start + 128
+    assert taken.part("r") == arena.part("r")
+    assert taken.taken({"rx": start + 50}) == taken

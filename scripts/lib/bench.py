@@ -134,7 +134,7 @@ def hotpatch(terminal: Terminal) -> Outcome:
 
 def row(debugger: str, functions: int, outcomes: list[Outcome]) -> Row:
     def times(name: str) -> list[float]:
-        return [outcome["times"].get(name, 0.0) for outcome in outcomes]
+        return [outcome["times"][name] for outcome in outcomes]
 
     stops = times("stopped")
     ratio = median(stops) / PROTOTYPE[debugger][functions]

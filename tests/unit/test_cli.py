@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -102,6 +103,12 @@ def test_no_such_process_is_one_clear_error(capsys: pytest.CaptureFixture[str]) 
     child.wait()
     assert main.main(["apply", "--pid", str(child.pid)]) == 1
     assert "[process-missing]" in capsys.readouterr().err
+
+
+def test_json_is_one_object_for_an_error_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "text.o").write_text("no object")
+    assert main.main(["diff", str(tmp_path / "text.o"), str(tmp_path / "text.o"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "object-malformed"
 
 
 def test_a_process_that_has_ended_is_told_from_a_missing_one() -> None:

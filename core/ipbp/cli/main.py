@@ -6,6 +6,7 @@ Exit status of everything that patches: 0 patched, 4 nothing changed, 3 refused,
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,7 +26,10 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments = parser(with_diff=list(words[:1]) == ["diff"]).parse_args(words)
         status: int = arguments.run(arguments)
     except IpbpError as error:
-        print(f"ipbp: {error}", file=sys.stderr)
+        if "--json" in words:
+            print(json.dumps({"outcome": "error", "error": error.to_json()}))
+        else:
+            print(f"ipbp: {error}", file=sys.stderr)
         return 1
     return status
 

@@ -93,6 +93,10 @@ class Journal:
         kept = [patch for patch in self._read() if patch.state != ROLLED_BACK or patch.memory_kept]
         return kept[-1].plan.arena if kept else {}
 
+    def latest_arena(self) -> dict[str, Any]:
+        """What the engine said of its memory with the newest patch whose segments are still there, undone or not."""
+        return next((patch.plan.arena for patch in reversed(self._read()) if _has_memory(patch)), {})
+
     def entries(self) -> dict[int, bytes]:
         """For each place that is rewritten now, the bytes that must be there."""
         return {r.address: r.replacement for patch in self.patches() for r in patch.plan.replacements}
@@ -103,7 +107,7 @@ class Journal:
         return [
             (segment.address, segment.address + segment.size)
             for patch in self._read()
-            if patch.state != ROLLED_BACK or patch.memory_kept
+            if _has_memory(patch)
             for segment in patch.plan.segments
         ]
 
@@ -220,6 +224,10 @@ def identity(pid: int) -> str:
     """One name for each start of a program: a pid returns, and a process may replace its program (execve(2))."""
     start = hashlib.sha256(procfs.auxiliary_vector(pid)).hexdigest()[:12]
     return f"{procfs.boot_id()}.{pid}.{procfs.start_time(pid)}.{start}"
+
+
+def _has_memory(patch: Patch) -> bool:
+    return patch.state != ROLLED_BACK or patch.memory_kept
 
 
 def _own_folder(path: Path) -> Path:

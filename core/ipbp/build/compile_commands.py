@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipbp.build.command import Command, split_compiler
-from ipbp.build.options import arguments_of, expanded
+from ipbp.build.options import Argument, arguments_of, expanded, words
 from ipbp.build.shell import NeedsShell, simple_command, without_environment
 from ipbp.errors import IpbpError, Refusal
 
@@ -79,7 +80,7 @@ def _parse(content: bytes, path: Path) -> tuple[Command, ...]:
         if fault:
             raise _malformed(path, _line_of_entry(text, number), fault)
         command = _command(row, path.parent)
-        if command.refusal is not None or _makes_object(command):
+        if command is not None:
             commands.append(command)
     return tuple(commands)
 
@@ -108,45 +109,46 @@ def _texts(row: dict[str, Any]) -> Iterator[str]:
     yield from row.get("arguments") or ()
 
 
-def _command(row: dict[str, Any], folder: Path) -> Command:
+def _command(row: dict[str, Any], folder: Path) -> Command | None:
+    # None: it makes no object.
     directory = os.path.normpath(os.path.join(folder, row["directory"]))
     source = os.path.normpath(os.path.join(directory, row["file"]))
     refusal = None
     environment: tuple[tuple[str, str], ...] = ()
     if row.get("arguments"):
-        words, environment = without_environment(row["arguments"])
+        line, environment = without_environment(row["arguments"])
     else:
         try:
             simple = simple_command(row["command"])
-            words, environment = list(simple.words), simple.environment
+            line, environment = list(simple.words), simple.environment
             if simple.directory is not None:
                 directory = os.path.normpath(os.path.join(directory, simple.directory))
         except NeedsShell as found:
-            words = [row["command"]]
+            line = [row["command"]]
             refusal = _needs_shell(source, str(found))
-    if not words:
-        words, refusal = [""], _needs_shell(source, "no command")
-    command = Command(Path(directory), Path(source), None, tuple(words), environment, refusal)
-    output = row.get("output") or (_output(command) if refusal is None else "")
-    path = Path(os.path.normpath(os.path.join(directory, output))) if output else None
-    return Command(Path(directory), Path(source), path, tuple(words), environment, refusal)
+    if not line:
+        line, refusal = [""], _needs_shell(source, "no command")
+    command = Command(Path(directory), Path(source), None, tuple(line), environment, refusal)
+    if refusal is None:
+        options = arguments_of(expanded(split_compiler(command)[1], directory))
+        if any(option.name in _NO_OBJECT for option in options):
+            return None
+        output = row.get("output") or _output(command, options)
+    else:
+        output = row.get("output")
+    return replace(command, output=Path(os.path.normpath(os.path.join(directory, output))) if output else None)
 
 
-def _output(command: Command) -> str:
+# Only preprocesses, checks or prints.
+_NO_OBJECT = words("-E -S -M -MM -fsyntax-only --preprocess --assemble --analyze -###")
+
+
+def _output(command: Command, options: Sequence[Argument]) -> str:
     """What -o says; without it the compiler's default, the source's name with .o in the working directory."""
-    rows = arguments_of(expanded(split_compiler(command)[1], str(command.directory)))
-    named = [row.value for row in rows if row.name in ("-o", "--output") and row.value]
-    if not any(row.name in ("-c", "--compile") for row in rows):
+    if not any(option.name in ("-c", "--compile") for option in options):
         return ""  # it links as well, and the object is a temporary file
+    named = [option.value for option in options if option.name in ("-o", "--output") and option.value]
     return named[-1] if named else f"{command.source.stem}.o"
-
-
-_NO_OBJECT = frozenset({"-E", "-S", "-M", "-MM", "-fsyntax-only", "--preprocess", "--assemble", "--analyze", "-###"})
-
-
-def _makes_object(command: Command) -> bool:
-    """Not a command that only preprocesses, checks or prints."""
-    return not any(row.name in _NO_OBJECT for row in arguments_of(split_compiler(command)[1]))
 
 
 def _needs_shell(source: str, what: str) -> Refusal:

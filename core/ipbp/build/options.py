@@ -6,6 +6,7 @@ Sources: GCC manual, "Option Summary"; clang, `include/clang/Driver/Options.td`.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -87,6 +88,12 @@ def _argument(word: str, following: str | None) -> Argument:
         return Argument("", word, (word,))
     if word in _SEPARATE and following is not None:
         return Argument(word, following, (word, following))
+    return _one_word(word)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _one_word(word: str) -> Argument:
+    # Remembered: the same options stand in every command of a large database.
     if not _WHOLE_WORDS.match(word):
         names = [name for name in _JOINED if word.startswith(name) and len(word) > len(name)]
         if names:

@@ -59,11 +59,11 @@ def find_commands(
     mapped, when `executable` was replaced meanwhile. `sources_hint`: more folders to search from. `build_dir` and
     `compile_commands`: what the user named; nothing else is tried then. `no-commands` with every reason.
     """
-    units = source_units(opened_as or executable)
     named = compile_commands or build_dir
     if named is not None:
         file = given_database(named)
-        return _of_database(file, read_database(file), units, executable)
+        return _of_database(file, read_database(file), _units_if_readable(opened_as or executable), executable)
+    units = source_units(opened_as or executable)
     folders = [executable.parent, *sources_hint, *_folders(units)]
     found = find_config(folders)
     if found is not None:
@@ -103,7 +103,7 @@ def rebuild(
 def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
     rows = tuple(entries)
     if not units:
-        note = f"{executable.name} has no debug information: every source of {file} counts as a part of it"
+        note = f"{executable.name} has no readable debug information: every source of {file} counts as a part of it"
         return Commands(_of_this_target(rows, executable), Origin.DATABASE, file, units, notes=(note,))
     return Commands(_of_this_target(_of_image(rows, units), executable), Origin.DATABASE, file, units)
 

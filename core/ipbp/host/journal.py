@@ -90,12 +90,8 @@ class Journal:
     def latest_arena(self) -> dict[str, Any]:
         """What the engine said of its memory with the newest patch whose bytes may still be there; {} without one.
         Undone patches count: a thread may still run there."""
-        kept = [patch for patch in self._read() if patch.state != ROLLED_BACK or patch.memory_kept]
+        kept = [patch for patch in self._read() if _has_memory(patch)]
         return kept[-1].plan.arena if kept else {}
-
-    def latest_arena(self) -> dict[str, Any]:
-        """What the engine said of its memory with the newest patch whose segments are still there, undone or not."""
-        return next((patch.plan.arena for patch in reversed(self._read()) if _has_memory(patch)), {})
 
     def entries(self) -> dict[int, bytes]:
         """For each place that is rewritten now, the bytes that must be there."""

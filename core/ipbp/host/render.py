@@ -99,15 +99,14 @@ def _place(row: Row, version: int) -> str:
 
 
 def _lines(outcome: Row) -> str:
-    # Of the doctor: what was looked at, whether it is all right, and what to do when it is not.
+    # Of the doctor: what was looked at, and whether it is all right; the text of what is not says what to do.
     rows = outcome["lines"]
     width = max((len(row["name"]) for row in rows), default=0)
-    lines = []
-    for row in rows:
-        lines.append(f"{'ok ' if row['ok'] else 'NOT'}  {row['name']:{width}}  {row.get('fact', '')}".rstrip())
-        if not row["ok"] and row.get("advice"):
-            lines.append(f"     {row['advice']}")
-    return "\n".join(lines)
+    indented = "\n" + " " * (width + 6)
+    return "\n".join(
+        f"{'ok ' if row['ok'] else 'NOT'}  {row['name']:{width}} {row['text'].replace(chr(10), indented)}"
+        for row in rows
+    )
 
 
 def _unchanged(outcome: Row) -> str:

@@ -136,7 +136,7 @@ def is_super_init(node: ast.Call) -> bool:
 def test_every_code_is_explained_in_limits() -> None:
     explained = set(re.findall(r"^\| `([a-z0-9-]+)`", (ROOT / "docs/limits.md").read_text(), re.MULTILINE))
     used: dict[str, set[str]] = {}
-    for file in PACKAGES:
+    for file in (file for file in PACKAGES if file.name != "fake.py"):  # its failures are for tests only
         for code in codes(file):
             used.setdefault(code, set()).add(name_of(file))
     missing = {code: files for code, files in used.items() if code not in explained}

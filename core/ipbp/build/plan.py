@@ -100,6 +100,16 @@ def rebuild(
     return compile_units(dirty(commands.commands, image_mtime_ns, known), store, tell, colour)
 
 
+def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:
+    # A database that the user named is the way out of debug information that cannot be read.
+    try:
+        return source_units(file)
+    except IpbpError as error:
+        if error.code != "debug-information-malformed":
+            raise
+        return ()
+
+
 def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
     rows = tuple(entries)
     if not units:

@@ -108,8 +108,8 @@ def read_dynamic(file: LinkedFile, relocated_by: int = 0) -> DynamicTables:
     if DT_STRTAB not in where or DT_SYMTAB not in where:
         return _NOTHING
     strings = _part(file, where[DT_STRTAB], sizes.get(DT_STRSZ, 0), "string table")
-    symbols = _symbols(file, where, strings)
-    relocations = _relocations(file, where, sizes, len(symbols.name))
+    relocations = _relocations(file, where, sizes)
+    symbols = _symbols(file, where, strings, used=int(relocations.symbol.max(initial=-1)) + 1)
     texts = [(tag, value) for tag, value in entries if tag in (DT_NEEDED, DT_SONAME)]
     names = names_at(strings, np.array([value for _tag, value in texts], dtype=np.uint32), file.path)
     named = [(tag, name) for (tag, _value), name in zip(texts, names, strict=True)]
@@ -140,8 +140,9 @@ def _part(file: LinkedFile, address: int, size: int, what: str) -> memoryview:
     return found
 
 
-def _symbols(file: LinkedFile, where: dict[int, int], strings: memoryview) -> DynamicSymbols:
-    count = _symbol_count(file, where)
+def _symbols(file: LinkedFile, where: dict[int, int], strings: memoryview, used: int) -> DynamicSymbols:
+    # GNU ld's hash table covers nothing when nothing is exported; what relocations use is there all the same.
+    count = max(_symbol_count(file, where), used)
     raw = np.frombuffer(_part(file, where[DT_SYMTAB], 24 * count, "symbol table"), SYMBOL)
     version = np.ones(count, dtype=np.int64)
     if DT_VERSYM in where:
@@ -180,20 +181,18 @@ def _symbol_count(file: LinkedFile, where: dict[int, int]) -> int:
     return last + int(ends[0]) + 1
 
 
-def _relocations(file: LinkedFile, where: dict[int, int], sizes: dict[int, int], count: int) -> DynamicRelocations:
+def _relocations(file: LinkedFile, where: dict[int, int], sizes: dict[int, int]) -> DynamicRelocations:
     parts = []
     for tag, size_tag in ((DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)):
         if tag in where and sizes.get(size_tag):
             content = _part(file, where[tag], sizes[size_tag] // 24 * 24, "relocation table")
             parts.append(np.frombuffer(content, RELA))
     raw = np.concatenate(parts) if parts else np.empty(0, RELA)
-    return relocation_columns(raw, count, file.path)
+    return relocation_columns(raw)
 
 
-def relocation_columns(raw: npt.NDArray[np.void], symbols: int, path: str) -> DynamicRelocations:
-    """Elf64_Rela rows as columns, their symbol numbers checked."""
-    if len(raw) and int(raw["symbol"].max()) >= max(symbols, 1):
-        malformed(path, "a relocation refers to a symbol that is not there")
+def relocation_columns(raw: npt.NDArray[np.void]) -> DynamicRelocations:
+    """Elf64_Rela rows as columns."""
     return DynamicRelocations(
         raw["offset"].astype(np.int64),
         raw["type"].astype(np.int64),

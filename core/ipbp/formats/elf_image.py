@@ -109,6 +109,7 @@ def cell_names(file: LinkedFile, dynamic: DynamicTables, symbols: ImageSymbols, 
         relocations = _static_relocations(file)
     found: dict[int, str] = {}
     named = np.isin(relocations.type, (R_GLOB_DAT, R_JUMP_SLOT)) & (relocations.symbol > 0)
+    named &= relocations.symbol < len(dynamic.symbols.name)
     for row in np.flatnonzero(named).tolist():
         found[int(relocations.offset[row])] = dynamic.symbols.name[int(relocations.symbol[row])]
     for row in np.flatnonzero(relocations.type == R_IRELATIVE).tolist():
@@ -131,7 +132,7 @@ def _static_relocations(file: LinkedFile) -> DynamicRelocations:
         if row.type == SHT_RELA and row.flags & SHF_ALLOC
     ]
     raw = np.concatenate(parts) if parts else np.empty(0, RELA)
-    return relocation_columns(raw, 1, file.path)
+    return relocation_columns(raw)
 
 
 def _copied(dynamic: DynamicTables) -> Mapping[str, int]:

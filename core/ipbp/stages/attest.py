@@ -1,0 +1,282 @@
+"""Proof that memory holds the code of an object, and where everything of that object is.
+
+Run-pre matching, as Ksplice did it: start from the functions whose place the symbol table tells, compare their bytes
+with memory, read from the linker's fixups where the rest is (static variables, unnamed constants, functions whose
+name is not unique), compare that too, and so on until nothing new is found. In the end every place that a fixup
+names must agree with every other and with the symbol table; a block of whose fixups one does not is not the block
+that runs.
+
+Linkers move input sections as a whole, so one place settles a section; only elements of mergeable sections move
+alone. Contents of variables are not compared: the program has changed them. Time stamps prove nothing and are not
+looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.stages.candidates import candidates
+from ipbp.stages.reading import UNREADABLE, Reading, read_blocks
+
+UNKNOWN = -1
+_COMPARED = (BlockKind.CODE, BlockKind.RODATA, BlockKind.RELRO)
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """`address`: load address of each old symbol that the object defines, or -1 (thread-local variables: of their
+    initial value; what other objects define is `resolve`'s business). `proved`: per block, memory holds exactly its
+    bytes and its fixups agree. `mismatched`: (block, reason) for blocks that are not what runs. `missing`: named
+    blocks that the image does not have (dropped by the linker, inlined everywhere, or weak and taken from elsewhere).
+    """
+
+    address: I64
+    proved: npt.NDArray[np.bool_]
+    mismatched: tuple[tuple[int, str], ...]
+    missing: tuple[int, ...]
+
+
+def attest(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> Attestation:
+    """What memory says of the object `old`; `read` gives the program's own bytes, without a debugger's traps."""
+    return _Attestor(old, image, read).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """What a linker moves as a whole: a section, or one element of a mergeable section. Per block its piece and its
+    offset in that."""
+
+    of_block: I64
+    offset: I64
+    count: int
+
+
+class _Attestor:
+    """The search. `base`: per piece its load address as far as known; `readings`: what was compared so far."""
+
+    def __init__(self, old: LinkGraph, image: LoadedImage, read: MemoryReader) -> None:
+        self.old, self.image, self.read = old, image, read
+        self.pieces = _pieces(old)
+        self.named = candidates(old, image)
+        self.base = np.full(self.pieces.count, UNKNOWN, dtype=np.int64)
+        self.tied: dict[int, list[int]] = {}
+        self.readings: list[Reading] = []
+        self.reasons: dict[int, str] = {}
+
+    def run(self) -> Attestation:
+        self._place_by_name()
+        self._spread()
+        while self._settle_ties():
+            self._spread()
+        address = self._addresses()
+        self._check_agreement(address)
+        return self._result(address)
+
+    def _place_by_name(self) -> None:
+        """Each piece goes where most of its names are; a weak name counts less, for it may be another object's."""
+        named, symbols = self.named, self.old.symbols
+        rows = np.flatnonzero(symbols.block[named.symbol] >= 0)
+        symbol = named.symbol[rows]
+        block = symbols.block[symbol]
+        piece = self.pieces.of_block[block]
+        base = named.address[rows] - self.pieces.offset[block] - symbols.offset[symbol]
+        weight = np.where(symbols.binding[symbol] == Binding.WEAK, 1, 1 << 20)
+        votes: dict[int, dict[int, int]] = {}
+        for p, b, w in zip(piece.tolist(), base.tolist(), weight.tolist(), strict=True):
+            place = votes.setdefault(p, {})
+            place[b] = place.get(b, 0) + w
+        for p, place in votes.items():
+            most = max(place.values())
+            best = [b for b, count in place.items() if count == most]
+            if len(best) == 1:
+                self.base[p] = best[0]
+            else:
+                self.tied[p] = best
+
+    def _spread(self) -> None:
+        """Compare what has a place and was not compared yet; give places to what its fixups lead to; repeat."""
+        done = np.zeros(self.pieces.count, dtype=np.bool_)
+        for reading in self.readings:
+            done[self.pieces.of_block[reading.block]] = True
+        compared = np.isin(self.old.blocks.kind, _COMPARED)
+        while True:
+            ready = compared & (self.base != UNKNOWN)[self.pieces.of_block] & ~done[self.pieces.of_block]
+            block = np.flatnonzero(ready)
+            if len(block) == 0:
+                return
+            address = self.base[self.pieces.of_block[block]] + self.pieces.offset[block]
+            reading = read_blocks(self.old, block, address, self.image, self.read)
+            self.readings.append(reading)
+            done[self.pieces.of_block[block]] = True
+            self._place_by_fixups(reading)
+
+    def _place_by_fixups(self, reading: Reading) -> None:
+        target, means, _owner = self._definite(reading)
+        block = self.old.symbols.block[target]
+        piece = self.pieces.of_block[block]
+        base = means - self.pieces.offset[block] - self.old.symbols.offset[target]
+        open_ = self.base[piece] == UNKNOWN
+        if not open_.any():
+            return
+        pairs, count = np.unique(np.stack([piece[open_], base[open_]], axis=1), axis=0, return_counts=True)
+        for p, b in pairs[np.argsort(count, kind="stable")].tolist():  # the most frequent one is written last
+            if p not in self.tied or b in self.tied[p]:
+                self.base[p] = b
+        for p in np.unique(piece[open_]).tolist():
+            if self.base[p] != UNKNOWN:
+                self.tied.pop(p, None)
+
+    def _definite(self, reading: Reading) -> tuple[I64, I64, I64]:
+        """(symbol of this object, load address, owner's row) for fixups that tell where that symbol is. A call may
+        go to a linker's stub, and a weak symbol may be another object's."""
+        target = self.old.edges.target[reading.edge].astype(np.int64)
+        symbols = self.old.symbols
+        useful = reading.known & (symbols.block[target] >= 0) & (symbols.binding[target] != Binding.WEAK)
+        useful &= (reading.means >= self.image.start) & (reading.means < self.image.end)
+        if self.image.stubs:
+            useful &= ~np.isin(reading.means, np.array(list(self.image.stubs), dtype=np.int64))
+        useful &= symbols.type[target] != SymbolType.IFUNC
+        return target[useful], reading.means[useful], reading.owner[useful]
+
+    def _settle_ties(self) -> bool:
+        """Of several places with the same names the one whose bytes and fixups fit, if it is one. Whether any piece
+        got its place."""
+        settled = False
+        for piece, bases in list(self.tied.items()):
+            block = np.flatnonzero(self.pieces.of_block == piece)
+            if self.old.blocks.kind[block[0]] not in _COMPARED:
+                continue
+            fits = [base for base in bases if self._fits(block, base)]
+            if len(fits) == 1:
+                self.base[piece] = fits[0]
+                settled = True
+            if len(fits) <= 1:
+                del self.tied[piece]
+            if not fits:
+                for row in block.tolist():
+                    self.reasons[row] = f"none of the {len(bases)} places with this name has these bytes"
+        return settled
+
+    def _fits(self, block: I64, base: int) -> bool:
+        reading = read_blocks(self.old, block, base + self.pieces.offset[block], self.image, self.read)
+        if not reading.matches().all():
+            return False
+        target, means, _owner = self._definite(reading)
+        home = self.old.symbols.block[target]
+        piece = self.pieces.of_block[home]
+        known = self.base[piece] != UNKNOWN
+        there = self.base[piece] + self.pieces.offset[home] + self.old.symbols.offset[target]
+        in_tie = np.isin(piece, np.array(list(self.tied), dtype=np.int64)) & ~known
+        possible = ~in_tie | [
+            int(b) in self.tied.get(int(p), ()) for p, b in zip(piece, means - (there - self.base[piece]), strict=True)
+        ]
+        return bool((~known | (there == means)).all() and np.all(possible))
+
+    def _addresses(self) -> I64:
+        """Of each symbol that the object defines: what the symbol table says of a global name, else its place."""
+        symbols = self.old.symbols
+        address = np.full(len(symbols), UNKNOWN, dtype=np.int64)
+        placed = np.flatnonzero(symbols.block >= 0)
+        block = symbols.block[placed]
+        base = self.base[self.pieces.of_block[block]]
+        there = base + self.pieces.offset[block] + symbols.offset[placed]
+        address[placed] = np.where(base == UNKNOWN, UNKNOWN, there)
+        named = self.named
+        shared = (symbols.binding[named.symbol] != Binding.LOCAL) & (symbols.type[named.symbol] != SymbolType.IFUNC)
+        single = np.bincount(named.symbol, minlength=len(symbols))[named.symbol] == 1
+        rows = np.flatnonzero(single & (shared | (symbols.block[named.symbol] == COMMON)))
+        address[named.symbol[rows]] = named.address[rows]
+        return address
+
+    def _check_agreement(self, address: I64) -> None:
+        """Every block whose bytes differ, whose name is elsewhere, or of whose fixups one leads to another thing."""
+        symbols = self.old.symbols
+        for reading in self.readings:
+            for row in np.flatnonzero(~reading.matches()).tolist():
+                self.reasons.setdefault(int(reading.block[row]), _difference(int(reading.difference[row])))
+            target = self.old.edges.target[reading.edge].astype(np.int64)
+            wanted = np.where(symbols.block[target] == ABSOLUTE, symbols.offset[target], address[target])
+            unsure = reading.known & (reading.means != wanted)
+            unsure &= (wanted != UNKNOWN) | (symbols.block[target] == UNDEFINED)
+            rows = np.flatnonzero(unsure)
+            seen: dict[tuple[int, int, int], bool] = {}
+            for row in rows.tolist():
+                what = (int(target[row]), int(reading.means[row]), int(reading.cell[row]))
+                if what not in seen:
+                    seen[what] = self._may_be(*what, address)
+                if not seen[what]:
+                    block = int(reading.block[reading.owner[row]])
+                    self.reasons.setdefault(block, f"it refers to another thing than '{self._say(what[0])}'")
+        self._check_places(address)
+
+    def _check_places(self, address: I64) -> None:
+        symbols = self.old.symbols
+        placed = np.flatnonzero((symbols.block >= 0) & (address != UNKNOWN))
+        block = symbols.block[placed]
+        base = self.base[self.pieces.of_block[block]]
+        there = base + self.pieces.offset[block] + symbols.offset[placed]
+        for row in np.flatnonzero((base != UNKNOWN) & (there != address[placed])).tolist():
+            name = symbols.name[int(placed[row])]
+            self.reasons.setdefault(int(block[row]), f"'{name}' is at another place than the rest of its section")
+
+    def _may_be(self, symbol: int, means: int, cell: int, address: I64) -> bool:
+        """Whether a fixup for `symbol` may hold `means`: a stub or a cell of that name, an alias, or nothing that
+        the image's tables could tell."""
+        name, image = self.old.symbols.name[symbol], self.image
+        if means == 0:
+            return bool(self.old.symbols.binding[symbol] == Binding.WEAK)
+        if cell and cell in image.slots.get(name, ()):
+            return True
+        places = {int(image.symbols.address[row]) for row in image.symbols.by_name.get(name, ())}
+        if address[symbol] != UNKNOWN:
+            places.add(int(address[symbol]))
+        if means in image.stubs:
+            stub = image.stubs[means]
+            aliases = {int(image.symbols.address[row]) for row in image.symbols.by_name.get(stub, ())}
+            return stub == name or not aliases.isdisjoint(places)
+        if means in places or image.copied.get(name) == means:
+            return True
+        if self.old.symbols.type[symbol] == SymbolType.IFUNC:
+            return image.start <= means < image.end
+        return not places and name not in image.slots
+
+    def _say(self, symbol: int) -> str:
+        name, block = self.old.symbols.name[symbol], int(self.old.symbols.block[symbol])
+        return name or (self.old.block_name(block) if block >= 0 else "a number")
+
+    def _result(self, address: I64) -> Attestation:
+        blocks, symbols = self.old.blocks, self.old.symbols
+        proved = np.zeros(len(blocks), dtype=np.bool_)
+        for reading in self.readings:
+            proved[reading.block[reading.matches()]] = True
+        proved[list(self.reasons)] = False
+        anchor = blocks.anchor
+        weak = symbols.binding[anchor] == Binding.WEAK
+        named = np.array([bool(name) for name in symbols.name], dtype=np.bool_)[anchor]
+        absent = (self.base[self.pieces.of_block] == UNKNOWN) & (address[anchor] == UNKNOWN)
+        absent &= (named & ~blocks.mergeable) | (blocks.kind == BlockKind.CODE)
+        elsewhere = weak & ~proved & np.isin(np.arange(len(blocks)), list(self.reasons))
+        absent[list(self.reasons)] = False
+        missing = np.flatnonzero((absent | elsewhere) & (blocks.kind != BlockKind.INIT) & (blocks.size > 0))
+        mismatched = [(block, reason) for block, reason in sorted(self.reasons.items()) if not elsewhere[block]]
+        return Attestation(address, proved, tuple(mismatched), tuple(missing.tolist()))
+
+
+def _pieces(graph: LinkGraph) -> _Pieces:
+    blocks = graph.blocks
+    sections = len(graph.sections)
+    of_block = blocks.section.astype(np.int64)
+    offset = blocks.offset.copy()
+    alone = np.flatnonzero(blocks.mergeable)
+    of_block[alone] = sections + np.arange(len(alone))
+    offset[alone] = 0
+    return _Pieces(of_block, offset, sections + len(alone))
+
+
+def _difference(offset: int) -> str:
+    return "its memory cannot be read" if offset == UNREADABLE else f"the bytes differ at +{offset:#x}"

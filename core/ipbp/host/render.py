@@ -103,10 +103,11 @@ def _lines(outcome: Row) -> str:
     rows = outcome["lines"]
     width = max((len(row["name"]) for row in rows), default=0)
     indented = "\n" + " " * (width + 6)
-    return "\n".join(
-        f"{'ok ' if row['ok'] else 'NOT'}  {row['name']:{width}} {row['text'].replace(chr(10), indented)}"
-        for row in rows
-    )
+    lines = []
+    for row in rows:
+        text = row["text"].replace("\n", indented)
+        lines.append(f"{'ok ' if row['ok'] else 'NOT'}  {row['name']:{width}} {text}")
+    return "\n".join(lines)
 
 
 def _unchanged(outcome: Row) -> str:

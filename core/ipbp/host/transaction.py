@@ -148,7 +148,9 @@ def recover(inferior: Inferior, journal: Journal) -> int:
     if patch.state == UNDOING:
         journal.undone(patch.number)
     else:
-        journal.rolled_back(patch.number, memory_kept=True)
+        # Half an arena is no arena: the next patch gets another one.
+        has_memory = all(_is_there(inferior, block) for block in patch.plan.allocations)
+        journal.rolled_back(patch.number, has_memory)
     return patch.number
 
 

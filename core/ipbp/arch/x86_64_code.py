@@ -131,7 +131,8 @@ def field_uses(code: bytes, fields: Sequence[int]) -> dict[int, FieldUse]:
         if waiting[-1] < offset + size:
             field = waiting.pop()
             decoded = next(_detailed().disasm(code[offset : offset + size], offset, 1), None)
-            if decoded is not None and decoded.disp_size == 4 and decoded.disp_offset == field - offset:
+            # Not disp_size: capstone 5 says 2 behind a 66 prefix, where `disp32(%rip)` stays 4 bytes.
+            if decoded is not None and decoded.disp_offset == field - offset:
                 uses[field] = FieldUse(offset + size - field, _access(decoded))
     return uses
 
@@ -160,7 +161,7 @@ def operands_near(code: bytes) -> list[tuple[int, int]]:
     for offset, size, _mnemonic, operands in _lite(code):
         if "rip" in operands:
             decoded = next(_detailed().disasm(code[offset : offset + size], offset, 1), None)
-            if decoded is not None and decoded.disp_size == 4:
+            if decoded is not None and decoded.disp_offset:
                 field = offset + int(decoded.disp_offset)
                 displacement = int.from_bytes(code[field : field + 4], "little", signed=True)
                 found.append((field, offset + size + displacement))

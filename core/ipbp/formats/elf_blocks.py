@@ -118,7 +118,7 @@ def _elements(file: ElfFile, sections: Sequence[int]) -> I64:
         offsets = np.arange(0, size, unit, dtype=np.int64)
         if int(file.sections.flags[section]) & SHF_STRINGS:
             units = np.frombuffer(file.section_content(section), np.uint8).reshape(-1, unit)
-            zero: npt.NDArray[np.bool_] = np.equal(units, 0).all(axis=1)
+            zero = np.count_nonzero(units, axis=1) == 0
             if not zero[-1]:
                 malformed(file.path, f"the last string of {file.sections.name[section]} does not end")
             offsets = offsets[np.append(True, zero[:-1])]

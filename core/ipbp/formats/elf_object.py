@@ -169,10 +169,10 @@ class _Builder:
         keep = named & (symbols.type != elf.STT_SECTION) & (symbols.type != elf.STT_FILE)
         # Row 0 is the gABI's empty symbol; a relocation without a symbol uses it as the number zero.
         keep[0] = bool((self.file.relocations.symbol[self.kinds != 0] == 0).any())
+        # The signature of a section group may stand in the group itself; nothing refers to it.
+        home = np.maximum(symbols.section, 0)
+        keep &= (home == 0) | (self.placement[home] != NOT_PLACED) | (self.side_row[home] >= 0)
         kept = np.flatnonzero(keep)
-        home = symbols.section[kept]
-        if ((home > 0) & (self.placement[home] == NOT_PLACED) & (self.side_row[home] < 0)).any():
-            malformed(self.file.path, "a symbol is in a section that is not loaded")
         row = np.full(len(symbols.name), -1, dtype=np.int64)
         row[kept] = np.arange(len(kept))
         return _SymbolMap(row, kept)
@@ -208,10 +208,10 @@ class _Builder:
         """Keys and sizes of the symbols that start blocks: in code functions and global labels, else all."""
         symbols, kept = self.file.symbols, self.symbols.kept
         home = symbols.section[kept]
-        placed = (home > 0) & (self.placement[home] != NOT_PLACED)
+        placed = (home > 0) & (self.placement[np.maximum(home, 0)] != NOT_PLACED)
         function = (symbols.type[kept] == SymbolType.FUNCTION) | (symbols.type[kept] == SymbolType.IFUNC)
         starts_code = function | (symbols.binding[kept] != Binding.LOCAL)
-        chosen = kept[placed & ((self.placement[home] != BlockKind.CODE) | starts_code)]
+        chosen = kept[placed & ((self.placement[np.maximum(home, 0)] != BlockKind.CODE) | starts_code)]
         return key(symbols.section[chosen], symbols.value[chosen]), symbols.size[chosen]
 
     def _sections(self, spans: Spans) -> tuple[I64, tuple[Section, ...]]:

@@ -10,7 +10,7 @@ read-only content is paired by content.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -28,7 +28,7 @@ from ipbp.stages.identity import (
     is_numbered,
     mask,
 )
-from ipbp.stages.referrers import Referrers
+from ipbp.stages.referrers import Mark, Referrers
 
 UNPAIRED = -1
 
@@ -141,19 +141,24 @@ def _pair_numbered(
 
 
 def _votes(old: Referrers, new: Referrers) -> dict[tuple[int, int], int]:
-    """How often an aligned reference of some function says that this old and this new symbol are the same."""
+    """How often an aligned reference of some function says that this old and this new symbol are the same.
+
+    Aligned from both ends: where there are two ways to align, the two ends choose differently and the votes tell.
+    """
     votes: dict[tuple[int, int], int] = {}
     for name, sequence in new.sequences().items():
-        before = old.sequences().get(name)
-        if before is None:
-            continue
-        matcher = SequenceMatcher(None, [mark for mark, _ in before], [mark for mark, _ in sequence], autojunk=False)
-        for first, second, length in matcher.get_matching_blocks():
-            for step in range(length):
-                pair = (before[first + step][1], sequence[second + step][1])
-                if min(pair) >= 0:
-                    votes[pair] = votes.get(pair, 0) + 1
+        before = old.sequences().get(name, [])
+        for pair in (*_aligned(before, sequence), *_aligned(before[::-1], sequence[::-1])):
+            if min(pair) >= 0:
+                votes[pair] = votes.get(pair, 0) + 1
     return votes
+
+
+def _aligned(old: Sequence[tuple[Mark, int]], new: Sequence[tuple[Mark, int]]) -> Iterator[tuple[int, int]]:
+    matcher = SequenceMatcher(None, [mark for mark, _ in old], [mark for mark, _ in new], autojunk=False)
+    for first, second, length in matcher.get_matching_blocks():
+        for step in range(length):
+            yield old[first + step][1], new[second + step][1]
 
 
 def _settle(
@@ -171,7 +176,7 @@ def _settle(
     free_old = set(group.old)
     open_new = []
     for row, found in candidates.items():
-        rivals = {n for n in group.new for o in found if votes.get((o, n))}
+        rivals = {n for n in group.new if set(found) & set(candidates[n])}
         if len(found) == 1 and rivals == {row}:
             symbol[row] = found[0]
             free_old.discard(found[0])
@@ -196,8 +201,10 @@ def _settle(
 def _voted(
     group: _Group, row: int, old: LinkGraph, new: LinkGraph, votes: Mapping[tuple[int, int], int]
 ) -> tuple[int, ...]:
-    """The old members that some reference speaks for; of several only those that fit."""
-    found = tuple(o for o in group.old if votes.get((o, row)))
+    """The old members that references speak for, at least half as many as for the best; of several those that fit."""
+    counts = {o: votes.get((o, row), 0) for o in group.old}
+    best = max(counts.values())
+    found = tuple(o for o, count in counts.items() if count and count * 2 >= best)
     return found if len(found) == 1 else tuple(o for o in found if _fits(old, o, new, row))
 
 

@@ -30,9 +30,9 @@ def act(words, write, stop):
         say({"outcome": "patched", "patch": 1, "words": words, "padding": "x" * 10000})
     elif verb == "undo":
         say({"outcome": "unchanged"})
-    elif verb == "preview":  # busy until it is interrupted
+    elif verb == "preview":  # busy until it is interrupted or told to end
         open(os.environ["IPBP_TEST_FLAG"], "w").close()
-        while not stop():
+        while not stop() and not os.path.exists(os.environ["IPBP_TEST_FLAG"] + ".end"):
             time.sleep(0.05)
     elif verb == "status":
         os.kill(os.getpid(), 9)

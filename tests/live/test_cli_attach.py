@@ -122,6 +122,20 @@ def test_ctrl_c_lets_the_program_go(
     assert is_left_alone(program)
 
 
+def test_our_own_death_lets_the_program_go(debugger: str, program: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CTRL_C, str(tmp_path), debugger, str(program.pid)]
+    shell = subprocess.Popen(command)
+    while not (tmp_path / "flag").exists():
+        assert shell.poll() is None
+    shell.kill()
+    shell.wait()
+    (tmp_path / "flag.end").touch()  # the debugger finishes what it does, and finds that nobody is there any more
+    deadline = time.monotonic() + 20
+    while status_field(program.pid, "TracerPid") != "0":
+        assert time.monotonic() < deadline
+    assert is_left_alone(program)
+
+
 CTRL_C = """
 import sys
 from ipbp.cli import gdb_session, lldb_session, main

@@ -4,7 +4,7 @@ Standard library only, Python 3.9. A check takes a `Subject` and raises when a p
 inferior as it found it, so that they may run in any order.
 """
 
-# ruff: noqa: UP, B905, RUF007, PT017
+# ruff: noqa: UP035, UP045, B905, RUF007, PT017
 
 from __future__ import annotations
 

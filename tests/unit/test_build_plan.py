@@ -132,6 +132,25 @@ def test_database_of_other_programs_is_passed_over(tree, tmp_path):
     assert find_commands(tree / "p").file == tmp_path / "compile_commands.json"
 
 
+def test_entry_with_the_recorded_options_is_taken_of_two(tree):
+    run("gcc", "-g", "-O2", "-fno-pic", "-no-pie", "main.c", "f.c", "-o", "p", cwd=tree)
+    twins = [
+        entry(tree, "f", command="gcc -g -O2 -fPIC -DPIC -c f.c -o .libs/f.o"),
+        entry(tree, "f", command="gcc -g -O2 -fno-pic -c f.c -o f.o"),
+    ]
+    database(tree, *twins, entry(tree, "main"))
+
+    assert [row.output.name for row in find_commands(tree / "p").commands] == ["f.o", "main.o"]
+    assert find_commands(tree / "p").commands[0].output == tree / "f.o"
+
+
+def test_twins_that_nothing_tells_apart_are_both_kept(tree):
+    run("gcc", "-g", "main.c", "f.c", "-o", "p", cwd=tree)
+    database(tree, entry(tree, "f", command="gcc -DA -c f.c -o a.o"), entry(tree, "f", command="gcc -DB -c f.c -o b.o"))
+
+    assert [row.output.name for row in find_commands(tree / "p").commands] == ["a.o", "b.o"]
+
+
 def test_named_database_is_the_only_one(tree, tmp_path):
     run("gcc", "-g", "main.c", "f.c", "-o", "p", cwd=tree)
     database(tree, entry(tree, "main"))

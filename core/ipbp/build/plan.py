@@ -7,7 +7,6 @@ information tells which these are.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +17,7 @@ from ipbp.build.compile import Compiled, Tell, compile_units
 from ipbp.build.compile_commands import find_databases, given_database, read_database
 from ipbp.build.config import OwnBuild, find_config, read_config
 from ipbp.build.dirty import PatchedUnit, dirty
+from ipbp.build.entries import entries_of_image
 from ipbp.build.own_build import run_own_build
 from ipbp.build.producer import SourceUnit, include_folders, source_units
 from ipbp.build.reconstruct import command_from_producer
@@ -95,7 +95,7 @@ def rebuild(
     """
     require_agreement(commands.commands, commands.own)
     if commands.own is not None:
-        sources = [unit.source for unit in commands.units]
+        sources = [unit.source for unit in commands.units if unit.source.is_absolute()]
         return run_own_build(commands.own, sources, image_mtime_ns, known, store, tell)
     return compile_units(dirty(commands.commands, image_mtime_ns, known), store, tell, colour)
 
@@ -111,45 +111,9 @@ def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:
 
 
 def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
-    rows = tuple(entries)
-    if not units:
-        note = f"{executable.name} has no readable debug information: every source of {file} counts as a part of it"
-        return Commands(_of_this_target(rows, executable), Origin.DATABASE, file, units, notes=(note,))
-    return Commands(_of_this_target(_of_image(rows, units), executable), Origin.DATABASE, file, units)
-
-
-def _of_image(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[Command, ...]:
-    there = {os.path.realpath(unit.source) for unit in units}
-    # With a prefix map (-ffile-prefix-map, as distributions use) the folder in the debug information is not the true
-    # one, and only the end of the path can be compared.
-    moved = [_tail(unit.name) for unit in units if not unit.source.exists()]
-    ends: dict[str, list[tuple[str, ...]]] = {}
-    for tail in moved:
-        if tail:
-            ends.setdefault(tail[-1], []).append(tail)
-    return tuple(
-        row
-        for row in rows
-        if os.path.realpath(row.source) in there
-        or any(row.source.parts[-len(tail) :] == tail for tail in ends.get(row.source.name, ()))
-    )
-
-
-def _tail(name: str) -> tuple[str, ...]:
-    """The parts of a path that are surely below the project."""
-    return tuple(part for part in Path(os.path.normpath(name)).parts if part not in ("..", "/"))
-
-
-def _of_this_target(rows: tuple[Command, ...], executable: Path) -> tuple[Command, ...]:
-    """Of a source that is compiled for several targets the entries of this one, where the object's path tells
-    (CMake: `name.dir`, meson: `name.p`); else all of them."""
-    own_folders = {f"{executable.name}.dir", f"{executable.name}.p"}
-    ours = {row.source for row in rows if row.output is not None and own_folders.intersection(row.output.parts)}
-    return tuple(
-        row
-        for row in rows
-        if row.source not in ours or (row.output is not None and own_folders.intersection(row.output.parts))
-    )
+    note = f"{executable.name} has no readable debug information: every source of {file} counts as a part of it"
+    commands = entries_of_image(entries, units, executable)
+    return Commands(commands, Origin.DATABASE, file, units, notes=() if units else (note,))
 
 
 def _of_debug_information(file: Path, units: tuple[SourceUnit, ...]) -> Commands:

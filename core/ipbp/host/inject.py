@@ -16,7 +16,7 @@ is rewritten to hold the program's, so that neither the signal nor the program's
 from __future__ import annotations
 
 import errno
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
@@ -47,6 +47,7 @@ _SAVED = (*_FRAME, "orig_rax")
 _ATTEMPTS = 16
 
 Registers = dict[str, int]
+T = TypeVar("T")
 
 
 def allocate(inferior: Inferior, address: int, size: int, protection: str) -> None:
@@ -169,11 +170,11 @@ def _call_once(inferior: Inferior, thread: int, site: int, number: int, argument
         inferior.step(thread)
         after = _read_registers(inferior, thread, ("rip", "rax", "rdx", "rsp"))
     except BaseException:
-        inferior.set_registers(thread, restored)
+        _surely(inferior.set_registers, thread, restored)
         raise
     if after["rip"] not in (site, site + len(SYSCALL)) and after["rsp"] != saved["rsp"]:
         return _leave_to_handler(inferior, thread, site, after["rdx"], saved, interrupted)
-    inferior.set_registers(thread, restored)
+    _surely(inferior.set_registers, thread, restored)
     return _signed(after["rax"]) if after["rip"] == site + len(SYSCALL) else None
 
 
@@ -203,14 +204,14 @@ def _leave_to_handler(
     frame = inferior.read(start, size)
     words = {name: int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i, name in enumerate(_FRAME)}
     if words["rip"] not in (site, site + len(SYSCALL)):
-        inferior.set_registers(thread, saved)
+        _surely(inferior.set_registers, thread, saved)
         raise IpbpError(
             "inject-diverted",
             f"thread {thread} went somewhere else instead of making a system call",
             "Continue for a moment and try again.",
         )
     before = {**saved, **_after_handler(saved, interrupted)}
-    inferior.write(start, b"".join(before[name].to_bytes(8, "little") for name in _FRAME))
+    _surely(inferior.write, start, b"".join(before[name].to_bytes(8, "little") for name in _FRAME))
     return _signed(words["rax"]) if words["rip"] == site + len(SYSCALL) else None
 
 
@@ -299,7 +300,16 @@ def _call_at_borrowed_site(inferior: Inferior, thread: int, number: int, argumen
         inferior.write(site, SYSCALL)
         return _call_until_through(inferior, thread, [site], number, arguments)
     finally:
-        inferior.write(site, original)
+        _surely(inferior.write, site, original)
+
+
+def _surely(act: Callable[[int, T], None], at: int, content: T) -> None:
+    # What puts the program back is tried again when it fails or is interrupted; the failure is still one.
+    try:
+        act(at, content)
+    except BaseException:
+        act(at, content)
+        raise
 
 
 def _read_registers(inferior: Inferior, thread: int, names: Sequence[str]) -> Registers:

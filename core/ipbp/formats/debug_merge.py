@@ -5,25 +5,30 @@ put one behind the other, as a linker does, and every edge is computed: into ano
 that went; to carried code or data, its copy; to a variable that existed, where it lives. Code that is not carried
 runs elsewhere and is described elsewhere: its addresses become 0, which debuggers take as "not in this file"
 (binutils and lld do the same with discarded sections). In `.debug_ranges` and `.debug_loc`, where a pair of zeros
-would end the list (DWARF 4, 2.17.3 and 2.6.2), they become 1.
+would end the list (DWARF 4, 2.17.3 and 2.6.2), they become 1; in `.debug_rnglists` the range is emptied as well.
+`.debug_aranges` is left out: it has no way to say "empty", and debuggers find the same in the units themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ipbp.arch.x86_64_fields import out_of_range, write_fields
 from ipbp.errors import IpbpError
+from ipbp.formats.debug_ranges import empty_dead_ranges
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import I64, SIDE_BASE, BlockKind, SideSection
 from ipbp.graph.unit import UNBOUND, Unit
 
 _LISTS_ENDED_BY_ZEROS = (".debug_ranges", ".debug_loc")
+_LEFT_OUT = (".debug_aranges",)
 _THREAD_LOCAL = (EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
+_ADDRESS_HEADER = 8  # of a contribution to .debug_addr (DWARF 5, 7.27)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +46,13 @@ def merge_debug(units: Sequence[Unit], layout: Layout) -> tuple[DebugSection, ..
     merged: dict[str, bytearray] = {}
     first: dict[str, SideSection] = {}
     for number, (unit, columns) in enumerate(zip(units, layout.units, strict=True)):
-        bases = _bases(unit, number, places)
+        bases = np.array([places.get((number, index), 0) for index in range(len(unit.graph.side))], dtype=np.int64)
         for index, section in enumerate(unit.graph.side):
             if (number, index) not in places:
                 continue
             content = _fill(unit, columns, section, bases)
+            if section.name == ".debug_rnglists":
+                content = empty_dead_ranges(content, _dead_fields(unit, columns, section), _dead_indices(unit, columns))
             whole = merged.setdefault(section.name, bytearray())
             whole += bytes(places[number, index] - len(whole)) + content
             first.setdefault(section.name, section)
@@ -61,42 +68,57 @@ def _places(units: Sequence[Unit]) -> dict[tuple[int, int], int]:
     ends: dict[str, int] = {}
     for number, unit in enumerate(units):
         for index, section in enumerate(unit.graph.side):
-            if section.name.startswith(".debug_"):
+            if section.name.startswith(".debug_") and section.name not in _LEFT_OUT:
                 alignment = max(section.alignment, 1)
                 place[number, index] = -(-ends.get(section.name, 0) // alignment) * alignment
                 ends[section.name] = place[number, index] + len(section.content)
     return place
 
 
-def _bases(unit: Unit, number: int, places: Mapping[tuple[int, int], int]) -> I64:
-    return np.array([places.get((number, index), 0) for index in range(len(unit.graph.side))], dtype=np.int64)
-
-
 def _fill(unit: Unit, columns: UnitLayout, section: SideSection, bases: I64) -> bytes:
-    symbols, blocks = unit.graph.symbols, unit.graph.blocks
+    symbols = unit.graph.symbols
     home = symbols.block[section.target]
     known = _known_addresses(unit, columns)[section.target]
-    value = known + section.addend
-    is_code = (home >= 0) & (blocks.kind[np.maximum(home, 0)] == BlockKind.CODE)
     tombstone = 1 if section.name in _LISTS_ENDED_BY_ZEROS else 0
-    value = np.where(known == UNBOUND, np.where(is_code, tombstone, 0), value)
+    missing = np.where(_is_code(unit)[section.target], tombstone, 0)
+    value = np.where(known == UNBOUND, missing, known + section.addend)
     # An offset in the program's thread-local block means nothing in another file.
     value = np.where(np.isin(section.kind, _THREAD_LOCAL), 0, value)
     to_side = home <= SIDE_BASE
     if to_side.any():
-        in_side = bases[SIDE_BASE - home[to_side]] + symbols.offset[section.target[to_side]] + section.addend[to_side]
-        value[to_side] = in_side
+        in_side = symbols.offset[section.target[to_side]] + section.addend[to_side]
+        value[to_side] = bases[SIDE_BASE - home[to_side]] + in_side
     if out_of_range(section.kind, value).any():
         raise IpbpError(
             "debug-too-large",
             f"{unit.name}: a reference in {section.name} does not fit its field",
             "Build with -gdwarf64, or with less debug information.",
         )
-    return write_fields(np.frombuffer(section.content, dtype=np.uint8), section.offset, section.kind, value).tobytes()
+    octets = np.frombuffer(section.content, dtype=np.uint8)
+    return write_fields(octets, section.offset, section.kind, value).tobytes()
 
 
 def _known_addresses(unit: Unit, columns: UnitLayout) -> I64:
     # Per symbol: where debug information says it is. Code that is not carried is described by another file.
-    symbols, blocks = unit.graph.symbols, unit.graph.blocks
-    is_code = (symbols.block >= 0) & (blocks.kind[np.maximum(symbols.block, 0)] == BlockKind.CODE)
-    return np.where(is_code, columns.copy, columns.meaning)
+    return np.where(_is_code(unit), columns.copy, columns.meaning)
+
+
+def _is_code(unit: Unit) -> npt.NDArray[np.bool_]:
+    home, kind = unit.graph.symbols.block, unit.graph.blocks.kind
+    result: npt.NDArray[np.bool_] = home >= 0
+    if len(kind):
+        result = result & (kind[np.maximum(home, 0)] == BlockKind.CODE)
+    return result
+
+
+def _dead_fields(unit: Unit, columns: UnitLayout, section: SideSection) -> set[int]:
+    dead = (_known_addresses(unit, columns) == UNBOUND) & _is_code(unit)
+    return set(section.offset[dead[section.target]].tolist())
+
+
+def _dead_indices(unit: Unit, columns: UnitLayout) -> set[int]:
+    # Entries of the object's .debug_addr; with several contributions an index alone does not say which is meant.
+    tables = [section for section in unit.graph.side if section.name == ".debug_addr"]
+    if len(tables) != 1 or int.from_bytes(tables[0].content[:4], "little") + 4 != len(tables[0].content):
+        return set()
+    return {(offset - _ADDRESS_HEADER) // 8 for offset in _dead_fields(unit, columns, tables[0])}

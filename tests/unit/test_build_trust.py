@@ -37,7 +37,10 @@ def _own_state(tmp_path, monkeypatch):
     ],
 )
 def test_known_compilers_need_no_agreement(program, tmp_path):
-    unit = command(tmp_path, f"{program} -O2 -Iinc -Wp,-D_FORTIFY_SOURCE=2 -Xclang -disable-llvm-passes -c a.c")
+    unit = command(
+        tmp_path,
+        f"{program} -O2 -Iinc -Wp,-D_FORTIFY_SOURCE=2,-MMD,x.d -Wa,--noexecstack -Wl,-Bsymbolic -Xclang -disable-llvm-passes -c a.c",
+    )
 
     assert needs_agreement([unit]) is None
 
@@ -69,6 +72,13 @@ def test_known_compilers_need_no_agreement(program, tmp_path):
         "clang --config=evil.cfg -c a.c",
         "clang --config evil.cfg -c a.c",
         "clang --gcc-toolchain=. -no-integrated-as -c a.c",
+        "clang -Xarch_x86_64 -fplugin=./evil.so -c a.c",
+        "clang --driver-mode=cl /clang:-fplugin=./evil.so -c a.c",
+        "clang -cc1 -load ./evil.so a.c",
+        "clang -Xclang -o -Xclang victim -c a.c",
+        "clang -mllvm -info-output-file=victim -c a.c",
+        "gcc -Wa,-o,victim -c a.c",
+        "gcc -Wa,@evil.rsp -c a.c",
         "gcc @evil.rsp -c a.c",
         "gcc @missing.rsp -c a.c",
     ],

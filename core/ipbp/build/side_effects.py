@@ -22,7 +22,8 @@ _FILES = words(
     """-o --output -save-temps --save-temps -save-stats --save-stats -dumpdir -dumpbase -dumpbase-ext --dumpdir
     --dumpbase --dumpbase-ext -aux-info -fstack-usage -fcallgraph-info -ftime-trace -fsave-optimization-record
     -foptimization-record-file -serialize-diagnostics --serialize-diagnostics -fcrash-diagnostics-dir
-    -index-store-path -fprofile-note -fmodule-output -gz"""
+    -index-store-path -fprofile-note -fmodule-output -fproc-stat-report -time
+    -gz"""
 )
 _WRITES = re.compile(r"-fdump-|-d[A-Za-z]{1,2}$|-fopt-info.*=|-fdiagnostics-format=.*-file$|-fdiagnostics-add-output=")
 # Options of the compiler proper that name a file or a rule of the dependency output (gcc -v shows them).

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ipbp.build.command import LAUNCHERS, Command, split_compiler
 from ipbp.build.config import OwnBuild
-from ipbp.build.options import Argument, arguments_of, expanded, words
+from ipbp.build.options import Argument, arguments_of, expanded
 from ipbp.build.places import state_folder
 from ipbp.build.snapshot import digest_of
 from ipbp.errors import IpbpError
@@ -82,14 +82,19 @@ def is_agreed(hash: str) -> bool:
 
 _COMPILER = re.compile(r"([a-z0-9_]+-){0,4}(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9]+(\.[0-9]+)*)?\Z")
 _SYSTEM = ("/usr/", "/bin/", "/sbin/", "/lib/", "/opt/", "/nix/store/", "/gnu/store/", "/snap/")
-# Options that make a compiler start or load another program (GCC manual, "Overall Options", "Directory Options";
-# clang's Options.td). `--config` and `-specs` name files that can hold all of them.
-_LOADING = words(
-    """-fplugin -fpass-plugin -fplugin-arg -B --prefix -specs --specs -wrapper --config -gcc-toolchain --gcc-toolchain
-    --gcc-install-dir --gcc-triple -ccc-install-dir -ccc-gcc-name -iplugindir -fuse-cuid --ptxas-path -load
-    -fmodule-mapper --cuda-path --rocm-path --offload-link --config-user-dir --config-system-dir"""
+# Options that make a compiler start or load another program, or read its options otherwise than `options` does (GCC
+# manual, "Overall Options" and "Directory Options"; clang's Options.td). They count wherever they stand, since many
+# options hand the next word on.
+_LOADING = re.compile(
+    r"--?(fplugin|fpass-plugin|load|plugin|add-plugin|iplugindir|specs|wrapper|config|fmodule-mapper|driver-mode"
+    r"|rsp-quoting|cc1|ccc-|gcc-toolchain|gcc-install-dir|gcc-triple|ptxas-path|cuda-path|rocm-path|offload)"
+    r"|--prefix|-B(?!symbolic|static|dynamic)"
 )
-_INNER_LOADING = re.compile(r"-load\b|-plugin\b|-add-plugin\b|-fplugin=|-fpass-plugin=|-iplugindir|-fmodule-mapper=")
+# Options of the compiler's inner programs; they could name a file to write as well.
+_INNER = frozenset({"-Xclang", "-mllvm", "-Xassembler", "-Xpreprocessor"})
+_HARMLESS_INNER = re.compile(
+    r"-[DUI]|-M(D|MD|F|T|Q|P)\Z|-(disable-llvm-passes|disable-O0-optnone)\Z|--noexecstack\Z|[^-@]"
+)
 _HARMLESS_VARIABLE = re.compile(
     r"(LANG|LANGUAGE|LC_[A-Z]+|TZ|TERM|SOURCE_DATE_EPOCH|GCC_COLORS|NO_COLOR|ZERO_AR_DATE)\Z"
 )
@@ -118,12 +123,16 @@ def _unusual(command: Command) -> Iterator[tuple[str, str]]:
 
 
 def _loads(row: Argument) -> bool:
-    if row.name in _LOADING:
+    if row.name in ("-D", "-U", "-I", "-MF", "-MT", "-MQ", "-o"):
+        return False
+    if any(_LOADING.match(word) for word in row.words):
         return True
-    word = row.words[0]
-    if row.name in ("-Xclang", "-Xpreprocessor", "-mllvm", "-Xassembler") or word.startswith("-Wp,"):
-        return _INNER_LOADING.search(",".join(row.words)) is not None
-    return word.startswith(("-fplugin-", "-fplugin=", "-fmodule-mapper="))
+    handed_on = [row.value or ""] if row.name in _INNER else []
+    if row.words[0].startswith(("-Wp,", "-Wa,")):
+        handed_on = row.words[0].split(",")[1:]
+    if row.words[0].startswith("-Wa,"):
+        return any(word.startswith(("-o", "@")) for word in handed_on)
+    return any(_LOADING.match(word) or not _HARMLESS_INNER.match(word) for word in handed_on)
 
 
 def _is_of_the_system(word: str) -> bool:

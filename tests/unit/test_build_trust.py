@@ -39,7 +39,8 @@ def _own_state(tmp_path, monkeypatch):
 def test_known_compilers_need_no_agreement(program, tmp_path):
     unit = command(
         tmp_path,
-        f"{program} -O2 -Iinc -Wp,-D_FORTIFY_SOURCE=2,-MMD,x.d -Wa,--noexecstack -Wl,-Bsymbolic -Xclang -disable-llvm-passes -c a.c",
+        f"{program} -O2 -Iinc -Wp,-D_FORTIFY_SOURCE=2,-MMD,x.d -Wa,--noexecstack -Wl,-Bsymbolic"
+        " -Xclang -disable-llvm-passes -c a.c",
     )
 
     assert needs_agreement([unit]) is None

@@ -1,0 +1,249 @@
+"""The plan: what changes in the running program, what must be there before, and which calls are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from patch_maker import HIGH, Linked, compile_object, graph_of, link, make_arena, symbol, unit_of
+
+from ipbp.arch.x86_64_entry import ENDBR64, jump
+from ipbp.errors import Refused
+from ipbp.graph.image import ImageSymbols, LoadedImage
+from ipbp.protocol import FunctionChange, PatchPlan, Segment
+from ipbp.stages.plan import plan
+from ipbp.stages.select import Replaced
+
+START = HIGH + 0x100_0000
+TEXT = START + 0x1000
+TEXT_END = TEXT + 0x200
+LONG = bytes.fromhex("554889e5897dfc8b45fc83c0015dc3")  # push rbp; mov; ...; ret
+
+
+class Memory:
+    """The inferior's memory as bytes at addresses; counts the round trips."""
+
+    def __init__(self, pieces: Mapping[int, bytes]) -> None:
+        self.pieces = pieces
+        self.trips = 0
+
+    def __call__(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        self.trips += 1
+        return [self._read(address, size) for address, size in ranges]
+
+    def _read(self, address: int, size: int) -> bytes | None:
+        for start, content in self.pieces.items():
+            if start <= address and address + size <= start + len(content):
+                return content[address - start :][:size]
+        return None
+
+
+def _image(symbols: Mapping[str, tuple[int, int]]) -> LoadedImage:
+    rows = sorted(symbols.items(), key=lambda item: item[1])
+    names = [name for name, _place in rows]
+    count = len(rows)
+    table = ImageSymbols(
+        name=names,
+        address=np.array([place[0] for _name, place in rows], dtype=np.int64),
+        size=np.array([place[1] for _name, place in rows], dtype=np.int64),
+        binding=np.ones(count, dtype=np.uint8),
+        type=np.full(count, 2, dtype=np.uint8),
+        file=np.full(count, -1, dtype=np.int64),
+        files=(),
+        by_name={name: [row] for row, name in enumerate(names)},
+    )
+    return LoadedImage(
+        path="/app",
+        file="/app",
+        build_id="",
+        bias=START,
+        start=START,
+        end=START + 0x10000,
+        symbols=table,
+        stubs={},
+        slots={},
+        sections=[(".text", TEXT, TEXT_END), (".fini", TEXT_END, TEXT_END + 16)],
+        tls_size=0,
+        is_pie=True,
+    )
+
+
+@pytest.fixture
+def linked(gcc: str, tmp_path: Path) -> Linked:
+    source = "extern int pick(int); int f(int x) { return x + 2; } int g(int x) { return pick(x) + 3; }"
+    unit = unit_of(
+        graph_of(compile_object(tmp_path, source, gcc, "-O2", "-fPIE")),
+        addresses={"f": TEXT, "g": TEXT + 0x40},
+        resolvers={"pick": START + 0x7000},
+    )
+    return link([unit])
+
+
+def _replaced(linked: Linked, name: str, entry: int, old_size: int) -> Replaced:
+    graph = linked.units[0].graph
+    return Replaced(int(graph.symbols.block[symbol(graph, name)]), name, entry, old_size)
+
+
+def _plan(linked: Linked, memory: Memory, replaced: Sequence[Replaced], **more: object) -> PatchPlan:
+    settings: dict[str, object] = {
+        "number": 3,
+        "image": Path("/patches/patch-3.elf"),
+        "units": linked.units,
+        "replaced": [replaced],
+        "layout": linked.layout,
+        "segments": (Segment(HIGH, 16, 4096, "rx"),),
+        "allocations": (),
+        "loaded": _image({"f": (TEXT, len(LONG)), "g": (TEXT + 0x40, 0x20)}),
+        "read": memory,
+        "register_frame": None,
+        **more,
+    }
+    return plan(**settings)  # type: ignore[arg-type]
+
+
+def test_the_entry_becomes_a_jump_to_the_carried_copy(linked: Linked) -> None:
+    made = _plan(linked, Memory({TEXT: LONG.ljust(64, b"\x90")}), [_replaced(linked, "f", TEXT, len(LONG))])
+    (change,) = made.replacements
+    assert (change.address, change.name) == (TEXT, "f")
+    assert change.expected == LONG[:5]
+    assert change.replacement == jump(TEXT, linked.address("f"))
+    assert made.forbidden == ((TEXT + 1, TEXT + 5),)
+
+
+def test_all_entries_are_read_in_one_round_trip(linked: Linked) -> None:
+    memory = Memory({TEXT: LONG.ljust(64, b"\x90") + LONG.ljust(64, b"\x90")})
+    rows = [_replaced(linked, "f", TEXT, len(LONG)), _replaced(linked, "g", TEXT + 0x40, len(LONG))]
+    assert len(_plan(linked, memory, rows).replacements) == 2
+    assert memory.trips == 1
+
+
+def test_endbr64_stays_and_the_jump_comes_after_it(linked: Linked) -> None:
+    code = ENDBR64 + LONG
+    made = _plan(linked, Memory({TEXT: code.ljust(64, b"\x90")}), [_replaced(linked, "f", TEXT, len(code))])
+    (change,) = made.replacements
+    assert change.address == TEXT + 4
+    assert change.expected == LONG[:5]
+    assert change.replacement == jump(TEXT + 4, linked.address("f"))
+    assert made.forbidden == ((TEXT + 5, TEXT + 9),)
+
+
+def test_an_entry_that_was_rewritten_before_gets_a_new_jump_without_looking_at_the_old_code(linked: Linked) -> None:
+    before = jump(TEXT, HIGH + 0x4000)
+    memory = Memory({TEXT: before})
+    made = _plan(linked, memory, [_replaced(linked, "f", TEXT, 1)], entries={TEXT: before})
+    (change,) = made.replacements
+    assert (change.expected, change.replacement) == (before, jump(TEXT, linked.address("f")))
+
+
+def test_an_entry_rewritten_behind_endbr64_is_found_again(linked: Linked) -> None:
+    before = jump(TEXT + 4, HIGH + 0x4000)
+    memory = Memory({TEXT: ENDBR64 + before})
+    made = _plan(linked, memory, [_replaced(linked, "f", TEXT, 9)], entries={TEXT + 4: before})
+    assert [change.address for change in made.replacements] == [TEXT + 4]
+
+
+def test_an_entry_that_somebody_else_changed_is_refused(linked: Linked) -> None:
+    memory = Memory({TEXT: LONG})
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, [_replaced(linked, "f", TEXT, 5)], entries={TEXT: jump(TEXT, HIGH)})
+    assert [refusal.code for refusal in caught.value.refusals] == ["entry-changed"]
+
+
+def test_every_refused_entry_is_told_at_once_with_its_file(linked: Linked) -> None:
+    memory = Memory({TEXT: b"\xc3" + LONG})
+    rows = [_replaced(linked, "f", TEXT, 1), _replaced(linked, "g", START + 0x9000, 16)]
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, rows, loaded=_image({"f": (TEXT, 1), "next": (TEXT + 1, 15)}))
+    assert [(r.code, r.symbol, r.file) for r in caught.value.refusals] == [
+        ("entry-too-short", "f", "unit.c"),
+        ("entry-unreadable", "g", "unit.c"),
+    ]
+
+
+def test_padding_up_to_the_next_symbol_counts(linked: Linked) -> None:
+    memory = Memory({TEXT: b"\xc3" + b"\x90" * 15 + LONG})
+    made = _plan(
+        linked,
+        memory,
+        [_replaced(linked, "f", TEXT, 1)],
+        loaded=_image({"f": (TEXT, 1), "next": (TEXT + 16, 15)}),
+    )
+    assert made.replacements[0].expected == b"\xc3" + b"\x90" * 4
+
+
+def test_padding_ends_with_the_section_because_fini_starts_there(linked: Linked) -> None:
+    last = TEXT_END - 4
+    memory = Memory({last: b"\x31\xc0\xc3\x90" + b"\x90" * 16})
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, [_replaced(linked, "f", last, 4)], loaded=_image({"f": (last, 4)}))
+    assert [refusal.code for refusal in caught.value.refusals] == ["entry-too-short"]
+
+
+def test_a_long_gap_without_a_symbol_is_not_padding(linked: Linked) -> None:
+    memory = Memory({TEXT: b"\xc3" + b"\x90" * 255})
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, [_replaced(linked, "f", TEXT, 1)], loaded=_image({"f": (TEXT, 1)}))
+    assert [refusal.code for refusal in caught.value.refusals] == ["entry-too-short"]
+
+
+def test_a_short_function_of_an_earlier_patch_has_its_sixteen_bytes(linked: Linked) -> None:
+    entry = HIGH + 0x8000
+    memory = Memory({entry: b"\xc3" + b"\xcc" * 15})
+    made = _plan(linked, memory, [_replaced(linked, "f", entry, 1)])
+    assert made.replacements[0].expected == b"\xc3" + b"\xcc" * 4
+
+
+def test_a_function_that_comes_back_has_the_size_that_the_image_says(linked: Linked) -> None:
+    made = _plan(linked, Memory({TEXT: LONG.ljust(64, b"\x90")}), [_replaced(linked, "f", TEXT, 0)])
+    assert made.replacements[0].expected == LONG[:5]
+
+
+def test_an_entry_out_of_reach_is_refused(linked: Linked) -> None:
+    far = HIGH + (1 << 33)
+    with pytest.raises(Refused) as caught:
+        _plan(linked, Memory({far: LONG.ljust(16, b"\xcc")}), [_replaced(linked, "f", far, len(LONG))])
+    assert [refusal.code for refusal in caught.value.refusals] == ["entry-out-of-reach"]
+
+
+def test_the_choice_of_an_indirect_function_is_asked_for_and_stored_in_its_slot(linked: Linked) -> None:
+    made = _plan(linked, Memory({}), [])
+    (slot,) = linked.layout.slots
+    (call,) = made.calls
+    assert (call.address, call.arguments, call.result_at, call.on_undo) == (START + 0x7000, (), slot.address, False)
+    assert "pick" in call.purpose
+
+
+def test_the_unwind_table_is_registered_and_taken_back_on_undo(linked: Linked) -> None:
+    made = _plan(linked, Memory({}), [], register_frame=(0x1000, 0x2000))
+    table = linked.layout.unwind
+    assert table is not None
+    assert [(c.address, c.arguments, c.on_undo) for c in made.calls[1:]] == [
+        (0x1000, (table.address, linked.layout.unwind_object), False),
+        (0x2000, (table.address,), True),
+    ]
+    assert made.notes == ()
+
+
+def test_without_an_unwinder_there_is_a_note_and_no_call(linked: Linked) -> None:
+    made = _plan(linked, Memory({}), [])
+    assert len(made.calls) == 1
+    assert len(made.notes) == 1
+
+
+def test_a_plan_survives_the_way_to_the_plugin(linked: Linked) -> None:
+    row = FunctionChange("f", "changed", "the code differs at +0x3", "unit.c", TEXT, linked.address("f"), 4)
+    memory = Memory({TEXT: LONG.ljust(64, b"\x90")})
+    made = _plan(
+        linked,
+        memory,
+        [_replaced(linked, "f", TEXT, len(LONG))],
+        register_frame=(0x1000, 0x2000),
+        functions=(row,),
+        allocations=make_arena().allocations(),
+    )
+    assert PatchPlan.from_json(made.to_json()) == made
+    assert made.functions == (row,)
+    assert (made.number, made.image) == (3, "/patches/patch-3.elf")
+    assert made.segments == (Segment(HIGH, 16, 4096, "rx"),)

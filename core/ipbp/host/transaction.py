@@ -233,14 +233,17 @@ def _rearm_starts(steps: Steps, changes: Iterable[Replacement]) -> tuple[Breakpo
 
 
 def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
-    calls = [call for call in plan.calls if call.on_undo]
+    # What is left out is told and does no harm, so nothing here may fail an undo that has been done.
     code = [(s.address, s.address + s.size) for s in plan.segments if "x" in s.protection]
-    if calls and code and safepoint.users(inferior, code):
-        return tuple(f"{call.purpose}: threads are still in the code of the patch" for call in calls)
     left = []
-    for call in calls:
+    for call in plan.calls:
+        if not call.on_undo:
+            continue
         try:
-            inferior.call(call.address, call.arguments)
+            if code and safepoint.users(inferior, code):
+                left.append(f"{call.purpose}: threads are still in the code of the patch")
+            else:
+                inferior.call(call.address, call.arguments)
         except IpbpError as error:
             left.append(f"{call.purpose}: {error.fact}")
     return tuple(left)

@@ -9,15 +9,14 @@ of length zero, which compilers leave to the linker's last object: without it th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ipbp.errors import IpbpError
 from ipbp.graph.layout import UnwindTable
-from ipbp.graph.model import I32, I64, LinkGraph, SideSection
+from ipbp.graph.model import I32, LinkGraph, SideSection
 from ipbp.graph.unit import Unit
 
 TERMINATOR = bytes(4)
@@ -53,25 +52,18 @@ def carried_table(units: Sequence[Unit], address: int = 0) -> UnwindTable | None
 
     Errors: `unwind-malformed`.
     """
-    contents = bytearray()
-    columns: list[tuple[int, I64, SideSection, npt.NDArray[np.intp]]] = []
-    for number, unit in enumerate(units):
-        section = unwind_section(unit.graph)
-        if section is None:
-            continue
-        for shift, rows in _copy_records(unit, section, contents):
-            columns.append((number, section.offset[rows] + shift, section, rows))
-    if not contents:
+    tables = [table for number, unit in enumerate(units) if (table := _unit_table(number, unit)) is not None]
+    if not tables:
         return None
-    contents += TERMINATOR
+    starts = np.cumsum([0, *(len(table.content) for table in tables)])
     return UnwindTable(
         address=address,
-        content=bytes(contents),
-        unit=np.concatenate([np.full(len(offset), number, np.int32) for number, offset, _s, _r in columns]),
-        offset=np.concatenate([offset for _n, offset, _s, _r in columns]),
-        kind=np.concatenate([section.kind[rows] for _n, _o, section, rows in columns]),
-        target=np.concatenate([section.target[rows] for _n, _o, section, rows in columns]),
-        addend=np.concatenate([section.addend[rows] for _n, _o, section, rows in columns]),
+        content=b"".join(table.content for table in tables) + TERMINATOR,
+        unit=np.concatenate([table.unit for table in tables]),
+        offset=np.concatenate([table.offset + start for table, start in zip(tables, starts, strict=False)]),
+        kind=np.concatenate([table.kind for table in tables]),
+        target=np.concatenate([table.target for table in tables]),
+        addend=np.concatenate([table.addend for table in tables]),
     )
 
 
@@ -89,27 +81,49 @@ def described_blocks(graph: LinkGraph, records: Sequence[UnwindRecord], section:
     return blocks
 
 
-def _copy_records(unit: Unit, section: SideSection, contents: bytearray) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    # Appends the unit's carried records; yields for each how far it moved and the rows of its edges.
+def _unit_table(number: int, unit: Unit) -> UnwindTable | None:
+    # The carried records of one unit, each CIE once, before the FDEs that belong to it.
+    section = unwind_section(unit.graph)
+    if section is None:
+        return None
     records = unwind_records(section.content, unit.graph.path)
     carried = np.isin(described_blocks(unit.graph, records, section), unit.carried)
+    wanted = [record for record, chosen in zip(records, carried, strict=True) if chosen]
+    if not wanted:
+        return None
+    order = np.argsort(section.offset, kind="stable")
+    offsets = section.offset[order]
+    content, moved, rows, places = bytearray(), dict[int, int](), [], []
     by_start = {record.start: record for record in records}
-    moved: dict[int, int] = {}
-    for record in (record for record, wanted in zip(records, carried, strict=True) if wanted):
-        cie = by_start.get(record.cie)
-        if cie is None or not cie.is_cie:
-            raise _malformed(unit.graph.path, f"the record at {record.start:#x} belongs to none")
-        for part in (cie, record):
+    for record in wanted:
+        for part in (_common_record(record, by_start, unit.graph.path), record):
             if part.is_cie and part.start in moved:
                 continue
-            place = len(contents)
-            contents += section.content[part.start : part.end]
-            moved[part.start] = place
+            moved[part.start] = place = len(content)
+            content += section.content[part.start : part.end]
             if not part.is_cie:
                 pointer = place + part.pointer - part.start
-                contents[pointer : pointer + 4] = (pointer - moved[cie.start]).to_bytes(4, "little")
-            rows = np.flatnonzero((section.offset >= part.start) & (section.offset < part.end))
-            yield place - part.start, rows
+                content[pointer : pointer + 4] = (pointer - moved[part.cie]).to_bytes(4, "little")
+            first, last = np.searchsorted(offsets, [part.start, part.end])
+            rows.append(order[first:last])
+            places.append(offsets[first:last] - part.start + place)
+    row = np.concatenate(rows)
+    return UnwindTable(
+        address=0,
+        content=bytes(content),
+        unit=np.full(len(row), number, dtype=np.int32),
+        offset=np.concatenate(places),
+        kind=section.kind[row],
+        target=section.target[row],
+        addend=section.addend[row],
+    )
+
+
+def _common_record(record: UnwindRecord, by_start: Mapping[int, UnwindRecord], path: str) -> UnwindRecord:
+    common = by_start.get(record.cie)
+    if common is None or not common.is_cie:
+        raise _malformed(path, f"the record at {record.start:#x} belongs to none")
+    return common
 
 
 def _records(content: memoryview, path: str) -> Iterator[UnwindRecord]:

@@ -38,13 +38,13 @@ EDITS = (
         "talk.c",
         [
             (
-                "__attribute__((noinline)) int uses_helper(int x) { return helper(x) + calls; }",
+                "__attribute__((noinline)) int uses_helper(int x) {\n    int helped = helper(x);",
                 "static int extra_calls = 40;\n"
                 "__attribute__((noinline)) static int added(int x) { extra_calls += 1; return x + extra_calls; }\n"
-                "__attribute__((noinline)) int uses_helper(int x) { return added(helper(x)) + calls; }",
+                "__attribute__((noinline)) int uses_helper(int x) {\n    int helped = added(helper(x));",
             )
         ],
-        [("uses_helper 1", "4", "45"), ("uses_helper 1", "5", "47")],
+        [("uses_helper 1", "4", "46"), ("uses_helper 1", "5", "48")],
         ["uses_helper", "added"],
     ),
     Edit(

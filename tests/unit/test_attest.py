@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running_program import WAIT, build, graph_of, running
 
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.stages.attest import Attestation, attest
-from running_program import WAIT, build, compile_object, graph_of, running
 
 WORK = r"""
 #include <stdio.h>
@@ -23,7 +23,8 @@ __attribute__((noinline)) static int helper(int n) { static int calls; calls++; 
 __attribute__((noinline)) int pick(int n) {
   static int calls; calls += 2;
   switch (n) { case 0: return helper(1); case 1: return 7 + calls; case 2: return shared; case 3: return n * 3;
-    case 4: return outside; case 5: return per_thread; case 6: return puts("six"); case 7: return 99; default: return -1; }
+    case 4: return outside; case 5: return per_thread; case 6: return puts("six"); case 7: return 99; }
+  return -1;
 }
 double work(int n) {
   printf("work %d %s\n", n, words[n % 3]); shared += (int)strlen(words[n % 3]) + pick(n) + abs(n);
@@ -36,7 +37,8 @@ int (*chosen(void))(int) { return n_th(pick); }
 WORK = WORK.replace("return n_th(pick);", "return shared ? pick : helper;")
 OTHER = r"""
 int outside = 5; __thread int per_thread = 6;
-static int count = 9; __attribute__((noinline)) static int helper(int n) { static int calls; return n * count + calls++; }
+static int count = 9;
+__attribute__((noinline)) static int helper(int n) { static int calls; return n * count + calls++; }
 int other(int n) { return helper(n); }
 """
 MAIN = WAIT + "double work(int); int other(int);\nint main(void) { work(1); other(2); ready_and_wait(); return 0; }\n"

@@ -7,15 +7,13 @@ Linkers write a hidden global as a local symbol of no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ipbp.graph.image import ImageSymbols, LoadedImage
-from ipbp.graph.model import COMMON, I64, Binding, LinkGraph, SymbolType
-
-_CODE_TYPES = (SymbolType.FUNCTION, SymbolType.IFUNC)
+from ipbp.graph.model import COMMON, I64, U8, Binding, LinkGraph, SymbolType
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +27,43 @@ class Candidates:
 
 def candidates(graph: LinkGraph, image: LoadedImage) -> Candidates:
     """Every image symbol that a named symbol defined in the graph may have become."""
+    pairs = _of_one_name(graph, image)
+    symbol, row = pairs[:, 0], pairs[:, 1]
+    table = image.symbols
+    fits = _same_type(graph.symbols.type[symbol], table.type[row])
+    symbol, row = symbol[fits], row[fits]
+    is_local, row_is_local = graph.symbols.binding[symbol] == Binding.LOCAL, table.binding[row] == Binding.LOCAL
+    in_file = _files_of(graph.source, table)[table.file[row]]
+    shared = ~is_local & ~row_is_local
+    has_shared = np.bincount(symbol[shared], minlength=len(graph.symbols)) > 0
+    hidden = ~is_local & row_is_local & ~has_shared[symbol] & ((table.file[row] < 0) | (len(table.files) == 1))
+    keep = shared | hidden | (is_local & row_is_local & in_file)
+    return Candidates(symbol[keep], row[keep], table.address[row[keep]])
+
+
+def _of_one_name(graph: LinkGraph, image: LoadedImage) -> I64:
+    """(symbol, row of the image) for all that have one name; symbols ascending."""
     names = image.symbols.by_name
     defined = np.flatnonzero((graph.symbols.block >= 0) | (graph.symbols.block == COMMON))
     pairs: list[tuple[int, int]] = []
     for symbol in defined.tolist():
         rows = names.get(graph.symbols.name[symbol])
         if rows:
-            pairs += [(symbol, row) for row in matching_rows(graph, symbol, rows, image.symbols)]
-    columns = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return Candidates(columns[:, 0], columns[:, 1], image.symbols.address[columns[:, 1]])
+            pairs += [(symbol, row) for row in rows]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def matching_rows(graph: LinkGraph, symbol: int, rows: Sequence[int], table: ImageSymbols) -> list[int]:
-    """Those of the image's rows of one name that fit the symbol's binding, file and type."""
-    fitting = [row for row in rows if _same_type(int(graph.symbols.type[symbol]), int(table.type[row]))]
-    if graph.symbols.binding[symbol] != Binding.LOCAL:
-        shared = [row for row in fitting if table.binding[row] != Binding.LOCAL]
-        return shared or [row for row in fitting if table.file[row] < 0 or len(table.files) == 1]
-    local = [row for row in fitting if table.binding[row] == Binding.LOCAL]
-    if not graph.source or not table.files:
-        return local
-    return [row for row in local if table.file[row] >= 0 and table.files[int(table.file[row])] == graph.source]
+def _files_of(source: str, table: ImageSymbols) -> npt.NDArray[np.bool_]:
+    """For each file of the image whether it may be `source`; the last row stands for "no file"."""
+    unknown = not source or not table.files
+    return np.array([unknown or name == source for name in table.files] + [unknown], dtype=np.bool_)
 
 
-def _same_type(one: int, other: int) -> bool:
-    if SymbolType.NONE in (one, other):
-        return SymbolType.TLS not in (one, other)
-    return one == other or (one in _CODE_TYPES and other in _CODE_TYPES)
+def _same_type(one: U8, other: U8) -> npt.NDArray[np.bool_]:
+    """Columns of `SymbolType`. An indirect function may have become a plain one; labels have no type."""
+    fold = np.arange(256, dtype=np.uint8)
+    fold[SymbolType.IFUNC] = SymbolType.FUNCTION
+    untyped = (one == SymbolType.NONE) | (other == SymbolType.NONE)
+    thread = (one == SymbolType.TLS) | (other == SymbolType.TLS)
+    result: npt.NDArray[np.bool_] = (fold[one] == fold[other]) | (untyped & ~thread)
+    return result

@@ -216,10 +216,11 @@ class _Lifter:
             address = np.array([self.maker.address[b] for b in guided], dtype=np.int64)
             reading = read_blocks(self.new, guide, address, self.image, self.read)
             matched = reading.matches().tolist()
+            edges = self._guided_edges(reading)
             for index, block in enumerate(guided):
                 if matched[index]:
                     content = bytes(self.new.content(self.guide_of[block]))
-                    self.maker.fill(block, content, self._guided_edges(reading, index))
+                    self.maker.fill(block, content, edges[index])
                 else:
                     self._fill_from_memory(block, reading.memory[index])
             rest = [b for b in waiting if not self._is_guided(b)]
@@ -233,36 +234,47 @@ class _Lifter:
         guide = self.guide_of[block]
         return guide != UNKNOWN and int(self.new.blocks.size[guide]) == self.maker.sizes[block]
 
-    def _guided_edges(self, reading: Reading, index: int) -> list[LiftedEdge]:
-        edges = self.new.edges
-        found = []
-        for row in range(*np.searchsorted(reading.owner, (index, index + 1)).tolist()):
-            edge = int(reading.edge[row])
-            means = int(reading.means[row]) if reading.known[row] else None
-            kind = EdgeKind(int(edges.kind[edge]))
-            inside = self._inside(edge, kind)
-            target, moved = self._target(int(edges.target[edge]), means, int(reading.cell[row]), inside)
-            found.append(LiftedEdge(int(edges.offset[edge]), kind, target, int(edges.addend[edge]) + moved))
+    def _guided_edges(self, reading: Reading) -> list[list[LiftedEdge]]:
+        """For each block of the reading the new block's edges, leading to what memory says."""
+        edges, edge = self.new.edges, reading.edge
+        columns = (
+            reading.owner,
+            edges.offset[edge],
+            edges.kind[edge],
+            edges.target[edge],
+            edges.addend[edge],
+            np.where(reading.known & (reading.means != UNKNOWN), reading.means, UNKNOWN),
+            reading.cell,
+            self._insides(edge),
+        )
+        found: list[list[LiftedEdge]] = [[] for _ in reading.memory]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        matches = reading.matches().tolist()
+        for owner, offset, kind, hint, addend, means, cell, inside in rows:
+            if matches[owner]:
+                target, moved = self._target(hint, means, cell, inside)
+                found[owner].append(LiftedEdge(offset, kind, target, addend + moved))
         return found
 
-    def _inside(self, edge: int, kind: EdgeKind) -> int:
-        """How far into its target a new edge leads: a label in a function whose old code is laid out another way may
-        seem to count from a place outside of it."""
-        addend = int(self.new.edges.addend[edge])
-        if not PC_RELATIVE[kind]:
-            return addend
-        if self.new.blocks.kind[self.new.edges.block[edge]] == BlockKind.CODE:
-            return addend + int(WIDTH[kind])
-        return addend - int(self.new.edges.offset[edge])  # an entry of a table counts from the table
+    def _insides(self, edge: I64) -> I64:
+        """How far into its target each new edge leads: a label in a function whose old code is laid out another way
+        may seem to count from a place outside of it."""
+        edges = self.new.edges
+        kind, addend = edges.kind[edge], edges.addend[edge]
+        in_code = self.new.blocks.kind[edges.block[edge]] == BlockKind.CODE
+        # An instruction counts from its end, an entry of a table from the table.
+        relative = np.where(in_code, addend + WIDTH[kind], addend - edges.offset[edge])
+        result: I64 = np.where(PC_RELATIVE[kind] == 1, relative, addend)
+        return result
 
-    def _target(self, hint: int, means: int | None, cell: int, inside: int) -> tuple[int, int]:
+    def _target(self, hint: int, means: int, cell: int, inside: int) -> tuple[int, int]:
         """The old symbol that stands for the load address `means`, and what to add to the addend for it. `hint`:
-        the new object's target. Where the fixup does not tell, the hint is believed: all else was equal."""
+        the new object's target. Where the fixup does not tell (UNKNOWN), the hint is believed: all else was equal."""
         name, home = self.new.symbols.name[hint], int(self.new.symbols.block[hint])
         if cell in self.cell_name:
             name = name if cell in self.image.slots.get(name, ()) else self.cell_name[cell]
             return self._by_name(name), 0
-        if means is None or home == ABSOLUTE:
+        if means == UNKNOWN or home == ABSOLUTE:
             return self._by_name(name) if name else self._unnamed_place(hint, home, means), 0
         if home >= 0 and not self.new.symbols.name[int(self.new.blocks.anchor[home])]:
             return self._unnamed_place(hint, home, means), 0
@@ -292,9 +304,9 @@ class _Lifter:
         own = self.own.get(name)
         return self.maker.undefined(name) if own is None else own
 
-    def _unnamed_place(self, hint: int, home: int, means: int | None) -> int:
+    def _unnamed_place(self, hint: int, home: int, means: int) -> int:
         """The anchor of the unnamed old block that the new unnamed block `home` corresponds to at this use."""
-        if means is None:
+        if means == UNKNOWN:
             return self.maker.undefined("unknown")
         address = means - int(self.new.symbols.offset[hint])
         size = int(self.new.blocks.size[home])

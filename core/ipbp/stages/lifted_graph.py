@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     UNDEFINED,
     Binding,
@@ -44,7 +43,7 @@ class LiftedSymbol:
 @dataclass(frozen=True, slots=True)
 class LiftedEdge:
     offset: int
-    kind: EdgeKind
+    kind: int  # EdgeKind
     target: int
     addend: int
 

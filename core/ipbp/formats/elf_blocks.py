@@ -11,7 +11,6 @@ Places are keys, `section << 40 | offset`, so that one sorted column holds the w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +65,7 @@ def cut(
     rows = file.sections
     placed = np.flatnonzero(placement != NOT_PLACED)
     merged: npt.NDArray[np.bool_] = _mergeable(rows, placement)
-    elements = _elements(file, placed[merged[placed]].tolist())
+    elements = _elements(file, placed[merged[placed]])
     outside = ~merged[symbol_start >> SECTION_SHIFT]
     starts, ends = _clusters(symbol_start[outside], symbol_size[outside], rows.size)
     cuts = np.unique(cuts)
@@ -106,24 +105,48 @@ def _clusters(start: I64, size: I64, section_size: I64) -> tuple[I64, I64]:
     return starts, np.where(ends == starts, np.minimum(following, limit[rows]), ends)
 
 
-def _elements(file: ElfFile, sections: Sequence[int]) -> I64:
+def _elements(file: ElfFile, sections: I64) -> I64:
     """Keys of the elements of mergeable sections: NUL-terminated strings, or constants of one size."""
-    parts = [np.empty(0, dtype=np.int64)]
-    for section in sections:
-        size, unit = int(file.sections.size[section]), int(file.sections.entry_size[section])
-        if size == 0:
-            continue
-        if size % unit:
-            malformed(file.path, f"{file.sections.name[section]} does not hold whole elements")
-        offsets = np.arange(0, size, unit, dtype=np.int64)
-        if int(file.sections.flags[section]) & SHF_STRINGS:
-            units = np.frombuffer(file.section_content(section), np.uint8).reshape(-1, unit)
-            zero = np.count_nonzero(units, axis=1) == 0
-            if not zero[-1]:
-                malformed(file.path, f"the last string of {file.sections.name[section]} does not end")
-            offsets = offsets[np.append(True, zero[:-1])]
+    rows = file.sections
+    unit = rows.entry_size[sections]
+    if (rows.size[sections] % unit).any():
+        malformed(file.path, "a mergeable section does not hold whole elements")
+    sections, unit = sections[rows.size[sections] > 0], unit[rows.size[sections] > 0]
+    is_text = (rows.flags[sections] & np.uint64(SHF_STRINGS)) != 0
+    parts = [_narrow_strings(file, sections[is_text & (unit == 1)])]
+    for section in sections[is_text & (unit > 1)].tolist():
+        parts.append(_wide_strings(file, section) + (section << SECTION_SHIFT))
+    for section in sections[~is_text].tolist():
+        offsets = np.arange(0, int(rows.size[section]), int(rows.entry_size[section]), dtype=np.int64)
         parts.append(offsets + (section << SECTION_SHIFT))
     return np.concatenate(parts)
+
+
+def _narrow_strings(file: ElfFile, sections: I64) -> I64:
+    """All sections at once: -ffunction-sections makes one for the strings of each function."""
+    start = file.sections.start[sections]
+    end = start + file.sections.size[sections]
+    zeros = np.flatnonzero(np.frombuffer(file.content, np.uint8) == 0)
+    first, last = np.searchsorted(zeros, start), np.searchsorted(zeros, end)
+    if (last == first).any() or (zeros[last - 1] != end - 1).any():
+        malformed(file.path, "the last string of a section does not end")
+    # A string starts behind every NUL but the last one of its section.
+    count = last - 1 - first
+    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+    offset = zeros[np.repeat(first, count) + within] + 1 - np.repeat(start, count)
+    keys = (np.repeat(sections, count) << SECTION_SHIFT) + offset
+    result: I64 = np.concatenate([sections << SECTION_SHIFT, keys])
+    return result
+
+
+def _wide_strings(file: ElfFile, section: int) -> I64:
+    unit = int(file.sections.entry_size[section])
+    units = np.frombuffer(file.section_content(section), np.uint8).reshape(-1, unit)
+    ends = np.count_nonzero(units, axis=1) == 0
+    if not ends[-1]:
+        malformed(file.path, "the last string of a section does not end")
+    result: I64 = np.append(0, np.flatnonzero(ends[:-1]) + 1) * unit
+    return result
 
 
 def _without_fill(
@@ -141,21 +164,25 @@ def _without_fill(
     doubtful &= _count_within(fixups, spans) == 0
     doubtful &= _count_within(touched, spans) == 0
     keep = np.ones(len(section), dtype=np.bool_)
-    for row in np.flatnonzero(doubtful).tolist():
-        keep[row] = not _is_fill(file, placement, int(spans.start[row]), int(spans.end[row]))
+    keep[doubtful] = ~_are_fill(file, placement, spans.start[doubtful], spans.end[doubtful])
     # A section that is nothing but fill stays one block: something may still point at it.
     alone = np.bincount(section[keep], minlength=len(placement)) == 0
     keep |= alone[section]
     return Spans(spans.start[keep], spans.end[keep], spans.named[keep])
 
 
-def _is_fill(file: ElfFile, placement: U8, start: int, end: int) -> bool:
-    section, offset = start >> SECTION_SHIFT, start & ((1 << SECTION_SHIFT) - 1)
-    if file.sections.type[section] == SHT_NOBITS:
-        return True
-    at = int(file.sections.start[section]) + offset
-    content = bytes(file.content[at : at + end - start])
-    return is_padding(content) if placement[section] == BlockKind.CODE else not any(content)
+def _are_fill(file: ElfFile, placement: U8, starts: I64, ends: I64) -> npt.NDArray[np.bool_]:
+    """For each stretch whether it is nops in code, zeros elsewhere."""
+    section = starts >> SECTION_SHIFT
+    at = file.sections.start[section] + (starts & ((1 << SECTION_SHIFT) - 1))
+    has_bytes = (file.sections.type[section] != SHT_NOBITS).tolist()
+    is_code = (placement[section] == BlockKind.CODE).tolist()
+    stretches = zip(at.tolist(), (at + ends - starts).tolist(), has_bytes, is_code, strict=True)
+    fill = [
+        not exists or (is_padding(bytes(file.content[a:b])) if code else not any(file.content[a:b]))
+        for a, b, exists, code in stretches
+    ]
+    return np.array(fill, dtype=np.bool_)
 
 
 def _with_empty_sections(spans: Spans, empty: I64, symbol_start: I64, touched: I64) -> Spans:

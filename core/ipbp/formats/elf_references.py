@@ -98,7 +98,7 @@ def decoded(file: ElfFile, placement: U8, refs: References, spans: Spans) -> tup
     high = replace(refs, place=refs.place + np.where(refs.unsure, _LARGEST_IMMEDIATE, 0)).keys(file.sections.size)
     here = spans.find(low)
     ambiguous = refs.unsure & (here != spans.find(high))
-    unnamed = refs.plain & (placement[refs.home] == BlockKind.RODATA)
+    unnamed = refs.plain & np.isin(placement[refs.home], (BlockKind.RODATA, BlockKind.RELRO))
     unnamed &= ~spans.named[np.maximum(here, 0)]
     wanted = np.flatnonzero(ambiguous | unnamed)
     place, access = refs.place.copy(), np.zeros(len(refs.row), dtype=np.int64)

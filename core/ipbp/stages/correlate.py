@@ -10,7 +10,7 @@ read-only content is paired by content.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -95,30 +95,35 @@ class _Group:
 
 def _numbered_groups(old: LinkGraph, new: LinkGraph) -> list[_Group]:
     """Groups of stateful or callable numbered symbols; read-only ones are paired by content."""
-    old_rows, new_rows = _local_definitions(old), _local_definitions(new)
-    result = []
-    for key, rows in new_rows.items():
-        before = old_rows.get(key, [])
-        names = [new.symbols.name[row] for row in rows] + [old.symbols.name[row] for row in before]
-        if before and any(is_numbered(name) for name in names):
-            result.append(_Group(key[1], tuple(before), tuple(rows)))
-    return result
+    local = [_local_definitions(graph) for graph in (old, new)]
+    numbered = {
+        (base_name(name), is_code)
+        for graph, rows in zip((old, new), local, strict=True)
+        for row, is_code in rows
+        if is_numbered(name := graph.symbols.name[row])
+    }
+    before, after = (_rows_by_base(graph, rows, numbered) for graph, rows in zip((old, new), local, strict=True))
+    return [_Group(key[1], tuple(before[key]), tuple(rows)) for key, rows in sorted(after.items()) if key in before]
 
 
-def _local_definitions(graph: LinkGraph) -> dict[tuple[str, bool], list[int]]:
-    symbols = graph.symbols
-    home = symbols.block
-    kinds = graph.blocks.kind[np.maximum(home, 0)] if len(graph.blocks) else np.zeros(len(home), dtype=np.uint8)
-    wanted = (symbols.binding == Binding.LOCAL) & (home >= 0) & ~np.isin(kinds, READ_ONLY)
+def _local_definitions(graph: LinkGraph) -> list[tuple[int, bool]]:
+    """Local symbols outside of read-only data, and whether they are code."""
+    home = graph.symbols.block
+    rows = np.flatnonzero((graph.symbols.binding == Binding.LOCAL) & (home >= 0))
+    kinds = graph.blocks.kind[home[rows]]
+    wanted = ~np.isin(kinds, READ_ONLY)
+    return list(zip(rows[wanted].tolist(), (kinds[wanted] == BlockKind.CODE).tolist(), strict=True))
+
+
+def _rows_by_base(
+    graph: LinkGraph, rows: list[tuple[int, bool]], wanted: Collection[tuple[str, bool]]
+) -> dict[tuple[str, bool], list[int]]:
+    names = graph.symbols.name
     found: dict[tuple[str, bool], list[int]] = {}
-    numbered: set[tuple[str, bool]] = set()
-    for row in np.flatnonzero(wanted).tolist():
-        name = symbols.name[row]
-        if name:
-            key = (base_name(name), bool(kinds[row] == BlockKind.CODE))
+    for row, is_code in rows if wanted else ():
+        key = (base_name(names[row]), is_code)
+        if key in wanted:
             found.setdefault(key, []).append(row)
-            if is_numbered(name):
-                numbered.add(key)
     return found
 
 
@@ -267,12 +272,16 @@ def _pair_content(old: LinkGraph, new: LinkGraph, old_colour: I32, new_colour: I
     """Pair blocks of one colour, of one base name where there are several; their anchors go with them."""
     by_name: dict[tuple[int, str], int] = {}
     by_colour: dict[int, int] = {}
-    for row in np.flatnonzero(old_colour >= 0).tolist()[::-1]:
-        colour = int(old_colour[row])
-        by_name[colour, base_name(old.symbols.name[int(old.blocks.anchor[row])])] = row
+    old_anchors, new_anchors = old.blocks.anchor.tolist(), new.blocks.anchor.tolist()
+    old_names, new_names = old.symbols.name, new.symbols.name
+    rows = np.flatnonzero(old_colour >= 0)[::-1]
+    for row, colour in zip(rows.tolist(), old_colour[rows].tolist(), strict=True):
+        by_name[colour, base_name(old_names[old_anchors[row]])] = row
         by_colour[colour] = row
-    for row in np.flatnonzero(new_colour >= 0).tolist():
-        colour, anchor = int(new_colour[row]), int(new.blocks.anchor[row])
-        found = by_name.get((colour, base_name(new.symbols.name[anchor])), by_colour.get(colour, UNPAIRED))
-        block[row] = found
-        symbol[anchor] = int(old.blocks.anchor[found]) if found >= 0 else UNPAIRED
+    rows = np.flatnonzero(new_colour >= 0)
+    found = [
+        by_name.get((colour, base_name(new_names[new_anchors[row]])), by_colour.get(colour, UNPAIRED))
+        for row, colour in zip(rows.tolist(), new_colour[rows].tolist(), strict=True)
+    ]
+    block[rows] = found
+    symbol[new.blocks.anchor[rows]] = np.where(block[rows] >= 0, old.blocks.anchor[block[rows]], UNPAIRED)

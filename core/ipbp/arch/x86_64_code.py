@@ -79,6 +79,14 @@ def takes_address(octets: U8, fields: I64) -> npt.NDArray[np.bool_]:
     return result
 
 
+def is_plain_absolute(octets: U8, fields: I64) -> npt.NDArray[np.bool_]:
+    """For each 32-bit absolute field, whether it is the whole address of a memory operand (SIB 25: no base and no
+    index): read or written right there."""
+    safe = np.maximum(fields, 2)
+    result: npt.NDArray[np.bool_] = (octets[safe - 1] == 0x25) & ((octets[safe - 2] & 0xC7) == 0x04) & (fields >= 2)
+    return result
+
+
 def is_memory_operand(octets: U8, fields: I64) -> npt.NDArray[np.bool_]:
     """For each 32-bit pc-relative field, whether a ModRM byte `disp32(%rip)` stands before it (else: a branch)."""
     result: npt.NDArray[np.bool_] = (octets[np.maximum(fields, 1) - 1] & 0xC7) == 0x05

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -154,3 +155,27 @@ def test_a_thread_that_runs_has_no_place():
 
 def test_no_filter_is_mode_0():
     assert procfs.seccomp_mode(os.getpid(), os.getpid()) in (0, 2)
+
+
+def test_a_signal_that_a_handler_waits_for_is_told_apart_from_a_blocked_one():
+    script = (
+        "import signal, sys, os\n"
+        "signal.signal(signal.SIGUSR1, lambda *a: None)\n"
+        "signal.signal(signal.SIGUSR2, lambda *a: None)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.buffer.raw.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGSTOP)
+        while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            os.sched_yield()
+        process.send_signal(signal.SIGUSR2)
+        only_blocked = procfs.signals_to_handle(process.pid, process.pid)
+        process.send_signal(signal.SIGUSR1)
+        both = procfs.signals_to_handle(process.pid, process.pid)
+        process.kill()
+
+    assert only_blocked == 0
+    assert both == 1 << (signal.SIGUSR1 - 1)

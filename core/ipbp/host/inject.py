@@ -94,10 +94,12 @@ def is_mapped(regions: Sequence[Region], address: int, size: int, protection: st
 
 
 def restartable(inferior: Inferior) -> list[int]:
-    """Threads whose epoll wait our stop cut short with a plain EINTR, put right so that it goes on.
+    """Threads whose epoll wait the debugger's stop cut short with a plain EINTR, put right so that it goes on.
 
-    The kernel never restarts epoll_wait(2) by itself after a stop. To be called before resuming, and only when the
-    stop was our own: after a real signal the program has a right to its EINTR. A finite timeout starts over.
+    The kernel never restarts epoll_wait(2) by itself, and every stop of a debugger interrupts it. To be called first
+    thing in a stop: where orig_rax is hidden, an injected call destroys what this needs to know. Once more does no
+    harm. A thread with a signal on its way to a handler is left alone: it has a right to its EINTR. A finite timeout
+    starts over.
     """
     description = inferior.describe()
     fixed = []
@@ -105,6 +107,8 @@ def restartable(inferior: Inferior) -> list[int]:
         if description.local:
             where = procfs.system_call(description.pid, thread.id)
             if where is None or where.number not in _EPOLL_CALLS:
+                continue
+            if procfs.signals_to_handle(description.pid, thread.id):
                 continue
         if _restart_epoll(inferior, thread.id):
             fixed.append(thread.id)

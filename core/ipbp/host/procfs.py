@@ -101,10 +101,14 @@ def system_call(pid: int, thread: int) -> Optional[SystemCall]:
 
 def seccomp_mode(pid: int, thread: int) -> int:
     """0 none, 1 strict, 2 filter (proc_pid_status(5)); 0 on kernels without seccomp."""
-    for line in _read_text(pid, f"/proc/{pid}/task/{thread}/status").splitlines():
-        if line.startswith("Seccomp:"):
-            return int(line.split()[1])
-    return 0
+    return int(_status(pid, thread).get("Seccomp", "0"))
+
+
+def signals_to_handle(pid: int, thread: int) -> int:
+    """Pending signals that this thread will run a handler for; bit 0 is signal 1 (proc_pid_status(5))."""
+    status = _status(pid, thread)
+    mine, shared, blocked, caught = (int(status[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigCgt"))
+    return (mine | shared) & caught & ~blocked
 
 
 def start_time(pid: int) -> int:
@@ -155,6 +159,11 @@ def _read_text(pid: int, path: str) -> str:
             return stream.read()
     except OSError as error:
         raise _process_error(pid, error) from error
+
+
+def _status(pid: int, thread: int) -> dict[str, str]:
+    rows = (line.partition(":") for line in _read_text(pid, f"/proc/{pid}/task/{thread}/status").splitlines())
+    return {name: value.strip() for name, _, value in rows}
 
 
 def _gone(pid: int) -> IpbpError:

@@ -1,0 +1,97 @@
+"""The threads of a process of this machine: which there are, where each is stopped, and who traces them (proc(5)).
+
+The kernel answers this in a few microseconds a thread, and for all threads alike. A debugger takes up to a hundred
+times as long for some, because it looks at the whole innermost frame to say where a thread is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+from ipbp.errors import IpbpError
+from ipbp.host import procfs
+from ipbp.host.inferior import Thread
+
+
+def stopped_threads(pid: int) -> list[Thread]:
+    """Every live thread with its pc, in the order of their ids.
+
+    Errors: `inferior-running` when one of them is not stopped, `inferior-gone`, `inferior-permission`.
+    """
+    threads = []
+    for number in live_threads(pid):
+        where = procfs.system_call(pid, number)
+        if where is None:
+            raise IpbpError(
+                "inferior-running",
+                f"thread {number} of process {pid} is running",
+                "Stop all threads of the program and try again.",
+            )
+        threads.append(Thread(number, where.pc))
+    return threads
+
+
+def live_threads(pid: int) -> list[int]:
+    """Ids of the threads that have not ended. A main thread that has ended stays in /proc as a zombie."""
+    try:
+        numbers = sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except OSError as error:
+        raise IpbpError("inferior-gone", f"process {pid} is gone", "Start it again.") from error
+    alive = [number for number in numbers if _state(pid, number) not in (None, "Z", "X")]
+    if not alive:
+        raise IpbpError("inferior-gone", f"process {pid} has ended", "Start it again.")
+    return alive
+
+
+def is_any_running(pid: int) -> bool:
+    """Whether a thread is in no stop at all, neither a debugger's (`t`) nor that of a signal (`T`)."""
+    return any(_state(pid, number) not in (None, "t", "T") for number in live_threads(pid))
+
+
+def executable(pid: int) -> str:
+    """Path of the program, without the mark that the kernel adds when its file was replaced meanwhile."""
+    try:
+        path = os.readlink(f"/proc/{pid}/task/{live_threads(pid)[0]}/exe")
+    except OSError as error:
+        raise IpbpError(
+            "inferior-permission",
+            f"the kernel does not say which program process {pid} runs: {error.strerror}",
+            "Run the debugger as the user that the process belongs to, or as root.",
+        ) from error
+    mark = " (deleted)"
+    return path[: -len(mark)] if path.endswith(mark) else path
+
+
+def tracer(pid: int) -> int:
+    """Process id of the debugger (or its server) that traces the process; 0 when there is none."""
+    return int(status_field(pid, live_threads(pid)[0], "TracerPid"))
+
+
+def parent(pid: int) -> int:
+    """Process id of the parent."""
+    return int(status_field(pid, live_threads(pid)[0], "PPid"))
+
+
+def blocks_signal(pid: int, thread: int, number: int) -> bool:
+    """Whether the thread has the signal blocked (SigBlk, a mask in which bit 0 is signal 1)."""
+    return bool(int(status_field(pid, thread, "SigBlk"), 16) >> (number - 1) & 1)
+
+
+def status_field(pid: int, thread: int, name: str) -> str:
+    """One line of proc_pid_status(5), without its name."""
+    try:
+        with open(f"/proc/{pid}/task/{thread}/status", encoding="utf-8", errors="surrogateescape") as stream:
+            lines = stream.read().splitlines()
+    except OSError as error:
+        raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.") from error
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+def _state(pid: int, thread: int) -> Optional[str]:
+    # Field 3 of stat; field 2, the name in parentheses, may contain anything. None: it ended while we looked.
+    try:
+        with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return None

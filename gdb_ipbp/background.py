@@ -1,0 +1,188 @@
+"""Doing something while a program that runs in gdb's background is stopped, without the user seeing a stop.
+
+gdb offers no way to wait for a stop inside a command, so this is a chain of callbacks: a signal stops the program,
+gdb tells us of the stop, and from gdb's event loop we act and let it run again.
+
+The signal is SIGWINCH, sent to the selected thread. A catchpoint makes gdb stop at it, `handle` keeps it from the
+program and from the screen; the stop itself is not printed because it is a catchpoint's and not a signal's. Should
+the signal ever get through (gdb killed in between), it does no harm: its default action is to be ignored. With the
+selected thread as its target no change of the selected thread is printed either.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import signal
+import threading
+import time
+from typing import Callable
+
+import gdb
+
+from gdb_ipbp.settings import kept_selection, put, without_interrupts
+from ipbp.errors import IpbpError
+from ipbp.host import tasks
+
+_NAME = "SIGWINCH"
+_NUMBER = int(signal.SIGWINCH)
+_TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
+_PATIENCE = 5.0  # seconds in which the program must have stopped
+
+_waiting: list[_SilentStop] = []
+
+
+def run_in_silent_stop(
+    pid: int,
+    action: Callable[[], None],
+    before_resuming: Callable[[], None],
+    then: Callable[[float], None],
+    report: Callable[[IpbpError], None],
+) -> None:
+    """Returns at once. See `Inferior.while_stopped`; `before_resuming` also runs when `action` has failed.
+
+    `report` gets what goes wrong later, `inferior-unstoppable` when the program has not stopped in five seconds.
+    Errors: `inferior-busy` when such a stop is under way already.
+    """
+    if _waiting:
+        raise IpbpError("inferior-busy", "the program is being patched already", "Wait until that is done.")
+    _SilentStop(pid, action, before_resuming, then, report).request()
+
+
+class _SilentStop:
+    """One stop, from the signal to the resumption."""
+
+    def __init__(
+        self,
+        pid: int,
+        action: Callable[[], None],
+        before_resuming: Callable[[], None],
+        then: Callable[[float], None],
+        report: Callable[[IpbpError], None],
+    ) -> None:
+        self._pid = pid
+        self._action = action
+        self._before_resuming = before_resuming
+        self._then = then
+        self._report = report
+        self._requested = 0.0
+        self._has_stopped = False
+        self._undo: list[Callable[[], object]] = []  # what puts gdb back as it was, to be called in reverse
+
+    def request(self) -> None:
+        """Send the signal; the rest follows from gdb's event loop."""
+        thread = _thread_that_listens(self._pid)
+        _waiting.append(self)
+        self._undo.append(lambda: _waiting.remove(self))
+        try:
+            self._arm()
+            self._requested = time.perf_counter()
+            _send(self._pid, thread)
+            self._watch()
+        except BaseException:
+            self.disarm()
+            raise
+
+    def disarm(self) -> None:
+        """Put gdb back as it was before."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _arm(self) -> None:
+        silent = gdb.parameter("suppress-cli-notifications")
+        put("suppress-cli-notifications", "on")
+        self._undo.append(lambda: put("suppress-cli-notifications", silent))
+        handling = _handling_of_signal()
+        gdb.execute(f"handle {_NAME} nostop noprint nopass", to_string=True)
+        self._undo.append(lambda: gdb.execute(f"handle {_NAME} {handling}", to_string=True))
+        newest = gdb.convenience_variable("bpnum")
+        said = gdb.execute(f"catch signal {_NAME}", to_string=True)  # "Catchpoint 5 (signal SIGWINCH)"
+        gdb.set_convenience_variable("bpnum", newest)
+        catchpoint = re.findall(r"\d+", said)[0]
+        self._undo.append(lambda: gdb.execute(f"delete {catchpoint}", to_string=True))
+        gdb.events.stop.connect(self._on_stop)
+        gdb.events.exited.connect(self._on_exit)
+        self._undo.append(lambda: gdb.events.exited.disconnect(self._on_exit))
+        self._undo.append(lambda: gdb.events.stop.disconnect(self._on_stop))
+
+    def _watch(self) -> None:
+        timer = threading.Timer(_PATIENCE, lambda: gdb.post_event(self._lose_patience))
+        timer.daemon = True
+        timer.start()
+        self._undo.append(timer.cancel)
+
+    def _on_stop(self, event: gdb.StopEvent) -> None:
+        # gdb cannot resume from within the event, but soon after it. Later stops are those of our own steps.
+        if not self._has_stopped:
+            self._has_stopped = True
+            is_ours = isinstance(event, gdb.SignalEvent) and event.stop_signal == _NAME
+            gdb.post_event(lambda: self._act(is_ours))
+
+    def _on_exit(self, event: gdb.ExitedEvent) -> None:
+        gdb.post_event(
+            lambda: self._give_up("inferior-gone", "the program ended before it could be patched", "Start it again.")
+        )
+
+    def _lose_patience(self) -> None:
+        if not self._has_stopped:
+            self._give_up(
+                "inferior-unstoppable",
+                f"the program did not stop: perhaps it blocks {_NAME}, by which ipbp stops it without your seeing it",
+                "Stop the program yourself with `interrupt`, and try again.",
+            )
+
+    def _give_up(self, code: str, fact: str, advice: str) -> None:
+        if self in _waiting:
+            self.disarm()
+            self._report(IpbpError(code, fact, advice))
+
+    def _act(self, is_ours: bool) -> None:
+        if self not in _waiting:  # the process ended in between
+            return
+        try:
+            self._act_and_resume(is_ours)
+        except IpbpError as error:
+            self._report(error)
+        finally:
+            self.disarm()
+        if not is_ours:  # a breakpoint, say, came first: the user shall see that stop
+            gdb.write(gdb.execute("frame", to_string=True))
+
+    def _act_and_resume(self, is_ours: bool) -> None:
+        try:
+            with without_interrupts(), kept_selection():
+                self._action()
+        finally:
+            if is_ours:
+                with without_interrupts():
+                    self._before_resuming()
+                stopped = 1000 * (time.perf_counter() - self._requested)
+                gdb.execute("continue &", to_string=True)
+        self._then(stopped if is_ours else 0.0)
+
+
+def _thread_that_listens(pid: int) -> int:
+    # Best the selected one: then gdb says nothing of another one being selected. When all block the signal, which the
+    # C library does for a moment while it starts a thread (pthread_create), the selected one as well.
+    selected = gdb.selected_thread()
+    numbers = [thread.ptid[1] for thread in gdb.selected_inferior().threads()]
+    if selected is not None:
+        numbers.insert(0, selected.ptid[1])
+    return int(next((number for number in numbers if not tasks.blocks_signal(pid, number, _NUMBER)), numbers[0]))
+
+
+def _handling_of_signal() -> str:
+    # "SIGWINCH  No  No  Yes  Window size changed": stop, print, pass.
+    said = gdb.execute(f"info signals {_NAME}", to_string=True)
+    answers = re.search(rf"^{_NAME}\s+(Yes|No)\s+(Yes|No)\s+(Yes|No)", said, re.MULTILINE)
+    if answers is None:
+        raise IpbpError("inferior-debugger", f"gdb does not say how it handles {_NAME}", "Report this as a bug.")
+    words = zip(("stop", "print", "pass"), answers.groups())
+    return " ".join(word if answer == "Yes" else f"no{word}" for word, answer in words)
+
+
+def _send(pid: int, thread: int) -> None:
+    # Python cannot signal a thread of another process: tgkill(2).
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_TGKILL, pid, thread, _NUMBER) != 0:
+        raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.")

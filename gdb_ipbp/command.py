@@ -1,0 +1,70 @@
+"""The `hotpatch` command of gdb. What its words mean is `ipbp.host.commands`' business, the same in both debuggers."""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+import gdb
+
+from gdb_ipbp.inferior import GdbInferior
+from ipbp.errors import IpbpError
+
+_SUBCOMMANDS = ("agree", "apply", "doctor", "help", "object", "preview", "status", "undo")
+
+
+class Hotpatch(gdb.Command):  # type: ignore[misc]
+    """Change the running program to what its edited source says.
+
+    hotpatch                    compile what was edited, and patch
+    hotpatch preview            everything but the last step: what would change
+    hotpatch status             patches, functions and memory
+    hotpatch undo [N]           take back the newest patch, or all after patch N
+    hotpatch object OLD.o NEW.o patch with the difference of two object files
+    hotpatch doctor             check everything that a patch needs
+    hotpatch help               all words and their options
+
+    The program keeps its state. It may be stopped, or run in the background
+    (`continue &`); it is stopped or runs afterwards as before."""
+
+    def __init__(self) -> None:
+        super().__init__("hotpatch", gdb.COMMAND_RUNNING)
+
+    def invoke(self, arguments: str, from_tty: bool) -> None:
+        from ipbp.host import commands  # at the first use: loading the plugin must not take time
+
+        self.dont_repeat()  # an empty line does not patch again
+        console = Console(is_terminal=from_tty and os.isatty(1))
+
+        def report(error: IpbpError) -> None:
+            commands.Command(inferior, console, "--json" in arguments.split()).show(commands.failed(error))
+
+        inferior = GdbInferior(report)
+        status = commands.run(inferior, arguments, console)
+        if status not in _FINE:
+            raise gdb.GdbError(f"hotpatch: {_MEANING.get(status, 'failed')}")
+
+    def complete(self, text: str, word: Optional[str]) -> object:
+        words = text.split()
+        if words and (len(words) > 1 or text.endswith(" ")):
+            return gdb.COMPLETE_FILENAME if words[0] == "object" else gdb.COMPLETE_NONE
+        return [name for name in _SUBCOMMANDS if name.startswith(text.strip())]
+
+
+class Console:
+    """The text goes where gdb's goes: the terminal, or the front end that drives it."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        self.is_terminal = is_terminal
+
+    def write(self, text: str) -> None:
+        gdb.write(text)
+        gdb.flush()
+
+    def is_interrupted(self) -> bool:
+        """Never: gdb turns Ctrl-C into a KeyboardInterrupt in whatever Python runs."""
+        return False
+
+
+_FINE = (0, 4)  # done; nothing changed
+_MEANING = {2: "wrong usage", 3: "refused"}

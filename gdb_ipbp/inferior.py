@@ -1,0 +1,275 @@
+"""`GdbInferior`: the debugged process by means of gdb's Python interface (gdb 13 and newer).
+
+Memory goes through gdb's own reading and writing: it hides the traps of breakpoints in what it reads and keeps them
+when it writes, also with `breakpoint always-inserted on`, where a write past gdb's back would leave it with a stale
+byte that it puts back later. Where threads are, their registers and their steps are the kernel's (`ptrace`, and why).
+Everything that the user has set or selected is put back by the contexts of `settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import Callable, Iterable, Iterator, Optional, Sequence
+
+import gdb
+
+from gdb_ipbp import ptrace
+from gdb_ipbp.background import run_in_silent_stop
+from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
+from ipbp.errors import IpbpError
+from ipbp.host import inject, procfs, tasks
+from ipbp.host.inferior import Breakpoint, Ranges, Thread
+from ipbp.protocol import Description, Region
+
+_MASK = (1 << 64) - 1
+_OLDEST = (13,)  # the first with gdb.Breakpoint.locations
+
+
+class GdbInferior:
+    """gdb's selected inferior. It implements `ipbp.host.inferior.Inferior`, where each method is explained."""
+
+    def __init__(self, report: Callable[[IpbpError], None]) -> None:
+        """`report`: shows the user an error that comes up when no caller waits any more (see `while_stopped`)."""
+        self._report = report
+        self._is_stale = False  # whether gdb's idea of registers is out of date
+
+    def describe(self) -> Description:
+        pid = _process()
+        return Description(
+            pid=pid,
+            triple="x86_64-linux",
+            debugger=f"gdb {gdb.VERSION}",
+            executable=tasks.executable(pid),
+            stopped=not _is_running(),
+            attached=tasks.parent(pid) != tasks.tracer(pid),
+        )
+
+    def regions(self) -> list[Region]:
+        return procfs.regions(_process())
+
+    def threads(self) -> list[Thread]:
+        return tasks.stopped_threads(_process())
+
+    def return_addresses(self, thread: int) -> list[int]:
+        _process()
+        self._refresh()
+        addresses = []
+        with _thread(thread):
+            frame: Optional[gdb.Frame] = gdb.newest_frame()
+            while frame is not None:
+                try:
+                    older = frame.older()
+                    # An inlined function has no frame of its own: it returns nowhere.
+                    if older is not None and frame.type() != gdb.INLINE_FRAME:
+                        addresses.append(older.pc())
+                except gdb.error:  # no way to unwind from here; what was found stands
+                    break
+                frame = older
+        return addresses
+
+    def read(self, address: int, size: int) -> bytes:
+        _process()
+        if size == 0:
+            return b""
+        try:
+            return bytes(gdb.selected_inferior().read_memory(address, size))
+        except (gdb.MemoryError, OverflowError) as error:
+            raise _memory_error("read", address, size) from error
+
+    def write(self, address: int, content: bytes) -> None:
+        _process()
+        if not content:
+            return
+        try:
+            gdb.selected_inferior().write_memory(address, content)
+        except (gdb.MemoryError, OverflowError) as error:
+            raise _memory_error("write", address, len(content)) from error
+
+    def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        self._require_thread(thread)
+        values = ptrace.read_registers(thread)
+        return {name: values[name] for name in names if name in values}
+
+    def set_registers(self, thread: int, values: dict[str, int]) -> None:
+        self._require_thread(thread)
+        for name, value in values.items():
+            if name not in ptrace.NAMES or not 0 <= value <= _MASK:
+                raise IpbpError("inferior-register", f"{name} cannot be {value}", "Report this as a bug.")
+        self._is_stale = True
+        ptrace.write_registers(thread, values)
+
+    def step(self, thread: int) -> None:
+        pid = self._require_thread(thread)
+        self._is_stale = True
+        if gdb.parameter("breakpoint always-inserted"):
+            with breakpoints_off():
+                ptrace.step(pid, thread)
+        else:  # gdb takes its traps out of memory at every stop
+            ptrace.step(pid, thread)
+
+    def interrupted_call(self, thread: int) -> Optional[int]:
+        where = procfs.system_call(_process(), thread)
+        return None if where is None else where.number
+
+    def call(self, address: int, arguments: Sequence[int]) -> int:
+        _process()
+        self._refresh()
+        words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
+        expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
+        safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
+        with kept_selection(), safe, breakpoints_off(), with_interrupts():
+            try:
+                return int(gdb.parse_and_eval(expression)) & _MASK
+            except gdb.error as error:
+                _process()
+                fact = f"the call of {address:#x} in the program did not come back: {error}"
+                raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.") from error
+
+    def disarm(self, ranges: Ranges) -> list[Breakpoint]:
+        _process()
+        disarmed = []
+        for point in gdb.breakpoints():
+            if not point.enabled or point.type == gdb.BP_HARDWARE_BREAKPOINT:
+                continue
+            for index, location in enumerate(point.locations, 1):
+                if location.enabled and any(start <= location.address < end for start, end in ranges):
+                    location.enabled = False
+                    disarmed.append(Breakpoint(f"{point.number}.{index}", location.address, 1))
+        return disarmed
+
+    def rearm(self, breakpoints: Iterable[Breakpoint]) -> None:
+        _process()
+        # By address: gdb numbers the locations anew whenever symbols come or go.
+        wanted = {(row.location.partition(".")[0], row.address) for row in breakpoints}
+        for point in gdb.breakpoints():
+            for location in point.locations:
+                if (str(point.number), location.address) in wanted:
+                    location.enabled = True
+
+    def announce(self, image: str) -> None:
+        _process()
+        with kept_selection():
+            try:
+                gdb.execute(f"add-symbol-file {_quoted(image)} -o 0", to_string=True)
+            except gdb.error as error:
+                raise IpbpError("inferior-symbols", f"gdb cannot load {image}: {error}", "Report it.") from error
+        _Announced.add(image)
+
+    def withdraw(self, image: str) -> None:
+        _process()
+        with kept_selection():
+            _Announced.remove(image)
+
+    def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
+        def act() -> None:
+            try:
+                action()
+            finally:
+                self._refresh()
+
+        def before_resuming() -> None:
+            inject.restartable(self)
+            self._refresh()
+
+        pid = _process()
+        if _is_running():
+            run_in_silent_stop(pid, act, before_resuming, then, self._report)
+            return
+        with without_interrupts(), kept_selection():
+            act()
+        then(0.0)
+
+    def _require_thread(self, thread: int) -> int:
+        pid = _process()
+        if thread not in tasks.live_threads(pid):
+            raise _no_thread(thread)
+        return pid
+
+    def _refresh(self) -> None:
+        if self._is_stale:
+            gdb.execute("maintenance flush register-cache", to_string=True)
+            self._is_stale = False
+
+
+class _Announced:
+    """Symbols of patches end with the process: in the next one, other code will be at their addresses."""
+
+    images: set[str] = set()  # noqa: RUF012 - of this gdb, not of an instance
+
+    @classmethod
+    def add(cls, image: str) -> None:
+        if not cls.images:
+            gdb.events.exited.connect(cls._on_exit)
+        cls.images.add(image)
+
+    @classmethod
+    def remove(cls, image: str) -> None:
+        cls.images.discard(image)
+        if not cls.images:
+            gdb.events.exited.disconnect(cls._on_exit)
+        if any(objfile.filename == image for objfile in gdb.objfiles()):
+            gdb.execute(f"remove-symbol-file {_quoted(image)}", to_string=True)
+
+    @classmethod
+    def _on_exit(cls, event: gdb.ExitedEvent) -> None:
+        # Not from within the event: gdb is still taking the process apart.
+        gdb.post_event(lambda: [cls.remove(image) for image in list(cls.images)])
+
+
+def _process() -> int:
+    # The process id of an inferior that ipbp can work with; the error that says why there is none otherwise.
+    inferior = gdb.selected_inferior()
+    if inferior.pid == 0:
+        raise IpbpError("inferior-none", "no program is running", "`run` it, or `attach` to it.")
+    version = tuple(int(number) for number in re.findall(r"\d+", gdb.VERSION)[:1])
+    if version < _OLDEST:
+        fact = f"gdb {gdb.VERSION} cannot tell where its breakpoints are"
+        raise IpbpError("inferior-debugger-old", fact, "Use gdb 13 or newer, or lldb.")
+    kind = inferior.connection.type
+    if kind == "core":
+        raise IpbpError("inferior-core", "this is a core file, not a process", "`run` the program, or `attach` to it.")
+    if kind != "native":
+        fact = f"the program runs behind gdb's `{kind}` target"
+        raise IpbpError("inferior-remote", fact, "Debug it with a gdb on the machine that it runs on.")
+    architecture = inferior.architecture().name()
+    if not architecture.startswith("i386:x86-64"):
+        raise IpbpError("inferior-architecture", f"the program is {architecture}", "ipbp knows x86-64 so far.")
+    if gdb.current_recording() is not None:
+        raise IpbpError("inferior-recorded", "gdb records the program's execution", "`record stop` first.")
+    return int(inferior.pid)
+
+
+def _is_running() -> bool:
+    running = [thread.is_running() for thread in gdb.selected_inferior().threads()]
+    if any(running) and not all(running):
+        fact = "some threads are running and others are not (non-stop mode)"
+        raise IpbpError("inferior-running", fact, "Stop all threads with `interrupt -a`, or resume all.")
+    return any(running)
+
+
+@contextmanager
+def _thread(number: int) -> Iterator[None]:
+    # With this thread selected, its innermost frame.
+    with kept_selection():
+        for thread in gdb.selected_inferior().threads():
+            if thread.ptid[1] == number:
+                thread.switch()
+                gdb.newest_frame().select()
+                yield
+                return
+        raise _no_thread(number)
+
+
+def _no_thread(number: int) -> IpbpError:
+    return IpbpError("inferior-thread", f"the program has no thread {number}", "It has ended; try again.")
+
+
+def _quoted(path: str) -> str:
+    # One word for gdb's argument splitter, which knows quotes and backslashes.
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _memory_error(verb: str, address: int, size: int) -> IpbpError:
+    fact = f"cannot {verb} {size} bytes at {address:#x}"
+    return IpbpError("inferior-memory", fact, "The memory is not mapped, or the kernel protects it.")

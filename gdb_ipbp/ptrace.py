@@ -1,0 +1,124 @@
+"""Registers and single steps of a thread that gdb holds, taken from the kernel and past gdb (ptrace(2)).
+
+gdb's own `stepi` is a resumption of the program in all respects: front ends see it run and stop, the user's stop
+handlers and `hook-stop` run, breakpoints are hit, their conditions evaluated and their commands carried out. Nor does
+gdb wait for it to end when it is given from an event, as we do when the program runs in the background. gdb itself
+is the tracer, and we are on the thread of it that traces, so we may ask the kernel the same things. The thread is
+stopped before and after: gdb has no event to miss. What gdb has cached of registers must be flushed afterwards.
+
+While a thread steps its signals are blocked, so that none gets in between; what it was stopped by (PTRACE_GETSIGINFO)
+is put back, because gdb may still have to deliver it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from typing import Optional
+
+from ipbp.errors import IpbpError
+
+_SINGLESTEP, _GETREGS, _SETREGS = 9, 12, 13  # sys/ptrace.h
+_GETSIGINFO, _SETSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4203, 0x420A, 0x420B
+_WALL = 0x40000000  # wait(2), __WALL: threads, too
+_TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
+_PATIENCE = 2.0  # seconds that one instruction may take: it may be a system call
+
+# struct user_regs_struct (sys/user.h), 8 bytes each.
+NAMES = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
+    *("orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
+)
+# A fault of the instruction itself must not meet a blocked signal: the kernel would take the program's handler away.
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS)
+_ALL_BUT_FAULTS = ((1 << 64) - 1) & ~sum(1 << (number - 1) for number in _FAULTS)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+
+_Registers = ctypes.c_uint64 * len(NAMES)
+
+
+def read_registers(thread: int) -> dict[str, int]:
+    """All of `NAMES`."""
+    values = _Registers()
+    _ptrace(_GETREGS, thread, 0, values)
+    return dict(zip(NAMES, values))
+
+
+def write_registers(thread: int, values: dict[str, int]) -> None:
+    """Some of `NAMES`; the others keep their values."""
+    _ptrace(_SETREGS, thread, 0, _Registers(*{**read_registers(thread), **values}.values()))
+
+
+def step(process: int, thread: int) -> None:
+    """One instruction. Where it faults the thread is as before: the fault comes again when it goes on.
+
+    Errors: `inferior-step` when the instruction does not end, `inferior-gone`.
+    """
+    stopped_by = _read_siginfo(thread)
+    mask = ctypes.c_uint64()
+    _ptrace(_GETSIGMASK, thread, 8, ctypes.byref(mask))
+    _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(ctypes.c_uint64(_ALL_BUT_FAULTS)))
+    try:
+        _step(process, thread)
+    finally:
+        _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(mask))
+        if stopped_by is not None:
+            _ptrace(_SETSIGINFO, thread, 0, stopped_by)
+
+
+def _step(process: int, thread: int) -> None:
+    _ptrace(_SINGLESTEP, thread, 0, None)
+    if _wait(process, thread) == signal.SIGSTOP:
+        # One that gdb has sent to stop the thread, and that came late. gdb counts on seeing it.
+        try:
+            _ptrace(_SINGLESTEP, thread, 0, None)
+            _wait(process, thread)
+        finally:
+            _libc.syscall(_TGKILL, process, thread, int(signal.SIGSTOP))
+
+
+def _wait(process: int, thread: int) -> int:
+    # The signal that the thread has stopped with.
+    deadline = time.perf_counter() + _PATIENCE
+    while True:
+        found = os.waitid(os.P_PID, thread, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+        if found is not None and found.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+            raise _gone(thread)  # for gdb to see: this was only a look at it
+        if found is not None:
+            _, status = os.waitpid(thread, _WALL)
+            return os.WSTOPSIG(status)
+        if time.perf_counter() > deadline:
+            break
+    _libc.syscall(_TGKILL, process, thread, int(signal.SIGSTOP))
+    os.waitpid(thread, _WALL)
+    raise IpbpError(
+        "inferior-step",
+        f"thread {thread} did not finish one instruction in {_PATIENCE:.0f} seconds",
+        "Continue for a moment and try again.",
+    )
+
+
+def _read_siginfo(thread: int) -> Optional[object]:
+    # None when the thread is in no signal's stop; then there is nothing to be delivered, either.
+    siginfo = ctypes.create_string_buffer(128)  # sizeof(siginfo_t)
+    if _libc.ptrace(_GETSIGINFO, thread, None, siginfo) != 0:
+        return None
+    return siginfo
+
+
+def _ptrace(request: int, thread: int, size: int, content: object) -> None:
+    if _libc.ptrace(request, thread, size, content) != 0:
+        number = ctypes.get_errno()
+        if number == 3:  # ESRCH: it has ended, or it is not stopped
+            raise _gone(thread)
+        fact = f"the kernel refuses ptrace request {request:#x} on thread {thread}: {os.strerror(number)}"
+        raise IpbpError("inferior-ptrace", fact, "Report this as a bug.")
+
+
+def _gone(thread: int) -> IpbpError:
+    return IpbpError("inferior-gone", f"thread {thread} has ended, or it runs", "Start the program again.")

@@ -1,0 +1,91 @@
+"""gdb's settings and selection, changed for a moment and put back whatever happens.
+
+What the user has set, and which thread and frame they are looking at, is theirs: after a `hotpatch` all of it is as
+before.
+"""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import Iterator, Union
+
+import gdb
+
+Value = Union[str, bool, int, None]
+
+
+@contextmanager
+def changed(**settings: str) -> Iterator[None]:
+    """Settings by name, `_` for `-`: `changed(scheduler_locking="on")`."""
+    before: list[tuple[str, Value]] = []
+    try:
+        for key, value in settings.items():
+            name = key.replace("_", "-")
+            before.append((name, gdb.parameter(name)))
+            put(name, value)
+        yield
+    finally:
+        for name, old in reversed(before):
+            put(name, old)
+
+
+def put(name: str, value: Value) -> None:
+    """Set one setting; `value` also as gdb.parameter gives it."""
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    elif value is None:
+        value = "unlimited"
+    gdb.execute(f"set {name} {value}", to_string=True)
+
+
+@contextmanager
+def kept_selection() -> Iterator[None]:
+    """Afterwards the thread and the frame that are selected now are selected again, where they still exist."""
+    thread = gdb.selected_thread()
+    frame = None
+    if thread is not None and not thread.is_running():
+        frame = gdb.selected_frame()
+    try:
+        yield
+    finally:
+        if thread is not None and thread.is_valid() and not thread.is_exited():
+            if gdb.selected_thread() != thread:
+                thread.switch()
+            if frame is not None and frame.is_valid() and gdb.selected_frame() != frame:
+                frame.select()
+
+
+@contextmanager
+def breakpoints_off() -> Iterator[None]:
+    """None of the user's breakpoints is hit: not a stop, not its condition, its count or its commands."""
+    kinds = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
+    points = [point for point in gdb.breakpoints() if point.enabled and point.type in kinds]
+    try:
+        for point in points:
+            point.enabled = False
+        yield
+    finally:
+        for point in points:
+            if point.is_valid():
+                point.enabled = True
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits until this is over: it would arrive as an exception between any two statements."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def with_interrupts() -> Iterator[None]:
+    """Inside `without_interrupts`: what may take for ever can be interrupted after all."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,127 @@
+"""Every outside name of a patch gets one address or one refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running_program import WAIT, Running, build, compile_object, graph_of, run, running
+
+from ipbp.errors import Refusal
+from ipbp.graph.model import UNDEFINED
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.resolve import resolve
+
+MAIN = (
+    WAIT
+    + r"""
+#include <string.h>
+int shared = 3; __attribute__((visibility("hidden"))) int hidden_one = 4; static int private_one = 5;
+int own(int n) { private_one += n; return hidden_one; }
+int main(int argc, char **argv) { printf("%d\n", own(argc)); ready_and_wait(); return (int)strlen(argv[0]); }
+"""
+)
+OTHER = "static int own_static(int n) { return n; }\nint (*keep)(int) = own_static;\n"
+
+
+def unit_of(path: Path, name: str = "new.c") -> Unit:
+    """All of an object carried, nothing bound."""
+    graph = graph_of(path)
+    unbound = np.full(len(graph.symbols), UNBOUND, dtype=np.int64)
+    return Unit(name, graph, np.arange(len(graph.blocks), dtype=np.int32), unbound, unbound.copy())
+
+
+def resolved(process: Running, *units: Unit) -> tuple[list[dict[str, int]], tuple[Refusal, ...], list[Unit]]:
+    """Addresses of undefined symbols by name, for each unit."""
+    loaded = process.process()
+    result, refusals = resolve(units, loaded.executable_image(), loaded.lookup)
+    tables = []
+    for unit in result:
+        symbols = unit.graph.symbols
+        rows = np.flatnonzero(symbols.block == UNDEFINED).tolist()
+        tables.append({symbols.name[row]: int(unit.address[row]) for row in rows})
+    return tables, refusals, result
+
+
+@pytest.mark.parametrize("kind", ["-pie", "-no-pie", "-static"])
+def test_names_of_the_program_and_of_its_libraries_get_addresses(kind: str, gcc: str, tmp_path: Path) -> None:
+    code = "-fPIE" if kind == "-pie" else "-fno-pie"
+    program, _objects = build(tmp_path, {"main": MAIN, "other": OTHER}, "-O1", code, cc=gcc, link=[kind])
+    text = """
+    #include <stdio.h>
+    #include <string.h>
+    extern int shared, hidden_one, own(int); extern int absent(void) __attribute__((weak));
+    int fresh(int n) { printf("%d", own(n)); shared += hidden_one; return absent ? absent() : (int)strlen("x" + n); }
+    """
+    new = unit_of(compile_object(tmp_path, "new", text, "-O1", code, "-fno-builtin", cc=gcc))
+    with running(program) as process:
+        (table,), refusals, units = resolved(process, new)
+        assert refusals == ()
+        image, loaded = process.image(), process.process()
+        for name in ("own", "shared", "hidden_one"):
+            (row,) = image.symbols.by_name[name]
+            assert table[name] == int(image.symbols.address[row])
+        assert table["absent"] == 0
+        if kind != "-static":
+            printf = loaded.lookup("printf")
+            assert printf is not None
+            assert table["printf"] == printf.address
+        strlen = units[0].graph.symbols.name.index("strlen")
+        assert (units[0].address[strlen] != UNBOUND) != (units[0].resolver[strlen] != UNBOUND)
+        assert new.address.max() == UNBOUND  # the unit that was given is as it was
+
+
+def test_all_names_that_nobody_has_are_refused_together(gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": MAIN, "other": OTHER}, cc=gcc)
+    text = "extern int nowhere(int), never; extern int own_static(int), private_one;\n"
+    text += "int fresh(int n) { return nowhere(n) + never + own_static(n) + private_one; }\n"
+    new = unit_of(compile_object(tmp_path, "new", text, cc=gcc))
+    with running(program) as process:
+        (table,), refusals, _units = resolved(process, new)
+    # The last two exist, but as statics of other files.
+    assert {refusal.symbol for refusal in refusals} == {"nowhere", "never", "own_static", "private_one"}
+    assert {refusal.code for refusal in refusals} == {"undefined-symbol"}
+    assert table["nowhere"] == UNBOUND
+
+
+def test_what_another_unit_of_the_patch_brings_is_left_to_layout(gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": MAIN}, cc=gcc)
+    user = unit_of(
+        compile_object(tmp_path, "user", "int brought(int);\nint use(int n) { return brought(n); }\n", cc=gcc)
+    )
+    giver = unit_of(compile_object(tmp_path, "giver", "int brought(int n) { return n * 2; }\n", cc=gcc))
+    with running(program) as process:
+        tables, refusals, _units = resolved(process, user, giver)
+    assert refusals == ()
+    assert tables[0]["brought"] == UNBOUND
+
+
+def test_only_what_carried_blocks_use_is_looked_for(gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": MAIN}, cc=gcc)
+    text = "int nowhere(void);\nint idle(void) { return nowhere(); }\nint fresh(int n) { return n; }\n"
+    new = unit_of(compile_object(tmp_path, "new", text, "-ffunction-sections", cc=gcc))
+    fresh = new.graph.symbols.name.index("fresh")
+    carried = np.array([new.graph.symbols.block[fresh]], dtype=np.int32)
+    with running(program) as process:
+        _tables, refusals, _units = resolved(process, Unit("new.c", new.graph, carried, new.address, new.resolver))
+    assert refusals == ()
+
+
+def test_a_function_that_the_loader_did_not_choose_yet_has_a_resolver(gcc: str, tmp_path: Path) -> None:
+    (tmp_path / "extra.c").write_text(
+        "static int one(void) { return 1; } static void *choose(void) { return (void *)one; }\n"
+        'int chosen(void) __attribute__((ifunc("choose")));\n'
+    )
+    run([gcc, "-shared", "-fPIC", "extra.c", "-o", "libextra.so"], tmp_path)
+    link = [f"-Wl,--no-as-needed,-rpath,{tmp_path}", f"-L{tmp_path}", "-lextra"]
+    program, _objects = build(tmp_path, {"main": MAIN}, cc=gcc, link=link)
+    new = unit_of(compile_object(tmp_path, "new", "int chosen(void);\nint fresh(void) { return chosen(); }\n", cc=gcc))
+    with running(program) as process:
+        _tables, refusals, (unit,) = resolved(process, new)
+        row = unit.graph.symbols.name.index("chosen")
+        assert refusals == ()
+        assert unit.address[row] == UNBOUND
+        extra = next(image for image in process.process().images() if "libextra" in image.path)
+        (choose,) = extra.symbols.by_name["choose"]
+        assert unit.resolver[row] == int(extra.symbols.address[choose])

@@ -16,7 +16,7 @@ import pytest
 from ipbp.errors import IpbpError
 from ipbp.host import journal as journals
 from ipbp.host import procfs
-from ipbp.host.journal import Journal, identity, open_journal, state_folder
+from ipbp.host.journal import Journal, identity, open_entry, open_journal, state_folder
 from ipbp.protocol import PatchPlan, Replacement, Segment
 
 
@@ -66,7 +66,7 @@ def test_an_empty_journal_says_nothing(journal: Journal):
 
 
 def test_a_plan_comes_back_as_it_was_but_for_its_record(journal: Journal):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     journal.commit(1)
 
     (patch,) = Journal(journal.folder).patches()
@@ -76,14 +76,14 @@ def test_a_plan_comes_back_as_it_was_but_for_its_record(journal: Journal):
 
 
 def test_a_begun_patch_is_unfinished_and_not_in_force(journal: Journal):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
 
     assert journal.patches() == []
     assert journal.unfinished().number == 1
 
 
 def test_a_begun_undo_is_unfinished_and_still_in_force(journal: Journal):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     journal.commit(1)
     journal.undoing(1)
 
@@ -95,7 +95,7 @@ def test_a_begun_undo_is_unfinished_and_still_in_force(journal: Journal):
 
 def test_after_an_undo_the_patch_before_counts_and_the_memory_stays_on_the_books(journal: Journal):
     for number in (1, 2):
-        journal.begin(plan(number))
+        journal.begin(open_entry(plan(number)))
         journal.commit(number)
     journal.undoing(2)
     journal.undone(2)
@@ -109,7 +109,7 @@ def test_after_an_undo_the_patch_before_counts_and_the_memory_stays_on_the_books
 
 def test_the_newest_patch_says_what_is_at_an_entry(journal: Journal):
     for number in (1, 2):
-        journal.begin(plan(number))
+        journal.begin(open_entry(plan(number)))
         journal.commit(number)
 
     assert journal.entries() == {0x1000: b"\x02" * 5}
@@ -117,7 +117,7 @@ def test_the_newest_patch_says_what_is_at_an_entry(journal: Journal):
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_patch_that_was_rolled_back_leaves_memory_only_when_it_was_kept(journal: Journal, kept: bool):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     journal.rolled_back(1, kept)
 
     assert journal.patches() == []
@@ -126,7 +126,7 @@ def test_a_patch_that_was_rolled_back_leaves_memory_only_when_it_was_kept(journa
 
 
 def test_a_line_that_was_cut_off_anywhere_never_happened(journal: Journal):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     path = journal.folder / "journal"
     before = path.read_bytes()
     journal.commit(1)
@@ -144,14 +144,14 @@ def test_a_first_line_that_was_cut_off_never_happened_either(journal: Journal):
     (journal.folder / "journal").write_bytes(b'{"event":"beg')
 
     assert journal.patches() == []
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     assert journal.unfinished().number == 1
 
 
 def test_two_readers_of_one_file_agree(journal: Journal):
     other = Journal(journal.folder)
     assert other.patches() == []
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     assert other.unfinished().number == 1
     other.commit(1)
     assert [patch.number for patch in journal.patches()] == [1]
@@ -168,7 +168,7 @@ def test_lines_that_are_none_are_an_error(journal: Journal, line: bytes):
 
 
 def test_a_lost_record_is_an_error(journal: Journal):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     journal.commit(1)
     (journal.folder / "record-1.json").unlink()
 
@@ -180,7 +180,7 @@ def test_a_lost_record_is_an_error(journal: Journal):
 
 def test_nobody_else_can_read_or_write_it(state: Path):
     journal = open_journal(os.getpid())
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in journal.folder.iterdir()}
     assert modes == {"journal": 0o600, "record-1.json": 0o600}
@@ -261,7 +261,7 @@ def test_a_full_disk_is_an_error_with_the_path(journal: Journal, monkeypatch: py
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     monkeypatch.setattr(os, "pwrite", full)
 
     with pytest.raises(IpbpError, match="No space left") as caught:
@@ -273,7 +273,7 @@ def test_a_full_disk_is_an_error_with_the_path(journal: Journal, monkeypatch: py
 
 
 def test_every_line_is_one_json_object(journal: Journal):
-    journal.begin(plan(1))
+    journal.begin(open_entry(plan(1)))
     journal.commit(1)
 
     rows = [json.loads(line) for line in (journal.folder / "journal").read_text().splitlines()]

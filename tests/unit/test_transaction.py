@@ -12,7 +12,7 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.host import transaction
 from ipbp.host.fake import CODE, PAGE, FakeInferior
 from ipbp.host.inferior import Breakpoint
-from ipbp.host.journal import Journal
+from ipbp.host.journal import Journal, open_entry
 from ipbp.protocol import Allocation, Call, FunctionChange, PatchPlan, Replacement, Segment
 
 ARENA_CODE, ARENA_DATA = 0x10000000, 0x10002000
@@ -449,7 +449,7 @@ def test_code_that_a_call_changed_is_not_written_over(tmp_path: Path, journal: J
 
 
 def test_an_unfinished_patch_must_be_put_right_first(tmp_path: Path, journal: Journal):
-    journal.begin(make_plan(tmp_path))
+    journal.begin(open_entry(make_plan(tmp_path)))
 
     with pytest.raises(IpbpError) as caught:
         apply(make_inferior(), make_plan(tmp_path, 2), journal)
@@ -459,7 +459,7 @@ def test_an_unfinished_patch_must_be_put_right_first(tmp_path: Path, journal: Jo
 
 def test_strange_bytes_are_left_alone_by_recovery(tmp_path: Path, journal: Journal):
     inferior = make_inferior()
-    journal.begin(make_plan(tmp_path))
+    journal.begin(open_entry(make_plan(tmp_path)))
     inferior.write(FIRST, JUMP)
     inferior.write(SECOND + 1, b"\xcc")
     before = inferior.snapshot()

@@ -52,6 +52,22 @@ class Patch:
         return self.plan.number
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What the journal is told of a patch before it is applied, in the form that is written: it is made while the
+    program still runs."""
+
+    number: int
+    line: bytes
+    record: bytes
+
+
+def open_entry(plan: PatchPlan) -> Opening:
+    """The opening of a plan's entry."""
+    row = {"event": "begin", "number": plan.number, "plan": replace(plan, record={}).to_json()}
+    return Opening(plan.number, _encode(row) + b"\n", _encode(plan.record))
+
+
 class Journal:
     """The journal in `folder`, which exists and is ours alone (`open_journal` sees to that)."""
 
@@ -107,31 +123,31 @@ class Journal:
             for segment in patch.plan.segments
         ]
 
-    def begin(self, plan: PatchPlan) -> None:
+    def begin(self, opening: Opening) -> None:
         """From here on, bytes of the inferior may be those of this patch."""
-        self._write_record(plan)
-        self._append({"event": "begin", "number": plan.number, "plan": replace(plan, record={}).to_json()})
+        self._write_record(opening)
+        self._append(opening.line)
 
     def commit(self, number: int) -> None:
         """The patch is in force."""
-        self._append({"event": "commit", "number": number})
+        self._append_event({"event": "commit", "number": number})
 
     def rolled_back(self, number: int, memory_kept: bool) -> None:
         """Every byte of the program is as it was before the patch."""
-        self._append({"event": "rolled-back", "number": number, "memory_kept": memory_kept})
+        self._append_event({"event": "rolled-back", "number": number, "memory_kept": memory_kept})
         self._forget_record(number)
 
     def undoing(self, number: int) -> None:
         """From here on, bytes of the inferior may be those before this patch."""
-        self._append({"event": "undoing", "number": number})
+        self._append_event({"event": "undoing", "number": number})
 
     def undo_failed(self, number: int) -> None:
         """The patch is in force, as before the attempt."""
-        self._append({"event": "undo-failed", "number": number})
+        self._append_event({"event": "undo-failed", "number": number})
 
     def undone(self, number: int) -> None:
         """Every byte that the patch replaced is as it was before it."""
-        self._append({"event": "undone", "number": number})
+        self._append_event({"event": "undone", "number": number})
         self._forget_record(number)
 
     def _read(self) -> list[Patch]:
@@ -159,8 +175,10 @@ class Journal:
         except (ValueError, KeyError, TypeError) as error:
             raise _malformed(self._path, f"{type(error).__name__}: {error}") from error
 
-    def _append(self, row: dict[str, Any]) -> None:
-        line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    def _append_event(self, row: dict[str, Any]) -> None:
+        self._append(_encode(row) + b"\n")
+
+    def _append(self, line: bytes) -> None:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -172,12 +190,12 @@ class Journal:
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
-    def _write_record(self, plan: PatchPlan) -> None:
-        path = self._record_path(plan.number)
+    def _write_record(self, opening: Opening) -> None:
+        path = self._record_path(opening.number)
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                _write_all(file, json.dumps(plan.record, separators=(",", ":")).encode(), 0)
+                _write_all(file, opening.record, 0)
             finally:
                 os.close(file)
         except OSError as error:
@@ -220,6 +238,10 @@ def identity(pid: int) -> str:
     """One name for each start of a program: a pid returns, and a process may replace its program (execve(2))."""
     start = hashlib.sha256(procfs.auxiliary_vector(pid)).hexdigest()[:12]
     return f"{procfs.boot_id()}.{pid}.{procfs.start_time(pid)}.{start}"
+
+
+def _encode(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode()
 
 
 def _has_memory(patch: Patch) -> bool:

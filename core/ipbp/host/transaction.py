@@ -19,7 +19,7 @@ from typing import Iterable, Sequence
 from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, safepoint
 from ipbp.host.inferior import Breakpoint, Inferior
-from ipbp.host.journal import UNDOING, Journal, Patch
+from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.rollback import Steps, rolled_back, write_surely
 from ipbp.host.verify import is_one_of_both, verify_plan, verify_replacements
 from ipbp.protocol import Allocation, Call, PatchPlan, Replacement
@@ -27,10 +27,11 @@ from ipbp.protocol import Allocation, Call, PatchPlan, Replacement
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with the bytes of its segments, read from the image while the program still ran."""
+    """A plan with the bytes of its segments and its entry in the journal, made while the program still ran."""
 
     plan: PatchPlan
     contents: tuple[bytes, ...]
+    entry: Opening
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def prepare(plan: PatchPlan) -> Prepared:
         raise IpbpError("image-unreadable", f"{plan.image}: {error.strerror}", "Try again.") from error
     if any(len(content) != segment.size for content, segment in zip(contents, plan.segments)):
         raise IpbpError("image-short", f"{plan.image} is shorter than its plan says", "Report this as a bug.")
-    return Prepared(plan, contents)
+    return Prepared(plan, contents, open_entry(plan))
 
 
 def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
@@ -77,7 +78,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         raise Refused(refusals)
     steps = Steps(inferior)
     try:
-        journal.begin(plan)
+        journal.begin(prepared.entry)
         _write_segments(steps, prepared)
         _make_calls(steps, plan)
         moved = steps.clear(plan.replacements, plan.forbidden)

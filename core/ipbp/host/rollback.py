@@ -25,11 +25,6 @@ class Steps:
         """Said *before* the step: one that fails may have had its effect, or half of it."""
         self._ways_back.append(way_back)
 
-    def write(self, address: int, content: bytes, instead_of: bytes) -> None:
-        """Write and read back."""
-        self.will(partial(write_surely, self.inferior, address, instead_of))
-        write_surely(self.inferior, address, content)
-
     def clear(self, changes: Sequence[Replacement], forbidden: Ranges) -> list[int]:
         """Breakpoints out of the bytes that change, so that none is stepped on or written over; then threads out
         of `forbidden`. The threads that were moved."""
@@ -64,11 +59,15 @@ def write_surely(inferior: Inferior, address: int, content: bytes) -> None:
     """Write, and read back. Errors: `write-lost`."""
     inferior.write(address, content)
     if inferior.read(address, len(content)) != content:
-        raise IpbpError(
-            "write-lost",
-            f"{len(content)} bytes were written at {address:#x} and are not there",
-            "Report this as a bug, with the debugger's version.",
-        )
+        raise write_lost(address, len(content))
+
+
+def write_lost(address: int, size: int) -> IpbpError:
+    return IpbpError(
+        "write-lost",
+        f"{size} bytes were written at {address:#x} and are not there",
+        "Report this as a bug, with the debugger's version.",
+    )
 
 
 def rolled_back(cause: BaseException) -> Optional[IpbpError]:

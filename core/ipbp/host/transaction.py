@@ -20,8 +20,8 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, safepoint
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
-from ipbp.host.rollback import Steps, rolled_back, write_surely
-from ipbp.host.verify import is_one_of_both, verify_plan, verify_replacements
+from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
+from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
 from ipbp.protocol import Allocation, Call, PatchPlan, Replacement
 
 
@@ -84,8 +84,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         moved = steps.clear(plan.replacements, plan.forbidden)
         _require_same_code(inferior, plan)
         # Beyond this point the program may run new code; everything that can fail has been tried.
-        for change in plan.replacements:
-            steps.write(change.address, change.replacement, instead_of=change.expected)
+        _replace(steps, plan.replacements, [change.replacement for change in plan.replacements])
         kept_off = _rearm_starts(steps, plan.replacements)
         journal.commit(plan.number)
     except BaseException as cause:
@@ -115,8 +114,7 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     try:
         journal.undoing(patch.number)
         steps.clear(changes, _interiors(changes))
-        for change in changes:
-            steps.write(change.address, change.expected, instead_of=change.replacement)
+        _replace(steps, changes, [change.expected for change in changes])
         steps.rearm([*steps.disarmed, *breakpoints])
         journal.undone(patch.number)
     except BaseException as cause:
@@ -226,6 +224,16 @@ def _require_same_code(inferior: Inferior, plan: PatchPlan) -> None:
         raise Refused(refusals)
 
 
+def _replace(steps: Steps, changes: Sequence[Replacement], contents: Sequence[bytes]) -> None:
+    for change, content in zip(changes, contents):
+        before = change.expected if content == change.replacement else change.replacement
+        steps.will(partial(write_surely, steps.inferior, change.address, before))
+        steps.inferior.write(change.address, content)
+    for change, found, content in zip(changes, read_replaced(steps.inferior, changes), contents):
+        if found != content:
+            raise write_lost(change.address, len(content))
+
+
 def _rearm_starts(steps: Steps, changes: Iterable[Replacement]) -> tuple[Breakpoint, ...]:
     # A trap anywhere but on the first byte would change the new bytes instead of an instruction.
     starts = {change.address for change in changes}
@@ -251,8 +259,8 @@ def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
 
 
 def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:
-    found = [(change, inferior.read(change.address, len(change.expected))) for change in patch.plan.replacements]
-    strange = [change.name for change, memory in found if not is_one_of_both(memory, change)]
+    found = list(zip(patch.plan.replacements, read_replaced(inferior, patch.plan.replacements)))
+    strange = [change.name for change, memory in found if memory is None or not is_one_of_both(memory, change)]
     if strange:
         raise IpbpError(
             "recover-unexpected",

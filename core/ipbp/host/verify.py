@@ -26,13 +26,38 @@ def verify_plan(inferior: Inferior, plan: PatchPlan) -> list[Refusal]:
 def verify_replacements(inferior: Inferior, changes: Sequence[Replacement], wanted: Sequence[bytes]) -> list[Refusal]:
     """A refusal for each place whose bytes are not the `wanted` ones (one for each of `changes`)."""
     refusals = []
-    for change, content in zip(changes, wanted):
-        found = _read(inferior, change.address, len(content))
+    found_bytes = read_replaced(inferior, changes)
+    for change, found, content in zip(changes, found_bytes, wanted):
         if found is None:
             refusals.append(_unreadable(change.name, change.address, len(content)))
         elif found != content:
             refusals.append(_changed(change, found, content))
     return refusals
+
+
+def read_replaced(inferior: Inferior, changes: Sequence[Replacement]) -> list[Optional[bytes]]:
+    """The bytes at each place, None where they cannot be read. Places close together are read at once."""
+    found: dict[int, Optional[bytes]] = {}
+    for group in _neighbours(changes):
+        start, end = group[0].address, max(change.address + len(change.expected) for change in group)
+        content = _read(inferior, start, end - start) if len(group) > 1 else None
+        for change in group:
+            size = len(change.expected)
+            if content is None:  # alone, or there is a hole in between
+                found[change.address] = _read(inferior, change.address, size)
+            else:
+                found[change.address] = content[change.address - start : change.address - start + size]
+    return [found[change.address] for change in changes]
+
+
+def _neighbours(changes: Sequence[Replacement]) -> list[list[Replacement]]:
+    groups: list[list[Replacement]] = []
+    for change in sorted(changes, key=lambda change: change.address):
+        if groups and change.address - groups[-1][-1].address < PAGE and len(groups[-1]) < 64:
+            groups[-1].append(change)
+        else:
+            groups.append([change])
+    return groups
 
 
 def is_one_of_both(memory: bytes, change: Replacement) -> bool:

@@ -1,0 +1,167 @@
+"""Doing something while a running program is stopped, without the user seeing a stop.
+
+The program is sent SIGSTOP, which lldb never passes on. A stop hook of ours is asked by lldb, on its own thread,
+whether the stop stands: it acts, and says no. Front ends see neither the stop nor the resumption, and a step that is
+under way is not lost. Interrupting by `SBProcess.Stop` would take a tenth of a second and be seen.
+
+Meanwhile the thread that wants it done waits and makes no call to lldb: such a call holds Python's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any, Callable, Optional
+
+import lldb
+
+from ipbp.errors import IpbpError
+from ipbp.host import tasks
+
+_PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
+_POLL = 0.001
+
+_waiting: list[_SilentStop] = []
+_hooks: dict[int, int] = {}
+"""Index of a target in the debugger -> number of our stop hook there. It stays, disabled while it is not needed:
+lldb may be going through its hooks on its other thread when we would delete it."""
+
+
+def run_in_silent_stop(
+    debugger: lldb.SBDebugger,
+    process: lldb.SBProcess,
+    action: Callable[[], None],
+    before_resuming: Callable[[], None],
+) -> float:
+    """Run `action`, then `before_resuming` (also when it failed), in a stop that nobody sees; its milliseconds.
+
+    0.0 when something of the program's own stopped it at the same moment: then it stays stopped.
+    Errors: `inferior-busy`, `inferior-unstoppable`, and what `action` raises.
+    """
+    if _waiting and not _waiting[0].is_over.is_set():
+        raise IpbpError("inferior-busy", "the program is being patched already", "Wait until that is done.")
+    _waiting.clear()
+    signals = process.GetUnixSignals()
+    if not signals.GetShouldStop(signal.SIGSTOP) or not signals.GetShouldSuppress(signal.SIGSTOP):
+        raise _unstoppable("lldb was told not to stop at SIGSTOP, or to pass it on (`process handle`)")
+    pid = process.GetProcessID()
+    stop = _SilentStop(action, before_resuming)
+    _waiting.append(stop)
+    hook = _Hook(debugger, process.GetTarget())
+    hook.enable()
+    stop.requested = time.perf_counter()
+    os.kill(pid, signal.SIGSTOP)
+    if not stop.is_over.wait(_PATIENCE):
+        # The hook stays, so that the stop is not seen when it comes after all.
+        stop.is_given_up = True
+        raise _unstoppable("the program has not stopped in time")
+    if stop.resumes:
+        _wait_until_running(pid)
+    if not stop.is_early:
+        hook.disable()
+        _waiting.clear()
+    if stop.error is not None:
+        raise stop.error
+    return stop.milliseconds
+
+
+class _SilentStop:
+    """One stop, from the signal to the resumption."""
+
+    def __init__(self, action: Callable[[], None], before_resuming: Callable[[], None]) -> None:
+        self._action = action
+        self._before_resuming = before_resuming
+        self.requested = 0.0
+        self.milliseconds = 0.0
+        self.error: Optional[BaseException] = None
+        self.is_over = threading.Event()
+        self.is_acting = False
+        self.is_given_up = False
+        self.is_early = False  # something else stopped the program; our signal is still to come
+        self.resumes = False
+
+    def handle(self, process: lldb.SBProcess) -> bool:
+        """Whether the program shall stay stopped."""
+        if self.is_acting:  # a stop of our own steps
+            return True
+        is_ours, has_other = _reasons(process)
+        if self.is_given_up or self.is_over.is_set():
+            return has_other or not is_ours
+        self.is_acting = True
+        self.is_early = not is_ours
+        self.resumes = is_ours and not has_other
+        try:
+            self._act()
+        except BaseException as error:  # it is the waiting thread's
+            self.error = error
+        if self.resumes:
+            self.milliseconds = 1000 * (time.perf_counter() - self.requested)
+        self.is_acting = False
+        self.is_over.set()
+        return not self.resumes
+
+    def _act(self) -> None:
+        try:
+            self._action()
+        finally:
+            if self.resumes:
+                self._before_resuming()
+
+
+class StopHook:
+    """As `target stop-hook add -P` wants it."""
+
+    def __init__(self, target: lldb.SBTarget, extra: lldb.SBStructuredData, session: dict[str, Any]) -> None:
+        pass
+
+    def handle_stop(self, context: lldb.SBExecutionContext, stream: lldb.SBStream) -> bool:
+        return _waiting[0].handle(context.GetProcess()) if _waiting else True
+
+
+class _Hook:
+    """Our hook in one target."""
+
+    def __init__(self, debugger: lldb.SBDebugger, target: lldb.SBTarget) -> None:
+        self._debugger = debugger
+        self._index = debugger.GetIndexOfTarget(target)
+
+    def enable(self) -> None:
+        number = _hooks.get(self._index)
+        if number is not None and self._tell(f"enable {number}"):
+            return
+        said = self._tell(f"add -P {__name__}.StopHook")  # "Stop hook #1 added."
+        if said is None:
+            raise _unstoppable("lldb does not accept a stop hook")
+        _hooks[self._index] = int(said.partition("#")[2].split()[0])
+
+    def disable(self) -> None:
+        self._tell(f"disable {_hooks[self._index]}")
+
+    def _tell(self, words: str) -> Optional[str]:
+        result = lldb.SBCommandReturnObject()
+        self._debugger.GetCommandInterpreter().HandleCommand(f"target stop-hook {words}", result)
+        return f"{result.GetOutput()} " if result.Succeeded() else None
+
+
+def _reasons(process: lldb.SBProcess) -> tuple[bool, bool]:
+    # Whether our signal stopped it, and whether anything else did.
+    is_ours = has_other = False
+    for thread in process:
+        reason = thread.GetStopReason()
+        if reason == lldb.eStopReasonSignal and thread.GetStopReasonDataAtIndex(0) == signal.SIGSTOP:
+            is_ours = True
+        elif reason not in (lldb.eStopReasonNone, lldb.eStopReasonInvalid):
+            has_other = True
+    return is_ours, has_other
+
+
+def _wait_until_running(pid: int) -> None:
+    deadline = time.perf_counter() + _PATIENCE
+    while not tasks.is_any_running(pid) and time.perf_counter() < deadline:
+        time.sleep(_POLL)
+
+
+def _unstoppable(fact: str) -> IpbpError:
+    return IpbpError("inferior-unstoppable", fact, "Stop the program yourself with `process interrupt`, and try again.")

@@ -1,0 +1,91 @@
+"""The `hotpatch` command of lldb. What its words mean is `ipbp.host.commands`' business, the same in both debuggers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import lldb
+
+from lldb_ipbp.inferior import LldbInferior
+
+_LONG_HELP = """\
+Change the running program to what its edited source says.
+
+    hotpatch                    compile what was edited, and patch
+    hotpatch preview            everything but the last step: what would change
+    hotpatch status             patches, functions and memory
+    hotpatch undo [N]           take back the newest patch, or all after patch N
+    hotpatch object OLD.o NEW.o patch with the difference of two object files
+    hotpatch doctor             check everything that a patch needs
+    hotpatch help               all words and their options
+
+The program keeps its state. It may be stopped or running; it is stopped or
+runs afterwards as before."""
+
+
+def add_command(debugger: lldb.SBDebugger) -> None:
+    """Add `hotpatch`, or take this one instead of the one that is there."""
+    # lldb (up to 19) cannot complete the words of a scripted command, but it can complete file names: `object` has two.
+    line = f"command script add -o -C disk-file -c {__name__}.Hotpatch hotpatch"
+    result = lldb.SBCommandReturnObject()
+    debugger.GetCommandInterpreter().HandleCommand(line, result)
+    if not result.Succeeded():
+        raise RuntimeError(f"lldb does not accept `{line}`: {result.GetError()}")
+
+
+class Hotpatch:
+    """As `command script add -c` wants it."""
+
+    def __init__(self, debugger: lldb.SBDebugger, session: dict[str, Any]) -> None:
+        pass
+
+    def __call__(
+        self, debugger: lldb.SBDebugger, arguments: str, context: lldb.SBExecutionContext, result: Any
+    ) -> None:
+        from ipbp.host import commands  # at the first use: loading the plugin must not take time
+
+        inferior = LldbInferior(debugger, context.GetTarget())
+        status = commands.run(inferior, arguments, Console(debugger, result))
+        if status not in _FINE:
+            result.SetError(f"hotpatch: {_MEANING.get(status, 'failed')}")
+
+    def get_short_help(self) -> str:
+        return "Change the running program to what its edited source says."
+
+    def get_long_help(self) -> str:
+        return _LONG_HELP
+
+
+class Console:
+    """In a terminal the text is shown as it comes, otherwise it is the command's result, for whoever asked for it."""
+
+    def __init__(self, debugger: lldb.SBDebugger, result: lldb.SBCommandReturnObject) -> None:
+        self._debugger = debugger
+        self._result = result
+        self._file = debugger.GetOutputFile()
+        self.is_terminal = _is_terminal(self._file)
+
+    def write(self, text: str) -> None:
+        if self.is_terminal:
+            self._file.Write(text.encode(errors="replace"))
+            self._file.Flush()
+        else:
+            self._result.PutCString(text)
+
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed since the command began."""
+        interpreter = self._debugger.GetCommandInterpreter()
+        asked = getattr(self._debugger, "InterruptRequested", None)  # lldb 16
+        return bool(interpreter.WasInterrupted()) or (asked is not None and bool(asked()))
+
+
+def _is_terminal(file: lldb.SBFile) -> bool:
+    try:
+        return os.isatty(file.GetFile().fileno())
+    except (AttributeError, OSError, ValueError):  # a stream of a front end's
+        return False
+
+
+_FINE = (0, 4)  # done; nothing changed
+_MEANING = {2: "wrong usage", 3: "refused"}

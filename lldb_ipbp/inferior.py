@@ -1,0 +1,304 @@
+"""`LldbInferior`: the debugged process by means of lldb's Python interface.
+
+Memory goes through /proc, which is up to a hundred times faster than lldb. Two things make lldb necessary there: the
+traps of its breakpoints stay in memory while the program is stopped, and only lldb's reading hides them; and what lldb
+has cached goes stale by writes past its back, until the program runs again. lldb shows no orig_rax, and asks for the
+whole innermost frame to tell a pc, which can take a third of a second: where threads are is asked of the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import contextmanager
+from typing import Callable, Iterable, Iterator, Optional, Sequence
+
+import lldb
+
+from ipbp.errors import IpbpError
+from ipbp.host import inject, procfs, tasks
+from ipbp.host.inferior import Breakpoint, Ranges, Thread
+from ipbp.protocol import Description, Region
+from lldb_ipbp.background import run_in_silent_stop
+
+_MASK = (1 << 64) - 1
+_TRAP = 0xCC  # int3
+_NO_RESULT = 0x1001  # lldb's kNoResult: a void expression, no error
+_CALL_TIMEOUT = 5_000_000  # microseconds
+_UNCACHED = "target.process.disable-memory-cache"
+_STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
+_RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
+
+_announced: list[tuple[int, str]] = []
+"""Process id and image: symbols of patches end with the process, in the next one other code is at their addresses."""
+
+
+class LldbInferior:
+    """The process of a target. It implements `ipbp.host.inferior.Inferior`, where each method is explained."""
+
+    def __init__(self, debugger: lldb.SBDebugger, target: lldb.SBTarget) -> None:
+        self._debugger = debugger
+        self._target = target
+        self._resumes_soon = False  # then lldb forgets its caches by itself
+
+    def describe(self) -> Description:
+        pid = self._pid()
+        version = re.search(r"\d+(\.\d+)*", lldb.SBDebugger.GetVersionString())
+        return Description(
+            pid=pid,
+            triple=self._target.GetTriple(),
+            debugger=f"lldb {version[0] if version else ''}".rstrip(),
+            executable=tasks.executable(pid),
+            stopped=self._is_stopped(),
+            attached=tasks.parent(pid) != tasks.tracer(pid),
+        )
+
+    def regions(self) -> list[Region]:
+        return procfs.regions(self._pid())
+
+    def threads(self) -> list[Thread]:
+        return tasks.stopped_threads(self._pid())
+
+    def return_addresses(self, thread: int) -> list[int]:
+        frames = list(self._thread(thread))
+        # An inlined function has no frame of its own: it returns nowhere.
+        return [older.GetPC() for frame, older in zip(frames, frames[1:]) if not frame.IsInlined()]
+
+    def read(self, address: int, size: int) -> bytes:
+        pid = self._pid()
+        content = procfs.read_memory(pid, address, size)
+        if _TRAP not in content:
+            return content
+        if self._is_stopped():
+            return self._read_without_traps(address, size)
+        if not any(content[point.address - address] == _TRAP for point in self._armed([(address, address + size)])):
+            return content
+        # Only a stop tells what is under a trap.
+        found: list[bytes] = []
+        self.while_stopped(lambda: found.append(self._read_without_traps(address, size)), lambda _: None)
+        return found[0]
+
+    def write(self, address: int, content: bytes) -> None:
+        pid = self._pid()
+        if self._resumes_soon or len(content) > 1 << 16:
+            procfs.write_memory(pid, address, content)
+            return
+        if content:
+            error = lldb.SBError()
+            written = self._process().WriteMemory(address, content, error)
+            if error.Fail() or written != len(content):
+                raise _memory_error("write", address, len(content))
+
+    def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        frame = self._thread(thread).GetFrameAtIndex(0)
+        values = {}
+        for name in names:
+            register = frame.FindRegister(_FLAGS.get(name, name))
+            if register.IsValid():
+                values[name] = register.GetValueAsUnsigned() & _MASK
+        return values
+
+    def set_registers(self, thread: int, values: dict[str, int]) -> None:
+        found = self._thread(thread)
+        frame = found.GetFrameAtIndex(0)
+        for name, value in values.items():
+            register = frame.FindRegister(_FLAGS.get(name, name))
+            error = lldb.SBError()
+            if not register.IsValid() or not 0 <= value <= _MASK or not register.SetValueFromCString(hex(value), error):
+                raise IpbpError("inferior-register", f"{name} cannot be {value}: {error}", "Report this as a bug.")
+        # The only way of setting a register that also makes lldb forget the frames that it has unwound.
+        if not frame.SetPC(values.get("rip", frame.GetPC())):
+            raise IpbpError("inferior-register", f"lldb cannot set the pc of thread {thread}", "Report this as a bug.")
+
+    def step(self, thread: int) -> None:
+        found = self._thread(thread)
+        error = lldb.SBError()
+        with self._kept_selection(), self._synchronous():
+            found.StepInstruction(False, error)
+        if error.Fail():
+            self._pid()  # when it is gone, that is the error
+            raise IpbpError("inferior-step", f"lldb cannot step thread {thread}: {error}", "Try again.")
+        self._pid()
+
+    def interrupted_call(self, thread: int) -> Optional[int]:
+        where = procfs.system_call(self._pid(), thread)
+        return None if where is None else where.number
+
+    def call(self, address: int, arguments: Sequence[int]) -> int:
+        process = self._process()
+        words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
+        types = ", ".join(["unsigned long"] * len(arguments)) or "void"
+        options = lldb.SBExpressionOptions()
+        options.SetLanguage(lldb.eLanguageTypeC99)
+        options.SetStopOthers(True)
+        options.SetTryAllThreads(False)
+        options.SetTimeoutInMicroSeconds(_CALL_TIMEOUT)
+        options.SetUnwindOnError(True)
+        options.SetIgnoreBreakpoints(True)
+        options.SetTrapExceptions(False)
+        options.SetSuppressPersistentResult(True)
+        with self._kept_selection():
+            frame = process.GetSelectedThread().GetFrameAtIndex(0)
+            value = frame.EvaluateExpression(f"((unsigned long (*)({types})) {address:#x}UL)({words})", options)
+        error = value.GetError()
+        if error.Fail() and error.GetError() != _NO_RESULT:
+            self._pid()
+            fact = f"the call of {address:#x} in the program did not come back: {error}"
+            raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.")
+        return int(value.GetValueAsUnsigned()) & _MASK
+
+    def disarm(self, ranges: Ranges) -> list[Breakpoint]:
+        self._pid()
+        points = list(self._armed(ranges))
+        for point in points:
+            self._location(point).SetEnabled(False)
+        return points
+
+    def rearm(self, breakpoints: Iterable[Breakpoint]) -> None:
+        self._pid()
+        for point in breakpoints:
+            location = self._location(point)
+            if location.IsValid() and location.GetLoadAddress() == point.address:  # not deleted meanwhile
+                location.SetEnabled(True)
+
+    def announce(self, image: str) -> None:
+        pid = self._pid()
+        for other, old in [row for row in _announced if row[0] != pid]:
+            self._forget(other, old)
+        module = self._target.AddModule(image, None, None)
+        if not module.IsValid():
+            raise IpbpError("inferior-symbols", f"lldb cannot load {image}", "Report this as a bug.")
+        _announced.append((pid, image))
+        error = self._target.SetModuleLoadAddress(module, 0)
+        if error.Fail():
+            raise IpbpError("inferior-symbols", f"lldb cannot place {image}: {error}", "Report this as a bug.")
+
+    def withdraw(self, image: str) -> None:
+        self._forget(self._pid(), image)
+
+    def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
+        process = self._process()
+        if self._resumes_soon or self._is_stopped():
+            with self._kept_selection():
+                action()
+            then(0.0)
+            return
+
+        def act() -> None:
+            self._resumes_soon = True
+            with self._kept_selection():
+                action()
+
+        try:
+            milliseconds = run_in_silent_stop(self._debugger, process, act, lambda: _ignore(inject.restartable(self)))
+        finally:
+            self._resumes_soon = False
+        then(milliseconds)
+
+    def _process(self) -> lldb.SBProcess:
+        """Of the target, when ipbp can work with it; the error that says why not otherwise."""
+        process = self._target.GetProcess() if self._target.IsValid() else lldb.SBProcess()
+        state = process.GetState() if process.IsValid() else lldb.eStateUnloaded
+        if state in (lldb.eStateExited, lldb.eStateDetached):
+            raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
+        if state not in _STOPPED and state not in _RUNNING:
+            raise IpbpError("inferior-none", "no program is running", "`run` it, or `process attach` to it.")
+        if process.GetPluginName().endswith("core"):
+            fact, advice = "this is a core file, not a process", "`run` the program, or `process attach` to it."
+            raise IpbpError("inferior-core", fact, advice)
+        if not self._target.GetTriple().startswith("x86_64"):
+            fact = f"the program is for {self._target.GetTriple()}"
+            raise IpbpError("inferior-architecture", fact, "ipbp knows x86-64 so far.")
+        return process
+
+    def _pid(self) -> int:
+        pid = int(self._process().GetProcessID())
+        if not self._is_local(pid):
+            fact = f"process {pid} is not traced from here: it is behind a remote server"
+            raise IpbpError("inferior-remote", fact, "Debug it with an lldb on the machine that it runs on.")
+        return pid
+
+    def _is_local(self, pid: int) -> bool:
+        # lldb's own server is a child of lldb.
+        if not os.path.isdir(f"/proc/{pid}"):
+            return bool(self._target.GetPlatform().GetName() == "host")  # it has ended; that will be said
+        server = tasks.tracer(pid)
+        return server != 0 and os.getpid() in (server, tasks.parent(server))
+
+    def _is_stopped(self) -> bool:
+        return bool(self._resumes_soon or self._target.GetProcess().GetState() in _STOPPED)
+
+    def _thread(self, number: int) -> lldb.SBThread:
+        self._pid()
+        if not self._is_stopped():
+            raise IpbpError("inferior-running", "the program is running", "Stop it and try again.")
+        thread = self._process().GetThreadByID(number)
+        if not thread.IsValid():
+            raise IpbpError("inferior-thread", f"the program has no thread {number}", "It has ended; try again.")
+        return thread
+
+    def _read_without_traps(self, address: int, size: int) -> bytes:
+        name = self._debugger.GetInstanceName()
+        before = self._debugger.GetInternalVariableValue(_UNCACHED, name).GetStringAtIndex(0)
+        error = lldb.SBError()
+        lldb.SBDebugger.SetInternalVariable(_UNCACHED, "true", name)
+        try:
+            content = self._process().ReadMemory(address, size, error)
+        finally:
+            lldb.SBDebugger.SetInternalVariable(_UNCACHED, before, name)
+        if error.Fail() or content is None or len(content) != size:
+            raise _memory_error("read", address, size)
+        return bytes(content)
+
+    def _armed(self, ranges: Ranges) -> Iterator[Breakpoint]:
+        for point in self._target.breakpoint_iter():
+            if not point.IsEnabled() or point.IsHardware():
+                continue
+            for location in point:
+                address = location.GetLoadAddress()
+                if location.IsEnabled() and any(start <= address < end for start, end in ranges):
+                    yield Breakpoint(f"{point.GetID()}.{location.GetID()}", address, 1)
+
+    def _location(self, point: Breakpoint) -> lldb.SBBreakpointLocation:
+        number, _, location = point.location.partition(".")
+        return self._target.FindBreakpointByID(int(number)).FindLocationByID(int(location))
+
+    def _forget(self, pid: int, image: str) -> None:
+        if (pid, image) in _announced:
+            _announced.remove((pid, image))
+        module = self._target.FindModule(lldb.SBFileSpec(image))
+        if module.IsValid():
+            self._target.RemoveModule(module)
+
+    @contextmanager
+    def _kept_selection(self) -> Iterator[None]:
+        # The user's thread and frame.
+        process = self._target.GetProcess()
+        selected = process.GetSelectedThread().GetThreadID()
+        frame = process.GetSelectedThread().GetSelectedFrame().GetFrameID()
+        try:
+            yield
+        finally:
+            if process.SetSelectedThreadByID(selected):
+                process.GetSelectedThread().SetSelectedFrame(frame)
+
+    @contextmanager
+    def _synchronous(self) -> Iterator[None]:
+        before = self._debugger.GetAsync()
+        self._debugger.SetAsync(False)
+        try:
+            yield
+        finally:
+            self._debugger.SetAsync(before)
+
+
+_FLAGS = {"eflags": "rflags"}
+
+
+def _ignore(result: object) -> None:
+    pass
+
+
+def _memory_error(verb: str, address: int, size: int) -> IpbpError:
+    fact = f"cannot {verb} {size} bytes at {address:#x}"
+    return IpbpError("inferior-memory", fact, "The memory is not mapped, or the kernel protects it.")

@@ -205,9 +205,10 @@ class _Announced:
 
     @classmethod
     def remove(cls, image: str) -> None:
-        cls.images.discard(image)
-        if not cls.images:
-            gdb.events.exited.disconnect(cls._on_exit)
+        if image in cls.images:  # it may have been announced by an earlier debugger
+            cls.images.remove(image)
+            if not cls.images:
+                gdb.events.exited.disconnect(cls._on_exit)
         if any(objfile.filename == image for objfile in gdb.objfiles()):
             gdb.execute(f"remove-symbol-file {_quoted(image)}", to_string=True)
 

@@ -123,7 +123,8 @@ class PatchPlan:
     `image`: path of the patch as an ELF file, linked at its final addresses. `forbidden`: half-open ranges in
     which no thread's pc may be when the replacements are written. `times`: milliseconds by stage. `notes`: what
     the user should know (a changed initialiser that was not applied). `record`: what the engine wants back, as
-    it is, in the journal of every later request (units, arenas, bindings); opaque to the plugin.
+    it is, in the journal of every later request while this patch is the newest in force (units, bindings). `arena`:
+    likewise which memory is taken once this patch was written, undone or not. Both are opaque to the plugin.
     """
 
     number: int
@@ -138,6 +139,7 @@ class PatchPlan:
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    arena: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -167,4 +169,5 @@ class PatchPlan:
             notes=tuple(row["notes"]),
             times=dict(row["times"]),
             record=dict(row["record"]),
+            arena=dict(row.get("arena", {})),
         )

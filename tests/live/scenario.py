@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -57,7 +58,7 @@ EDITS = (
                 "    count += x;\n    fresh += 1;\n    return count * 10 + fresh;",
             )
         ],
-        [("counted_too 1", "501", "5028"), ("counted 1", "101", "102")],
+        [("counted_too 1", "501", "5028"), ("counted 1", "101", "101")],
         ["counted_too"],
     ),
     Edit(
@@ -70,7 +71,7 @@ EDITS = (
     Edit(
         "functions of the C library that the program never imported",
         "talk.c",
-        [("return s[0] != 0; }", "return (int)strlen(s) + (getppid() > 0) + (strcasestr(s, \"LENGTH\") != 0); }")],
+        [("return s[0] != 0; }", 'return (int)strlen(s) + (getppid() > 0) + (strcasestr(s, "LENGTH") != 0); }')],
         [("text_length", "1", "14")],
         ["text_length"],
     ),
@@ -150,3 +151,12 @@ class Talk:
         status = self.process.wait(timeout=20)
         self.process.stdout.close()
         return status
+
+    def kill(self) -> None:
+        """The end of a test that may have failed half-way."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()

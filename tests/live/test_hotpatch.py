@@ -39,9 +39,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, clang: str) -> Proje
 def talk(project: Project) -> Iterator[Talk]:
     program = Talk(project.program)
     yield program
-    if program.process.poll() is None:
-        program.process.kill()
-    program.process.communicate()
+    program.kill()
 
 
 def hotpatch(verb: str, talk: Talk, debugger: str, *more: str) -> dict[str, Any]:

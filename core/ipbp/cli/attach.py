@@ -1,7 +1,9 @@
 """`ipbp apply|undo|preview|status --pid PID`: patch a running program from a shell, with no debugger open.
 
-A debugger is attached for the time of one `hotpatch` and then detached. The program goes on running whatever happens
-here: an error, a time-out, Ctrl-C, or our own end (the debugger's input then ends, and it detaches by itself).
+Compile, diff and link are done before anything is attached, so a preview, a refusal and an edit that changes nothing
+never touch the process. A debugger is then attached for the time of one `hotpatch` and detached. The program goes on
+running whatever happens here: an error, a time-out, Ctrl-C, or our own end (the debugger's input then ends, and it
+detaches by itself).
 """
 
 from __future__ import annotations
@@ -12,16 +14,22 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ipbp.cli.bystander import Bystander
 from ipbp.cli.debuggers import DEBUGGERS, find_debugger
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.lldb_session import LldbSession
-from ipbp.cli.outcome import Outcome, status_of, text_of
+from ipbp.cli.outcome import Outcome
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
+from ipbp.host import render
+from ipbp.host.commands import EXIT, failed, plan_outcome, plan_params, status_outcome
+from ipbp.host.journal import Journal, open_journal
+from ipbp.pipeline.order import make_plan
+from ipbp.pipeline.request import Request
 
 _VERBS = {
     "apply": "compile what was edited and patch the running program",
@@ -55,41 +63,67 @@ def run(arguments: argparse.Namespace) -> int:
         with _ends_like_ctrl_c():
             outcome = _outcome(arguments)
     except IpbpError as error:
-        outcome = {"outcome": "error", "error": error.to_json()}
+        outcome = failed(error)
     except KeyboardInterrupt:
-        outcome = {"outcome": "error", "error": _INTERRUPTED.to_json()}
+        outcome = failed(_INTERRUPTED)
     if arguments.json:
-        print(json.dumps(outcome))
+        print(render.as_json(outcome), end="")
     else:
-        print(text_of(outcome), file=sys.stderr if outcome["outcome"] == "error" else sys.stdout)
-    return status_of(outcome)
-
-
-def hotpatch_words(arguments: argparse.Namespace) -> str:
-    """The words after `hotpatch` that say what the shell's words said; paths made absolute for the debugger."""
-    words = [arguments.verb, "--json"]
-    for option in ("build_dir", "compile_commands"):
-        path = getattr(arguments, option, None)
-        if path is not None:
-            words += ["--" + option.replace("_", "-"), str(path.absolute())]
-    if getattr(arguments, "number", None) is not None:
-        words.append(str(arguments.number))
-    return shlex.join(words)
+        print(render.as_text(outcome), end="", file=sys.stderr if outcome["outcome"] == "error" else sys.stdout)
+    return EXIT[outcome["outcome"]]
 
 
 def _outcome(arguments: argparse.Namespace) -> Outcome:
     pid: int = arguments.pid
     check_attachable(pid)
-    debugger = find_debugger(arguments.debugger)
+    journal = open_journal(pid)
+    if arguments.verb == "status" and journal.unfinished() is None:
+        return status_outcome(journal)
+    words = [arguments.verb, "--json", "--our-stop"]
+    if arguments.verb == "undo" and arguments.number is not None:
+        words.append(str(arguments.number))
+    if arguments.verb not in ("apply", "preview"):
+        return _attached(arguments, words)
+    planned = make_plan(_request(arguments, journal), Bystander(pid).read_ranges, _tell(arguments.json))
+    if planned.plan is None:
+        return {"outcome": "unchanged", "notes": list(planned.notes), "times": planned.times}
+    if arguments.verb == "preview":
+        return plan_outcome("planned", planned.plan)
+    plan = journal.folder / f"plan-{planned.plan.number}.json"
+    plan.write_text(json.dumps({"outcome": "planned", "plan": planned.plan.to_json()}))
+    try:
+        return _attached(arguments, [*words, "--plan", str(plan)])
+    finally:
+        plan.unlink(missing_ok=True)
+
+
+def _request(arguments: argparse.Namespace, journal: Journal) -> Request:
+    inferior = Bystander(arguments.pid)
+    options = {name: getattr(arguments, name) for name in ("build_dir", "compile_commands")}
+    colour = sys.stderr.isatty() and not arguments.json
+    return Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
+
+
+def _attached(arguments: argparse.Namespace, words: list[str]) -> Outcome:
+    """One `hotpatch` in a debugger that is attached for it. The program is stopped from the attach to the detach."""
+    pid: int = arguments.pid
     was_stopped = is_stopped(pid)
     deadline = time.monotonic() + arguments.timeout
+    debugger = find_debugger(arguments.debugger)
     session = (GdbSession if arguments.debugger == "gdb" else LldbSession)(debugger, pid, deadline)
     try:
         with session:
-            session.attach(let_it_run=not was_stopped)
-            return session.hotpatch(hotpatch_words(arguments))
+            began = session.attach()
+            outcome = session.hotpatch(shlex.join(words))
+            session.close()
+            outcome.setdefault("times", {})["stopped"] = (time.perf_counter() - began) * 1000
+            return outcome
     finally:
         settle(pid, was_stopped)
+
+
+def _tell(as_json: bool) -> Callable[[str], None]:
+    return lambda text: None if as_json else print(text, file=sys.stderr)
 
 
 @contextmanager

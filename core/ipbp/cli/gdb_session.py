@@ -1,7 +1,6 @@
 """GDB, driven through its machine interface, attached to one process for the time of one `hotpatch`.
 
-The program runs while the patch is made: gdb attaches, lets it go on in the background, and the plugin stops it for
-the last step only. gdb lives in a session of its own, so that Ctrl-C in our terminal reaches us and not gdb.
+gdb lives in a session of its own, so that Ctrl-C in our terminal reaches us and not gdb.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ _QUIET = (
     "print thread-events off",
     "debuginfod enabled off",
     "breakpoint pending on",
-    "mi-async on",
 )
 _POLL = 0.2  # seconds between two looks at the deadline
 GRACE = 10.0
@@ -66,20 +64,23 @@ class GdbSession:
             self.interrupt()
         self.close()
 
-    def attach(self, let_it_run: bool) -> None:
-        """Attach, load the plugin, and let the program go on. Errors: `debugger-attach`, `debugger-plugin`."""
+    def attach(self) -> float:
+        """Load the plugin and attach; the time (time.perf_counter()) at which the program was stopped.
+
+        Errors: `debugger-attach`, `debugger-plugin`.
+        """
         for setting in _QUIET:
             self._command(f"-gdb-set {setting}")
         # The program's signals are its own business: none of them stops it here.
         self._console_command("handle all nostop noprint pass", "debugger-command")
         self._console_command(load_line("gdb"), "debugger-plugin")
+        began = time.perf_counter()
         reply = self._command(f"-target-attach {self._pid}")
         if reply["message"] == "error":
             raise _failed("debugger-attach", f"gdb cannot attach to process {self._pid}", reply)
         self._attached = True
         self._wait_for(lambda: self._stopped)
-        if let_it_run:
-            self._command("-exec-continue")
+        return began
 
     def hotpatch(self, arguments: str) -> Outcome:
         """What `hotpatch ARGUMENTS` said. Errors: `debugger-command` when it said nothing that we understand."""
@@ -113,9 +114,6 @@ class GdbSession:
                 stream.close()
 
     def _detach(self) -> None:
-        if not self._stopped:
-            self._command("-exec-interrupt --all")
-            self._wait_for(lambda: self._stopped)
         self._command("-target-detach")
         self._attached = False
 

@@ -1,8 +1,7 @@
 """LLDB, driven line by line through its standard input, attached to one process for the time of one `hotpatch`.
 
 lldb has no machine interface of its own. Each line is followed by one that prints a mark, so that we know when lldb
-is done with it. With asynchronous execution on, `process continue` returns at once and the program runs while the
-patch is made. lldb lives in a session of its own, so that Ctrl-C in our terminal reaches us and not lldb.
+is done with it. lldb lives in a session of its own, so that Ctrl-C in our terminal reaches us and not lldb.
 """
 
 from __future__ import annotations
@@ -55,14 +54,17 @@ class LldbSession:
             self.interrupt()
         self.close()
 
-    def attach(self, let_it_run: bool) -> None:
-        """Attach, load the plugin, and let the program go on. Errors: `debugger-attach`, `debugger-plugin`."""
+    def attach(self) -> float:
+        """Load the plugin and attach; the time (time.perf_counter()) at which the program was stopped.
+
+        Errors: `debugger-attach`, `debugger-plugin`.
+        """
         for setting in _SETTINGS:
             self._command(f"settings set {setting}")
-        self._command("script lldb.debugger.SetAsync(True)")
         said = self._command(load_line("lldb"))
         if "error:" in said:
             raise _failed("debugger-plugin", "lldb cannot load the plugin", said)
+        began = time.perf_counter()
         self._send(f"process attach -p {self._pid}")
         self._wait_for(lambda: " stopped" in self._said or "error:" in self._said)
         if "error:" in self._said:
@@ -70,8 +72,7 @@ class LldbSession:
         self._attached = True
         others = sorted(s.name for s in signal.Signals if s.name not in _OURS and not s.name.startswith("SIGRT"))
         self._command(f"process handle -s false -n false -p true {' '.join(others)}")
-        if let_it_run:
-            self._command("process continue")
+        return began
 
     def hotpatch(self, arguments: str) -> Outcome:
         """What `hotpatch ARGUMENTS` said. Errors: `debugger-command` when it said nothing that we understand."""

@@ -16,10 +16,12 @@ import numpy as np
 
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_dynamic import (
+    R_64,
     R_COPY,
     R_GLOB_DAT,
     R_IRELATIVE,
     R_JUMP_SLOT,
+    R_RELATIVE,
     DynamicRelocations,
     DynamicTables,
     read_dynamic,
@@ -96,7 +98,7 @@ def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str
         is_pie=file.is_pie,
         tls_start=bias + tls_start if tls else 0,
         parts=parts,
-        original=_Original(file, bias),
+        original=_Original(file, bias, *_own_pointers(file, dynamic)),
         copied={name: bias + place for name, place in _copied(dynamic).items()},
     )
 
@@ -139,6 +141,23 @@ def _copied(dynamic: DynamicTables) -> Mapping[str, int]:
     relocations = dynamic.relocations
     rows = np.flatnonzero(relocations.type == R_COPY).tolist()
     return {dynamic.symbols.name[int(relocations.symbol[row])]: int(relocations.offset[row]) for row in rows}
+
+
+def _own_pointers(file: LinkedFile, dynamic: DynamicTables) -> tuple[I64, I64]:
+    """Pointers that the loader makes out of the image's own addresses: (field, target) in link addresses. Packed ones
+    (DT_RELR) have their target in place already."""
+    relocations, symbols = dynamic.relocations, dynamic.symbols
+    if len(relocations.type) == 0 and file.is_pie:
+        relocations = _static_relocations(file)
+    relative = relocations.type == R_RELATIVE
+    symbol = np.where(relocations.symbol < len(symbols.name), relocations.symbol, 0)
+    value = relocations.addend.copy()
+    if len(symbols.name):
+        own = (relocations.type == R_64) & (symbols.section[symbol] != 0)
+        value[own] += symbols.value[symbol[own]]
+        relative = relative | own
+    order = np.argsort(relocations.offset[relative], kind="stable")
+    return relocations.offset[relative][order], value[relative][order]
 
 
 def _symbols(file: LinkedFile, dynamic: DynamicTables, bias: int, tls_start: int) -> ImageSymbols:
@@ -262,10 +281,14 @@ def _kind(section: LinkedSection) -> BlockKind:
 
 @dataclass(frozen=True, slots=True)
 class _Original:
-    """Bytes at load addresses as the file has them, zeros where it says zero-filled; None outside the image."""
+    """Bytes at load addresses as they are before the program's first instruction: what the file has, zeros where it
+    says zero-filled, pointers into the image itself relocated. None outside the image. `field`, `value`: link
+    addresses of those pointers, ascending, and where they point."""
 
     file: LinkedFile
     bias: int
+    field: I64
+    value: I64
 
     def __call__(self, address: int, size: int) -> bytes | None:
         link = address - self.bias
@@ -273,8 +296,17 @@ class _Original:
             if row.address <= link and link + size <= row.address + row.size:
                 start, end = link - row.address, min(link - row.address + size, row.file_size)
                 stored = bytes(self.file.content[row.offset + start : row.offset + end]) if start < end else b""
-                return stored + bytes(size - len(stored))
+                return self._relocated(link, stored + bytes(size - len(stored)))
         tls = self.file.segment(PT_TLS)
         if tls and tls.address <= link and link + size <= tls.address + tls.size:
             return bytes(size)  # .tbss lies past the segment that holds .tdata
         return None
+
+    def _relocated(self, link: int, content: bytes) -> bytes:
+        first, last = np.searchsorted(self.field, (link, link + len(content) - 7)).tolist()
+        if first >= last:
+            return content
+        octets = bytearray(content)
+        for field, value in zip(self.field[first:last].tolist(), self.value[first:last].tolist(), strict=True):
+            octets[field - link : field - link + 8] = (value + self.bias & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
+        return bytes(octets)

@@ -57,8 +57,8 @@ class LoadedImage:
     so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
     offset from the thread pointer is `address - tls_start - tls_size` (psABI, TLS variant II).
 
-    `original(address, size)`: the bytes that the file has for a load address, before the program ran; None when the
-    range is not of one segment.
+    `original(address, size)`: the bytes at a load address as they are before the program's first instruction, with
+    pointers into the image itself relocated; None when the range is not of one segment.
     """
 
     path: str

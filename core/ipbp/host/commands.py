@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import os
 import shlex
-from typing import Any, Callable, NoReturn, Optional, Protocol, Sequence
+import traceback
+from typing import Any, Callable, Mapping, NoReturn, Optional, Protocol, Sequence
 
 from ipbp.errors import IpbpError, Refused
-from ipbp.host import render, transaction
+from ipbp.host import inject, render, transaction
 from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
-from ipbp.protocol import PatchPlan
+from ipbp.protocol import Description, PatchPlan, Region
 
 Outcome = dict[str, Any]
 
@@ -43,7 +45,7 @@ def run(inferior: Inferior, arguments: str, console: Console) -> int:
     Where the debugger cannot wait for the program to stop (see `Inferior.while_stopped`) this returns 0 at once, and
     the outcome is written when it is known.
     """
-    command = Command(inferior, console, "--json" in arguments.split())
+    command = Command(inferior, console, "--json" in arguments.split(), "--our-stop" in arguments.split())
     try:
         options = parse(arguments)
         return ACTIONS[options.action](command, options)
@@ -52,6 +54,10 @@ def run(inferior: Inferior, arguments: str, console: Console) -> int:
         return command.show(failed(error))
     except IpbpError as error:
         return command.show(failed(error))
+    except Exception as error:  # the border to the debugger: a bug of ours is shown, and costs this command only
+        detail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        bug = IpbpError("bug", f"{type(error).__name__}: {error}", "Report this as a bug in ipbp.", detail)
+        return command.show(failed(bug))
 
 
 def failed(error: IpbpError) -> Outcome:
@@ -63,12 +69,14 @@ def failed(error: IpbpError) -> Outcome:
 
 
 class Command:
-    """One `hotpatch` under way: the inferior, and where its outcome goes."""
+    """One `hotpatch` under way: the inferior, and where its outcome goes. `is_our_stop`: the program is stopped for
+    this command alone (`ipbp apply` attached to it), so what the stop did to it is ours to put right."""
 
-    def __init__(self, inferior: Inferior, console: Console, as_json: bool) -> None:
+    def __init__(self, inferior: Inferior, console: Console, as_json: bool, is_our_stop: bool = False) -> None:
         self.inferior = inferior
         self.console = console
         self.as_json = as_json
+        self.is_our_stop = is_our_stop
 
     def show(self, outcome: Outcome) -> int:
         text = render.as_json(outcome) if self.as_json else render.as_text(outcome)
@@ -86,6 +94,8 @@ class Command:
         def act() -> None:
             transaction.recover(self.inferior, journal)
             outcomes.append(action())
+            if self.is_our_stop:
+                inject.restartable(self.inferior)
 
         def then(stopped_ms: float) -> None:
             outcome = outcomes[0]
@@ -98,6 +108,11 @@ class Command:
         shown: list[int] = []
         self.inferior.while_stopped(act, then)
         return shown[0] if shown else 0
+
+    def plan_params(self, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
+        """What a request for a plan holds."""
+        colour = self.console.is_terminal and not self.as_json
+        return plan_params(self.inferior.describe(), self.inferior.regions(), journal, colour, vars(options))
 
     def _serve(self, question: str, params: dict[str, Any]) -> dict[str, Any]:
         if question != "read":
@@ -135,16 +150,18 @@ def engine() -> Client:
 def apply(command: Command, options: argparse.Namespace) -> int:
     """Compile, diff and link while the program runs; then stop it for the last step."""
     journal = open_journal(command.inferior.describe().pid)
-    answer = _plan(command, options, journal)
+    answer = _given_plan(options.plan) if getattr(options, "plan", None) else _plan(command, options, journal)
     if answer["outcome"] == "unchanged":
         return command.show(answer)
     plan = PatchPlan.from_json(answer["plan"])
+    if plan.number != journal.next_number():
+        raise IpbpError("plan-outdated", "the program was patched while this patch was made", "Try again.")
     prepared = transaction.prepare(plan)
 
     def action() -> Outcome:
         applied = transaction.apply(command.inferior, prepared, journal)
         _disarmed[plan.number] = applied.disarmed
-        return {**_of_plan("patched", plan), "then": lambda: command.inferior.announce(plan.image)}
+        return {**plan_outcome("patched", plan), "then": lambda: command.inferior.announce(plan.image)}
 
     return command.while_stopped(action, journal)
 
@@ -154,24 +171,16 @@ def preview(command: Command, options: argparse.Namespace) -> int:
     answer = _plan(command, options, open_journal(command.inferior.describe().pid))
     if answer["outcome"] == "unchanged":
         return command.show(answer)
-    return command.show(_of_plan("planned", PatchPlan.from_json(answer["plan"])))
+    return command.show(plan_outcome("planned", PatchPlan.from_json(answer["plan"])))
 
 
 def status(command: Command, options: argparse.Namespace) -> int:
     """What is applied; also puts right what a dead debugger left half done."""
     journal = open_journal(command.inferior.describe().pid)
 
-    def outcome() -> Outcome:
-        patches = journal.patches()
-        return {
-            "outcome": "ok",
-            "patches": [_of_patch(patch) for patch in patches],
-            "memory": sum(end - start for start, end in journal.written_ranges()),
-        }
-
     if journal.unfinished() is not None:
-        return command.while_stopped(outcome, journal)
-    return command.show(outcome())
+        return command.while_stopped(lambda: status_outcome(journal), journal)
+    return command.show(status_outcome(journal))
 
 
 def undo(command: Command, options: argparse.Namespace) -> int:
@@ -188,17 +197,22 @@ def undo(command: Command, options: argparse.Namespace) -> int:
             "outcome": "undone",
             "patches": [_of_patch(patch) for patch in patches],
             "notes": notes,
-            "then": lambda: [command.inferior.withdraw(patch.plan.image) for patch in patches],
+            "then": lambda: _withdraw(command.inferior, patches),
         }
 
     return command.while_stopped(action, journal)
+
+
+def _withdraw(inferior: Inferior, patches: Sequence[Patch]) -> None:
+    for patch in patches:
+        inferior.withdraw(patch.plan.image)
 
 
 def doctor(command: Command, options: argparse.Namespace) -> int:
     """Everything that a patch needs, line by line: ok, or what to do."""
 
     def params() -> dict[str, Any]:
-        return plan_params(command, options, open_journal(command.inferior.describe().pid))
+        return command.plan_params(options, open_journal(command.inferior.describe().pid))
 
     lines = examine(command, params)
     return command.show({"outcome": "ok" if all(line["ok"] for line in lines) else "error", "lines": lines})
@@ -229,32 +243,53 @@ _disarmed: dict[int, Sequence[Breakpoint]] = {}
 """Breakpoints that are off while a patch is applied, by its number; only this debugger can put them back."""
 
 
-def plan_params(command: Command, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
-    """What the engine needs to know for a plan (`ipbp.pipeline.request`)."""
-    description = command.inferior.describe()
+def _given_plan(path: str) -> dict[str, Any]:
+    """A plan that was made before the debugger was attached."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            answer: dict[str, Any] = json.load(file)
+    except (OSError, ValueError) as error:
+        raise IpbpError("plan-unreadable", f"{path}: {error}", "Make the plan again with `ipbp apply`.") from error
+    return answer
+
+
+def plan_params(
+    description: Description, regions: Sequence[Region], journal: Journal, colour: bool, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the engine needs to know for a plan (`ipbp.pipeline.request`). `options`: paths as the user gave them."""
     params: dict[str, Any] = {
         "description": vars(description),
-        "regions": [list(vars(region).values()) for region in command.inferior.regions()],
+        "regions": [list(vars(region).values()) for region in regions],
         "folder": str(journal.folder),
         "number": journal.next_number(),
         "record": journal.latest_record(),
         "entries": {str(address): content.hex() for address, content in journal.entries().items()},
         "arena": journal.latest_arena(),
-        "colour": command.console.is_terminal and not command.as_json,
+        "colour": colour,
     }
-    if getattr(options, "old", None):
-        params["objects"] = [os.path.abspath(options.old), os.path.abspath(options.new)]
+    if options.get("old"):
+        params["objects"] = [os.path.abspath(options["old"]), os.path.abspath(options["new"])]
     for name in ("build_dir", "compile_commands"):
-        if getattr(options, name, None):
-            params[name] = os.path.abspath(getattr(options, name))
+        if options.get(name):
+            params[name] = os.path.abspath(options[name])
     return params
 
 
 def _plan(command: Command, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
-    return command.ask("plan", plan_params(command, options, journal))
+    return command.ask("plan", command.plan_params(options, journal))
 
 
-def _of_plan(kind: str, plan: PatchPlan) -> Outcome:
+def status_outcome(journal: Journal) -> Outcome:
+    """What `hotpatch status` shows."""
+    return {
+        "outcome": "ok",
+        "patches": [_of_patch(patch) for patch in journal.patches()],
+        "memory": sum(end - start for start, end in journal.written_ranges()),
+    }
+
+
+def plan_outcome(kind: str, plan: PatchPlan) -> Outcome:
+    """A plan as the user sees it; `kind` says what became of it."""
     return {
         "outcome": kind,
         "patch": plan.number,
@@ -267,7 +302,7 @@ def _of_plan(kind: str, plan: PatchPlan) -> Outcome:
 
 
 def _of_patch(patch: Patch) -> Outcome:
-    row = _of_plan(patch.state, patch.plan)
+    row = plan_outcome(patch.state, patch.plan)
     row["state"] = row.pop("outcome")
     return row
 
@@ -318,6 +353,9 @@ def parser() -> argparse.ArgumentParser:
         if name in ("apply", "preview", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")
+        if name == "apply":
+            word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
+        word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
         if name == "undo":
             word.add_argument("number", metavar="N", type=int, nargs="?")
         if name == "agree":

@@ -15,6 +15,7 @@ from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
+from ipbp.stages.branches import with_local_branches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def edited_units(request: Request, image: LoadedImage, store: Store, tell: Calla
     refusals: list[Refusal] = []
     for row in compiled:
         try:
-            graph = read_object(row.object.read_bytes(), row.source)
+            graph = with_local_branches(read_object(row.object.read_bytes(), row.source))
         except Refused as refused:
             refusals.extend(refused.refusals)
             continue
@@ -65,7 +66,7 @@ def edited_units(request: Request, image: LoadedImage, store: Store, tell: Calla
 
 def _given(old: Path, new: Path, record: Record, store: Store) -> EditedUnits:
     content = _content(new)
-    graph = read_object(content, str(new))
+    graph = with_local_branches(read_object(content, str(new)))
     before = store.put(_content(old))
     # An object that runs already by an earlier patch is that patch's unit.
     names = [name for name, unit in record.units.items() if unit.object == before]

@@ -15,11 +15,10 @@ import numpy as np
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refusal, Refused
 from ipbp.formats.elf_patch import write_patch
-from ipbp.formats.elf_process import read_process
+from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import BlockKind
-from ipbp.formats.elf_process import ElfProcess
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.edited import Edited, edited_units
 from ipbp.pipeline.old_side import old_side
@@ -29,6 +28,7 @@ from ipbp.protocol import FunctionChange, PatchPlan
 from ipbp.stages.arena import Arena, choose_arena, room
 from ipbp.stages.compare import Comparison, compare
 from ipbp.stages.correlate import correlate
+from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.layout import demand, layout
 from ipbp.stages.plan import plan
 from ipbp.stages.relocate import relocate
@@ -143,11 +143,12 @@ class Clock:
 
 
 def _judge(unit: Edited, record: Record, store: Store, image: LoadedImage, read: MemoryReader) -> Judged:
-    known = record.units.get(unit.name)
-    old, _source = old_side(unit.new, unit.old_object, known, store, image, read)
+    old, _source = old_side(unit.new, unit.old_object, record.units.get(unit.name), store, image, read)
     correlation = correlate(old.graph, unit.new)
     comparison = compare(old.graph, unit.new, correlation)
-    return Judged(unit, old, comparison, select(unit.name, unit.new, old, correlation, comparison))
+    selection = select(unit.name, unit.new, old, correlation, comparison)
+    doubtful = doubtful_addresses(unit.new, selection.unit.carried)
+    return Judged(unit, old, comparison, replace(selection, refusals=(*selection.refusals, *doubtful)))
 
 
 def _raise_all(*groups: Iterable[Refusal]) -> None:
@@ -161,7 +162,9 @@ def _arena(request: Request, image: LoadedImage, needed: Mapping[str, int]) -> t
     known = request.arena
     if known is not None and room(known, needed):
         return known, False
-    arena = choose_arena(request.regions, image.start, image.end, low_2g=not image.is_pie, demand=needed)
+    # New code refers to the variables of earlier patches, too.
+    start, end = (min(image.start, known.base), max(image.end, known.end)) if known else (image.start, image.end)
+    arena = choose_arena(request.regions, start, end, low_2g=not image.is_pie, demand=needed)
     return arena, True
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import Refusal
-from ipbp.graph.model import Binding, BlockKind, I32, I64, LinkGraph, SymbolType
+from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.compare import Comparison, Status
 from ipbp.stages.correlate import Correlation
@@ -72,7 +72,7 @@ class _Selector:
     ) -> None:
         self.name, self.new, self.old, self.comparison = name, new, old, comparison
         self.address = running_addresses(new, old, correlation)
-        self.ambiguous = {symbol: candidates for symbol, candidates in correlation.ambiguous}
+        self.ambiguous = dict(correlation.ambiguous)
         self.carried: set[int] = set()
         self.refusals: list[Refusal] = []
 
@@ -123,6 +123,8 @@ class _Selector:
             # A function that runs under no address of its own (inlined everywhere, dropped by the linker) is new
             # to the process whatever the objects say.
             return bool(status != Status.SAME) or not known
+        if kind in (BlockKind.RODATA, BlockKind.RELRO) and status == Status.CHANGED:
+            return True  # a constant is no state: who uses it was judged as changed and gets the new one
         if known:
             return False
         if kind in DATA_KINDS and status != Status.NEW:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,6 +88,22 @@ def running(program: Path, environment: Mapping[str, str] | None = None) -> Iter
             yield Running(child.pid, program)
         finally:
             child.kill()
+
+
+@contextmanager
+def not_yet_running(program: Path) -> Iterator[Running]:
+    """The program, held at the dynamic loader's first instruction (ptrace(2), PTRACE_TRACEME and execve)."""
+    libc = ctypes.CDLL(None)
+    pid = os.fork()
+    if pid == 0:
+        libc.ptrace(0, 0, 0, 0)
+        os.execv(str(program), [str(program)])
+    try:
+        os.waitpid(pid, 0)
+        yield Running(pid, program)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _region(row: Sequence[str]) -> Region:

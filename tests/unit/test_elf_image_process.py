@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from running_program import WAIT, Running, build, run, running
+from running_program import WAIT, Running, build, not_yet_running, run, running
 
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_image import read_image
@@ -101,24 +101,13 @@ def _places(image: LoadedImage, name: str) -> set[int]:
 
 def test_before_the_loader_has_run_there_is_no_list_and_no_choice(gcc: str, tmp_path: Path) -> None:
     program, _objects = build(tmp_path, {"main": MAIN}, "-fno-builtin", cc=gcc)
-    libc = ctypes.CDLL(None, use_errno=True)
-    pid = os.fork()
-    if pid == 0:
-        libc.ptrace(0, 0, 0, 0)  # PTRACE_TRACEME: the exec stops at the loader's first instruction
-        os.execv(str(program), [str(program)])
-    try:
-        os.waitpid(pid, 0)
-        process = Running(pid, program)
+    with not_yet_running(program) as process:
         loaded = process.process()
         assert not loaded.is_linked
         assert next(image.path for image in loaded.images()) == str(program)
         assert any("ld-linux" in image.path for image in loaded.images())
-        image = loaded.executable_image()
-        (own,) = _places(image, "own")
+        (own,) = _places(loaded.executable_image(), "own")
         assert process.read([(own, 4)])[0] == bytes([9, 0, 0, 0])
-    finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("fate", ["deleted", "replaced"])

@@ -6,9 +6,11 @@ import itertools
 from pathlib import Path
 
 import pytest
-from running_program import WAIT, build, compile_object, graph_of, running
+from running_program import WAIT, build, compile_object, graph_of, not_yet_running, run, running
 
+from ipbp.errors import IpbpError
 from ipbp.graph.model import LinkGraph
+from ipbp.stages.attest import attest
 from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.correlate import correlate
 from ipbp.stages.lift import lift
@@ -103,3 +105,118 @@ def test_an_edit_is_found_where_it_is_and_nowhere_else(
             _comparison, words = judged(old, new)
             named = {name for name in words if "." not in name}
             assert named == {function}, words
+
+
+STATICS = r"""
+#include <stdio.h>
+int alpha(int n) { static int count = 5; count += n; return count; }
+int beta(int n) { static int count = 6; count -= n; return count; }
+const char *names[] = {"one", "two", "three"};
+int start = 100;
+int gamma_of(int n) { start += n; return puts(names[n & 1]) + start; }
+"""
+STATICS_MAIN = (
+    WAIT
+    + "int alpha(int), beta(int), gamma_of(int);\n"
+    + "int main(void) { alpha(1); beta(2); gamma_of(1); ready_and_wait(); return 0; }\n"
+)
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+def test_a_renumbered_static_of_a_function_is_found_by_who_uses_it(level: str, gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": STATICS_MAIN, "statics": STATICS}, level, cc=gcc)
+    inside = STATICS.replace(
+        "{ static int count = 5; count += n;", "{ static int more = 1, count = 5; count += n + more++;"
+    )
+    ahead = "int first_of_all(int n) { static int count = 77; return count += n; }\n" + STATICS
+    with running(program) as process:
+        for edited in (inside, ahead):
+            new = graph_of(compile_object(tmp_path, "statics", edited, level, *SECTIONS, cc=gcc))
+            old, found = lift(new, process.image(), process.read)
+            pairs = correlate(old, new)
+            values = {}
+            for symbol, name in enumerate(new.symbols.name):
+                if name.startswith("count.") and pairs.symbol[symbol] >= 0:
+                    address = int(found.address[pairs.symbol[symbol]])
+                    values[_user(new, symbol)] = int.from_bytes(process.read([(address, 4)])[0] or b"", "little")
+            assert values == {"alpha": 6, "beta": 4}
+
+
+def _user(graph: LinkGraph, symbol: int) -> str:
+    """The function that refers to a static variable."""
+    rows = [row for row in range(len(graph.edges)) if graph.edges.target[row] == symbol]
+    return graph.block_name(int(graph.edges.block[rows[0]]))
+
+
+def test_changed_initial_values_are_told_and_changes_made_by_the_program_are_not(gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": STATICS_MAIN, "statics": STATICS}, "-O1", cc=gcc)
+    with running(program) as process:
+        for before, after, told in (
+            ("int start = 100;", "int start = 101;", "start"),
+            ('"two"', '"zwei"', "names"),
+            ("int n)", "int  n)", None),
+        ):
+            new = graph_of(
+                compile_object(tmp_path, "statics", STATICS.replace(before, after), "-O1", *SECTIONS, cc=gcc)
+            )
+            comparison, _words = judged(lift(new, process.image(), process.read)[0], new)
+            assert len(comparison.notes) == (told is not None)
+            assert told is None or told in comparison.notes[0]
+
+
+def test_two_files_of_one_name_are_told_apart_by_what_their_functions_use(gcc: str, tmp_path: Path) -> None:
+    shape = r"""
+    static int state = %d;
+    __attribute__((noinline)) static int bump(int n) { state += n; return state; }
+    int entry_%s(int n) { return bump(n) * 3; }
+    """
+    texts = {"a": shape % (1, "a"), "b": shape % (10, "b")}
+    objects = []
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        objects.append(compile_object(tmp_path / name, "util", text, "-O2", cc=gcc))
+    main = "int entry_a(int), entry_b(int);\nint main(void) { entry_a(1); entry_b(2); ready_and_wait(); return 0; }\n"
+    program = tmp_path / "program"
+    objects.append(compile_object(tmp_path, "main", WAIT + main, cc=gcc))
+    run([gcc, *map(str, objects), "-o", str(program)], tmp_path)
+    with running(program) as process:
+        for name, value in (("a", 2), ("b", 12)):
+            edited = texts[name].replace("* 3", "* 4")
+            new = graph_of(compile_object(tmp_path / name, "util", edited, "-O2", *SECTIONS, cc=gcc))
+            old, found = lift(new, process.image(), process.read)
+            address = int(found.address[old.symbols.name.index("state")])
+            assert process.read([(address, 4)])[0] == value.to_bytes(4, "little")
+        nobody = "static int state; int fresh(int n) { return state += n; }\n"
+        new = graph_of(compile_object(tmp_path / "a", "util", nobody, "-O2", *SECTIONS, cc=gcc))
+        with pytest.raises(IpbpError) as caught:
+            lift(new, process.image(), process.read)
+        assert caught.value.code == "unit-ambiguous"
+
+
+@pytest.mark.parametrize("code", ["-fPIC", "-fPIE"])
+def test_a_program_whose_loader_has_not_run_yet_is_read_like_any_other(code: str, clang: str, tmp_path: Path) -> None:
+    flags = ["-O2", code, *SECTIONS]
+    program, objects = build(tmp_path, SOURCES, *flags, cc=clang, link=["-pie"])
+    with not_yet_running(program) as process:
+        for path in objects.values():
+            graph = graph_of(path)
+            found = attest(graph, process.image(), process.read)
+            assert found.mismatched == ()
+            old, _found = lift(graph, process.image(), process.read)
+            assert judged(old, graph)[1] == {}
+
+
+def test_a_shared_library_is_lifted_and_attested_like_a_program(gcc: str, tmp_path: Path) -> None:
+    objects = {
+        name: compile_object(tmp_path, name, SOURCES[name], "-O2", "-fPIC", cc=gcc) for name in ("work", "other")
+    }
+    run([gcc, "-shared", *map(str, objects.values()), "-o", "libwork.so"], tmp_path)
+    main = compile_object(tmp_path, "main", MAIN, cc=gcc)
+    run([gcc, str(main), "-L.", "-lwork", f"-Wl,-rpath,{tmp_path}", "-o", "program"], tmp_path)
+    with running(tmp_path / "program") as process:
+        image = next(image for image in process.process().images() if "libwork" in image.path)
+        for name in objects:
+            graph = graph_of(objects[name])
+            assert attest(graph, image, process.read).mismatched == ()
+            new = graph_of(compile_object(tmp_path, name, SOURCES[name], "-O2", "-fPIC", *SECTIONS, cc=gcc))
+            assert judged(lift(new, image, process.read)[0], new)[1] == {}

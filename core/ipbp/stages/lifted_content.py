@@ -1,0 +1,259 @@
+"""The bytes and fixups of a lifted image's blocks, with the new object as the guide.
+
+A block that equals its new counterpart but for the fixups is written down as the compiler wrote it: the new block's
+bytes, and its fixups leading to what the image's fixups lead to. Unnamed constants are found that way, and become
+blocks themselves. Everything else is bytes; code gets the references that decoding finds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
+from ipbp.arch.x86_64_references import code_references
+from ipbp.graph.edges import EdgeKind
+from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.model import ABSOLUTE, I64, BlockKind, LinkGraph
+from ipbp.stages.attest import UNKNOWN
+from ipbp.stages.lifted_graph import GraphMaker, LiftedEdge
+from ipbp.stages.memory import read_pieces
+from ipbp.stages.reading import Reading, read_blocks
+
+_TEXT = re.compile(rb"[\t-\r\x1b -~\x80-\xff]{2,}\0+", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Outline:
+    """The named blocks of a lifted image, not filled yet. `new`: the guide. Per old block in `guide_of` the new block
+    that tells where its fixups are, or UNKNOWN; `block_at`: old blocks by load address."""
+
+    new: LinkGraph
+    maker: GraphMaker = field(default_factory=GraphMaker)
+    guide_of: dict[int, int] = field(default_factory=dict)
+    block_at: dict[int, int] = field(default_factory=dict)
+
+
+def fill(outline: Outline, image: LoadedImage, read: MemoryReader) -> None:
+    """Give every block of `outline.maker` its content. Code is read from memory, data from the file: what the
+    program made of a variable is not its initial value."""
+    _Filler(outline, image, read).run()
+
+
+def section_of(graph: LinkGraph, block: int) -> tuple[str, int]:
+    """Name of the section and alignment that a block of this guide has; nothing for UNKNOWN."""
+    if block == UNKNOWN:
+        return "", 1
+    return graph.sections[int(graph.blocks.section[block])].name, int(graph.blocks.alignment[block])
+
+
+class _Filler:
+    """`unnamed`: blocks for unnamed constants by load address and size; `own`: symbols of named blocks; `cell_name`:
+    whose address each pointer cell holds."""
+
+    def __init__(self, outline: Outline, image: LoadedImage, read: MemoryReader) -> None:
+        self.new, self.maker, self.image, self.read = outline.new, outline.maker, image, read
+        self.guide_of, self.block_at = outline.guide_of, outline.block_at
+        self.unnamed: dict[tuple[int, int], int] = {}
+        self.own: dict[str, int] = {}
+        for row, symbol in enumerate(self.maker.symbols):
+            self.own.setdefault(symbol.name, row)
+        self.cell_name = {cell: name for name, cells in image.slots.items() for cell in cells}
+
+    def run(self) -> None:
+        waiting = list(self.guide_of)
+        while waiting:
+            known = len(self.maker.kinds)
+            is_code = [self.maker.kinds[block] == BlockKind.CODE for block in waiting]
+            self._fill_from([b for b, code in zip(waiting, is_code, strict=True) if code], self.read)
+            self._fill_from([b for b, code in zip(waiting, is_code, strict=True) if not code], self._read_original)
+            waiting = list(range(known, len(self.maker.kinds)))
+
+    def _read_original(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        return [self.image.original(address, size) for address, size in ranges]
+
+    def _fill_from(self, blocks: Sequence[int], source: MemoryReader) -> None:
+        guided = [block for block in blocks if self._is_guided(block)]
+        guide = np.array([self.guide_of[block] for block in guided], dtype=np.int64)
+        address = np.array([self.maker.address[block] for block in guided], dtype=np.int64)
+        reading = read_blocks(self.new, guide, address, self.image, source)
+        edges = self._guided_edges(reading)
+        for index, matches in enumerate(reading.matches().tolist()):
+            if matches:
+                content = bytes(self.new.content(self.guide_of[guided[index]]))
+                self.maker.fill(guided[index], content, edges[index])
+            else:
+                self._fill_with(guided[index], reading.memory[index])
+        rest = [block for block in blocks if not self._is_guided(block)]
+        places = np.array([self.maker.address[block] for block in rest], dtype=np.int64)
+        sizes = np.array([self.maker.sizes[block] for block in rest], dtype=np.int64)
+        for block, found in zip(rest, read_pieces(source, places, sizes), strict=True):
+            self._fill_with(block, found)
+
+    def _is_guided(self, block: int) -> bool:
+        guide = self.guide_of[block]
+        return guide != UNKNOWN and int(self.new.blocks.size[guide]) == self.maker.sizes[block]
+
+    def _guided_edges(self, reading: Reading) -> list[list[LiftedEdge]]:
+        """For each block of the reading the new block's edges, leading to what memory says."""
+        edges, edge = self.new.edges, reading.edge
+        columns = (
+            reading.owner,
+            edges.offset[edge],
+            edges.kind[edge],
+            edges.target[edge],
+            edges.addend[edge],
+            np.where(reading.known & (reading.means != UNKNOWN), reading.means, UNKNOWN),
+            reading.cell,
+            self._insides(edge),
+        )
+        found: list[list[LiftedEdge]] = [[] for _ in reading.memory]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        matches = reading.matches().tolist()
+        for owner, offset, kind, hint, addend, means, cell, inside in rows:
+            if matches[owner]:
+                target, moved = self._target(hint, means, cell, inside)
+                found[owner].append(LiftedEdge(offset, kind, target, addend + moved))
+        return found
+
+    def _insides(self, edge: I64) -> I64:
+        """How far into its target each new edge leads: a label in a function whose old code is laid out another way
+        may seem to count from a place outside of it."""
+        edges = self.new.edges
+        kind, addend = edges.kind[edge], edges.addend[edge]
+        in_code = self.new.blocks.kind[edges.block[edge]] == BlockKind.CODE
+        # An instruction counts from its end, an entry of a table from the table.
+        relative = np.where(in_code, addend + WIDTH[kind], addend - edges.offset[edge])
+        result: I64 = np.where(PC_RELATIVE[kind] == 1, relative, addend)
+        return result
+
+    def _target(self, hint: int, means: int, cell: int, inside: int) -> tuple[int, int]:
+        """The old symbol that stands for the load address `means`, and what to add to the addend for it. `hint`:
+        the new object's target. Where the fixup does not tell (UNKNOWN), the hint is believed: all else was equal."""
+        name, home = self.new.symbols.name[hint], int(self.new.symbols.block[hint])
+        if cell in self.cell_name:
+            name = name if cell in self.image.slots.get(name, ()) else self.cell_name[cell]
+            return self._by_name(name), 0
+        if means == UNKNOWN or home == ABSOLUTE:
+            return self._by_name(name) if name else self._unnamed_place(hint, home, means), 0
+        if home >= 0 and not self.new.symbols.name[int(self.new.blocks.anchor[home])]:
+            return self._unnamed_place(hint, home, means), 0
+        if home >= 0 and self.new.blocks.mergeable[home]:
+            return self._unnamed_place(hint, home, means), 0
+        if means in self.image.stubs:
+            stub = self.image.stubs[means]
+            return self._by_name(stub if not self._is_at(name, self._first(stub)) else name), 0
+        if self._is_at(name, means):
+            return self._by_name(name), 0
+        found = self._at_address(means)
+        if home >= 0 and self.new.blocks.kind[home] == BlockKind.CODE:
+            label = self._at_address(means + inside)
+            found = (label[0], label[1] - inside) if label else found
+        return found or (self.maker.undefined(f"{means:#x}"), 0)
+
+    def _first(self, name: str) -> int:
+        rows = self.image.symbols.by_name.get(name, ())
+        return int(self.image.symbols.address[rows[0]]) if rows else UNKNOWN
+
+    def _is_at(self, name: str, address: int) -> bool:
+        rows = self.image.symbols.by_name.get(name, ())
+        return any(int(self.image.symbols.address[row]) == address for row in rows)
+
+    def _by_name(self, name: str) -> int:
+        """The old symbol of that name, made when it is another object's."""
+        own = self.own.get(name)
+        return self.maker.undefined(name) if own is None else own
+
+    def _unnamed_place(self, hint: int, home: int, means: int) -> int:
+        """The anchor of the unnamed old block that the new unnamed block `home` corresponds to at this use."""
+        if means == UNKNOWN:
+            return self.maker.undefined("unknown")
+        address = means - int(self.new.symbols.offset[hint])
+        size = int(self.new.blocks.size[home])
+        block = self.unnamed.get((address, size))
+        if block is None:
+            section, alignment = section_of(self.new, home)
+            kind = BlockKind(int(self.new.blocks.kind[home]))
+            block = self.maker.add_block(address, size, kind, section, alignment, ())
+            self.maker.mergeable[block] = bool(self.new.blocks.mergeable[home])
+            self.unnamed[(address, size)] = block
+            self.guide_of[block] = home
+        return self.maker.anchors[block]
+
+    def _at_address(self, address: int) -> tuple[int, int] | None:
+        """The symbol at or around a load address, and the distance from its start."""
+        table = self.image.symbols
+        end = int(np.searchsorted(table.address, address, side="right"))
+        for row in range(end - 1, max(-1, end - 9), -1):
+            start, size = int(table.address[row]), int(table.size[row])
+            if address == start or start <= address < start + size:
+                if start in self.block_at:
+                    return self.maker.anchors[self.block_at[start]], address - start
+                return self.maker.undefined(table.name[row]), address - start
+        return None
+
+    def _fill_with(self, block: int, memory: bytes | None) -> None:
+        """Bytes as they are. Code gets the references that decoding finds."""
+        content = memory if memory is not None else bytes(self.maker.sizes[block])
+        guide = self.guide_of[block]
+        named = bool(self.maker.symbols[self.maker.anchors[block]].name)
+        if guide != UNKNOWN and not named and _same_text(content, bytes(self.new.content(guide))):
+            content = bytes(self.new.content(guide))
+        is_code = self.maker.kinds[block] == BlockKind.CODE
+        self.maker.fill(block, content, self._decoded_edges(block, content) if is_code else ())
+
+    def _decoded_edges(self, block: int, code: bytes) -> list[LiftedEdge]:
+        start = self.maker.address[block]
+        found = []
+        for reference in code_references(code):
+            place, after = start + reference.place, reference.after
+            if place in self.cell_name:
+                target = self._by_name(self.cell_name[place])
+                found.append(LiftedEdge(reference.field, EdgeKind.GOT_PCREL32, target, -after))
+                continue
+            if place in self.image.stubs:
+                target = self._by_name(self.image.stubs[place])
+                found.append(LiftedEdge(reference.field, reference.kind, target, -after))
+                continue
+            at = self._at_address(place)
+            if at is not None:
+                found.append(LiftedEdge(reference.field, reference.kind, at[0], at[1] - after))
+        return found
+
+    def _believed(self, hint: int) -> int:
+        """The old symbol for a pointer that is taken to be as the new one."""
+        name, home = self.new.symbols.name[hint], int(self.new.symbols.block[hint])
+        if name:
+            return self._by_name(name)
+        for (_address, _size), block in self.unnamed.items():
+            if self.guide_of[block] == home:
+                return self.maker.anchors[block]
+        section, alignment = section_of(self.new, home)
+        size, kind = int(self.new.blocks.size[home]), BlockKind(int(self.new.blocks.kind[home]))
+        block = self.maker.add_block(UNKNOWN, size, kind, section, alignment, ())
+        self.maker.mergeable[block] = bool(self.new.blocks.mergeable[home])
+        self.unnamed[(UNKNOWN, len(self.unnamed))] = block
+        self.guide_of[block] = home
+        content, rows = bytes(self.new.content(home)), self.new.edges_of(home)
+        inner = [
+            LiftedEdge(
+                int(self.new.edges.offset[row]),
+                EdgeKind(int(self.new.edges.kind[row])),
+                self._believed(int(self.new.edges.target[row])),
+                int(self.new.edges.addend[row]),
+            )
+            for row in range(rows.start, rows.stop)
+        ]
+        self.maker.fill(block, content, inner)
+        return self.maker.anchors[block]
+
+
+def _same_text(memory: bytes, wanted: bytes) -> bool:
+    """Whether a string in a shared `.rodata` is the same one; how much fill follows it depends on its neighbours."""
+    if not _TEXT.fullmatch(wanted):
+        return False
+    text = wanted.rstrip(b"\0") + b"\0"
+    return memory.startswith(text)

@@ -182,7 +182,7 @@ class GdbInferior:
 
     def _require_thread(self, thread: int) -> int:
         pid = _process()
-        if thread not in tasks.live_threads(pid):
+        if not tasks.is_alive(pid, thread):
             raise _no_thread(thread)
         return pid
 

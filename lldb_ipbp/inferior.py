@@ -39,6 +39,7 @@ class LldbInferior:
     def __init__(self, debugger: lldb.SBDebugger, target: lldb.SBTarget) -> None:
         self._debugger = debugger
         self._target = target
+        self._local = 0  # process id that was found to be of this machine
         self._resumes_soon = False  # then lldb forgets its caches by itself
 
     def describe(self) -> Description:
@@ -213,9 +214,10 @@ class LldbInferior:
 
     def _pid(self) -> int:
         pid = int(self._process().GetProcessID())
-        if not self._is_local(pid):
+        if pid != self._local and not self._is_local(pid):
             fact = f"process {pid} is not traced from here: it is behind a remote server"
             raise IpbpError("inferior-remote", fact, "Debug it with an lldb on the machine that it runs on.")
+        self._local = pid
         return pid
 
     def _is_local(self, pid: int) -> bool:

@@ -38,10 +38,15 @@ def live_threads(pid: int) -> list[int]:
         numbers = sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
     except OSError as error:
         raise IpbpError("inferior-gone", f"process {pid} is gone", "Start it again.") from error
-    alive = [number for number in numbers if _state(pid, number) not in (None, "Z", "X")]
+    alive = [number for number in numbers if is_alive(pid, number)]
     if not alive:
         raise IpbpError("inferior-gone", f"process {pid} has ended", "Start it again.")
     return alive
+
+
+def is_alive(pid: int, thread: int) -> bool:
+    """Whether this is a thread of the process that has not ended."""
+    return _state(pid, thread) not in (None, "Z", "X")
 
 
 def is_any_running(pid: int) -> bool:
@@ -52,7 +57,7 @@ def is_any_running(pid: int) -> bool:
 def executable(pid: int) -> str:
     """Path of the program, without the mark that the kernel adds when its file was replaced meanwhile."""
     try:
-        path = os.readlink(f"/proc/{pid}/task/{live_threads(pid)[0]}/exe")
+        path = os.readlink(f"/proc/{pid}/task/{_one(pid)}/exe")
     except OSError as error:
         raise IpbpError(
             "inferior-permission",
@@ -65,12 +70,12 @@ def executable(pid: int) -> str:
 
 def tracer(pid: int) -> int:
     """Process id of the debugger (or its server) that traces the process; 0 when there is none."""
-    return int(status_field(pid, live_threads(pid)[0], "TracerPid"))
+    return int(status_field(pid, _one(pid), "TracerPid"))
 
 
 def parent(pid: int) -> int:
     """Process id of the parent."""
-    return int(status_field(pid, live_threads(pid)[0], "PPid"))
+    return int(status_field(pid, _one(pid), "PPid"))
 
 
 def blocks_signal(pid: int, thread: int, number: int) -> bool:
@@ -86,6 +91,11 @@ def status_field(pid: int, thread: int, name: str) -> str:
     except OSError as error:
         raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.") from error
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+def _one(pid: int) -> int:
+    # A live thread; mostly the first one is.
+    return pid if is_alive(pid, pid) else live_threads(pid)[0]
 
 
 def _state(pid: int, thread: int) -> Optional[str]:

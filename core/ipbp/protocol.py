@@ -105,7 +105,8 @@ class Call:
 
 @dataclass(frozen=True)
 class FunctionChange:
-    """One row of the report. `entry` is the address that callers and pointers use, `address` where it now runs."""
+    """One row of the report. `entry` is the address that callers and pointers use, `address` where it now runs.
+    `old_size`: of the version before this one, 0 when there was none."""
 
     name: str
     status: str  # "changed", "new", "removed"
@@ -114,6 +115,7 @@ class FunctionChange:
     entry: int = 0
     address: int = 0
     size: int = 0
+    old_size: int = 0
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,9 @@ def test_a_function_on_the_stack_finishes_in_its_old_code(project: Project, talk
     )
     assert talk.ask("on_stack 1") == "waiting"
     project.edit(on_stack)
-    assert patched(talk, debugger) == {"on_stack"}
+    outcome = hotpatch("apply", talk, debugger)
+    assert [row["name"] for row in outcome["functions"]] == ["on_stack"]
+    assert any("old 'on_stack'" in note for note in outcome["notes"]), outcome["notes"]
     assert talk.ask("go on") == "2"
     assert talk.ask("on_stack 1") == "waiting"
     assert talk.ask("go on") == "71"

@@ -226,10 +226,10 @@ def test_the_unwind_table_is_registered_and_taken_back_on_undo(linked: Linked) -
     assert made.notes == ()
 
 
-def test_without_an_unwinder_there_is_a_note_and_no_call(linked: Linked) -> None:
+def test_without_an_unwinder_no_table_is_registered(linked: Linked) -> None:
     made = _plan(linked, Memory({}), [])
-    assert len(made.calls) == 1
-    assert len(made.notes) == 1
+    assert [call.on_undo for call in made.calls] == [False]
+    assert "choose the implementation" in made.calls[0].purpose
 
 
 def test_a_plan_survives_the_way_to_the_plugin(linked: Linked) -> None:

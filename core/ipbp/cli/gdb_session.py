@@ -26,6 +26,7 @@ _QUIET = (
     "print thread-events off",
     "debuginfod enabled off",
     "breakpoint pending on",
+    "auto-solib-add off",
 )
 _POLL = 0.2  # seconds between two looks at the deadline
 GRACE = 10.0
@@ -74,6 +75,7 @@ class GdbSession:
         # The program's signals are its own business: none of them stops it here.
         self._console_command("handle all nostop noprint pass", "debugger-command")
         self._console_command(load_line("gdb"), "debugger-plugin")
+        self._console_command("hotpatch help", "debugger-plugin")  # everything is imported before the program stops
         began = time.perf_counter()
         reply = self._command(f"-target-attach {self._pid}")
         if reply["message"] == "error":

@@ -64,6 +64,7 @@ class LldbSession:
         said = self._command(load_line("lldb"))
         if "error:" in said:
             raise _failed("debugger-plugin", "lldb cannot load the plugin", said)
+        self._command("hotpatch help")  # everything is imported before the program stops
         began = time.perf_counter()
         self._send(f"process attach -p {self._pid}")
         self._wait_for(lambda: " stopped" in self._said or "error:" in self._said)

@@ -20,6 +20,7 @@ from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
+from ipbp.host.old_code import still_running
 from ipbp.protocol import Description, PatchPlan, Region
 
 Outcome = dict[str, Any]
@@ -161,9 +162,22 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     def action() -> Outcome:
         applied = transaction.apply(command.inferior, prepared, journal)
         _disarmed[plan.number] = applied.disarmed
-        return {**plan_outcome("patched", plan), "then": lambda: command.inferior.announce(plan.image)}
+        outcome = plan_outcome("patched", plan)
+        outcome["notes"] += still_running(command.inferior, plan, journal)
+        return {**outcome, "then": lambda: _announce(command, journal)}
 
     return command.while_stopped(action, journal)
+
+
+def _announce(command: Command, journal: Journal) -> None:
+    """The debugger learns the symbols of every patch in force, those of earlier debuggers included. A debugger that
+    is attached for one command only has no use for them."""
+    if command.is_our_stop:
+        return
+    for patch in journal.patches():
+        if patch.plan.image not in _announced:
+            command.inferior.announce(patch.plan.image)
+            _announced.add(patch.plan.image)
 
 
 def preview(command: Command, options: argparse.Namespace) -> int:
@@ -205,7 +219,9 @@ def undo(command: Command, options: argparse.Namespace) -> int:
 
 def _withdraw(inferior: Inferior, patches: Sequence[Patch]) -> None:
     for patch in patches:
-        inferior.withdraw(patch.plan.image)
+        if patch.plan.image in _announced:
+            inferior.withdraw(patch.plan.image)
+            _announced.discard(patch.plan.image)
 
 
 def doctor(command: Command, options: argparse.Namespace) -> int:
@@ -238,6 +254,9 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "agree": agree,
     "help": show_help,
 }
+
+_announced: set[str] = set()
+"""Images whose symbols this debugger has; their names are never used twice."""
 
 _disarmed: dict[int, Sequence[Breakpoint]] = {}
 """Breakpoints that are off while a patch is applied, by its number; only this debugger can put them back."""

@@ -185,19 +185,20 @@ def _rows(unit: Judged, columns: UnitLayout) -> list[FunctionChange]:
     """The report: a row for each function that changed, is new or is gone."""
     graph, selection = unit.edited.new, unit.selection
     place = columns.block
-    entries = {row.block: row.entry for row in selection.replaced}
+    replaced = {row.block: row for row in selection.replaced}
     rows = []
-    for block in [*entries, *(b for b in selection.added if graph.blocks.kind[b] == BlockKind.CODE)]:
-        status = "changed" if block in entries else "new"
+    for block in [*replaced, *(b for b in selection.added if graph.blocks.kind[b] == BlockKind.CODE)]:
+        old = replaced.get(block)
         rows.append(
             FunctionChange(
                 name=graph.block_name(block),
-                status=status,
+                status="changed" if old else "new",
                 reason=unit.comparison.reason.get(block, "new in the process"),
                 file=unit.edited.name,
-                entry=entries.get(block, int(place[block])),
+                entry=old.entry if old else int(place[block]),
                 address=int(place[block]),
                 size=int(graph.blocks.size[block]),
+                old_size=old.old_size if old else 0,
             )
         )
     return rows + [

@@ -160,8 +160,7 @@ def _calls(layout: Layout, register_frame: tuple[int, int] | None) -> tuple[tupl
     if layout.unwind is None:
         return tuple(calls), ()
     if register_frame is None:
-        note = "no unwinder of libgcc in the process: an exception or a thread's cancellation ends at the new code"
-        return tuple(calls), (note,)
+        return tuple(calls), ()  # no unwinder in the process, so nothing ever walks through the new code
     register, deregister = register_frame
     table = layout.unwind.address
     calls.append(Call(register, (table, layout.unwind_object), "register the unwind table"))

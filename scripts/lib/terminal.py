@@ -48,26 +48,32 @@ class Terminal:
     def wait_for(self, is_true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         """Read on until the condition holds. Fails with everything that was said when it does not come true."""
         deadline = time.monotonic() + seconds
+        is_open = True
         while not is_true():
-            if time.monotonic() > deadline or not self._read(0.05):
+            if time.monotonic() > deadline or not is_open:
                 raise SystemExit(f"{what} did not happen; the debugger said:\n{self.said}")
+            is_open = self._read(0.05)
 
     def wait_for_text(self, pattern: str) -> str:
-        """The first line that matches the pattern."""
+        """What the pattern matches first; `^` and `$` are the ends of a line."""
         compiled = re.compile(pattern, re.MULTILINE)
         self.wait_for(lambda: compiled.search(self.said) is not None, repr(pattern))
-        return next(line for line in self.said.splitlines() if compiled.search(line)).strip()
+        found = compiled.search(self.said)
+        assert found is not None
+        return found.group().strip()
 
     def wait_for_end(self) -> None:
         """Returns when the program has ended."""
         self.wait_for(lambda: self._process.poll() is not None, "the end")
 
     def _read(self, seconds: float) -> bool:
+        # Whether there may be more to read.
         if not select.select([self._ours], [], [], seconds)[0]:
             return True
         try:
             read = os.read(self._ours, 1 << 16)
         except OSError:  # EIO: the other end of the terminal is closed (pty(7))
-            return self._process.wait() is None
+            self._process.wait()
+            return False
         self.said += _CONTROL.sub("", read.decode(errors="replace"))
         return True

@@ -7,6 +7,10 @@ The signal is SIGWINCH, sent to the selected thread. A catchpoint makes gdb stop
 program and from the screen; the stop itself is not printed because it is a catchpoint's and not a signal's. Should
 the signal ever get through (gdb killed in between), it does no harm: its default action is to be ignored. With the
 selected thread as its target no change of the selected thread is printed either.
+
+The machine interface tells its front end of the stop and of the resumption all the same, and has no setting against
+it. (The catchpoint must not have the command `silent`: gdb 13 writes its commands in a way that parsers of the machine
+interface cannot read.)
 """
 
 from __future__ import annotations
@@ -34,19 +38,18 @@ _waiting: list[_SilentStop] = []
 
 def run_in_silent_stop(
     pid: int,
-    action: Callable[[], None],
-    before_resuming: Callable[[], None],
+    action: Callable[[bool], None],
     then: Callable[[float], None],
     report: Callable[[IpbpError], None],
 ) -> None:
-    """Returns at once. See `Inferior.while_stopped`; `before_resuming` also runs when `action` has failed.
+    """Returns at once. See `Inferior.while_stopped`. `action` learns whether the stop is ours alone.
 
     `report` gets what goes wrong later, `inferior-unstoppable` when the program has not stopped in five seconds.
     Errors: `inferior-busy` when such a stop is under way already.
     """
     if _waiting:
         raise IpbpError("inferior-busy", "the program is being patched already", "Wait until that is done.")
-    _SilentStop(pid, action, before_resuming, then, report).request()
+    _SilentStop(pid, action, then, report).request()
 
 
 class _SilentStop:
@@ -55,14 +58,12 @@ class _SilentStop:
     def __init__(
         self,
         pid: int,
-        action: Callable[[], None],
-        before_resuming: Callable[[], None],
+        action: Callable[[bool], None],
         then: Callable[[float], None],
         report: Callable[[IpbpError], None],
     ) -> None:
         self._pid = pid
         self._action = action
-        self._before_resuming = before_resuming
         self._then = then
         self._report = report
         self._requested = 0.0
@@ -140,25 +141,27 @@ class _SilentStop:
         if self not in _waiting:  # the process ended in between
             return
         try:
-            self._act_and_resume(is_ours)
+            try:
+                stopped = self._act_and_resume(is_ours)
+            finally:
+                self.disarm()
+            self._then(stopped)
         except IpbpError as error:
             self._report(error)
-        finally:
-            self.disarm()
         if not is_ours:  # a breakpoint, say, came first: the user shall see that stop
             gdb.write(gdb.execute("frame", to_string=True))
 
-    def _act_and_resume(self, is_ours: bool) -> None:
+    def _act_and_resume(self, is_ours: bool) -> float:
+        # The milliseconds of the stop.
+        stopped = 0.0
         try:
             with without_interrupts(), kept_selection():
-                self._action()
+                self._action(is_ours)
         finally:
             if is_ours:
-                with without_interrupts():
-                    self._before_resuming()
                 stopped = 1000 * (time.perf_counter() - self._requested)
                 gdb.execute("continue &", to_string=True)
-        self._then(stopped if is_ours else 0.0)
+        return stopped
 
 
 def _thread_that_listens(pid: int) -> int:

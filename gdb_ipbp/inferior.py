@@ -162,22 +162,20 @@ class GdbInferior:
             _Announced.remove(image)
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
-        def act() -> None:
+        def act(stop_is_ours: bool) -> None:
             try:
+                if stop_is_ours:
+                    inject.restartable(self)
                 action()
             finally:
                 self._refresh()
 
-        def before_resuming() -> None:
-            inject.restartable(self)
-            self._refresh()
-
         pid = _process()
         if _is_running():
-            run_in_silent_stop(pid, act, before_resuming, then, self._report)
+            run_in_silent_stop(pid, act, then, self._report)
             return
         with without_interrupts(), kept_selection():
-            act()
+            act(stop_is_ours=False)
         then(0.0)
 
     def _require_thread(self, thread: int) -> int:

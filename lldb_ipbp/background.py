@@ -32,10 +32,9 @@ lldb may be going through its hooks on its other thread when we would delete it.
 def run_in_silent_stop(
     debugger: lldb.SBDebugger,
     process: lldb.SBProcess,
-    action: Callable[[], None],
-    before_resuming: Callable[[], None],
+    action: Callable[[bool], None],
 ) -> float:
-    """Run `action`, then `before_resuming` (also when it failed), in a stop that nobody sees; its milliseconds.
+    """Run `action` in a stop that nobody sees; the milliseconds of the stop. `action` learns whether it is ours alone.
 
     0.0 when something of the program's own stopped it at the same moment: then it stays stopped.
     Errors: `inferior-busy`, `inferior-unstoppable`, and what `action` raises.
@@ -47,7 +46,7 @@ def run_in_silent_stop(
     if not signals.GetShouldStop(signal.SIGSTOP) or not signals.GetShouldSuppress(signal.SIGSTOP):
         raise _unstoppable("lldb was told not to stop at SIGSTOP, or to pass it on (`process handle`)")
     pid = process.GetProcessID()
-    stop = _SilentStop(action, before_resuming)
+    stop = _SilentStop(action)
     _waiting.append(stop)
     hook = _Hook(debugger, process.GetTarget())
     hook.enable()
@@ -70,9 +69,8 @@ def run_in_silent_stop(
 class _SilentStop:
     """One stop, from the signal to the resumption."""
 
-    def __init__(self, action: Callable[[], None], before_resuming: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[bool], None]) -> None:
         self._action = action
-        self._before_resuming = before_resuming
         self.requested = 0.0
         self.milliseconds = 0.0
         self.error: Optional[BaseException] = None
@@ -93,7 +91,7 @@ class _SilentStop:
         self.is_early = not is_ours
         self.resumes = is_ours and not has_other
         try:
-            self._act()
+            self._action(self.resumes)
         except BaseException as error:  # it is the waiting thread's
             self.error = error
         if self.resumes:
@@ -101,13 +99,6 @@ class _SilentStop:
         self.is_acting = False
         self.is_over.set()
         return not self.resumes
-
-    def _act(self) -> None:
-        try:
-            self._action()
-        finally:
-            if self.resumes:
-                self._before_resuming()
 
 
 class StopHook:

@@ -185,13 +185,15 @@ class LldbInferior:
             then(0.0)
             return
 
-        def act() -> None:
-            self._resumes_soon = True
+        def act(stop_is_ours: bool) -> None:
+            self._resumes_soon = stop_is_ours
             with self._kept_selection():
+                if stop_is_ours:  # before anything else runs in a thread: what it waited in is not known afterwards
+                    inject.restartable(self)
                 action()
 
         try:
-            milliseconds = run_in_silent_stop(self._debugger, process, act, lambda: _ignore(inject.restartable(self)))
+            milliseconds = run_in_silent_stop(self._debugger, process, act)
         finally:
             self._resumes_soon = False
         then(milliseconds)
@@ -295,10 +297,6 @@ class LldbInferior:
 
 
 _FLAGS = {"eflags": "rflags"}
-
-
-def _ignore(result: object) -> None:
-    pass
 
 
 def _memory_error(verb: str, address: int, size: int) -> IpbpError:

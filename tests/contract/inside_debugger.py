@@ -15,10 +15,10 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Iterator
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-JOB: Dict[str, Any] = json.loads(os.environ.get("IPBP_CONTRACT_JOB", "{}"))
+JOB: dict[str, Any] = json.loads(os.environ.get("IPBP_CONTRACT_JOB", "{}"))
 
 
 def load(name: str) -> Any:
@@ -32,7 +32,7 @@ def load(name: str) -> Any:
     return module
 
 
-def run(inferior: Any, address_of: Callable[[str], int], break_at: Callable[..., Any], more: Dict[str, Any]) -> None:
+def run(inferior: Any, address_of: Callable[[str], int], break_at: Callable[..., Any], more: dict[str, Any]) -> None:
     """All of the contract's checks, and `more` of this debugger's own, which take the subject as well."""
     contract = load("inferior_contract")
     subject = contract.Subject(

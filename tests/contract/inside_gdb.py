@@ -11,7 +11,7 @@ from typing import Any, Callable
 import gdb
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import inside_debugger  # noqa: E402
+import inside_debugger
 
 JOB = inside_debugger.JOB
 

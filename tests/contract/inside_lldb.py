@@ -12,7 +12,7 @@ from typing import Any, Callable
 import lldb
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import inside_debugger  # noqa: E402
+import inside_debugger
 
 JOB = inside_debugger.JOB
 

@@ -1,0 +1,59 @@
+"""Runs in gdb or lldb: goes through the motions of a patch, without one: stop, map memory, call, let it run again.
+
+In gdb it is sourced, in lldb imported. `motions_stopped()` works on the stopped program; `motions_running(n)` makes n
+silent stops of a running one, and prints `motions done: MS ...`. Python 3.9, standard library only.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+NEAR = 0x10000000  # nothing is there, in reach of nobody: what matters is the system call
+
+
+def inferior() -> Any:
+    if "gdb" in sys.modules:
+        from gdb_ipbp.inferior import GdbInferior
+
+        return GdbInferior(lambda error: print("late:", error))
+    import lldb
+
+    from lldb_ipbp.inferior import LldbInferior
+
+    return LldbInferior(lldb.debugger, lldb.debugger.GetSelectedTarget())
+
+
+def motions_stopped() -> None:
+    from ipbp.host import inject
+
+    found = inferior()
+    inject.restartable(found)
+    for protection in ("rx", "rw"):
+        inject.allocate(found, NEAR, 8192, protection)
+        inject.release(found, NEAR, 8192)
+    print("motions done")
+
+
+def motions_running(count: int) -> None:
+    from ipbp.host import inject
+
+    found = inferior()
+    times = []
+
+    def act() -> None:
+        assert found.describe().stopped
+        inject.allocate(found, NEAR, 4096, "rx")
+        found.write(NEAR, b"\xc3")
+        inject.release(found, NEAR, 4096)
+
+    def then(milliseconds: float) -> None:
+        times.append(milliseconds)
+        if "gdb" in sys.modules and len(times) < count:
+            found.while_stopped(act, then)
+        elif len(times) == count:
+            print("motions done:", *(f"{time:.2f}" for time in times), flush=True)
+
+    found.while_stopped(act, then)
+    while "gdb" not in sys.modules and len(times) < count:
+        found.while_stopped(act, then)

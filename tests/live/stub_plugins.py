@@ -1,4 +1,4 @@
-"""Plugins that only pretend, for tests of what drives the debuggers: each `hotpatch` verb misbehaves in its own way."""
+"""Plugins that only pretend, for tests of what drives the debuggers. The number of `undo N` chooses how they misbehave."""
 
 GDB = """
 import gdb, json, os, time
@@ -23,23 +23,17 @@ def __lldb_init_module(debugger, unused):
 
 ACT = """
 def act(words, write, stop):
-    verb = words.split()[0]
+    case = words.split()[-1]
     say = lambda row: write(json.dumps(row, separators=(",", ":")) + "\\n")
-    if verb == "apply":
+    if case == "--our-stop":
         write("compiling\\n")
-        say({"outcome": "patched", "patch": 1, "words": words, "padding": "x" * 10000})
-    elif verb == "undo":
+        say({"outcome": "undone", "patches": [], "words": words, "padding": "x" * 10000})
+    elif case == "1":
         say({"outcome": "unchanged"})
-    elif verb == "preview":  # busy until it is interrupted or told to end
+    elif case == "2":  # busy until it is interrupted or told to end
         open(os.environ["IPBP_TEST_FLAG"], "w").close()
         while not stop() and not os.path.exists(os.environ["IPBP_TEST_FLAG"] + ".end"):
             time.sleep(0.05)
-    elif verb == "status":
+    elif case == "3":
         os.kill(os.getpid(), 9)
-    elif verb == "object":  # deaf
-        while True:
-            try:
-                time.sleep(0.05)
-            except KeyboardInterrupt:
-                pass
 """

@@ -84,18 +84,18 @@ def ipbp(verb: str, process: subprocess.Popen[bytes], debugger: str, *words: str
 def test_the_outcome_comes_back_and_the_program_goes_on(
     debugger: str, program: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ipbp("apply", program, debugger, "--build-dir", "a b") == 0
+    assert ipbp("undo", program, debugger) == 0
     row = json.loads(capsys.readouterr().out)
-    assert row["patch"] == 1
-    assert row["words"] == f"apply --json --build-dir '{Path.cwd()}/a b'"
-    assert ipbp("undo", program, debugger) == 4
+    assert row["words"] == "undo --json --our-stop"
+    assert row["times"]["stopped"] > 0
+    assert ipbp("undo", program, debugger, "1") == 4
     assert is_left_alone(program)
 
 
 def test_a_time_out_lets_the_program_go(
     debugger: str, program: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ipbp("preview", program, debugger, "--timeout", "3") == 1
+    assert ipbp("undo", program, debugger, "2", "--timeout", "3") == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "debugger-timeout"
     assert is_left_alone(program)
 
@@ -103,7 +103,7 @@ def test_a_time_out_lets_the_program_go(
 def test_a_debugger_that_dies_lets_the_program_go(
     debugger: str, program: subprocess.Popen[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ipbp("status", program, debugger) == 1
+    assert ipbp("undo", program, debugger, "3") == 1
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "debugger-died"
     assert is_left_alone(program)
 
@@ -142,7 +142,7 @@ from ipbp.cli import gdb_session, lldb_session, main
 folder, debugger, pid = sys.argv[1:]
 gdb_session.load_line = lambda name: f"source {folder}/gdb_stub.py"
 lldb_session.load_line = lambda name: f"command script import {folder}/lldb_stub.py"
-main.main(["preview", "--json", "--pid", pid, "--debugger", debugger])
+main.main(["undo", "2", "--json", "--pid", pid, "--debugger", debugger])
 """
 
 
@@ -165,7 +165,7 @@ def test_a_process_that_is_being_debugged_is_one_clear_error(
 def test_a_stopped_program_stays_stopped(debugger: str, program: subprocess.Popen[bytes]) -> None:
     program.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, program.pid, os.WSTOPPED)
-    assert ipbp("apply", program, debugger) == 0
+    assert ipbp("undo", program, debugger) == 0
     deadline = time.monotonic() + 20
     while not is_stopped(program.pid):  # the signal is on its way
         assert time.monotonic() < deadline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -13,14 +12,12 @@ from pathlib import Path
 import pytest
 
 from ipbp.cli import init, main, outcome
-from ipbp.cli.attach import hotpatch_words
 from ipbp.cli.debuggers import find_debugger
 from ipbp.cli.engine_python import record_path, remember_engine_python
 from ipbp.cli.launch import launch_command
 from ipbp.cli.path import load_line, plugin_path
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
-from ipbp.host.commands import EXIT
 
 LOADS = re.compile(r"^source .*gdb_ipbp\.py$")
 
@@ -78,17 +75,6 @@ def test_an_outcome_is_found_among_what_the_debugger_prints() -> None:
     assert outcome.find_outcome(said) == {"outcome": "patched", "patch": 1}
     assert outcome.find_outcome('{"outcome":"patched","functi') is None
     assert outcome.find_outcome("nothing") is None
-
-
-def test_exit_statuses_are_those_of_the_command_in_the_debugger() -> None:
-    for kind, status in EXIT.items():
-        assert outcome.status_of({"outcome": kind}) == status
-
-
-def test_paths_are_made_absolute_for_the_debugger() -> None:
-    arguments = argparse.Namespace(verb="apply", build_dir=Path("my build"), compile_commands=None)
-    assert hotpatch_words(arguments) == f"apply --json --build-dir '{Path.cwd()}/my build'"
-    assert hotpatch_words(argparse.Namespace(verb="undo", number=2)) == "undo --json 2"
 
 
 def test_words_that_make_no_sense_are_usage() -> None:

@@ -1,4 +1,4 @@
-"""Plugins that only pretend, for tests of what drives the debuggers. The number of `undo N` chooses how they misbehave."""
+"""Plugins that only pretend, for tests of what drives the debuggers. The N of `undo N` chooses how they misbehave."""
 
 GDB = """
 import gdb, json, os, time

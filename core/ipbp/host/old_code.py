@@ -6,25 +6,28 @@ edit that seems to do nothing is the worst answer that a hot patcher can give: s
 
 from __future__ import annotations
 
+from typing import Sequence
+
 from ipbp.host import safepoint
-from ipbp.host.inferior import Inferior
 from ipbp.host.journal import Journal
+from ipbp.host.safepoint import Stack
 from ipbp.protocol import FunctionChange, PatchPlan
 
 _MOST = 20  # functions that are looked for one by one
 
 
-def still_running(inferior: Inferior, plan: PatchPlan, journal: Journal) -> list[str]:
+def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) -> list[str]:
     """A sentence for each changed function of `plan` of which a thread may be in an older version, or come back to
-    one. The program is stopped; the patch is applied. A stale word on a stack can make this say too much."""
+    one. `stacks`: as they were when the patch was applied; nothing here needs the program stopped. A stale word on a
+    stack can make this say too much."""
     earlier = [row for patch in journal.patches() if patch.number != plan.number for row in patch.plan.functions]
     ranges = {row.name: _versions(row, earlier) for row in plan.functions if row.status == "changed"}
     every = [part for parts in ranges.values() for part in parts]
-    if not every or not safepoint.users(inferior, every):
+    if not every or not safepoint.users_of(stacks, every):
         return []
     notes = []
     for name, parts in list(ranges.items())[:_MOST]:
-        threads = safepoint.users(inferior, parts)
+        threads = safepoint.users_of(stacks, parts)
         if threads:
             noun = "thread" if len(threads) == 1 else "threads"
             which = ", ".join(map(str, threads[:4])) + (", ..." if len(threads) > 4 else "")
@@ -33,10 +36,11 @@ def still_running(inferior: Inferior, plan: PatchPlan, journal: Journal) -> list
 
 
 def _versions(now: FunctionChange, earlier: list[FunctionChange]) -> list[tuple[int, int]]:
-    """Where all older versions of a function are: the original at its entry, and those of earlier patches."""
+    """Where all older versions of a function are: the original at its entry, and those of earlier patches. Without
+    their first bytes: a word that points there is a function pointer and no address to come back to."""
     before = [row for row in earlier if row.entry == now.entry and row.status != "removed"]
     original = (before or [now])[0]
     return [
-        (original.entry, original.entry + original.old_size),
-        *((row.address, row.address + row.size) for row in before),
+        (original.entry + 1, original.entry + original.old_size),
+        *((row.address + 1, row.address + row.size) for row in before),
     ]

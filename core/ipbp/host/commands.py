@@ -10,9 +10,8 @@ import argparse
 import base64
 import json
 import os
-import shlex
 import traceback
-from typing import Any, Callable, Mapping, NoReturn, Optional, Protocol, Sequence
+from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, render, transaction
@@ -21,11 +20,11 @@ from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.old_code import still_running
+from ipbp.host.words import parse, parser
 from ipbp.protocol import Description, PatchPlan, Region
 
 Outcome = dict[str, Any]
 
-SUBCOMMANDS = ("apply", "preview", "status", "undo", "object", "doctor", "agree", "help")
 EXIT = {"patched": 0, "undone": 0, "ok": 0, "planned": 0, "unchanged": 4, "refused": 3, "usage": 2, "error": 1}
 """Outcome -> exit status, the same as that of `ipbp` in a shell."""
 
@@ -133,8 +132,6 @@ class Command:
             self.console.write(text + "\n")
 
 
-# --- the engine, one for the life of the debugger ------------------------------------------------------------------
-
 _engine: list[Client] = []
 
 
@@ -143,9 +140,6 @@ def engine() -> Client:
     if not _engine:
         _engine.append(Client(find_python()))
     return _engine[0]
-
-
-# --- what each word does -------------------------------------------------------------------------------------------
 
 
 def apply(command: Command, options: argparse.Namespace) -> int:
@@ -163,8 +157,13 @@ def apply(command: Command, options: argparse.Namespace) -> int:
         applied = transaction.apply(command.inferior, prepared, journal)
         _disarmed[plan.number] = applied.disarmed
         outcome = plan_outcome("patched", plan)
-        outcome["notes"] += still_running(command.inferior, plan, journal)
-        return {**outcome, "then": lambda: _announce(command, journal)}
+
+        def then() -> None:
+            outcome["notes"] += still_running(applied.stacks, plan, journal)
+            _announce(command, journal)
+
+        outcome["then"] = then
+        return outcome
 
     return command.while_stopped(action, journal)
 
@@ -335,59 +334,3 @@ def _to_undo(journal: Journal, stays: Optional[int]) -> list[Patch]:
     if stays != 0 and stays not in [patch.number for patch in patches]:
         raise IpbpError("no-such-patch", f"there is no patch {stays}", "`hotpatch status` shows the numbers.")
     return [patch for patch in reversed(patches) if patch.number > stays]
-
-
-# --- the words -----------------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of ending the debugger."""
-
-    def error(self, message: str) -> NoReturn:
-        raise IpbpError("usage", f"hotpatch: {message}", "`hotpatch help` lists what there is.")
-
-    def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
-        raise IpbpError("usage", f"hotpatch: {message or 'wrong usage'}", "`hotpatch help` lists what there is.")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The grammar of `hotpatch`."""
-    top = _Parser(prog="hotpatch", add_help=False, description="Change the running program to the edited source.")
-    words = top.add_subparsers(dest="action", metavar="", parser_class=_Parser)
-    for name, text in (
-        ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
-        ("preview", "everything but the last step: what would change, and what is refused"),
-        ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
-        ("status", "patches, functions and memory"),
-        ("undo", "take back the newest patch, or all after patch N (0: all)"),
-        ("doctor", "check everything that a patch needs"),
-        ("agree", "let the project run what `hotpatch` asked about"),
-        ("help", "this text"),
-    ):
-        word = words.add_parser(name, help=text, add_help=False)
-        word.add_argument("--json", action="store_true")
-        if name == "object":
-            word.add_argument("old", metavar="OLD.o")
-            word.add_argument("new", metavar="NEW.o")
-        if name in ("apply", "preview", "doctor"):
-            word.add_argument("--build-dir", metavar="DIR")
-            word.add_argument("--compile-commands", metavar="FILE")
-        if name == "apply":
-            word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
-        word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
-        if name == "undo":
-            word.add_argument("number", metavar="N", type=int, nargs="?")
-        if name == "agree":
-            word.add_argument("hash", metavar="HASH")
-    return top
-
-
-def parse(arguments: str) -> argparse.Namespace:
-    """The words after `hotpatch`. `usage` for what they cannot be."""
-    try:
-        words = shlex.split(arguments)
-    except ValueError as error:
-        raise IpbpError("usage", f"hotpatch: {error}", "Close the quotes.") from error
-    if not words or words[0].startswith("-"):
-        words.insert(0, "apply")
-    return parser().parse_args(words)

@@ -19,10 +19,12 @@ Ranges = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Thread:
-    """A thread of the stopped inferior. `id` is the kernel's thread id (gettid(2))."""
+    """A thread of the stopped inferior. `id` is the kernel's thread id (gettid(2)). `stack_pointer`: where it is known
+    without asking for registers."""
 
     id: int
     pc: int
+    stack_pointer: Optional[int] = None
 
 
 @dataclass(frozen=True)

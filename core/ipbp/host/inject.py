@@ -19,7 +19,7 @@ import errno
 from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
+from ipbp.host import procfs, tasks
 from ipbp.host.inferior import Inferior
 from ipbp.protocol import Region
 
@@ -102,17 +102,13 @@ def restartable(inferior: Inferior) -> list[int]:
     starts over.
     """
     description = inferior.describe()
-    fixed = []
-    for thread in inferior.threads():
-        if description.local:
-            where = procfs.system_call(description.pid, thread.id)
-            if where is None or where.number not in _EPOLL_CALLS:
-                continue
-            if procfs.signals_to_handle(description.pid, thread.id):
-                continue
-        if _restart_epoll(inferior, thread.id):
-            fixed.append(thread.id)
-    return fixed
+    if description.local:
+        calls = tasks.stopped_calls(description.pid)
+        waiting = [number for number, where in calls if where.number in _EPOLL_CALLS]
+        threads = [number for number in waiting if not procfs.signals_to_handle(description.pid, number)]
+    else:
+        threads = [thread.id for thread in inferior.threads()]
+    return [thread for thread in threads if _restart_epoll(inferior, thread)]
 
 
 def _restart_epoll(inferior: Inferior, thread: int) -> bool:

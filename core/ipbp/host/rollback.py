@@ -25,9 +25,9 @@ class Steps:
         """Said *before* the step: one that fails may have had its effect, or half of it."""
         self._ways_back.append(way_back)
 
-    def clear(self, changes: Sequence[Replacement], forbidden: Ranges) -> list[int]:
+    def clear(self, changes: Sequence[Replacement], forbidden: Ranges) -> safepoint.Cleared:
         """Breakpoints out of the bytes that change, so that none is stepped on or written over; then threads out
-        of `forbidden`. The threads that were moved."""
+        of `forbidden`."""
         self.will(lambda: self.inferior.rearm(self.disarmed))
         self.disarmed = self.inferior.disarm([(c.address, c.address + len(c.expected)) for c in changes])
         return safepoint.clear(self.inferior, forbidden)

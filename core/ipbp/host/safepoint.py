@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Sequence
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
 from ipbp.host.inferior import Inferior, Ranges, Thread
-from ipbp.protocol import Description, Region
+from ipbp.protocol import Region
 
 STEP_LIMIT = 64
 """Instructions that a thread is stepped before we give up: a few bytes hold few, but some repeat themselves."""
@@ -23,19 +24,37 @@ STEP_LIMIT = 64
 _STACK_LIMIT = 1 << 20  # bytes of a stack that are searched, from its innermost end
 
 
-def clear(inferior: Inferior, ranges: Ranges) -> list[int]:
-    """Step threads out of the half-open `ranges`; the ids of those that were moved.
+@dataclass(frozen=True)
+class Stack:
+    """Where a stopped thread is, and the bytes of its stack from its stack pointer on, in whole words."""
+
+    thread: int
+    pc: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """`moved`: threads that were stepped out. `stacks`: of all threads, as they are now."""
+
+    moved: list[int]
+    stacks: list[Stack]
+
+
+def clear(inferior: Inferior, ranges: Ranges) -> Cleared:
+    """Step threads out of the half-open `ranges`.
 
     Errors: `safepoint-stuck` when a thread does not leave, `safepoint-frame` when one will come back to there.
     """
     if not ranges:
-        return []
+        return Cleared([], [])
     span = _Span(ranges)
     threads = inferior.threads()
     inside = [thread for thread in threads if thread.pc in span]
     for thread in inside:
         _step_out(inferior, thread, span)
-    held = _users(inferior, inferior.threads() if inside else threads, span)
+    stacks = _stacks(inferior, inferior.threads() if inside else threads)
+    held = users_of(stacks, ranges)
     if held:
         names = ", ".join(map(str, held))
         raise IpbpError(
@@ -43,12 +62,18 @@ def clear(inferior: Inferior, ranges: Ranges) -> list[int]:
             f"thread {names} will return into bytes that would change",
             "Continue for a moment and try again.",
         )
-    return [thread.id for thread in inside]
+    return Cleared([thread.id for thread in inside], stacks)
 
 
 def users(inferior: Inferior, ranges: Ranges) -> list[int]:
     """Ids of the threads that are inside `ranges` or have a word on their stack that points there."""
-    return _users(inferior, inferior.threads(), _Span(ranges))
+    return users_of(_stacks(inferior, inferior.threads()), ranges)
+
+
+def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
+    """The same, of stacks that were read before."""
+    span = _Span(ranges)
+    return [stack.thread for stack in stacks if stack.pc in span or span.has_any(stack.content)]
 
 
 class _Span:
@@ -68,19 +93,9 @@ class _Span:
         at = bisect_right(self._starts, address) - 1
         return at >= 0 and address < self._ends[at]
 
-    def has_any(self, words: array[int]) -> bool:
+    def has_any(self, stack: bytes) -> bool:
         lowest, highest = self._starts[0], self._ends[-1]
-        return any(word in self for word in [word for word in words if lowest <= word < highest])
-
-
-def _users(inferior: Inferior, threads: list[Thread], span: _Span) -> list[int]:
-    description = inferior.describe()
-    regions = inferior.regions()
-    return [
-        thread.id
-        for thread in threads
-        if thread.pc in span or span.has_any(_stack(inferior, description, regions, thread))
-    ]
+        return any(word in self for word in [word for word in array("Q", stack) if lowest <= word < highest])
 
 
 def _step_out(inferior: Inferior, thread: Thread, span: _Span) -> None:
@@ -95,18 +110,17 @@ def _step_out(inferior: Inferior, thread: Thread, span: _Span) -> None:
     )
 
 
-def _stack(inferior: Inferior, description: Description, regions: list[Region], thread: Thread) -> array[int]:
-    top = (_stack_pointer(inferior, description, thread) + 7) & ~7
+def _stacks(inferior: Inferior, threads: Sequence[Thread]) -> list[Stack]:
+    regions = inferior.regions()
+    return [Stack(thread.id, thread.pc, _content(inferior, regions, thread)) for thread in threads]
+
+
+def _content(inferior: Inferior, regions: Sequence[Region], thread: Thread) -> bytes:
+    pointer = thread.stack_pointer
+    if pointer is None:
+        pointer = inferior.registers(thread.id, ("rsp",))["rsp"]
+    top = (pointer + 7) & ~7
     region = next((region for region in regions if region.start <= top < region.end), None)
     if region is None:
-        return array("Q")  # the thread has no stack (any more): nothing to return to
-    return array("Q", inferior.read(top, (min(region.end, top + _STACK_LIMIT) - top) & ~7))
-
-
-def _stack_pointer(inferior: Inferior, description: Description, thread: Thread) -> int:
-    # The kernel's answer is ten times faster than a debugger's, which looks at the whole frame.
-    if description.local:
-        where = procfs.system_call(description.pid, thread.id)
-        if where is not None:
-            return where.stack_pointer
-    return inferior.registers(thread.id, ("rsp",))["rsp"]
+        return b""  # the thread has no stack (any more): nothing to return to
+    return inferior.read(top, (min(region.end, top + _STACK_LIMIT) - top) & ~7)

@@ -19,26 +19,32 @@ def stopped_threads(pid: int) -> list[Thread]:
 
     Errors: `inferior-running` when one of them is not stopped, `inferior-gone`, `inferior-permission`.
     """
-    threads = []
-    for number in live_threads(pid):
-        where = procfs.system_call(pid, number)
+    return [Thread(number, where.pc, where.stack_pointer) for number, where in stopped_calls(pid)]
+
+
+def stopped_calls(pid: int) -> list[tuple[int, procfs.SystemCall]]:
+    """Every live thread with where it is stopped, in the order of their ids. Errors: as `stopped_threads`."""
+    found = []
+    for number in _listed(pid):
+        where = _where(pid, number)
+        # One that has ended is nowhere; looking for its state takes as long as all the rest.
+        if (where is None or where.pc == 0) and not is_alive(pid, number):
+            continue
         if where is None:
             raise IpbpError(
                 "inferior-running",
                 f"thread {number} of process {pid} is running",
                 "Stop all threads of the program and try again.",
             )
-        threads.append(Thread(number, where.pc))
-    return threads
+        found.append((number, where))
+    if not found:
+        raise IpbpError("inferior-gone", f"process {pid} has ended", "Start it again.")
+    return found
 
 
 def live_threads(pid: int) -> list[int]:
     """Ids of the threads that have not ended. A main thread that has ended stays in /proc as a zombie."""
-    try:
-        numbers = sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
-    except OSError as error:
-        raise IpbpError("inferior-gone", f"process {pid} is gone", "Start it again.") from error
-    alive = [number for number in numbers if is_alive(pid, number)]
+    alive = [number for number in _listed(pid) if is_alive(pid, number)]
     if not alive:
         raise IpbpError("inferior-gone", f"process {pid} has ended", "Start it again.")
     return alive
@@ -91,6 +97,22 @@ def status_field(pid: int, thread: int, name: str) -> str:
     except OSError as error:
         raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.") from error
     return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+
+
+def _listed(pid: int) -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except OSError as error:
+        raise IpbpError("inferior-gone", f"process {pid} is gone", "Start it again.") from error
+
+
+def _where(pid: int, thread: int) -> Optional[procfs.SystemCall]:
+    try:
+        return procfs.system_call(pid, thread)
+    except IpbpError as error:
+        if error.code == "inferior-gone":
+            return None
+        raise
 
 
 def _one(pid: int) -> int:

@@ -21,6 +21,7 @@ from ipbp.host import inject, safepoint
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
+from ipbp.host.safepoint import Stack
 from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
 from ipbp.protocol import Allocation, Call, PatchPlan, Replacement
 
@@ -37,11 +38,12 @@ class Prepared:
 @dataclass(frozen=True)
 class Applied:
     """`moved`: threads that were stepped out of the way. `disarmed`: breakpoints that stay off, because they are
-    inside rewritten bytes; to be given to `undo`."""
+    inside rewritten bytes; to be given to `undo`. `stacks`: of all threads, at the moment of the patch."""
 
     number: int
     moved: tuple[int, ...]
     disarmed: tuple[Breakpoint, ...]
+    stacks: tuple[Stack, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         journal.begin(prepared.entry)
         _write_segments(steps, prepared)
         _make_calls(steps, plan)
-        moved = steps.clear(plan.replacements, plan.forbidden)
+        cleared = steps.clear(plan.replacements, plan.forbidden)
         _require_same_code(inferior, plan)
         # Beyond this point the program may run new code; everything that can fail has been tried.
         _replace(steps, plan.replacements, [change.replacement for change in plan.replacements])
@@ -94,7 +96,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         if error is None:
             raise
         raise error from cause
-    return Applied(plan.number, tuple(moved), kept_off)
+    return Applied(plan.number, tuple(cleared.moved), kept_off, tuple(cleared.stacks))
 
 
 def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterable[Breakpoint] = ()) -> Undone:

@@ -1,0 +1,62 @@
+"""The words of `hotpatch`: one grammar for both debuggers, which raises instead of ending them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import NoReturn, Optional
+
+from ipbp.errors import IpbpError
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises instead of ending the debugger."""
+
+    def error(self, message: str) -> NoReturn:
+        raise IpbpError("usage", f"hotpatch: {message}", "`hotpatch help` lists what there is.")
+
+    def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
+        raise IpbpError("usage", f"hotpatch: {message or 'wrong usage'}", "`hotpatch help` lists what there is.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of `hotpatch`."""
+    top = _Parser(prog="hotpatch", add_help=False, description="Change the running program to the edited source.")
+    words = top.add_subparsers(dest="action", metavar="", parser_class=_Parser)
+    for name, text in (
+        ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
+        ("preview", "everything but the last step: what would change, and what is refused"),
+        ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
+        ("status", "patches, functions and memory"),
+        ("undo", "take back the newest patch, or all after patch N (0: all)"),
+        ("doctor", "check everything that a patch needs"),
+        ("agree", "let the project run what `hotpatch` asked about"),
+        ("help", "this text"),
+    ):
+        word = words.add_parser(name, help=text, add_help=False)
+        word.add_argument("--json", action="store_true")
+        if name == "object":
+            word.add_argument("old", metavar="OLD.o")
+            word.add_argument("new", metavar="NEW.o")
+        if name in ("apply", "preview", "doctor"):
+            word.add_argument("--build-dir", metavar="DIR")
+            word.add_argument("--compile-commands", metavar="FILE")
+        if name == "apply":
+            word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
+        word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
+        if name == "undo":
+            word.add_argument("number", metavar="N", type=int, nargs="?")
+        if name == "agree":
+            word.add_argument("hash", metavar="HASH")
+    return top
+
+
+def parse(arguments: str) -> argparse.Namespace:
+    """The words after `hotpatch`. `usage` for what they cannot be."""
+    try:
+        words = shlex.split(arguments)
+    except ValueError as error:
+        raise IpbpError("usage", f"hotpatch: {error}", "Close the quotes.") from error
+    if not words or words[0].startswith("-"):
+        words.insert(0, "apply")
+    return parser().parse_args(words)

@@ -1,0 +1,100 @@
+"""`hotpatch ...` up to where the engine begins: its words, its errors, its exit statuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ipbp.errors import IpbpError, Refusal, Refused
+from ipbp.host import commands
+from ipbp.host.words import parse
+from ipbp.protocol import Description
+
+
+class Console:
+    is_terminal = False
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def is_interrupted(self) -> bool:
+        return False
+
+
+class Absent:
+    """An inferior that answers every question with one error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def describe(self) -> Description:
+        raise self._error
+
+
+def run(words: str, error: BaseException) -> tuple[int, str]:
+    console = Console()
+    return commands.run(Absent(error), words, console), console.text  # type: ignore[arg-type]
+
+
+NONE = IpbpError("inferior-none", "no program is running", "`run` it, or `attach` to it.")
+
+
+@pytest.mark.parametrize("words", ["", "--json", "--build-dir 'a b'", "apply --compile-commands x"])
+def test_no_word_means_apply(words: str) -> None:
+    assert parse(words).action == "apply"
+
+
+@pytest.mark.parametrize("words", ["aply", "undo x", "object one.o", "status more", "undo 'x", "apply --nonsense"])
+def test_words_that_make_no_sense_are_usage_and_end_nothing(words: str) -> None:
+    status, text = run(words, NONE)
+    assert status == 2
+    assert "[usage]" in text
+    assert "hotpatch help" in text
+
+
+def test_help_needs_no_program() -> None:
+    status, text = run("help", NONE)
+    assert status == 0
+    for word in ("preview", "status", "undo", "object", "doctor", "agree"):
+        assert word in text
+
+
+@pytest.mark.parametrize("words", ["", "preview", "status", "undo", "object a.o b.o"])
+def test_without_a_program_each_word_says_so_once(words: str) -> None:
+    status, text = run(words, NONE)
+    assert status == 1
+    assert text == "no program is running [inferior-none]\n  `run` it, or `attach` to it.\n"
+
+
+def test_json_is_one_object_on_one_line_that_begins_with_its_outcome() -> None:
+    status, text = run("status --json", NONE)
+    assert status == 1
+    assert text.startswith('{"outcome":"error"')
+    assert text.count("\n") == 1
+    assert json.loads(text)["error"]["code"] == "inferior-none"
+
+
+def test_ctrl_c_is_an_outcome() -> None:
+    status, text = run("status", KeyboardInterrupt())
+    assert status == 1
+    assert "[interrupted]" in text
+
+
+def test_a_bug_is_shown_with_its_trace_and_does_not_reach_the_debugger() -> None:
+    status, text = run("status", ZeroDivisionError("division by zero"))
+    assert status == 1
+    assert "ZeroDivisionError" in text
+    assert "Traceback" in text
+    assert "[bug]" in text
+
+
+def test_a_refusal_names_every_reason() -> None:
+    reasons = [Refusal("a-code", "one fact", "one advice", "f", "a.c"), Refusal("b-code", "other fact", "other advice")]
+    status, text = run("status", Refused(reasons))
+    assert status == 3
+    for word in ("a.c: one fact [a-code]", "one advice", "other fact [b-code]", "other advice", "untouched"):
+        assert word in text

@@ -144,6 +144,25 @@ def test_entry_with_the_recorded_options_is_taken_of_two(tree):
     assert find_commands(tree / "p").commands[0].output == tree / "f.o"
 
 
+def test_recorded_options_tell_the_entry_behind_a_prefix_map_too(tree):
+    flags = ("-g", "-O2", "-fno-pic", "-no-pie", f"-ffile-prefix-map={tree}=.")
+    run("gcc", *flags, "main.c", "f.c", "-o", "p", cwd=tree)
+    twins = [
+        entry(tree, "f", command="gcc -g -O2 -fPIC -DPIC -c f.c -o .libs/f.o"),
+        entry(tree, "f", command="gcc -g -O2 -fno-pic -c f.c -o f.o"),
+    ]
+    database(tree, *twins, entry(tree, "main"))
+
+    assert [row.output.name for row in find_commands(tree / "p").commands] == ["f.o", "main.o"]
+
+
+def test_automake_names_objects_after_their_program(tree):
+    run("gcc", "-g", "main.c", "f.c", "-o", "p", cwd=tree)
+    database(tree, *(entry(tree, "f", command=f"gcc -g -c f.c -o {name}.o") for name in ("f", "p-f", "q-f")))
+
+    assert [row.output.name for row in find_commands(tree / "p").commands] == ["p-f.o"]
+
+
 def test_twins_that_nothing_tells_apart_are_both_kept(tree):
     run("gcc", "-g", "main.c", "f.c", "-o", "p", cwd=tree)
     database(tree, entry(tree, "f", command="gcc -DA -c f.c -o a.o"), entry(tree, "f", command="gcc -DB -c f.c -o b.o"))

@@ -3,13 +3,13 @@
 A database speaks of a whole source tree: other programs, tests, the same source compiled twice for a library and its
 static twin. The image's debug information names its units; where one source still has several entries, the path of
 the object tells the target, or gcc's record of its options tells the entry. What no evidence decides is kept: only
-the comparison with memory can say then.
+the comparison with memory can say then (`pipeline.order`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ipbp.build.command import Command, split_compiler
@@ -23,20 +23,38 @@ def entries_of_image(rows: Iterable[Command], units: Sequence[SourceUnit], execu
 
 
 def _of_units(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[Command, ...]:
-    there = {os.path.realpath(unit.source) for unit in units if unit.source.is_absolute()}
-    # With a prefix map (-ffile-prefix-map, as distributions use) the folder in the debug information is not the true
-    # one, and only the end of the path can be compared.
-    ends: dict[str, list[tuple[str, ...]]] = {}
+    by_path, by_end = _by_path(units), _by_end(units)
+    return tuple(row for row in rows if _units_of(row, by_path, by_end))
+
+
+def _by_path(units: Sequence[SourceUnit]) -> dict[str, list[SourceUnit]]:
+    found: dict[str, list[SourceUnit]] = {}
+    for unit in units:
+        if unit.source.is_absolute():
+            found.setdefault(os.path.realpath(unit.source), []).append(unit)
+    return found
+
+
+def _by_end(units: Sequence[SourceUnit]) -> dict[str, list[tuple[tuple[str, ...], SourceUnit]]]:
+    """By base name, with the end of the path: with a prefix map (-ffile-prefix-map, as distributions use) the folder
+    in the debug information is not the true one, and nothing else can be compared."""
+    found: dict[str, list[tuple[tuple[str, ...], SourceUnit]]] = {}
     for unit in units:
         if not unit.source.is_absolute() or not unit.source.exists():
             tail = _tail(unit.name)
-            ends.setdefault(tail[-1] if tail else "", []).append(tail)
-    return tuple(
-        row
-        for row in rows
-        if os.path.realpath(row.source) in there
-        or any(row.source.parts[-len(tail) :] == tail for tail in ends.get(row.source.name, ()))
-    )
+            found.setdefault(tail[-1] if tail else "", []).append((tail, unit))
+    return found
+
+
+def _units_of(
+    row: Command,
+    by_path: Mapping[str, list[SourceUnit]],
+    by_end: Mapping[str, list[tuple[tuple[str, ...], SourceUnit]]],
+) -> list[SourceUnit]:
+    """The image's units that this entry's source may be."""
+    named = by_path.get(os.path.realpath(row.source), [])
+    ends = by_end.get(row.source.name, ())
+    return named or [unit for tail, unit in ends if row.source.parts[-len(tail) :] == tail]
 
 
 def _tail(name: str) -> tuple[str, ...]:
@@ -46,11 +64,14 @@ def _tail(name: str) -> tuple[str, ...]:
 
 def _of_target(rows: tuple[Command, ...], executable: Path) -> tuple[Command, ...]:
     """Of a source with several entries those of this target, where the object's path tells (CMake's `name.dir`,
-    meson's `name.p`)."""
+    meson's `name.p`, automake's `name-source.o`)."""
     folders = {f"{executable.name}.dir", f"{executable.name}.p"}
 
     def is_of_target(row: Command) -> bool:
-        return row.output is not None and not folders.isdisjoint(row.output.parts)
+        if row.output is None:
+            return False
+        own_name = f"{executable.name}-{row.source.stem}.o"
+        return row.output.name == own_name or not folders.isdisjoint(row.output.parts)
 
     decided = {row.source for row in rows if is_of_target(row)}
     return tuple(row for row in rows if row.source not in decided or is_of_target(row))
@@ -63,16 +84,16 @@ def _best_recorded(rows: tuple[Command, ...], units: Sequence[SourceUnit]) -> tu
         count[row.source] = count.get(row.source, 0) + 1
     if len(count) == len(rows):
         return rows
-    recorded = {
-        os.path.realpath(u.source): _code_options(u.producer.split()) for u in units if u.producer[:4] == "GNU "
-    }
-    best: dict[Path, list[Command]] = {}
-    for source in [source for source, number in count.items() if number > 1 and os.path.realpath(source) in recorded]:
-        wanted = recorded[os.path.realpath(source)]
-        entries = [row for row in rows if row.source == source]
-        misfit = [len(wanted ^ _code_options(split_compiler(row)[1])) for row in entries]
-        best[source] = [row for row, number in zip(entries, misfit, strict=True) if number == min(misfit)]
-    return tuple(row for row in rows if row.source not in best or row in best[row.source])
+    by_path, by_end = _by_path(units), _by_end(units)
+    misfit: dict[Path, list[tuple[int, Command]]] = {}
+    for row in (row for row in rows if count[row.source] > 1):
+        options = _code_options(split_compiler(row)[1])
+        recorded = [u.producer for u in _units_of(row, by_path, by_end) if u.producer[:4] == "GNU "]
+        if recorded:
+            least = min(len(_code_options(producer.split()) ^ options) for producer in recorded)
+            misfit.setdefault(row.source, []).append((least, row))
+    worse = [row for entries in misfit.values() for number, row in entries if number > min(n for n, _ in entries)]
+    return tuple(row for row in rows if row not in worse)
 
 
 def _code_options(words: Iterable[str]) -> frozenset[str]:

@@ -23,6 +23,9 @@ from ipbp.stages.attest import Attestation, attest
 from ipbp.stages.lift import lift
 from ipbp.stages.select import OldSide
 
+LIFTED = "the running image"
+"""Where an old side comes from that no object gave."""
+
 
 def recorded_side(record: UnitRecord, store: Store) -> OldSide:
     """The object that an earlier patch made current. Its functions' entries are checked by the plan, which knows
@@ -59,11 +62,11 @@ def old_side(
         try:
             graph = read_object(old_object.read_bytes(), str(old_object))
         except IpbpError:  # an object of another kind is no proof of anything; the image is
-            return lifted_side(new, image, read), "the running image"
+            return lifted_side(new, image, read), LIFTED
         side, found = attested_side(graph, image, read)
         if not found.mismatched and found.proved.any():
             return side, str(old_object)
-    return lifted_side(new, image, read), "the running image"
+    return lifted_side(new, image, read), LIFTED
 
 
 def addresses_by_name(graph: LinkGraph, address: Mapping[str, int]) -> I64:

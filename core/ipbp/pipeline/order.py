@@ -21,12 +21,12 @@ from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import BlockKind
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.edited import Edited, edited_units
-from ipbp.pipeline.old_side import old_side
+from ipbp.pipeline.old_side import LIFTED, old_side
 from ipbp.pipeline.record import Record, UnitRecord
 from ipbp.pipeline.request import Request
 from ipbp.protocol import FunctionChange, PatchPlan
 from ipbp.stages.arena import Arena, choose_arena, room
-from ipbp.stages.compare import Comparison, compare
+from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.layout import demand, layout
@@ -49,16 +49,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One edited unit after the diff."""
+    """One edited unit after the diff. `is_lifted`: its old side is the image itself, no object."""
 
     edited: Edited
     old: OldSide
+    is_lifted: bool
     comparison: Comparison
     selection: Selection
 
     @property
     def is_changed(self) -> bool:
         return bool(len(self.selection.unit.carried))
+
+    @property
+    def misfit(self) -> tuple[bool, int]:
+        """How badly this fits the process, beside another compile of the same source."""
+        return self.is_lifted, int((self.comparison.status != Status.SAME).sum())
 
 
 def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
@@ -77,7 +83,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock.lap("compile")
 
     # What of them differs from the code that runs.
-    judged = [_judge(unit, request.record, store, image, read) for unit in edited.units]
+    judged = _one_of_each([_judge(unit, request.record, store, image, read) for unit in edited.units])
     changed = [unit for unit in judged if unit.is_changed]
     notes = [*edited.notes, *(note for unit in judged for note in unit.comparison.notes)]
     _raise_all(edited.refusals, *(u.comparison.refusals for u in judged), *(u.selection.refusals for u in judged))
@@ -142,13 +148,26 @@ class Clock:
         self._last = now
 
 
+def _one_of_each(judged: Sequence[Judged]) -> list[Judged]:
+    """Of a source that was compiled in several ways (for a library and its static twin, say) the way that fits the
+    process best: an object that memory proved, then the fewest differences. The first of equals, for they are alike.
+    """
+    best: dict[str, Judged] = {}
+    for unit in judged:
+        known = best.get(unit.edited.name)
+        if known is None or unit.misfit < known.misfit:
+            best[unit.edited.name] = unit
+    return list(best.values())
+
+
 def _judge(unit: Edited, record: Record, store: Store, image: LoadedImage, read: MemoryReader) -> Judged:
-    old, _source = old_side(unit.new, unit.old_object, record.units.get(unit.name), store, image, read)
+    old, source = old_side(unit.new, unit.old_object, record.units.get(unit.name), store, image, read)
     correlation = correlate(old.graph, unit.new)
     comparison = compare(old.graph, unit.new, correlation)
     selection = select(unit.name, unit.new, old, correlation, comparison)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
-    return Judged(unit, old, comparison, replace(selection, refusals=(*selection.refusals, *doubtful)))
+    refusals = (*selection.refusals, *doubtful)
+    return Judged(unit, old, source == LIFTED, comparison, replace(selection, refusals=refusals))
 
 
 def _raise_all(*groups: Iterable[Refusal]) -> None:

@@ -18,7 +18,7 @@ def test_a_thread_inside_is_stepped_to_the_end_of_the_bytes(offset: int):
     inferior.thread(101).registers["rip"] = ENTRY + offset
     others = [dict(inferior.thread(other).registers) for other in (100, 102)]
 
-    assert safepoint.clear(inferior, INSIDE) == [101]
+    assert safepoint.clear(inferior, INSIDE).moved == [101]
 
     assert inferior.thread(101).registers["rip"] == ENTRY + 5
     assert [inferior.thread(other).registers for other in (100, 102)] == others
@@ -29,7 +29,7 @@ def test_a_thread_at_either_limit_stays(offset: int):
     inferior = FakeInferior()
     inferior.thread(100).registers["rip"] = ENTRY + offset
 
-    assert safepoint.clear(inferior, INSIDE) == []
+    assert safepoint.clear(inferior, INSIDE).moved == []
     assert inferior.thread(100).registers["rip"] == ENTRY + offset
 
 
@@ -54,7 +54,7 @@ def test_a_word_on_the_stack_that_points_inside_is_an_error(address: int, counts
     inferior.write(min(top + depth, end - 8), (ENTRY + address).to_bytes(8, "little"))
 
     if not counts:
-        assert safepoint.clear(inferior, INSIDE) == []
+        assert safepoint.clear(inferior, INSIDE).moved == []
         return
     with pytest.raises(IpbpError, match="101") as caught:
         safepoint.clear(inferior, INSIDE)
@@ -65,7 +65,7 @@ def test_a_word_below_the_stack_pointer_does_not_count():
     inferior = FakeInferior()
     inferior.write(inferior.thread(100).registers["rsp"] - 8, (ENTRY + 2).to_bytes(8, "little"))
 
-    assert safepoint.clear(inferior, INSIDE) == []
+    assert safepoint.clear(inferior, INSIDE).moved == []
 
 
 def test_a_signal_that_arrived_inside_is_found_in_its_frame():
@@ -92,11 +92,11 @@ def test_a_thread_without_a_stack_is_no_obstacle():
     inferior = FakeInferior()
     inferior.thread(100).registers["rsp"] = MASK & ~7
 
-    assert safepoint.clear(inferior, INSIDE) == []
+    assert safepoint.clear(inferior, INSIDE).moved == []
 
 
 def test_no_ranges_need_no_look_at_the_threads():
     inferior = FakeInferior()
 
-    assert safepoint.clear(inferior, []) == []
+    assert safepoint.clear(inferior, []).moved == []
     assert inferior.operations == 0

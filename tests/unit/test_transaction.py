@@ -84,7 +84,8 @@ def test_an_applied_patch_is_all_there(tmp_path: Path, journal: Journal):
 
     applied = apply(inferior, make_plan(tmp_path), journal)
 
-    assert applied == transaction.Applied(1, (), ())
+    assert (applied.number, applied.moved, applied.disarmed) == (1, (), ())
+    assert [stack.thread for stack in applied.stacks] == [100, 101, 102]
     assert inferior.read(ARENA_CODE, 101) == NEW_CODE + b"\0"
     assert inferior.read(ARENA_DATA, 9) == NEW_DATA + b"\0"
     assert inferior.read(SLOT, 8) == (0x7FFFDEADBEEF).to_bytes(8, "little")

@@ -212,8 +212,10 @@ class _Announced:
 
     @classmethod
     def _on_exit(cls, event: gdb.ExitedEvent) -> None:
-        # Not from within the event: gdb is still taking the process apart.
-        gdb.post_event(lambda: [cls.remove(image) for image in list(cls.images)])
+        # At once and not by `post_event`: gdb crashes when it ends with something posted that it has not come to, as
+        # it does after the `detach` of a script or when `quit` lets the process go.
+        for image in list(cls.images):
+            cls.remove(image)
 
 
 def _process() -> int:

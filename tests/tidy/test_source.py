@@ -107,7 +107,7 @@ def codes(file: Path) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         function = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        if function not in ERRORS and not is_super_init(node):
+        if function not in ERRORS and not (is_super_init(node) and len(node.args) >= 3):
             continue
         given = node.args[:1] or [keyword.value for keyword in node.keywords if keyword.arg == "code"]
         for argument in given:

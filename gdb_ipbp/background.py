@@ -24,7 +24,7 @@ from typing import Callable
 
 import gdb
 
-from gdb_ipbp.settings import kept_selection, put, without_interrupts
+from gdb_ipbp.settings import kept_selection, kept_thread, put, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
 
@@ -77,9 +77,9 @@ class _SilentStop:
         self._undo.append(lambda: _waiting.remove(self))
         try:
             self._arm()
+            self._watch()
             self._requested = time.perf_counter()
             _send(self._pid, thread)
-            self._watch()
         except BaseException:
             self.disarm()
             raise
@@ -155,7 +155,8 @@ class _SilentStop:
         # The milliseconds of the stop.
         stopped = 0.0
         try:
-            with without_interrupts(), kept_selection():
+            # A program that was running has no selected frame, only a thread.
+            with without_interrupts(), kept_thread() if is_ours else kept_selection():
                 self._action(is_ours)
         finally:
             if is_ours:

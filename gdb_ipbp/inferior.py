@@ -23,7 +23,8 @@ from ipbp.host.inferior import Breakpoint, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
-_OLDEST = (13,)  # the first with gdb.Breakpoint.locations
+_OLDEST = 13  # the first with gdb.Breakpoint.locations
+_VERSION = int((re.findall(r"\d+", gdb.VERSION) or ["0"])[0])
 
 
 class GdbInferior:
@@ -163,11 +164,13 @@ class GdbInferior:
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         def act(stop_is_ours: bool) -> None:
+            _known.pid = _process()
             try:
                 if stop_is_ours:
                     inject.restartable(self)
                 action()
             finally:
+                _known.pid = 0
                 self._refresh()
 
         pid = _process()
@@ -218,13 +221,24 @@ class _Announced:
             cls.remove(image)
 
 
+class _Known:
+    """`pid`: of the process that a silent stop is about, while nothing but our own action runs in gdb: what `_process`
+    asks about it stays as it is, and there are hundreds of such questions in a stop."""
+
+    pid = 0
+
+
+_known = _Known()
+
+
 def _process() -> int:
     # The process id of an inferior that ipbp can work with; the error that says why there is none otherwise.
     inferior = gdb.selected_inferior()
     if inferior.pid == 0:
         raise IpbpError("inferior-none", "no program is running", "`run` it, or `attach` to it.")
-    version = tuple(int(number) for number in re.findall(r"\d+", gdb.VERSION)[:1])
-    if version < _OLDEST:
+    if inferior.pid == _known.pid:
+        return int(inferior.pid)
+    if _VERSION < _OLDEST:
         fact = f"gdb {gdb.VERSION} cannot tell where its breakpoints are"
         raise IpbpError("inferior-debugger-old", fact, "Use gdb 13 or newer, or lldb.")
     kind = inferior.connection.type

@@ -47,13 +47,22 @@ def kept_selection() -> Iterator[None]:
     if thread is not None and not thread.is_running():
         frame = gdb.selected_frame()
     try:
+        with kept_thread():
+            yield
+    finally:
+        if gdb.selected_thread() == thread and frame is not None and frame.is_valid() and gdb.selected_frame() != frame:
+            frame.select()
+
+
+@contextmanager
+def kept_thread() -> Iterator[None]:
+    """Afterwards the thread that is selected now is selected again, where it still exists."""
+    thread = gdb.selected_thread()
+    try:
         yield
     finally:
-        if thread is not None and thread.is_valid() and not thread.is_exited():
-            if gdb.selected_thread() != thread:
-                thread.switch()
-            if frame is not None and frame.is_valid() and gdb.selected_frame() != frame:
-                frame.select()
+        if thread is not None and thread.is_valid() and not thread.is_exited() and gdb.selected_thread() != thread:
+            thread.switch()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Callable, Iterable, Optional, Sequence
 from ipbp.errors import IpbpError
 from ipbp.host import safepoint
 from ipbp.host.inferior import Breakpoint, Inferior, Ranges
-from ipbp.protocol import Replacement
+from ipbp.protocol import Region, Replacement
 
 
 class Steps:
@@ -25,12 +25,14 @@ class Steps:
         """Said *before* the step: one that fails may have had its effect, or half of it."""
         self._ways_back.append(way_back)
 
-    def clear(self, changes: Sequence[Replacement], forbidden: Ranges) -> safepoint.Cleared:
+    def clear(
+        self, changes: Sequence[Replacement], forbidden: Ranges, regions: Optional[Sequence[Region]] = None
+    ) -> safepoint.Cleared:
         """Breakpoints out of the bytes that change, so that none is stepped on or written over; then threads out
         of `forbidden`."""
         self.will(lambda: self.inferior.rearm(self.disarmed))
         self.disarmed = self.inferior.disarm([(c.address, c.address + len(c.expected)) for c in changes])
-        return safepoint.clear(self.inferior, forbidden)
+        return safepoint.clear(self.inferior, forbidden, regions)
 
     def rearm(self, breakpoints: Iterable[Breakpoint]) -> None:
         points = list(breakpoints)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Iterable, Iterator, Optional, Sequence
 
 from ipbp.errors import IpbpError
 from ipbp.host.inferior import Inferior, Ranges, Thread
@@ -41,8 +41,8 @@ class Cleared:
     stacks: list[Stack]
 
 
-def clear(inferior: Inferior, ranges: Ranges) -> Cleared:
-    """Step threads out of the half-open `ranges`.
+def clear(inferior: Inferior, ranges: Ranges, regions: Optional[Sequence[Region]] = None) -> Cleared:
+    """Step threads out of the half-open `ranges`. `regions`: where the stacks are, when that is known already.
 
     Errors: `safepoint-stuck` when a thread does not leave, `safepoint-frame` when one will come back to there.
     """
@@ -53,7 +53,7 @@ def clear(inferior: Inferior, ranges: Ranges) -> Cleared:
     inside = [thread for thread in threads if thread.pc in span]
     for thread in inside:
         _step_out(inferior, thread, span)
-    stacks = _stacks(inferior, inferior.threads() if inside else threads)
+    stacks = _stacks(inferior, inferior.threads() if inside else threads, regions or inferior.regions())
     held = users_of(stacks, ranges)
     if held:
         names = ", ".join(map(str, held))
@@ -67,7 +67,7 @@ def clear(inferior: Inferior, ranges: Ranges) -> Cleared:
 
 def users(inferior: Inferior, ranges: Ranges) -> list[int]:
     """Ids of the threads that are inside `ranges` or have a word on their stack that points there."""
-    return users_of(_stacks(inferior, inferior.threads()), ranges)
+    return users_of(_stacks(inferior, inferior.threads(), inferior.regions()), ranges)
 
 
 def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
@@ -94,8 +94,25 @@ class _Span:
         return at >= 0 and address < self._ends[at]
 
     def has_any(self, stack: bytes) -> bool:
-        lowest, highest = self._starts[0], self._ends[-1]
-        return any(word in self for word in [word for word in array("Q", stack) if lowest <= word < highest])
+        return any(word in self for word in _words_between(stack, self._starts[0], self._ends[-1]))
+
+
+def _words_between(stack: bytes, lowest: int, highest: int) -> Iterable[int]:
+    # The aligned words from `lowest` up to `highest`, and perhaps some others. Most words of a stack are something
+    # else, so they are looked for by their upper half, which is searched for by the C library.
+    upper = lowest >> 32
+    if upper == 0 or upper != (highest - 1) >> 32:  # half of a stack is zero
+        return [word for word in array("Q", stack) if lowest <= word < highest]
+    return [int.from_bytes(stack[at - 4 : at + 4], "little") for at in _upper_halves(stack, upper)]
+
+
+def _upper_halves(stack: bytes, upper: int) -> Iterator[int]:
+    wanted = upper.to_bytes(4, "little")
+    at = stack.find(wanted, 4)
+    while at >= 0:
+        if at % 8 == 4:
+            yield at
+        at = stack.find(wanted, at + 1)
 
 
 def _step_out(inferior: Inferior, thread: Thread, span: _Span) -> None:
@@ -110,8 +127,7 @@ def _step_out(inferior: Inferior, thread: Thread, span: _Span) -> None:
     )
 
 
-def _stacks(inferior: Inferior, threads: Sequence[Thread]) -> list[Stack]:
-    regions = inferior.regions()
+def _stacks(inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Region]) -> list[Stack]:
     return [Stack(thread.id, thread.pc, _content(inferior, regions, thread)) for thread in threads]
 
 

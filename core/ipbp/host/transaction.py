@@ -75,7 +75,8 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
     """
     plan = prepared.plan
     _require_finished(journal)
-    refusals = verify_plan(inferior, plan)
+    regions = inferior.regions()  # of which only our own change before the end
+    refusals = verify_plan(inferior, plan, regions)
     if refusals:
         raise Refused(refusals)
     steps = Steps(inferior)
@@ -83,7 +84,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         journal.begin(prepared.entry)
         _write_segments(steps, prepared)
         _make_calls(steps, plan)
-        cleared = steps.clear(plan.replacements, plan.forbidden)
+        cleared = steps.clear(plan.replacements, plan.forbidden, regions)
         _require_same_code(inferior, plan)
         # Beyond this point the program may run new code; everything that can fail has been tried.
         _replace(steps, plan.replacements, [change.replacement for change in plan.replacements])

@@ -11,9 +11,8 @@ from ipbp.protocol import Allocation, PatchPlan, Region, Replacement, Segment
 PAGE = 4096
 
 
-def verify_plan(inferior: Inferior, plan: PatchPlan) -> list[Refusal]:
-    """Everything that keeps this plan from being applied; [] when nothing does."""
-    regions = inferior.regions()
+def verify_plan(inferior: Inferior, plan: PatchPlan, regions: Sequence[Region]) -> list[Refusal]:
+    """Everything that keeps this plan from being applied; [] when nothing does. `regions`: as they are now."""
     expected = [change.expected for change in plan.replacements]
     refusals = [*_overlaps(plan.replacements), *verify_replacements(inferior, plan.replacements, expected)]
     for block in plan.allocations:

@@ -92,10 +92,10 @@ class Command:
         outcomes: list[Outcome] = []
 
         def act() -> None:
+            if self.is_our_stop:  # before anything is injected: that destroys what it needs
+                inject.restartable(self.inferior)
             transaction.recover(self.inferior, journal)
             outcomes.append(action())
-            if self.is_our_stop:
-                inject.restartable(self.inferior)
 
         def then(stopped_ms: float) -> None:
             outcome = outcomes[0]
@@ -205,7 +205,7 @@ def undo(command: Command, options: argparse.Namespace) -> int:
         notes: list[str] = []
         for patch in patches:
             done = transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
-            notes += [f"patch {patch.number}: not done, threads are still in its code: {c}" for c in done.calls_left]
+            notes += [f"patch {patch.number}: {reason}" for reason in done.calls_left]
         return {
             "outcome": "undone",
             "patches": [_of_patch(patch) for patch in patches],

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from ipbp.host import safepoint
 from ipbp.host.journal import Journal
-from ipbp.host.safepoint import Stack
+from ipbp.host.safepoint import Stack, users_of
 from ipbp.protocol import FunctionChange, PatchPlan
 
 _MOST = 20  # functions that are looked for one by one
@@ -23,11 +22,11 @@ def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) ->
     earlier = [row for patch in journal.patches() if patch.number != plan.number for row in patch.plan.functions]
     ranges = {row.name: _versions(row, earlier) for row in plan.functions if row.status == "changed"}
     every = [part for parts in ranges.values() for part in parts]
-    if not every or not safepoint.users_of(stacks, every):
+    if not every or not users_of(stacks, every):
         return []
     notes = []
     for name, parts in list(ranges.items())[:_MOST]:
-        threads = safepoint.users_of(stacks, parts)
+        threads = users_of(stacks, parts)
         if threads:
             noun = "thread" if len(threads) == 1 else "threads"
             which = ", ".join(map(str, threads[:4])) + (", ..." if len(threads) > 4 else "")

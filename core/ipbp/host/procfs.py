@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional
 
 from ipbp.errors import IpbpError
 from ipbp.protocol import Region
@@ -53,18 +53,8 @@ def parse_maps(text: str) -> list[Region]:
 
 def read_memory(pid: int, address: int, size: int) -> bytes:
     """All `size` bytes at `address`, or `inferior-memory`. A debugger's traps are not hidden."""
-    try:
-        with open(f"{_task(pid)}/mem", "rb", buffering=0) as memory:
-            content = os.pread(memory.fileno(), size, address) if size else b""
-            while content and len(content) < size:  # the kernel may stop at any page
-                more = os.pread(memory.fileno(), size - len(content), address + len(content))
-                if not more:
-                    break
-                content += more
-    except (OSError, OverflowError) as error:
-        raise _memory_error(pid, error, "read", address, size) from error
-    if len(content) != size:
-        raise _memory_error(pid, None, "read", address, size)
+    content = _with_memory(pid, os.O_RDONLY, "read", address, size, lambda file: _read_all(file, address, size))
+    assert content is not None
     return content
 
 
@@ -73,18 +63,51 @@ def write_memory(pid: int, address: int, content: bytes) -> None:
 
     A debugger does not notice: its caches and the shadows of its breakpoints are the caller's business.
     """
-    written = 0
+    _with_memory(pid, os.O_RDWR, "write", address, len(content), lambda file: _write_all(file, address, content))
+
+
+def _with_memory(
+    pid: int, mode: int, verb: str, address: int, size: int, act: Callable[[int], Optional[bytes]]
+) -> Optional[bytes]:
+    # The main thread's memory is tried before its state is looked at, which would take longer.
+    first = f"/proc/{pid}/task/{pid}"
     try:
-        with open(f"{_task(pid)}/mem", "r+b", buffering=0) as memory:
-            while written < len(content):
-                count = os.pwrite(memory.fileno(), content[written:], address + written)
-                if count == 0:
-                    break
-                written += count
+        return _act_on(f"{first}/mem", mode, act)
     except (OSError, OverflowError) as error:
-        raise _memory_error(pid, error, "write", address, len(content)) from error
-    if written != len(content):
-        raise _memory_error(pid, None, "write", address, len(content))
+        task = _task(pid)
+        if task == first:
+            raise _memory_error(pid, error, verb, address, size) from error
+    try:
+        return _act_on(f"{task}/mem", mode, act)
+    except (OSError, OverflowError) as error:
+        raise _memory_error(pid, error, verb, address, size) from error
+
+
+def _act_on(path: str, mode: int, act: Callable[[int], Optional[bytes]]) -> Optional[bytes]:
+    file = os.open(path, mode | os.O_CLOEXEC)
+    try:
+        return act(file)
+    finally:
+        os.close(file)
+
+
+def _read_all(file: int, address: int, size: int) -> bytes:
+    content = b""
+    while len(content) < size:  # the kernel may stop at any page
+        more = os.pread(file, size - len(content), address + len(content))
+        if not more:
+            raise OSError(errno.EIO, "nothing there")
+        content += more
+    return content
+
+
+def _write_all(file: int, address: int, content: bytes) -> None:
+    written = 0
+    while written < len(content):
+        count = os.pwrite(file, content[written:], address + written)
+        if count == 0:
+            raise OSError(errno.EIO, "nothing there")
+        written += count
 
 
 def system_call(pid: int, thread: int) -> Optional[SystemCall]:

@@ -1,0 +1,271 @@
+"""gdb and lldb with the plugin loaded, told the same things in the same words.
+
+What a program's state is, is asked of the kernel, not of the debugger: that is what the user's program feels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from debuggers import Gdb, Lldb
+from scenario import PROGRAMS, Project
+
+from ipbp.cli.outcome import find_outcome
+from ipbp.cli.path import load_line
+
+Outcome = dict[str, Any]
+
+
+class Session(Protocol):
+    """One debugger, its program stopped or in the background."""
+
+    name: str
+    pid: int
+
+    def tell(self, line: str) -> str: ...
+
+    def attach(self, pid: int) -> None: ...
+
+    def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
+        """Start it, stopped at `main` or before that in the dynamic loader. It reads from the fifo `in` and writes to
+        the file `out`, both in `folder`."""
+
+    def resume(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def wait_until_stopped(self) -> None: ...
+
+    def step(self, count: int = 1) -> None:
+        """Instructions of the selected thread."""
+
+    def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None: ...
+
+    def delete_breakpoints(self) -> None: ...
+
+    def evaluate(self, expression: str) -> int: ...
+
+    def call(self, words: str) -> Outcome:
+        """`hotpatch WORDS`, waited for until its outcome is there."""
+
+    def detach(self) -> None: ...
+
+    def kill_debugger(self) -> None:
+        """As the out-of-memory killer would."""
+
+
+@contextmanager
+def debug_with(name: str, path: str) -> Iterator[Any]:
+    """A session of `name` ("gdb" or "lldb"), which is ended in any case."""
+    if name == "gdb":
+        with Gdb(path) as gdb:
+            yield GdbSession(gdb)
+    else:
+        with Lldb(path) as lldb:
+            yield LldbSession(lldb)
+
+
+class GdbSession:
+    """gdb over its machine interface."""
+
+    name = "gdb"
+
+    def __init__(self, gdb: Gdb) -> None:
+        self._gdb = gdb
+        self.pid = 0
+        said = self.tell(load_line("gdb"))
+        assert "rror" not in said, said
+
+    def tell(self, line: str) -> str:
+        return self._gdb.tell(line)
+
+    def attach(self, pid: int) -> None:
+        self.pid = pid
+        self.tell(f"attach {pid}")
+        self._gdb.wait_until(lambda: self._gdb.stopped)
+
+    def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
+        self.tell(f"file {program}")
+        if not stop_at_entry:
+            self.tell("tbreak main")
+        self._go(f"{'starti' if stop_at_entry else 'run'} < {folder}/in > {folder}/out")
+        self.wait_until_stopped()
+        self.pid = int(self.tell("python print(gdb.selected_inferior().pid)"))
+
+    def resume(self) -> None:
+        self._go("continue &")
+
+    def stop(self) -> None:
+        self.tell("interrupt")
+        self.wait_until_stopped()
+
+    def wait_until_stopped(self) -> None:
+        self._gdb.wait_until(lambda: self._gdb.stopped)
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._go("stepi")
+            self.wait_until_stopped()
+
+    def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None:
+        place = function or (f"talk.c:{line}" if line else f"*{address:#x}")
+        said = self.tell(f"break {place}" + (f" if {condition}" if condition else ""))
+        assert "reakpoint" in said, said
+
+    def delete_breakpoints(self) -> None:
+        self.tell("delete")
+
+    def evaluate(self, expression: str) -> int:
+        return int(self.tell(f"output/d (long) ({expression})"))
+
+    def call(self, words: str) -> Outcome:
+        said = self.tell(f"hotpatch {words} --json")
+        if find_outcome(said) is None:
+            self._gdb.wait_until(lambda: find_outcome(self._gdb.text) is not None)
+        outcome = find_outcome(self._gdb.text)
+        assert outcome is not None, said
+        return outcome
+
+    def detach(self) -> None:
+        self.tell("detach")
+
+    def kill_debugger(self) -> None:
+        self._gdb.process.kill()
+        self._gdb.process.wait()
+
+    def _go(self, line: str) -> None:
+        self.tell(line)
+        self._gdb.wait_until(lambda: any(row["message"] == "running" for row in self._gdb.records))
+
+
+class LldbSession:
+    """lldb in asynchronous mode, over a pipe."""
+
+    name = "lldb"
+
+    def __init__(self, lldb: Lldb) -> None:
+        self._lldb = lldb
+        self.pid = 0
+        said = self.tell(load_line("lldb"))
+        assert "rror" not in said, said
+
+    def tell(self, line: str) -> str:
+        said = self._lldb.tell(line)
+        # Without the echo of the line.
+        return said.partition("\n")[2] if said.startswith("(lldb)") else said
+
+    def attach(self, pid: int) -> None:
+        self.pid = pid
+        self.tell(f"process attach -p {pid}")
+        self.wait_until_stopped()
+
+    def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
+        self.tell(f"file {program}")
+        if not stop_at_entry:
+            self.tell("breakpoint set --one-shot true --name main")
+        entry = "--stop-at-entry " if stop_at_entry else ""
+        self.tell(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out")
+        self._lldb.wait_until(lambda: self._state() == "stopped")
+        self.pid = int(self._python("lldb.debugger.GetSelectedTarget().GetProcess().GetProcessID()"))
+
+    def resume(self) -> None:
+        self.tell("process continue")
+
+    def stop(self) -> None:
+        self.tell("process interrupt")
+        self.wait_until_stopped()
+
+    def wait_until_stopped(self) -> None:
+        self._lldb.wait_until(lambda: self._state() == "stopped")
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            before = self.evaluate("$pc")
+            self.tell("thread step-inst")
+            self._lldb.wait_until(lambda before=before: self._state() == "stopped" and self.evaluate("$pc") != before)
+
+    def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None:
+        place = f"--name {function}" if function else f"--file talk.c --line {line}" if line else f"--address {address}"
+        said = self.tell(f"breakpoint set {place}" + (f" --condition '{condition}'" if condition else ""))
+        assert "Breakpoint" in said, said
+
+    def delete_breakpoints(self) -> None:
+        self.tell("breakpoint delete --force")
+
+    def evaluate(self, expression: str) -> int:
+        return int(self._python(f"lldb.frame.EvaluateExpression('(long)({expression})').GetValueAsSigned()"))
+
+    def call(self, words: str) -> Outcome:
+        said = self.tell(f"hotpatch {words} --json")
+        if find_outcome(said) is None:
+            self._lldb.wait_until(lambda: find_outcome(self._lldb.text) is not None)
+        outcome = find_outcome(self._lldb.text)
+        assert outcome is not None, said
+        return outcome
+
+    def detach(self) -> None:
+        self.tell("process detach")
+
+    def kill_debugger(self) -> None:
+        self._lldb.process.kill()
+        self._lldb.process.wait()
+
+    def _state(self) -> str:
+        process = "lldb.debugger.GetSelectedTarget().GetProcess()"
+        return self._python(f"lldb.SBDebugger.StateAsCString({process}.GetState())")
+
+    def _python(self, expression: str) -> str:
+        said = self.tell(f"script print('<' + str({expression}) + '>')")
+        return said.rpartition("<")[2].partition(">")[0]
+
+
+def build_one(folder: Path, name: str, *flags: str, compiler: str = "gcc") -> Project:
+    """The program of `programs/NAME.c`, with a compile_commands.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROGRAMS / f"{name}.c", folder)
+    compile_it = [compiler, "-D_GNU_SOURCE", *flags, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
+    subprocess.run(compile_it, cwd=folder, check=True)
+    rows = [{"directory": str(folder), "file": f"{name}.c", "arguments": compile_it}]
+    (folder / "compile_commands.json").write_text(json.dumps(rows))
+    program = folder / name
+    subprocess.run([compiler, f"{name}.o", "-o", str(program), "-pthread"], cwd=folder, check=True)
+    return Project(folder, program)
+
+
+def read_memory(pid: int, address: int, size: int) -> bytes:
+    """What is really there, traps and all."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        return os.pread(memory.fileno(), size, address)
+
+
+def states(pid: int) -> list[str]:
+    """The state of each thread: S sleeps in the kernel, R runs, t is stopped by a debugger (proc_pid_stat(5))."""
+    found = []
+    for task in list(Path(f"/proc/{pid}/task").iterdir()):
+        try:
+            found.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended
+            continue
+    return found
+
+
+def is_stopped(pid: int) -> bool:
+    return all(state == "t" for state in states(pid))
+
+
+def ipbp(verb: str, pid: int, debugger: str, *more: str) -> Outcome:
+    """One `ipbp VERB --pid PID --json`."""
+    import sys
+
+    words: Sequence[str] = [sys.executable, "-m", "ipbp.cli.main", verb, "--pid", str(pid), "--debugger", debugger]
+    done = subprocess.run([*words, "--json", *more], capture_output=True, text=True, timeout=120, check=False)
+    outcome = find_outcome(done.stdout)
+    assert outcome is not None, done.stdout + done.stderr
+    return outcome

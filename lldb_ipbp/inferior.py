@@ -41,6 +41,7 @@ class LldbInferior:
         self._target = target
         self._local = 0  # process id that was found to be of this machine
         self._resumes_soon = False  # then lldb forgets its caches by itself
+        self._code: list[tuple[int, int]] = []  # where code is, while `_resumes_soon`
 
     def describe(self) -> Description:
         pid = self._pid()
@@ -68,7 +69,7 @@ class LldbInferior:
     def read(self, address: int, size: int) -> bytes:
         pid = self._pid()
         content = procfs.read_memory(pid, address, size)
-        if _TRAP not in content:
+        if _TRAP not in content or not self._holds_code(address, size):
             return content
         if self._is_stopped():
             return self._read_without_traps(address, size)
@@ -186,8 +187,9 @@ class LldbInferior:
             return
 
         def act(stop_is_ours: bool) -> None:
-            self._resumes_soon = stop_is_ours
-            with self._kept_selection():
+            self._resumes_soon, self._code = stop_is_ours, []
+            # A program that was running has no selected frame, only a thread.
+            with self._kept_thread() if stop_is_ours else self._kept_selection():
                 if stop_is_ours:  # before anything else runs in a thread: what it waited in is not known afterwards
                     inject.restartable(self)
                 action()
@@ -202,6 +204,8 @@ class LldbInferior:
         """Of the target, when ipbp can work with it; the error that says why not otherwise."""
         process = self._target.GetProcess() if self._target.IsValid() else lldb.SBProcess()
         state = process.GetState() if process.IsValid() else lldb.eStateUnloaded
+        if self._resumes_soon and state in _STOPPED:  # it was looked at before it was stopped
+            return process
         if state in (lldb.eStateExited, lldb.eStateDetached):
             raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
         if state not in _STOPPED and state not in _RUNNING:
@@ -241,6 +245,12 @@ class LldbInferior:
             raise IpbpError("inferior-thread", f"the program has no thread {number}", "It has ended; try again.")
         return thread
 
+    def _holds_code(self, address: int, size: int) -> bool:
+        # lldb puts its traps into code only. In a silent stop no code comes or goes but our own, without traps.
+        if not self._resumes_soon or not self._code:
+            self._code = [(r.start, r.end) for r in procfs.regions(self._pid()) if "x" in r.protection]
+        return any(start < address + size and address < end for start, end in self._code)
+
     def _read_without_traps(self, address: int, size: int) -> bytes:
         name = self._debugger.GetInstanceName()
         before = self._debugger.GetInternalVariableValue(_UNCACHED, name).GetStringAtIndex(0)
@@ -278,13 +288,24 @@ class LldbInferior:
     def _kept_selection(self) -> Iterator[None]:
         # The user's thread and frame.
         process = self._target.GetProcess()
+        thread = process.GetSelectedThread()
+        frame = thread.GetSelectedFrame().GetFrameID()
+        try:
+            with self._kept_thread():
+                yield
+        finally:
+            if process.GetSelectedThread().GetThreadID() == thread.GetThreadID():
+                process.GetSelectedThread().SetSelectedFrame(frame)
+
+    @contextmanager
+    def _kept_thread(self) -> Iterator[None]:
+        process = self._target.GetProcess()
         selected = process.GetSelectedThread().GetThreadID()
-        frame = process.GetSelectedThread().GetSelectedFrame().GetFrameID()
         try:
             yield
         finally:
-            if process.SetSelectedThreadByID(selected):
-                process.GetSelectedThread().SetSelectedFrame(frame)
+            if process.GetSelectedThread().GetThreadID() != selected:
+                process.SetSelectedThreadByID(selected)
 
     @contextmanager
     def _synchronous(self) -> Iterator[None]:

@@ -10,15 +10,16 @@ Meanwhile the thread that wants it done waits and makes no call to lldb: such a 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
-from typing import Any, Callable, Optional
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Optional
 
 import lldb
 
 from ipbp.errors import IpbpError
-from ipbp.host import tasks
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL = 0.001
@@ -45,10 +46,17 @@ def run_in_silent_stop(
     signals = process.GetUnixSignals()
     if not signals.GetShouldStop(signal.SIGSTOP) or not signals.GetShouldSuppress(signal.SIGSTOP):
         raise _unstoppable("lldb was told not to stop at SIGSTOP, or to pass it on (`process handle`)")
-    pid = process.GetProcessID()
     stop = _SilentStop(action)
     _waiting.append(stop)
-    hook = _Hook(debugger, process.GetTarget())
+    with stop_hooks_off(debugger):  # one that wants to stay stopped would have its way
+        _run(stop, _Hook(debugger, process.GetTarget()), process)
+    if stop.error is not None:
+        raise stop.error
+    return stop.milliseconds
+
+
+def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
+    pid = process.GetProcessID()
     hook.enable()
     stop.requested = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
@@ -57,13 +65,10 @@ def run_in_silent_stop(
         stop.is_given_up = True
         raise _unstoppable("the program has not stopped in time")
     if stop.resumes:
-        _wait_until_running(pid)
+        _wait_until_resumed(process, stop.number)
     if not stop.is_early:
         hook.disable()
         _waiting.clear()
-    if stop.error is not None:
-        raise stop.error
-    return stop.milliseconds
 
 
 class _SilentStop:
@@ -79,6 +84,7 @@ class _SilentStop:
         self.is_given_up = False
         self.is_early = False  # something else stopped the program; our signal is still to come
         self.resumes = False
+        self.number = 0  # lldb's count of stops
 
     def handle(self, process: lldb.SBProcess) -> bool:
         """Whether the program shall stay stopped."""
@@ -95,6 +101,7 @@ class _SilentStop:
         except BaseException as error:  # it is the waiting thread's
             self.error = error
         if self.resumes:
+            self.number = process.GetStopID()
             self.milliseconds = 1000 * (time.perf_counter() - self.requested)
         self.is_acting = False
         self.is_over.set()
@@ -115,7 +122,7 @@ class _Hook:
     """Our hook in one target."""
 
     def __init__(self, debugger: lldb.SBDebugger, target: lldb.SBTarget) -> None:
-        self._debugger = debugger
+        self._interpreter = debugger.GetCommandInterpreter()
         self._index = debugger.GetIndexOfTarget(target)
 
     def enable(self) -> None:
@@ -131,9 +138,29 @@ class _Hook:
         self._tell(f"disable {_hooks[self._index]}")
 
     def _tell(self, words: str) -> Optional[str]:
-        result = lldb.SBCommandReturnObject()
-        self._debugger.GetCommandInterpreter().HandleCommand(f"target stop-hook {words}", result)
-        return f"{result.GetOutput()} " if result.Succeeded() else None
+        return tell(self._interpreter, f"target stop-hook {words}")
+
+
+@contextmanager
+def stop_hooks_off(debugger: lldb.SBDebugger) -> Iterator[None]:
+    """No stop hook runs, neither ours nor the user's: a step of ours is not a stop that anybody wants to hear of."""
+    interpreter = debugger.GetCommandInterpreter()
+    listed = tell(interpreter, "target stop-hook list") or ""
+    numbers = re.findall(r"^Hook: (\d+)\s+State: enabled", listed, re.MULTILINE)
+    for number in numbers:
+        tell(interpreter, f"target stop-hook disable {number}")
+    try:
+        yield
+    finally:
+        for number in numbers:
+            tell(interpreter, f"target stop-hook enable {number}")
+
+
+def tell(interpreter: lldb.SBCommandInterpreter, line: str) -> Optional[str]:
+    """What a command would print; None when it failed."""
+    result = lldb.SBCommandReturnObject()
+    interpreter.HandleCommand(line, result)
+    return f"{result.GetOutput() or ''} " if result.Succeeded() else None
 
 
 def _reasons(process: lldb.SBProcess) -> tuple[bool, bool]:
@@ -148,9 +175,10 @@ def _reasons(process: lldb.SBProcess) -> tuple[bool, bool]:
     return is_ours, has_other
 
 
-def _wait_until_running(pid: int) -> None:
+def _wait_until_resumed(process: lldb.SBProcess, stop: int) -> None:
+    # lldb goes on calling the program stopped for a moment after it has resumed it. It may also have stopped again.
     deadline = time.perf_counter() + _PATIENCE
-    while not tasks.is_any_running(pid) and time.perf_counter() < deadline:
+    while process.GetState() == lldb.eStateStopped and process.GetStopID() == stop and time.perf_counter() < deadline:
         time.sleep(_POLL)
 
 

@@ -19,7 +19,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import Breakpoint, Ranges, Thread
 from ipbp.protocol import Description, Region
-from lldb_ipbp.background import run_in_silent_stop
+from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 
 _MASK = (1 << 64) - 1
 _TRAP = 0xCC  # int3
@@ -115,7 +115,7 @@ class LldbInferior:
     def step(self, thread: int) -> None:
         found = self._thread(thread)
         error = lldb.SBError()
-        with self._kept_selection(), self._synchronous():
+        with self._kept_selection(), self._synchronous(), stop_hooks_off(self._debugger):
             found.StepInstruction(False, error)
         if error.Fail():
             self._pid()  # when it is gone, that is the error
@@ -171,12 +171,25 @@ class LldbInferior:
         if not module.IsValid():
             raise IpbpError("inferior-symbols", f"lldb cannot load {image}", "Report this as a bug.")
         _announced.append((pid, image))
-        error = self._target.SetModuleLoadAddress(module, 0)
-        if error.Fail():
-            raise IpbpError("inferior-symbols", f"lldb cannot place {image}: {error}", "Report this as a bug.")
+        errors: list[lldb.SBError] = []
+
+        def place() -> None:
+            errors.append(self._target.SetModuleLoadAddress(module, 0))
+
+        self._with_breakpoints(place)
+        if errors[0].Fail():
+            raise IpbpError("inferior-symbols", f"lldb cannot place {image}: {errors[0]}", "Report this as a bug.")
 
     def withdraw(self, image: str) -> None:
-        self._forget(self._pid(), image)
+        pid = self._pid()
+        self._with_breakpoints(lambda: self._forget(pid, image))
+
+    def _with_breakpoints(self, change: Callable[[], None]) -> None:
+        # For a breakpoint that comes or goes lldb itself stops a running program, for a tenth of a second.
+        if self._target.GetNumBreakpoints() and not self._is_stopped():
+            self.while_stopped(change, lambda _: None)
+        else:
+            change()
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         process = self._process()

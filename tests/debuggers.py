@@ -133,3 +133,24 @@ class Lldb(_Debugger):
             read = os.read(self.process.stdout.fileno(), 1 << 16)
             assert read, f"lldb ended: {self.text}"
             self.text += read.decode(errors="replace")
+
+
+class GdbConsole(_Debugger):
+    """gdb as a person sees it: the command line interface, with its prompts and messages."""
+
+    def __init__(self, path: str, *arguments: str, **environment: str) -> None:
+        super().__init__([path, "-nx", "--quiet", *arguments], **environment)
+        self._number = 0
+        for setting in ("confirm off", "pagination off"):
+            self.tell(f"set {setting}")
+
+    def tell(self, line: str) -> str:
+        """What gdb prints until it asks for the next command."""
+        self._number += 1
+        self.text = ""
+        mark = f"mark-{self._number}\n"
+        self._send(f"{line}\necho {mark[:-1]}\\n")
+        self.wait_for(mark)
+        return self.text.replace(mark, "")
+
+    _receive = Lldb._receive

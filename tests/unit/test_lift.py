@@ -142,6 +142,28 @@ def test_a_renumbered_static_of_a_function_is_found_by_who_uses_it(level: str, g
             assert values == {"alpha": 6, "beta": 4}
 
 
+CONSTANTS = r"""
+static int one(int n) { return n + 1; } static int two(int n) { return n + 2; }
+static int (*const *volatile seen)(int);
+__attribute__((noinline)) void first(void) { static int (*const table[])(int) = {one, two}; seen = table; }
+__attribute__((noinline)) void second(void) { static int (*const table[])(int) = {two, one}; seen = table; }
+__attribute__((noinline)) void third(void) { static const char *const table[] = {"a", "b"}; seen = (void *)table; }
+__attribute__((noinline)) void edited(void) { seen = 0; }
+"""
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+def test_a_renumbered_constant_with_addresses_is_no_difference(level: str, gcc: str, tmp_path: Path) -> None:
+    main = WAIT + "void first(void);\nint main(void) { first(); ready_and_wait(); return 0; }\n"
+    program, _objects = build(tmp_path, {"main": main, "constants": CONSTANTS}, level, cc=gcc)
+    text = CONSTANTS.replace("{ seen = 0; }", "{ static volatile int table; table += 1; seen = 0; }")
+    new = graph_of(compile_object(tmp_path, "constants", text, level, *SECTIONS, cc=gcc))
+    with running(program) as process:
+        old, _found = lift(new, process.image(), process.read)
+    _comparison, words = judged(old, new)
+    assert {name for name in words if "." not in name} == {"edited"}, words
+
+
 def _user(graph: LinkGraph, symbol: int) -> str:
     """The function that refers to a static variable."""
     rows = [row for row in range(len(graph.edges)) if graph.edges.target[row] == symbol]

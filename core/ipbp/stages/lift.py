@@ -20,6 +20,7 @@ from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.attest import UNKNOWN, Attestation
 from ipbp.stages.candidates import candidates
+from ipbp.stages.identity import READ_ONLY, is_numbered
 from ipbp.stages.lifted_content import Outline, fill, section_of
 from ipbp.stages.lifted_graph import LiftedSymbol
 from ipbp.stages.memory import read_pieces
@@ -157,6 +158,8 @@ class _Lifter:
         kind = self._kind_at(address, bool(table.type[row] == SymbolType.TLS))
         if kind is None:
             return
+        if kind in READ_ONLY and is_numbered(symbols.name[names[0]]) and symbols.binding[names[0]] == Binding.LOCAL:
+            guide = UNKNOWN  # two constants of one number need not be the same one: their uses will tell
         rows = [
             LiftedSymbol(
                 symbols.name[name],

@@ -2,7 +2,8 @@
 
 A block that equals its new counterpart but for the fixups is written down as the compiler wrote it: the new block's
 bytes, and its fixups leading to what the image's fixups lead to. Unnamed constants are found that way, and become
-blocks themselves. Everything else is bytes; code gets the references that decoding finds.
+blocks themselves; of constants that the compiler numbers (`names.0`) the counterpart is found that way. Everything
+else is bytes; code gets the references that decoding finds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, I64, BlockKind, LinkGraph
 from ipbp.stages.attest import UNKNOWN
+from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import GraphMaker, LiftedEdge
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.reading import Reading, read_blocks
@@ -62,14 +64,19 @@ class _Filler:
         for row, symbol in enumerate(self.maker.symbols):
             self.own.setdefault(symbol.name, row)
         self.cell_name = {cell: name for name, cells in image.slots.items() for cell in cells}
+        self.by_content = has_content_identity(self.new)
 
     def run(self) -> None:
         waiting = list(self.guide_of)
         while waiting:
             known = len(self.maker.kinds)
-            is_code = [self.maker.kinds[block] == BlockKind.CODE for block in waiting]
-            self._fill_from([b for b, code in zip(waiting, is_code, strict=True) if code], self.read)
-            self._fill_from([b for b, code in zip(waiting, is_code, strict=True) if not code], self._read_original)
+            code = [block for block in waiting if self.maker.kinds[block] == BlockKind.CODE]
+            self._fill_from(code, self.read)
+            # What nothing guides yet may be guided by a use in the others.
+            rest = [block for block in waiting if self.maker.kinds[block] != BlockKind.CODE]
+            unguided = [block for block in rest if self.guide_of[block] == UNKNOWN]
+            self._fill_from([block for block in rest if self.guide_of[block] != UNKNOWN], self._read_original)
+            self._fill_from(unguided, self._read_original)
             waiting = list(range(known, len(self.maker.kinds)))
 
     def _read_original(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
@@ -143,6 +150,8 @@ class _Filler:
             return self._unnamed_place(hint, home, means), 0
         if home >= 0 and self.new.blocks.mergeable[home]:
             return self._unnamed_place(hint, home, means), 0
+        if home >= 0 and self.by_content[home]:
+            self._guide(means - int(self.new.symbols.offset[hint]), home)
         if means in self.image.stubs:
             stub = self.image.stubs[means]
             return self._by_name(stub if not self._is_at(name, self._first(stub)) else name), 0
@@ -153,6 +162,12 @@ class _Filler:
             label = self._at_address(means + inside)
             found = (label[0], label[1] - inside) if label else found
         return found or (self.maker.undefined(f"{means:#x}"), 0)
+
+    def _guide(self, address: int, home: int) -> None:
+        """The numbered constant at this address is what the new one is at the same use, whatever its number."""
+        block = self.block_at.get(address)
+        if block is not None and self.guide_of[block] == UNKNOWN and self.maker.kinds[block] in READ_ONLY:
+            self.guide_of[block] = home
 
     def _first(self, name: str) -> int:
         rows = self.image.symbols.by_name.get(name, ())

@@ -10,6 +10,7 @@ import argparse
 import base64
 import json
 import os
+import time
 import traceback
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
@@ -88,18 +89,21 @@ class Command:
         return engine().request(verb, params, self._serve, self._tell, self.console.is_interrupted)
 
     def while_stopped(self, action: Callable[[], Outcome], journal: Journal) -> int:
-        """Do this with the program stopped, then show its outcome, to which the stop's length is added."""
+        """Do this with the program stopped, then show its outcome, to which the stop's length is added, and how much
+        of it was our `work`."""
         outcomes: list[Outcome] = []
 
         def act() -> None:
+            began = time.perf_counter()
             if self.is_our_stop:  # before anything is injected: that destroys what it needs
                 inject.restartable(self.inferior)
             transaction.recover(self.inferior, journal)
             outcomes.append(action())
+            outcomes[0].setdefault("times", {})["work"] = 1000 * (time.perf_counter() - began)
 
         def then(stopped_ms: float) -> None:
             outcome = outcomes[0]
-            outcome.setdefault("times", {})["stopped"] = stopped_ms
+            outcome["times"]["stopped"] = stopped_ms
             after = outcome.pop("then", None)
             if after is not None:
                 after()

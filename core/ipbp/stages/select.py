@@ -21,6 +21,7 @@ from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.compare import Comparison, Status
 from ipbp.stages.correlate import Correlation
+from ipbp.stages.targets import ABSOLUTES
 
 DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS})
 
@@ -73,6 +74,7 @@ class _Selector:
         self.name, self.new, self.old, self.comparison = name, new, old, comparison
         self.address = running_addresses(new, old, correlation)
         self.ambiguous = dict(correlation.ambiguous)
+        self.label_tables = label_tables(new)
         self.carried: set[int] = set()
         self.refusals: list[Refusal] = []
 
@@ -125,6 +127,11 @@ class _Selector:
             return bool(status != Status.SAME) or not known
         if kind in (BlockKind.RODATA, BlockKind.RELRO) and status == Status.CHANGED:
             return True  # a constant is no state: who uses it was judged as changed and gets the new one
+        if self.label_tables[block] and known:
+            # The running table leads into the old code, however alike the two tables are.
+            if kind in DATA_KINDS and not self._is_dispatch_table(block):
+                self._refuse_label(symbol, referrer)
+            return True
         if known:
             return False
         if kind in DATA_KINDS and status != Status.NEW:
@@ -168,6 +175,25 @@ class _Selector:
     def _is_part(self, block: int) -> bool:
         return is_part(self.new.symbols.name[int(self.new.blocks.anchor[block])])
 
+    def _is_dispatch_table(self, block: int) -> bool:
+        """Several labels and nothing else. A writable variable with one label is the state of a coroutine."""
+        edges = self.new.edges_of(block)
+        count = edges.stop - edges.start
+        return bool(count > 1 and count * 8 == int(self.new.blocks.size[block]))
+
+    def _refuse_label(self, symbol: int, referrer: int) -> None:
+        name, user = self.new.symbols.name[symbol], self.new.block_name(referrer)
+        self.refusals.append(
+            Refusal(
+                "label-in-variable",
+                f"'{user}' keeps the address of one of its labels in the variable '{name}', which may hold a place in "
+                "the old code now",
+                "Leave this function out of the edit.",
+                name,
+                self.name,
+            )
+        )
+
     def _refuse_unlocated(self, symbol: int, referrer: int) -> None:
         name, user = self.new.symbols.name[symbol], self.new.block_name(referrer)
         self.refusals.append(
@@ -207,6 +233,18 @@ def running_addresses(new: LinkGraph, old: OldSide, correlation: Correlation) ->
     rows = anchored[known]
     address[rows] = base[known] + new.symbols.offset[rows] - new.symbols.offset[anchor[known]]
     return address
+
+
+def label_tables(graph: LinkGraph) -> npt.NDArray[np.bool_]:
+    """For each block of data, whether it holds addresses inside a function: of labels, or of the cases of a switch."""
+    edges, home = graph.edges, graph.symbols.block[graph.edges.target]
+    kind = graph.blocks.kind
+    to_code = (home >= 0) & (kind[np.maximum(home, 0)] == BlockKind.CODE)
+    inside = (graph.symbols.offset[edges.target] + edges.addend != 0) | ~np.isin(edges.kind, ABSOLUTES)
+    from_data = np.isin(kind[edges.block], (BlockKind.RODATA, BlockKind.RELRO, BlockKind.DATA))
+    result = np.zeros(len(graph.blocks), dtype=np.bool_)
+    result[edges.block[to_code & inside & from_data]] = True
+    return result
 
 
 def _unproved(name: str, file: str) -> Refusal:

@@ -170,6 +170,26 @@ def test_strings_of_one_section_are_blocks_of_their_own() -> None:
             assert {b"one", b"four", b"uno", b"cuatro", b"red", b"green", b"blue"} <= texts
 
 
+def test_relative_tables_of_strings_mean_the_strings_of_their_labels() -> None:
+    source = """
+    static const char *const names[] = {"a", "bcd", "", "efghijklmnop", "q", "r"};
+    const char *name(unsigned x) { return names[x]; }
+    """
+    graph = graph_of(source, "clang-19", ("-O2", "-fPIE"))
+    table = int(graph.symbols.block[graph.symbols.name.index("names.rel")])
+    rows = graph.edges_of(table)
+    homes = graph.symbols.block[graph.edges.target[rows]].tolist()
+    assert [bytes(graph.content(home)) for home in homes] == [
+        b"a\0",
+        b"bcd\0",
+        b"\0",
+        b"efghijklmnop\0",
+        b"q\0",
+        b"r\0",
+    ]
+    assert graph.edges.addend[rows].tolist() == [0, 4, 8, 12, 16, 20]
+
+
 def test_private_labels_make_no_symbols() -> None:
     for compiler in COMPILERS:
         for compiler_flags in (("-O0", "-fPIE"), ("-O2", "-fno-pie")):

@@ -19,7 +19,7 @@ from ipbp.errors import Refusal, Refused
 from ipbp.formats import elf_file as elf
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
 from ipbp.formats.elf_file import ElfFile, malformed
-from ipbp.formats.elf_references import decoded, references, safe_cuts, table_places
+from ipbp.formats.elf_references import decoded, element_places, references, safe_cuts, table_places
 from ipbp.formats.elf_x86_64 import NONE, edge_kinds, relocation_name
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
@@ -201,7 +201,7 @@ class _Builder:
         refs, access = decoded(file, placement, refs, spans)
         more = safe_cuts(file, refs, access, spans, fixups)
         spans = cut_at(np.concatenate([cuts, more]))
-        refs = table_places(file, refs, spans)
+        refs = element_places(file, table_places(file, refs, spans))
         return spans, (refs.row, refs.keys(sizes))
 
     def _block_symbols(self) -> tuple[I64, I64]:

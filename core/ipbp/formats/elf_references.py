@@ -1,10 +1,11 @@
 """What place a relocation means, when the file says "section plus addend".
 
 Assemblers replace local names by their section: `counter(%rip)` becomes `.bss + 0x1c - 4`. A linker only adds, but
-whoever moves the things in `.bss` apart must know which one is meant. Three rules find it:
+whoever moves the things in `.bss` apart must know which one is meant. Four rules find it:
 
 * Code counts pc-relative operands from the end of the instruction, so the place is the addend plus the distance
   from the field to that end: 4 bytes and the immediate, if there is one.
+* A label in a mergeable section means the element that it stands at.
 * A jump table of relative entries holds `target - table`, and the field is not at the table's start, so the
   entry's distance from the start is part of the addend.
 * Everything else means what it says.
@@ -23,7 +24,7 @@ from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_code import UNSURE, FieldUse, field_uses, immediate_sizes, is_memory_operand, takes_address
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key
-from ipbp.formats.elf_file import ElfFile
+from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile
 from ipbp.graph.model import I64, U8, BlockKind
 
 _LARGEST_IMMEDIATE = 4
@@ -181,6 +182,16 @@ def table_places(file: ElfFile, refs: References, spans: Spans) -> References:
     from_start = refs.place - (refs.holder - spans.start[np.maximum(table, 0)])
     fits = relative & (from_start >= 0) & (from_start <= file.sections.size[refs.home])
     return replace(refs, place=np.where(fits, from_start, refs.place))
+
+
+def element_places(file: ElfFile, refs: References) -> References:
+    """The references to elements of mergeable sections by a label of their own settled: the element is the label's,
+    whatever is added. Linkers move elements apart, so assemblers keep the label wherever the sum would mislead them
+    (clang's tables of relative string addresses: `.L.str.3 + 12`)."""
+    symbols, flags = file.symbols, file.sections.flags
+    symbol = file.relocations.symbol[refs.row]
+    settled = ((flags[refs.home] & np.uint64(SHF_MERGE)) != 0) & (symbols.type[symbol] != STT_SECTION)
+    return replace(refs, place=np.where(settled, refs.base, refs.place))
 
 
 def _undecodable(file: ElfFile, refs: References, index: int) -> None:

@@ -125,3 +125,21 @@ def test_a_function_that_the_loader_did_not_choose_yet_has_a_resolver(gcc: str, 
         extra = next(image for image in process.process().images() if "libextra" in image.path)
         (choose,) = extra.symbols.by_name["choose"]
         assert unit.resolver[row] == int(extra.symbols.address[choose])
+
+
+def test_a_name_that_an_edited_object_defines_comes_before_the_libraries(gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": MAIN, "other": OTHER}, "-O1", "-fPIE", cc=gcc)
+    text = (
+        "extern int own_static(int), own(int), toupper(int); int fresh(int n) { return own_static(own(toupper(n))); }"
+    )
+    new = unit_of(compile_object(tmp_path, "new", text, "-O1", "-fPIE", "-fno-builtin", cc=gcc))
+    with running(program) as process:
+        loaded = process.process()
+        image = loaded.executable_image()
+        defined = {"own_static": 0x1000, "toupper": 0x2000, "own": 0x3000}
+        (unit,), refusals = resolve([new], image, loaded.lookup, defined)
+        symbols = unit.graph.symbols
+        found = {name: int(unit.address[symbols.name.index(name)]) for name in defined}
+        own = int(image.symbols.address[image.symbols.by_name["own"][0]])
+    assert refusals == ()
+    assert found == {"own_static": 0x1000, "toupper": 0x2000, "own": own}

@@ -14,14 +14,15 @@ import numpy as np
 
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refusal, Refused
+from ipbp.formats.elf_object import read_object
 from ipbp.formats.elf_patch import write_patch
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.layout import Layout, UnitLayout
-from ipbp.graph.model import BlockKind
-from ipbp.graph.unit import UNBOUND
+from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.edited import Edited, edited_units
-from ipbp.pipeline.old_side import LIFTED, old_side
+from ipbp.pipeline.old_side import LIFTED, addresses_by_name, old_side
 from ipbp.pipeline.record import Record, UnitRecord
 from ipbp.pipeline.request import Request
 from ipbp.protocol import FunctionChange, PatchPlan
@@ -92,7 +93,8 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
         return Outcome(None, tuple(notes), clock.times)
 
     # Every outside name gets its address in the process.
-    units, refusals = resolve([unit.selection.unit for unit in changed], image, process.lookup)
+    defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
+    units, refusals = resolve([unit.selection.unit for unit in changed], image, process.lookup, defined)
     _raise_all(refusals)
 
     # Beyond this point no block may grow: memory is chosen and laid out.
@@ -168,6 +170,25 @@ def _judge(unit: Edited, record: Record, store: Store, image: LoadedImage, read:
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     refusals = (*selection.refusals, *doubtful)
     return Judged(unit, old, source == LIFTED, comparison, replace(selection, refusals=refusals))
+
+
+def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[str, int]:
+    """Load addresses of the global names that run in these units, and in those of earlier patches."""
+    names: dict[str, int] = {}
+    for name, row in record.units.items():
+        if name not in [unit.name for unit in units]:
+            graph = read_object(store.get(row.object).read_bytes(), name)
+            names.update(_global_names(graph, addresses_by_name(graph, row.address)))
+    for unit in units:
+        names.update(_global_names(unit.graph, unit.address))
+    return names
+
+
+def _global_names(graph: LinkGraph, address: I64) -> dict[str, int]:
+    symbols = graph.symbols
+    rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (address != UNBOUND))
+    plain = rows[np.isin(symbols.type[rows], (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION))]
+    return {symbols.name[row]: int(address[row]) for row in plain.tolist()}
 
 
 def _raise_all(*groups: Iterable[Refusal]) -> None:

@@ -1,15 +1,15 @@
 """Every name that a patch uses and does not bring along gets one load address, or a refusal.
 
 Searched in this order: what the patch itself defines (left open, for layout knows its place), what the executable
-defines, hidden or not (a new object of the program may use it as any other object of it could), then what the
-process has loaded, in the dynamic loader's order. A name that another object of the program declares weak and nobody
-defines is 0, as for a linker (gABI, "Symbol Table"). Runs before layout: whether a call needs a stub depends on how
-far it goes.
+defines, hidden or not (a new object of the program may use it as any other object of it could), then what edited
+objects define that run already (new in an earlier patch, or static before), then what the process has loaded, in the
+dynamic loader's order. A name that another object of the program declares weak and nobody defines is 0, as for a
+linker (gABI, "Symbol Table"). Runs before layout: whether a call needs a stub depends on how far it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
 
 Lookup = Callable[[str], "Found | None"]
+_NOTHING: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,12 @@ class _Place:
     resolver: int = UNBOUND
 
 
-def resolve(units: Sequence[Unit], image: LoadedImage, lookup: Lookup) -> tuple[list[Unit], tuple[Refusal, ...]]:
+def resolve(
+    units: Sequence[Unit], image: LoadedImage, lookup: Lookup, defined: Mapping[str, int] = _NOTHING
+) -> tuple[list[Unit], tuple[Refusal, ...]]:
     """The units with `address` and `resolver` of every outside symbol filled in, and one `undefined-symbol` for each
-    name that nothing in the process has. `lookup` is `LoadedProcess.lookup`."""
+    name that nothing in the process has. `lookup` is `LoadedProcess.lookup`. `defined`: load addresses of the global
+    names of edited objects that run already, which the image may not know or know as static."""
     brought = _brought(units)
     places: dict[str, _Place | None] = {}
     refusals: list[Refusal] = []
@@ -45,7 +49,7 @@ def resolve(units: Sequence[Unit], image: LoadedImage, lookup: Lookup) -> tuple[
             if name in brought:
                 continue
             if name not in places:
-                places[name] = _find(name, image, lookup)
+                places[name] = _find(name, image, lookup, defined)
             place = places[name]
             if place is not None:
                 address[symbol], resolver[symbol] = place.address, place.resolver
@@ -85,10 +89,12 @@ def _open_symbols(unit: Unit) -> I64:
     return result
 
 
-def _find(name: str, image: LoadedImage, lookup: Lookup) -> _Place | None:
+def _find(name: str, image: LoadedImage, lookup: Lookup, defined: Mapping[str, int]) -> _Place | None:
     own = _own(name, image)
     if own is not None:
         return own
+    if name in defined:
+        return _Place(defined[name])
     if name == "_GLOBAL_OFFSET_TABLE_":
         return None
     found = lookup(name)

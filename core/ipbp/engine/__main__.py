@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from ipbp.engine.channel import take_over_standard_streams
 
 if __name__ == "__main__":
+    # A debugger blocks signals for its own purposes, and its children, the compilers at last, inherit that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     channel = take_over_standard_streams()
     from ipbp.engine.session import serve  # after stdout was moved aside: native libraries print while they load
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ipbp import __version__
+from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
 from ipbp.errors import IpbpError, Refused
@@ -21,8 +22,13 @@ from ipbp.protocol import PROTOCOL_VERSION
 Answer = dict[str, Any]
 
 
+_KEEP_SECONDS = 90 * 86400
+_KEEP_BYTES = 4 << 30
+
+
 def serve(channel: Channel) -> int:
     """Answer requests until the plugin goes away."""
+    user_store().prune((), _KEEP_BYTES, _KEEP_SECONDS)
     while (request := channel.next_request()) is not None:
         try:
             channel.answer(_dispatch(channel, request))

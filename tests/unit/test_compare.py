@@ -246,3 +246,18 @@ def test_comparing_does_not_need_a_debug_section_and_repeats_itself() -> None:
     first, second = (compare(old, new, correlate(old, new)) for _ in range(2))
     assert dict(first.reason) == dict(second.reason)
     assert not [side for side in new.side if side.name.startswith(".debug")]
+
+
+@pytest.mark.parametrize("linkage", ["", "__attribute__((used)) static "])
+def test_a_variable_that_the_compiler_split_is_refused_when_it_is_whole_now(linkage: str) -> None:
+    source = """
+    struct pair { int left, right; };
+    %sstruct pair both = {1, 2};
+    void set(int x) { both.left = x; both.right += x; }
+    int get(void) { return both.left * both.right; }
+    """
+    flags = ("-O2", "-fPIE")
+    old = graph_of(source % "static ", "clang-19", flags)
+    assert "both.0" in old.symbols.name
+    assert Pair(old, graph_of(source % linkage, "clang-19", flags)).codes == {"variable-split"}
+    assert Pair(old, old).codes == set()

@@ -25,6 +25,7 @@ from ipbp.stages.correlate import UNPAIRED, Correlation
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.meaning import Meaning, again, meanings
 from ipbp.stages.same_code import first_difference
+from ipbp.stages.split_variables import split_variables
 from ipbp.stages.wording import constant_differs, difference_in_words, size_in_words
 
 _PART = re.compile(r"\.cold(\.\d+)?$")
@@ -79,6 +80,7 @@ def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Compari
     removed = _removed(old, correlation)
     notes += _compiler_note(old, new)
     refusals += _common_refusals(old, new, correlation)
+    refusals += split_variables(old, removed, new, np.flatnonzero(status == Status.NEW))
     return Comparison(status, reason, correlation.block, removed, tuple(notes), tuple(refusals))
 
 

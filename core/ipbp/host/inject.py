@@ -21,7 +21,7 @@ from typing import Callable, Optional, Sequence, TypeVar
 from ipbp.errors import IpbpError
 from ipbp.host import procfs, tasks
 from ipbp.host.inferior import Inferior
-from ipbp.protocol import Region
+from ipbp.protocol import Description, Region
 
 SYSCALL = bytes([0x0F, 0x05])  # syscall
 
@@ -238,10 +238,18 @@ def _choose_thread(inferior: Inferior) -> int:
     threads = inferior.threads()
     if not threads:
         raise IpbpError("inferior-gone", "the process has no threads any more", "Start it again.")
-    for thread in threads[:4]:
-        if _signed(_read_registers(inferior, thread.id, ("rax",))["rax"]) not in _RESTARTS:
-            return thread.id
-    return threads[0].id
+    description = inferior.describe()
+    return next(
+        (thread.id for thread in threads[:4] if not _may_be_in_call(inferior, description, thread.id)), threads[0].id
+    )
+
+
+def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -> bool:
+    # The kernel is asked where that is possible: a debugger looks at the whole innermost frame first.
+    if description.local:
+        where = procfs.system_call(description.pid, thread)
+        return where is None or where.number is not None
+    return _signed(_read_registers(inferior, thread, ("rax",))["rax"]) in _RESTARTS
 
 
 def _refuse_filter(inferior: Inferior, thread: int) -> None:

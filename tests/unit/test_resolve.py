@@ -72,6 +72,18 @@ def test_names_of_the_program_and_of_its_libraries_get_addresses(kind: str, gcc:
         assert new.address.max() == UNBOUND  # the unit that was given is as it was
 
 
+@pytest.mark.parametrize("linker", ["-fuse-ld=bfd", "-fuse-ld=lld"])
+def test_a_hidden_global_is_found_however_the_linker_writes_it(linker: str, clang: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, {"main": MAIN, "other": OTHER}, "-O1", cc=clang, link=[linker])
+    text = "extern int hidden_one, private_one; int fresh(void) { return hidden_one + private_one; }"
+    new = unit_of(compile_object(tmp_path, "new", text, "-O1", cc=clang))
+    with running(program) as process:
+        (table,), refusals, _units = resolved(process, new)
+        (row,) = process.image().symbols.by_name["hidden_one"]
+        assert table["hidden_one"] == int(process.image().symbols.address[row])
+    assert [refusal.symbol for refusal in refusals] == ["private_one"]  # another file's static is not meant
+
+
 def test_all_names_that_nobody_has_are_refused_together(gcc: str, tmp_path: Path) -> None:
     program, _objects = build(tmp_path, {"main": MAIN, "other": OTHER}, cc=gcc)
     text = "extern int nowhere(int), never; extern int own_static(int), private_one;\n"

@@ -189,7 +189,8 @@ def _symbols(file: LinkedFile, dynamic: DynamicTables, bias: int, tls_start: int
     section = raw["section"].astype(np.int64)
     section[section == SHN_XINDEX] = 1
     section[section >= SHN_LORESERVE] = 0
-    file_of, files = _files(names, type_, binding)
+    visibility = (raw["other"] & 3).astype(np.uint8)
+    file_of, files = _files(names, type_, binding, visibility)
     return _columns(names, type_, binding, section, raw["value"], raw["size"], file_of, files, bias, tls_start)
 
 
@@ -208,14 +209,15 @@ def _debug_file(file: LinkedFile) -> LinkedFile | None:
     return read_linked(map_file(str(path)), str(path)) if build_id and path.exists() else None
 
 
-def _files(names: list[str], type_: U8, binding: U8) -> tuple[I64, tuple[str, ...]]:
-    """For each symbol the row in `files` of the STT_FILE that it stands under, -1 for globals and for none. Linkers
-    put an STT_FILE with an empty name before what belongs to no file."""
+def _files(names: list[str], type_: U8, binding: U8, visibility: U8) -> tuple[I64, tuple[str, ...]]:
+    """For each symbol the row in `files` of the STT_FILE that it stands under, -1 for globals and for none. A hidden
+    global has become a local symbol of no file: GNU linkers put an STT_FILE with an empty name before those, lld
+    leaves them under the file that defines them, but no static name has a visibility (gABI, "Symbol Visibility")."""
     heads = np.flatnonzero(type_ == STT_FILE)
     files = tuple(names[row].rsplit("/", 1)[-1] for row in heads.tolist())
     group: I64 = np.searchsorted(heads, np.arange(len(names)), side="right") - 1
     blank = np.array([not name for name in files] + [True], dtype=np.bool_)
-    group[blank[group] | (binding != 0)] = -1
+    group[blank[group] | (binding != 0) | (visibility != 0)] = -1
     return group, files
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ipbp.cli.path import load_line
 pytestmark = pytest.mark.live
 
 HERE = Path(__file__).parent
-LIMIT = 1500  # milliseconds, as in blocked.c
+LIMIT = 2000  # milliseconds, as in blocked.c
 TIMED = {"nanosleep": 0, "clock_nanosleep": 0, "epoll_wait": 0, "poll": 0, "select": 0, "futex": -1}
 ETIMEDOUT = 110
 FOR_EVER = {
@@ -35,16 +36,19 @@ def program(tmp_path_factory: pytest.TempPathFactory, gcc: str) -> Path:
     return path
 
 
-@pytest.fixture(params=[*TIMED, *FOR_EVER])
-def blocked(request: pytest.FixtureRequest, program: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The mode, and the program once it waits."""
-    process = subprocess.Popen([program, request.param], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    wait_until_blocked(process.pid)
-    yield request.param, process
-    process.kill()
-    process.communicate()
+@contextmanager
+def waiting(program: Path, mode: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The program, once it waits; afterwards what came of it is looked at."""
+    process = subprocess.Popen([program, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        wait_until_blocked(process.pid)
+        yield process
+        assert_undisturbed(mode, process)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_until_blocked(pid: int) -> None:
@@ -57,39 +61,39 @@ def state(task: Path) -> str:
     return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_gdb(gdb: str, blocked: tuple[str, subprocess.Popen[bytes]]) -> None:
-    mode, process = blocked
+@pytest.mark.parametrize("mode", [*TIMED, *FOR_EVER])
+def test_gdb(gdb: str, program: Path, mode: str) -> None:
     with Gdb(gdb) as debugger:
         debugger.tell(load_line("gdb"))
         debugger.tell(f"source {HERE / 'patching_motions.py'}")
-        debugger.tell(f"attach {process.pid}")
-        debugger.wait_until(lambda: debugger.stopped)
-        assert "motions done" in debugger.tell("python motions_stopped()")
-        debugger.tell("continue &")
-        debugger.tell("python motions_running(3)")
-        debugger.wait_for("motions done:")
-        debugger.tell("interrupt")
-        debugger.wait_until(lambda: debugger.stopped)
-        assert "motions done" in debugger.tell("python motions_stopped()")
-        debugger.tell("detach")
-    assert_undisturbed(mode, process)
+        with waiting(program, mode) as process:
+            debugger.tell(f"attach {process.pid}")
+            debugger.wait_until(lambda: debugger.stopped)
+            assert "motions done" in debugger.tell("python motions_stopped()")
+            debugger.tell("continue &")
+            debugger.tell("python motions_running(3)")
+            debugger.wait_for("motions done:")
+            debugger.tell("interrupt")
+            debugger.wait_until(lambda: debugger.stopped)
+            assert "motions done" in debugger.tell("python motions_stopped()")
+            debugger.tell("detach")
 
 
-def test_lldb(lldb: str, blocked: tuple[str, subprocess.Popen[bytes]]) -> None:
-    mode, process = blocked
+@pytest.mark.parametrize("mode", [*TIMED, *FOR_EVER])
+def test_lldb(lldb: str, program: Path, mode: str) -> None:
     with Lldb(lldb) as debugger:
         debugger.tell(load_line("lldb"))
         debugger.tell(f"command script import {HERE / 'patching_motions.py'}")
-        debugger.tell(f"process attach -p {process.pid}")
-        debugger.wait_for("stopped")
-        assert "motions done" in debugger.tell("script patching_motions.motions_stopped()")
-        debugger.tell("process continue")
-        assert "motions done:" in debugger.tell("script patching_motions.motions_running(3)")
-        debugger.tell("process interrupt")
-        debugger.wait_for("stopped")
-        assert "motions done" in debugger.tell("script patching_motions.motions_stopped()")
-        debugger.tell("process detach")
-    assert_undisturbed(mode, process)
+        with waiting(program, mode) as process:
+            debugger.tell(f"process attach -p {process.pid}")
+            debugger.wait_for("stopped")
+            assert "motions done" in debugger.tell("script patching_motions.motions_stopped()")
+            debugger.tell("process continue")
+            assert "motions done:" in debugger.tell("script patching_motions.motions_running(3)")
+            debugger.tell("process interrupt")
+            debugger.wait_for("stopped")
+            assert "motions done" in debugger.tell("script patching_motions.motions_stopped()")
+            debugger.tell("process detach")
 
 
 def assert_undisturbed(mode: str, process: subprocess.Popen[bytes]) -> None:

@@ -247,7 +247,15 @@ class LldbInferior:
         return server != 0 and os.getpid() in (server, tasks.parent(server))
 
     def _is_stopped(self) -> bool:
-        return bool(self._resumes_soon or self._target.GetProcess().GetState() in _STOPPED)
+        if self._resumes_soon:
+            return True
+        process = self._target.GetProcess()
+        if process.GetState() not in _STOPPED:
+            return False
+        # For a moment after it was told to let the program go on, lldb still calls it stopped. Its lock is not so slow.
+        error = lldb.SBError()
+        process.ReadMemory(0, 1, error)
+        return "is running" not in (error.GetCString() or "")
 
     def _thread(self, number: int) -> lldb.SBThread:
         self._pid()

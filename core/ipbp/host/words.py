@@ -56,7 +56,9 @@ def parse(arguments: str) -> argparse.Namespace:
     try:
         words = shlex.split(arguments)
     except ValueError as error:
-        raise IpbpError("usage", f"hotpatch: {error}", "Close the quotes; `hotpatch help` lists what there is.") from error
+        raise IpbpError(
+            "usage", f"hotpatch: {error}", "Close the quotes; `hotpatch help` lists what there is."
+        ) from error
     if not words or words[0].startswith("-"):
         words.insert(0, "apply")
     return parser().parse_args(words)

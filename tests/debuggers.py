@@ -121,11 +121,12 @@ class Lldb(_Debugger):
         """What lldb prints of a command. Its echo of the line is the first line of it."""
         self._number += 1
         self.text = ""
-        # The mark is computed, so that the echo of the line is not taken for it.
-        self._send(f"{line}\nscript print('mark-%d' % {self._number})")
-        mark = f"mark-{self._number}\n"
-        self.wait_for(mark)
-        return self.text.replace(mark, "")
+        # The mark is an error of lldb's. `script` would do something to the program: it looks at the selected frame, and
+        # after a stop hook has resumed the program lldb interrupts it for that.
+        word = f"mark-{self._number}"
+        self._send(f"{line}\n{word}")
+        self.wait_until(lambda: f"'{word}' is not a valid command." in self.text)
+        return self.text.partition(f"(lldb) {word}")[0]
 
     def _receive(self) -> None:
         assert self.process.stdout is not None

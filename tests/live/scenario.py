@@ -125,9 +125,9 @@ def build_project(folder: Path, compiler: str, flags: Sequence[str]) -> Project:
 class Talk:
     """A running program and its two pipes."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}
+            [str(program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}
         )
 
     def tell(self, line: str) -> None:

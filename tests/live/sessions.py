@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -218,8 +219,8 @@ class LldbSession:
         self._lldb.process.wait()
 
     def _state(self) -> str:
-        process = "lldb.debugger.GetSelectedTarget().GetProcess()"
-        return self._python(f"lldb.SBDebugger.StateAsCString({process}.GetState())")
+        # Not by `script`: it disturbs a running program (see `debuggers.Lldb.tell`).
+        return "stopped" if " stopped\n" in self.tell("process status") else "running"
 
     def _python(self, expression: str) -> str:
         said = self.tell(f"script print('<' + str({expression}) + '>')")
@@ -262,8 +263,6 @@ def is_stopped(pid: int) -> bool:
 
 def ipbp(verb: str, pid: int, debugger: str, *more: str) -> Outcome:
     """One `ipbp VERB --pid PID --json`."""
-    import sys
-
     words: Sequence[str] = [sys.executable, "-m", "ipbp.cli.main", verb, "--pid", str(pid), "--debugger", debugger]
     done = subprocess.run([*words, "--json", *more], capture_output=True, text=True, timeout=120, check=False)
     outcome = find_outcome(done.stdout)

@@ -206,12 +206,23 @@ class LldbInferior:
                 if stop_is_ours:  # before anything else runs in a thread: what it waited in is not known afterwards
                     inject.restartable(self)
                 action()
+            if stop_is_ours:
+                self._forget_registers()
 
         try:
             milliseconds = run_in_silent_stop(self._debugger, process, act)
         finally:
             self._resumes_soon = False
         then(milliseconds)
+
+    def _forget_registers(self) -> None:
+        # After a stop hook has resumed the program lldb would still look at it: its lock against that stays open. Each
+        # script command asks for the selected frame. Where lldb believes to know the registers it goes on to read the
+        # stack, and for that it interrupts the program: a tenth of a second, and an EINTR in epoll_wait(2). Registers
+        # that it does not know it does not ask for. Setting one makes it forget them.
+        frame = self._target.GetProcess().GetSelectedThread().GetFrameAtIndex(0)
+        if frame.IsValid():
+            frame.SetPC(frame.GetPC())
 
     def _process(self) -> lldb.SBProcess:
         """Of the target, when ipbp can work with it; the error that says why not otherwise."""

@@ -18,7 +18,7 @@ unsigned run(unsigned x) {
     two: x ^= %s;
     three: return x;
 }
-const char *const names[] = {"a", "%s"};
+static const char *const names[] = {"a", "%s"};
 const char *name(unsigned x) { return names[x & 1]; }
 static unsigned calls;
 unsigned count(void) { return ++calls %s; }
@@ -71,3 +71,13 @@ def test_a_changed_constant_comes_along_and_state_does_not(compiler: str, flags:
 def test_a_coroutine_that_waits_at_a_label_is_refused(compiler: str, flags: tuple[str, ...]) -> None:
     selection, _names = selected(COROUTINE % "1", COROUTINE % "3", compiler, flags)
     assert [refusal.code for refusal in selection.refusals] == ["label-in-variable"]
+
+
+@pytest.mark.parametrize(("compiler", "flags"), VARIANTS, ids=VARIANT_NAMES)
+def test_a_constant_that_other_files_can_see_is_refused_when_it_changes(compiler: str, flags: tuple[str, ...]) -> None:
+    source = "{}const int limits[] = {{1, 2, {}}};\nint limit(int x) {{ return limits[x]; }}\n"
+    selection, _names = selected(source.format("", 3), source.format("", 4), compiler, flags)
+    assert [(refusal.code, refusal.symbol) for refusal in selection.refusals] == [("shared-constant-changed", "limits")]
+    selection, names = selected(source.format("static ", 3), source.format("static ", 4), compiler, flags)
+    assert not selection.refusals
+    assert names == {"limit", "limits"}

@@ -79,6 +79,7 @@ class _Selector:
         self.refusals: list[Refusal] = []
 
     def run(self) -> Selection:
+        self._refuse_shared_constants()
         for block in self._roots():
             self._carry(block)
         carried = np.array(sorted(self.carried), dtype=np.int32)
@@ -193,6 +194,25 @@ class _Selector:
                 self.name,
             )
         )
+
+    def _refuse_shared_constants(self) -> None:
+        """A constant that other files can see: functions of theirs, which were not recompiled, would go on reading
+        the old one."""
+        blocks = self.new.blocks
+        shared = np.isin(blocks.kind, (BlockKind.RODATA, BlockKind.RELRO)) & (self.comparison.status == Status.CHANGED)
+        shared &= self.new.symbols.binding[blocks.anchor] != Binding.LOCAL
+        shared &= self.address[blocks.anchor] != UNBOUND
+        for block in np.flatnonzero(shared):
+            name = self.new.block_name(int(block))
+            self.refusals.append(
+                Refusal(
+                    "shared-constant-changed",
+                    f"the constant '{name}' changed, and other files may read the old one",
+                    "Make it static where only this file uses it; else build and start the program once more.",
+                    name,
+                    self.name,
+                )
+            )
 
     def _refuse_unlocated(self, symbol: int, referrer: int) -> None:
         name, user = self.new.symbols.name[symbol], self.new.block_name(referrer)

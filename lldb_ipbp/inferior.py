@@ -26,6 +26,7 @@ _TRAP = 0xCC  # int3
 _NO_RESULT = 0x1001  # lldb's kNoResult: a void expression, no error
 _CALL_TIMEOUT = 5_000_000  # microseconds
 _UNCACHED = "target.process.disable-memory-cache"
+_POST_MORTEM = ("elf-core", "mach-o-core", "minidump")  # lldb's plugins for files of dead processes
 _STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
 _RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
 
@@ -230,13 +231,13 @@ class LldbInferior:
         state = process.GetState() if process.IsValid() else lldb.eStateUnloaded
         if self._resumes_soon and state in _STOPPED:  # it was looked at before it was stopped
             return process
+        if process.IsValid() and process.GetPluginName() in _POST_MORTEM:
+            fact, advice = "this is a core file, not a process", "`run` the program, or `process attach` to it."
+            raise IpbpError("inferior-core", fact, advice)
         if state in (lldb.eStateExited, lldb.eStateDetached):
             raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
         if state not in _STOPPED and state not in _RUNNING:
             raise IpbpError("inferior-none", "no program is running", "`run` it, or `process attach` to it.")
-        if process.GetPluginName().endswith("core"):
-            fact, advice = "this is a core file, not a process", "`run` the program, or `process attach` to it."
-            raise IpbpError("inferior-core", fact, advice)
         if not self._target.GetTriple().startswith("x86_64"):
             fact = f"the program is for {self._target.GetTriple()}"
             raise IpbpError("inferior-architecture", fact, "ipbp knows x86-64 so far.")

@@ -121,8 +121,8 @@ class Lldb(_Debugger):
         """What lldb prints of a command. Its echo of the line is the first line of it."""
         self._number += 1
         self.text = ""
-        # The mark is an error of lldb's. `script` would do something to the program: it looks at the selected frame, and
-        # after a stop hook has resumed the program lldb interrupts it for that.
+        # The mark is an error of lldb's. `script` would do something to the program: it looks at the selected frame,
+        # and after a stop hook has resumed the program lldb interrupts it for that.
         word = f"mark-{self._number}"
         self._send(f"{line}\n{word}")
         self.wait_until(lambda: f"'{word}' is not a valid command." in self.text)

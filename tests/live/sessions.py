@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from debuggers import Gdb, Lldb
-from scenario import PROGRAMS, Project
+from scenario import PROGRAMS, Project, Talk
 
 from ipbp.cli.outcome import find_outcome
 from ipbp.cli.path import load_line
@@ -42,7 +45,16 @@ class Session(Protocol):
 
     def stop(self) -> None: ...
 
+    def is_stopped(self) -> bool:
+        """As far as the user can see."""
+
     def wait_until_stopped(self) -> None: ...
+
+    def where(self) -> str:
+        """What is shown of the innermost frame."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Memory as the debugger shows it."""
 
     def step(self, count: int = 1) -> None:
         """Instructions of the selected thread."""
@@ -89,6 +101,7 @@ class GdbSession:
 
     def attach(self, pid: int) -> None:
         self.pid = pid
+        self._gdb.stopped = False
         self.tell(f"attach {pid}")
         self._gdb.wait_until(lambda: self._gdb.stopped)
 
@@ -107,8 +120,18 @@ class GdbSession:
         self.tell("interrupt")
         self.wait_until_stopped()
 
+    def is_stopped(self) -> bool:
+        self.tell("echo")
+        return self._gdb.stopped
+
     def wait_until_stopped(self) -> None:
         self._gdb.wait_until(lambda: self._gdb.stopped)
+
+    def where(self) -> str:
+        return self.tell("frame")
+
+    def read(self, address: int, size: int) -> bytes:
+        return _bytes_shown(self.tell(f"x/{size}xb {address:#x}"))
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
@@ -124,7 +147,7 @@ class GdbSession:
         self.tell("delete")
 
     def evaluate(self, expression: str) -> int:
-        return int(self.tell(f"output/d (long) ({expression})"))
+        return int(self.tell(f'printf "<%ld>", (long) ({expression})').rpartition("<")[2].rpartition(">")[0])
 
     def call(self, words: str) -> Outcome:
         said = self.tell(f"hotpatch {words} --json")
@@ -183,8 +206,17 @@ class LldbSession:
         self.tell("process interrupt")
         self.wait_until_stopped()
 
+    def is_stopped(self) -> bool:
+        return self._state() == "stopped"
+
     def wait_until_stopped(self) -> None:
-        self._lldb.wait_until(lambda: self._state() == "stopped")
+        self._lldb.wait_until(self.is_stopped)
+
+    def where(self) -> str:
+        return self.tell("frame info")
+
+    def read(self, address: int, size: int) -> bytes:
+        return _bytes_shown(self.tell(f"x/{size}xb {address:#x}"))
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
@@ -225,6 +257,26 @@ class LldbSession:
     def _python(self, expression: str) -> str:
         said = self.tell(f"script print('<' + str({expression}) + '>')")
         return said.rpartition("<")[2].partition(">")[0]
+
+
+def _bytes_shown(lines: str) -> bytes:
+    # "0x1139 <body>:   0xe9 0x02" or "0x1139: 0xe9 0x02"
+    return bytes(int(word, 16) for line in re.findall("^0x.*:(.*)", lines, re.M) for word in line.split())
+
+
+def answer(talk: Talk, session: Session, line: str = "") -> tuple[str, int]:
+    """What the program says to `line`, continued at every stop on the way; the number of stops."""
+    assert talk.process.stdout is not None
+    if line:
+        talk.tell(line)
+    stops = 0
+    deadline = monotonic() + 30
+    while not select.select([talk.process.stdout], [], [], 0.01)[0]:
+        assert monotonic() < deadline, (stops, session.tell("echo"))
+        if session.is_stopped():
+            stops += 1
+            session.resume()
+    return talk.hear(), stops
 
 
 def build_one(folder: Path, name: str, *flags: str, compiler: str = "gcc") -> Project:

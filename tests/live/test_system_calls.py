@@ -75,7 +75,8 @@ def waiters(project: Project) -> Iterator[Waiters]:
 
 
 @pytest.fixture
-def session(debugger: str) -> Iterator[Session]:
+def session(debugger: str, waiters: Waiters) -> Iterator[Session]:
+    # After the program, so that it is ended before it: a program that is being traced cannot be waited for.
     with debug_with(debugger, find_debugger(debugger)) as session:
         yield session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from typing import Optional
 
@@ -47,8 +48,16 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
     def complete(self, text: str, word: Optional[str]) -> object:
         words = text.split()
         if words and (len(words) > 1 or text.endswith(" ")):
-            return gdb.COMPLETE_FILENAME if words[0] == "object" else gdb.COMPLETE_NONE
+            return _files(text.rpartition(" ")[2], word or "") if words[0] == "object" else gdb.COMPLETE_NONE
         return [name for name in _SUBCOMMANDS if name.startswith(text.strip())]
+
+
+def _files(path: str, word: str) -> list[str]:
+    # gdb.COMPLETE_FILENAME takes all that is typed for one name. gdb wants what may stand in place of `word`, the end
+    # of `path` after the last slash or the like.
+    path = os.path.expanduser(path)
+    found = glob.glob(glob.escape(path) + "*")
+    return sorted((name + "/" * os.path.isdir(name))[len(path) - len(word) :] for name in found)
 
 
 class Console:

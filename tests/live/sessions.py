@@ -195,7 +195,7 @@ class LldbSession:
         if not stop_at_entry:
             self.tell("breakpoint set --one-shot true --name main")
         entry = "--stop-at-entry " if stop_at_entry else ""
-        self.tell(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out")
+        self.tell(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out --stderr {folder}/err")
         self._lldb.wait_until(lambda: self._state() == "stopped")
         self.pid = int(self._python("lldb.debugger.GetSelectedTarget().GetProcess().GetProcessID()"))
 

@@ -25,6 +25,7 @@ class _Debugger:
 
     def __init__(self, command: list[str], **environment: str) -> None:
         self.text = ""
+        self.history = ""  # all that was ever printed, where it is one stream
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -134,6 +135,7 @@ class Lldb(_Debugger):
             read = os.read(self.process.stdout.fileno(), 1 << 16)
             assert read, f"lldb ended: {self.text}"
             self.text += read.decode(errors="replace")
+            self.history += read.decode(errors="replace")
 
 
 class GdbConsole(_Debugger):

@@ -177,6 +177,7 @@ class LldbSession:
     def __init__(self, lldb: Lldb) -> None:
         self._lldb = lldb
         self.pid = 0
+        self._went = 0  # length of the history when the program was last let go
         said = self.tell(load_line("lldb"))
         assert "rror" not in said, said
 
@@ -187,7 +188,7 @@ class LldbSession:
 
     def attach(self, pid: int) -> None:
         self.pid = pid
-        self.tell(f"process attach -p {pid}")
+        self._go(f"process attach -p {pid}")
         self.wait_until_stopped()
 
     def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
@@ -195,19 +196,21 @@ class LldbSession:
         if not stop_at_entry:
             self.tell("breakpoint set --one-shot true --name main")
         entry = "--stop-at-entry " if stop_at_entry else ""
-        self.tell(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out --stderr {folder}/err")
-        self._lldb.wait_until(lambda: self._state() == "stopped")
+        self._go(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out --stderr {folder}/err")
+        self.wait_until_stopped()
         self.pid = int(self._python("lldb.debugger.GetSelectedTarget().GetProcess().GetProcessID()"))
 
     def resume(self) -> None:
-        self.tell("process continue")
+        self._go("process continue")
 
     def stop(self) -> None:
         self.tell("process interrupt")
         self.wait_until_stopped()
 
     def is_stopped(self) -> bool:
-        return self._state() == "stopped"
+        # By what lldb has shown: `process status` is late to tell that the program goes on.
+        self.tell("version")
+        return re.search(r"Process \d+ stopped\n", self._lldb.history[self._went :]) is not None
 
     def wait_until_stopped(self) -> None:
         self._lldb.wait_until(self.is_stopped)
@@ -220,9 +223,8 @@ class LldbSession:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            before = self.evaluate("$pc")
-            self.tell("thread step-inst")
-            self._lldb.wait_until(lambda before=before: self._state() == "stopped" and self.evaluate("$pc") != before)
+            self._go("thread step-inst")
+            self.wait_until_stopped()
 
     def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None:
         place = f"--name {function}" if function else f"--file talk.c --line {line}" if line else f"--address {address}"
@@ -250,9 +252,9 @@ class LldbSession:
         self._lldb.process.kill()
         self._lldb.process.wait()
 
-    def _state(self) -> str:
-        # Not by `script`: it disturbs a running program (see `debuggers.Lldb.tell`).
-        return "stopped" if " stopped\n" in self.tell("process status") else "running"
+    def _go(self, line: str) -> None:
+        self._went = len(self._lldb.history)
+        self.tell(line)
 
     def _python(self, expression: str) -> str:
         said = self.tell(f"script print('<' + str({expression}) + '>')")

@@ -36,9 +36,10 @@ int price(int items)
 
 __attribute__((noinline)) static void serve(int till)
 {
-    int customer = __atomic_add_fetch(&customers, 1, __ATOMIC_RELAXED);
-    printf("till %d: customer %d pays %d\\n", till, customer, price(3));
+    flockfile(stdout);
+    printf("till %d: customer %d pays %d\\n", till, ++customers, price(3));
     fflush(stdout);
+    funlockfile(stdout);
 }
 
 static void *open_till(void *number)

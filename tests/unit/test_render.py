@@ -138,3 +138,10 @@ def test_json_is_one_line_that_begins_with_the_outcome_and_has_every_key(outcome
     assert text.count("\n") == 1
     keys = {"outcome", "patch", "functions", "notes", "times", "refusals", "error", "text"}
     assert keys <= set(json.loads(text))
+
+
+def test_the_text_in_the_json_speaks_of_the_outcome_as_it_is_now():
+    outcome = json.loads(as_json({"outcome": "unchanged", "times": {"diff": 1.0}}))
+    outcome["times"]["stopped"] = 250.0
+
+    assert json.loads(as_json(outcome))["text"].endswith("stopped 250 ms)")

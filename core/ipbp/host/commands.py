@@ -21,7 +21,7 @@ from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.old_code import still_running
-from ipbp.host.words import parse, parser
+from ipbp.host.words import help_text, parse
 from ipbp.protocol import Description, PatchPlan, Region
 
 Outcome = dict[str, Any]
@@ -244,7 +244,7 @@ def agree(command: Command, options: argparse.Namespace) -> int:
 
 
 def show_help(command: Command, options: argparse.Namespace) -> int:
-    return command.show({"outcome": "ok", "text": parser().format_help()})
+    return command.show({"outcome": "ok", "text": help_text()})
 
 
 ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {

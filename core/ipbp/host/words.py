@@ -9,6 +9,18 @@ from typing import NoReturn, Optional
 from ipbp.errors import IpbpError
 
 
+_WORDS = (
+    ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
+    ("preview", "everything but the last step: what would change, and what is refused"),
+    ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
+    ("status", "patches, functions and memory"),
+    ("undo", "take back the newest patch, or all after patch N (0: all)"),
+    ("doctor", "check everything that a patch needs"),
+    ("agree", "let the project run what `hotpatch` asked about"),
+    ("help", "this text"),
+)
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser that raises instead of ending the debugger."""
 
@@ -21,19 +33,10 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The grammar of `hotpatch`."""
-    top = _Parser(prog="hotpatch", add_help=False, description="Change the running program to the edited source.")
-    words = top.add_subparsers(dest="action", metavar="", parser_class=_Parser)
-    for name, text in (
-        ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
-        ("preview", "everything but the last step: what would change, and what is refused"),
-        ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
-        ("status", "patches, functions and memory"),
-        ("undo", "take back the newest patch, or all after patch N (0: all)"),
-        ("doctor", "check everything that a patch needs"),
-        ("agree", "let the project run what `hotpatch` asked about"),
-        ("help", "this text"),
-    ):
-        word = words.add_parser(name, help=text, add_help=False)
+    top = _Parser(prog="hotpatch", add_help=False)
+    words = top.add_subparsers(dest="action", metavar="WORD", parser_class=_Parser)
+    for name, _text in _WORDS:
+        word = words.add_parser(name, add_help=False)
         word.add_argument("--json", action="store_true")
         if name == "object":
             word.add_argument("old", metavar="OLD.o")
@@ -49,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
         if name == "agree":
             word.add_argument("hash", metavar="HASH")
     return top
+
+
+def help_text() -> str:
+    """A line for each word."""
+    lines = [f"  hotpatch {name:8} {text}" for name, text in _WORDS]
+    return "\n".join(["Change the running program to the edited source.", "", *lines]) + "\n"
 
 
 def parse(arguments: str) -> argparse.Namespace:

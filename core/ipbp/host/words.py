@@ -8,7 +8,6 @@ from typing import NoReturn, Optional
 
 from ipbp.errors import IpbpError
 
-
 _WORDS = (
     ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
     ("preview", "everything but the last step: what would change, and what is refused"),

@@ -101,7 +101,7 @@ def test_program_is_linked_elsewhere_and_replaced_meanwhile(tree, tmp_path):
     os.rename(tree / "p", tmp_path / "mapped")
     write(tree, {"p": "#!/bin/sh\n"})
 
-    commands = find_commands(tree / "p", opened_as=tmp_path / "mapped")
+    commands = find_commands(tree / "p", debug_file=tmp_path / "mapped")
 
     assert names(commands.commands) == ["main.c", "f.c"]
 

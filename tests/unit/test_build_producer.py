@@ -58,13 +58,17 @@ def test_program_without_debug_information_names_nothing(tmp_path):
     assert source_units(build(tmp_path, "gcc", "-s")) == ()
 
 
-def test_separate_debug_file_is_followed(tmp_path):
-    program = build(tmp_path, "gcc", "-g")
-    run("objcopy", "--only-keep-debug", "program", "program.debug", cwd=tmp_path)
-    run("strip", "program", cwd=tmp_path)
-    run("objcopy", "--add-gnu-debuglink=program.debug", "program", cwd=tmp_path)
+def test_debug_information_shared_between_files_is_read_when_it_is_the_right_one(tmp_path):
+    program = build(tmp_path, "gcc", "-gdwarf-4", "-O2")
+    run("gcc", "-gdwarf-4", "-O1", "-Iinc", "-Iother", "a.c", "src/b.c", "-o", "other-program", cwd=tmp_path)
+    run("dwz", "-m", "shared", "program", "other-program", cwd=tmp_path)
+    wanted = [tmp_path / "a.c", tmp_path / "src/b.c"]
+    assert b"src/b.c" not in program.read_bytes()
+    assert [unit.source for unit in source_units(program)] == wanted
 
-    assert [unit.source.name for unit in source_units(program)] == ["a.c", "b.c"]
+    (tmp_path / "cache").rename(tmp_path / "forgotten")
+    (tmp_path / "shared").write_bytes((tmp_path / "other-program").read_bytes())
+    assert [unit.source for unit in source_units(program)] == [Path("a.c")]  # no longer than a reference to it
 
 
 @pytest.mark.parametrize("at", [0.05, 0.3, 0.6, 0.9])

@@ -51,19 +51,20 @@ def find_commands(
     sources_hint: Sequence[Path] = (),
     build_dir: Path | None = None,
     compile_commands: Path | None = None,
-    opened_as: Path | None = None,
+    debug_file: Path | None = None,
 ) -> Commands:
     """How the units of the running image are compiled.
 
-    `executable`: its path, from where the search goes upwards. `opened_as`: a path that opens the very file that is
-    mapped, when `executable` was replaced meanwhile. `sources_hint`: more folders to search from. `build_dir` and
-    `compile_commands`: what the user named; nothing else is tried then. `no-commands` with every reason.
+    `executable`: its path, from where the search goes upwards. `debug_file`: a path that opens the file with its
+    debug information, when that is a separate one or `executable` was replaced meanwhile. `sources_hint`: more folders
+    to search from. `build_dir` and `compile_commands`: what the user named; nothing else is tried then. `no-commands`
+    with every reason.
     """
     named = compile_commands or build_dir
     if named is not None:
         file = given_database(named)
-        return _of_database(file, read_database(file), _units_if_readable(opened_as or executable), executable)
-    units = source_units(opened_as or executable)
+        return _of_database(file, read_database(file), _units_if_readable(debug_file or executable), executable)
+    units = source_units(debug_file or executable)
     folders = [executable.parent, *sources_hint, *_folders(units)]
     found = find_config(folders)
     if found is not None:
@@ -77,7 +78,7 @@ def find_commands(
         commands = _of_database(file, read_database(file), units, executable)
         if commands.commands:
             return commands
-    return _of_debug_information(opened_as or executable, units)
+    return _of_debug_information(debug_file or executable, units)
 
 
 def rebuild(

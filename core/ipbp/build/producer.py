@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
 from elftools.elf.elffile import ELFFile
@@ -35,23 +35,22 @@ class SourceUnit:
     producer: str
 
 
-def source_units(executable: Path) -> tuple[SourceUnit, ...]:
-    """The units of a program or library, in its order; none when it has no debug information, nor a debug file of
-    its own (below /usr/lib/debug by build id, or by .gnu_debuglink). `debug-information-malformed`."""
+def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
+    """The units of a program or library, in its order; none when it has no debug information. `debug_file`: the
+    program itself, or the separate file with what was stripped off. `debug-information-malformed`."""
     try:
-        with executable.open("rb") as file:
-            path = _with_debug_information(ELFFile(file), executable)
-            if path is None:
+        with debug_file.open("rb") as file:
+            elf = ELFFile(file)
+            if not _has_debug_information(elf):
                 return ()
-            note = cache_folder("units") / f"{_key(ELFFile(file), path)}.json"
-        kept = _kept(note)
-        if kept is not None:
-            return kept
-        with path.open("rb") as file:
-            units = tuple(_units(file))
+            note = cache_folder("units") / f"{_key(elf, debug_file)}.json"
+            kept = _kept(note)
+            if kept is not None:
+                return kept
+            units = tuple(_units(_dwarf(elf, debug_file)))
     except OSError as error:
         raise IpbpError(
-            "program-unreadable", f"{executable}: cannot be read: {error.strerror}", "Check its permissions."
+            "program-unreadable", f"{debug_file}: cannot be read: {error.strerror}", "Check its permissions."
         ) from error
     except (
         ELFError,
@@ -66,23 +65,22 @@ def source_units(executable: Path) -> tuple[SourceUnit, ...]:
         # pyelftools checks little: a damaged file ends in whichever of these comes first.
         raise IpbpError(
             "debug-information-malformed",
-            f"{executable}: its debug information cannot be read: {type(error).__name__}: {error}",
+            f"{debug_file}: its debug information cannot be read: {type(error).__name__}: {error}",
             "Rebuild the program, or give ipbp a compile_commands.json with --compile-commands.",
         ) from error
     _keep(note, units)
     return units
 
 
-def include_folders(executable: Path) -> dict[SourceUnit, tuple[Path, ...]]:
+def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
     """For each unit the folders of the headers that it really used, as its line table lists them (DWARF 5, 6.2.4),
-    absolute, without the unit's own folder and the system's. For a program whose `source_units` could be read."""
-    with executable.open("rb") as file:
-        path = _with_debug_information(ELFFile(file), executable)
-    if path is None:
-        return {}
+    absolute, without the unit's own folder and the system's. For a file whose `source_units` could be read."""
     found = {}
-    with path.open("rb") as file:
-        dwarf = ELFFile(file).get_dwarf_info()
+    with debug_file.open("rb") as file:
+        elf = ELFFile(file)
+        if not _has_debug_information(elf):
+            return {}
+        dwarf = _dwarf(elf, debug_file)
         for cu in dwarf.iter_CUs():
             unit = _unit(cu)
             program = dwarf.line_program_for_CU(cu) if unit is not None else None
@@ -104,8 +102,23 @@ def _is_system(folder: Path) -> bool:
     return text.startswith(("/usr/include", "/usr/lib")) or "/lib/gcc/" in text or "/lib/clang/" in text
 
 
-def _units(file: BinaryIO) -> Iterator[SourceUnit]:
-    for cu in ELFFile(file).get_dwarf_info().iter_CUs():
+def _dwarf(elf: ELFFile, debug_file: Path) -> Any:
+    """The debug information, with the part that several files share (dwz(1)) where that is at hand; names that are in
+    there are not known otherwise."""
+    link = elf.get_section_by_name(".gnu_debugaltlink")
+    name, _, identity = link.data().partition(b"\0") if link is not None else (b"", b"", b"")
+    shared = debug_file.parent / os.fsdecode(name)
+    if not name or not shared.is_file():
+        return elf.get_dwarf_info(follow_links=False)
+    with shared.open("rb") as file:
+        if _build_id(ELFFile(file)) != identity.hex():
+            return elf.get_dwarf_info(follow_links=False)
+    elf.stream_loader = lambda _: shared.open("rb")
+    return elf.get_dwarf_info()
+
+
+def _units(dwarf: Any) -> Iterator[SourceUnit]:
+    for cu in dwarf.iter_CUs():
         unit = _unit(cu)
         if unit is not None:
             yield unit
@@ -130,27 +143,8 @@ def _text(value: Any) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else ""
 
 
-def _with_debug_information(elf: ELFFile, executable: Path) -> Path | None:
-    if elf.get_section_by_name(".debug_info") or elf.get_section_by_name(".zdebug_info"):
-        return executable
-    for path in _debug_files(elf, executable):
-        if path.is_file():
-            return path
-    return None
-
-
-def _debug_files(elf: ELFFile, executable: Path) -> Iterator[Path]:
-    """Where a separate debug file would be (GDB manual, "Separate Debug Files")."""
-    identity = _build_id(elf)
-    if len(identity) > 2:
-        yield Path("/usr/lib/debug/.build-id", identity[:2], f"{identity[2:]}.debug")
-    link = elf.get_section_by_name(".gnu_debuglink")
-    if link is not None:
-        name = os.path.basename(os.fsdecode(link.data().split(b"\0", 1)[0]))
-        if name and name != executable.name:
-            yield executable.parent / name
-        yield executable.parent / ".debug" / name
-        yield Path("/usr/lib/debug", *executable.parent.parts[1:], name)
+def _has_debug_information(elf: ELFFile) -> bool:
+    return any(elf.get_section_by_name(name) is not None for name in (".debug_info", ".zdebug_info"))
 
 
 def _build_id(elf: ELFFile) -> str:

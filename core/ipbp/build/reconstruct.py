@@ -33,7 +33,7 @@ class Reconstruction:
 def command_from_producer(unit: SourceUnit, folders: Sequence[Path] = ()) -> Reconstruction:
     """The command that the unit was most likely compiled with. `folders`: of the headers it used, see
     `producer.include_folders`. Runs a compiler found on PATH with -dumpfullversion, once for each."""
-    if not unit.source.is_file():
+    if not unit.source.is_absolute() or not unit.source.is_file():
         return Reconstruction(None, f"{unit.source} is not there")
     if unit.producer.startswith("GNU "):
         return _gcc(unit, folders)

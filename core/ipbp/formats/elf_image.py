@@ -1,20 +1,19 @@
 """A linked ELF file, at the place where it is mapped, as a `LoadedImage`.
 
-Symbols come from the static table where there is one, else from the dynamic one. Which of the two it is matters to
-nobody behind this file. A thread-local variable's address is that of its initial value (the TLS segment's place plus
-its offset), so that every symbol has an address of its own.
+Symbols come from the static table where there is one, else from that of the separate debug file, else from the
+dynamic one with what a small table inside the image adds to it. Which it is matters to nobody behind this file. A
+thread-local variable's address is that of its initial value (the TLS segment's place plus its offset), so that every
+symbol has an address of its own.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ipbp.errors import IpbpError
+from ipbp.formats.elf_debug_file import embedded_symbols, has_debug_information, has_symbols, separate_debug_file
 from ipbp.formats.elf_dynamic import (
     R_64,
     R_COPY,
@@ -32,34 +31,18 @@ from ipbp.formats.elf_file import (
     SHF_EXECINSTR,
     SHF_TLS,
     SHF_WRITE,
-    SHN_LORESERVE,
-    SHN_XINDEX,
     SHT_NOBITS,
     SHT_RELA,
-    SHT_SYMTAB,
     STT_FILE,
     STT_SECTION,
 )
-from ipbp.formats.elf_linked import PT_TLS, RELA, SYMBOL, LinkedFile, LinkedSection, malformed, names_at, read_linked
+from ipbp.formats.elf_linked import PT_TLS, RELA, LinkedFile, LinkedSection, map_file, read_linked
 from ipbp.formats.elf_plt import plt_entries
+from ipbp.formats.elf_symbol_table import SymbolRows, dynamic_rows, joined, static_rows
 from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
-from ipbp.graph.model import I64, U8, Binding, BlockKind, SymbolType
+from ipbp.graph.model import I64, Binding, BlockKind, SymbolType
 
-_DEBUG_FILES = Path("/usr/lib/debug/.build-id")
 _STT_COMMON, _STT_TLS, _STT_IFUNC = 5, 6, 10
-
-
-def map_file(file: str) -> memoryview:
-    """The content of a file, mapped. Errors: `image-unreadable`."""
-    try:
-        with open(file, "rb") as stream:
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise IpbpError(
-            "image-unreadable",
-            f"{file} cannot be read: {error}",
-            "Run the debugger as the user who runs the program.",
-        ) from error
 
 
 def read_image(file: str, bias: int = 0, path: str = "") -> LoadedImage:
@@ -77,7 +60,9 @@ def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str
     tls_start, tls_size = (tls.address, tls.size) if tls else (0, 0)
     if tls and tls.align > 1:  # its end lies at the thread pointer, which is aligned (psABI, TLS variant II)
         tls_size += -(tls.address + tls.size) % tls.align
-    symbols = _symbols(file, dynamic, bias, tls_start)
+    is_whole = has_symbols(file) and has_debug_information(file)
+    separate = None if is_whole else separate_debug_file(file)
+    symbols = _image_symbols(_symbol_rows(file, separate, dynamic), bias, tls_start)
     cells = cell_names(file, dynamic, symbols, bias)
     slots: dict[str, list[int]] = {}
     for address, name in cells.items():
@@ -100,6 +85,7 @@ def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str
         parts=parts,
         original=_Original(file, bias, *_own_pointers(file, dynamic)),
         copied={name: bias + place for name, place in _copied(dynamic).items()},
+        debug_file=separate.path if separate is not None and not has_debug_information(file) else opened,
     )
 
 
@@ -160,100 +146,38 @@ def _own_pointers(file: LinkedFile, dynamic: DynamicTables) -> tuple[I64, I64]:
     return relocations.offset[relative][order], value[relative][order]
 
 
-def _symbols(file: LinkedFile, dynamic: DynamicTables, bias: int, tls_start: int) -> ImageSymbols:
-    table = _static_table(file)
-    source = file
-    if table is None:
-        debug = _debug_file(file)
-        if debug is not None:
-            source, table = debug, _static_table(debug)
-    if table is None:
-        symbols = dynamic.symbols
-        none = np.full(len(symbols.name), -1, dtype=np.int64)
-        return _columns(
-            symbols.name,
-            symbols.type,
-            symbols.binding,
-            symbols.section,
-            symbols.value,
-            symbols.size,
-            none,
-            (),
-            bias,
-            tls_start,
-        )
-    count = table.size // 24
-    raw = np.frombuffer(source.section_content(table)[: 24 * count], SYMBOL)
-    names = names_at(source.section_content(source.sections[table.link]), raw["name"], source.path)
-    type_, binding = (raw["info"] & 15).astype(np.uint8), (raw["info"] >> 4).astype(np.uint8)
-    section = raw["section"].astype(np.int64)
-    section[section == SHN_XINDEX] = 1
-    section[section >= SHN_LORESERVE] = 0
-    visibility = (raw["other"] & 3).astype(np.uint8)
-    file_of, files = _files(names, type_, binding, visibility)
-    return _columns(names, type_, binding, section, raw["value"], raw["size"], file_of, files, bias, tls_start)
+def _symbol_rows(file: LinkedFile, separate: LinkedFile | None, dynamic: DynamicTables) -> SymbolRows:
+    for source in (file, separate):
+        if source is not None and has_symbols(source):
+            return static_rows(source)
+    embedded = embedded_symbols(file)
+    rows = dynamic_rows(dynamic)
+    return joined(rows, static_rows(embedded)) if embedded is not None and has_symbols(embedded) else rows
 
 
-def _static_table(file: LinkedFile) -> LinkedSection | None:
-    table = next((row for row in file.sections if row.type == SHT_SYMTAB), None)
-    if table is not None and table.entry_size != 24:
-        malformed(file.path, "the symbol table's entries are not 24 bytes")
-    return table
-
-
-def _debug_file(file: LinkedFile) -> LinkedFile | None:
-    """The separate file with the symbols that were stripped off, found by build id (gdb manual, "Separate Debug
-    Files"); None when none is installed."""
-    build_id = file.build_id()
-    path = _DEBUG_FILES / build_id[:2] / f"{build_id[2:]}.debug"
-    return read_linked(map_file(str(path)), str(path)) if build_id and path.exists() else None
-
-
-def _files(names: list[str], type_: U8, binding: U8, visibility: U8) -> tuple[I64, tuple[str, ...]]:
-    """For each symbol the row in `files` of the STT_FILE that it stands under, -1 for globals and for none. A hidden
-    global has become a local symbol of no file: GNU linkers put an STT_FILE with an empty name before those, lld
-    leaves them under the file that defines them, but no static name has a visibility (gABI, "Symbol Visibility")."""
-    heads = np.flatnonzero(type_ == STT_FILE)
-    files = tuple(names[row].rsplit("/", 1)[-1] for row in heads.tolist())
-    group: I64 = np.searchsorted(heads, np.arange(len(names)), side="right") - 1
-    blank = np.array([not name for name in files] + [True], dtype=np.bool_)
-    group[blank[group] | (binding != 0) | (visibility != 0)] = -1
-    return group, files
-
-
-def _columns(
-    names: list[str],
-    type_: U8,
-    binding: U8,
-    section: I64,
-    value: I64,
-    size: I64,
-    file_of: I64,
-    files: tuple[str, ...],
-    bias: int,
-    tls_start: int,
-) -> ImageSymbols:
-    keep = (section != 0) & (type_ != STT_SECTION) & (type_ != STT_FILE)
-    keep &= np.array([bool(name) for name in names], dtype=np.bool_)
-    rows = np.flatnonzero(keep)
-    address = value[rows].astype(np.int64) + bias + np.where(type_[rows] == _STT_TLS, tls_start, 0)
+def _image_symbols(rows: SymbolRows, bias: int, tls_start: int) -> ImageSymbols:
+    keep = (rows.section != 0) & (rows.type != STT_SECTION) & (rows.type != STT_FILE)
+    keep &= np.array([bool(name) for name in rows.name], dtype=np.bool_)
+    kept = np.flatnonzero(keep)
+    address = rows.value[kept] + bias + np.where(rows.type[kept] == _STT_TLS, tls_start, 0)
     order = np.argsort(address, kind="stable")
-    rows, address = rows[order], address[order]
-    kept = [names[row].partition("@")[0] for row in rows.tolist()]
+    kept, address = kept[order], address[order]
+    names = [rows.name[row].partition("@")[0] for row in kept.tolist()]
     by_name: dict[str, list[int]] = {}
-    for row, name in enumerate(kept):
+    for row, name in enumerate(names):
         by_name.setdefault(name, []).append(row)
-    bindings = np.select([binding[rows] == 0, binding[rows] == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL)
-    types = np.where(np.isin(type_[rows], [int(known) for known in SymbolType]), type_[rows], SymbolType.NONE)
-    types[type_[rows] == _STT_COMMON] = SymbolType.OBJECT
+    binding, type_ = rows.binding[kept], rows.type[kept]
+    bindings = np.select([binding == 0, binding == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL)
+    types = np.where(np.isin(type_, [int(known) for known in SymbolType]), type_, SymbolType.NONE)
+    types[type_ == _STT_COMMON] = SymbolType.OBJECT
     return ImageSymbols(
-        name=kept,
+        name=names,
         address=address,
-        size=size[rows].astype(np.int64),
+        size=rows.size[kept],
         binding=bindings.astype(np.uint8),
         type=types.astype(np.uint8),
-        file=file_of[rows],
-        files=files,
+        file=rows.file[kept],
+        files=rows.files,
         by_name=by_name,
     )
 

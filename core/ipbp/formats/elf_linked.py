@@ -9,6 +9,8 @@ Everything is in link addresses here; `elf_image` adds the bias.
 
 from __future__ import annotations
 
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_STRTAB, strings_at
+from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, strings_at
 
 PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS = 1, 2, 4, 7
 PF_X = 1
@@ -125,12 +127,28 @@ class LinkedFile:
 
     def build_id(self) -> str:
         """NT_GNU_BUILD_ID in hex, or ""."""
-        for row in self.segments:
-            if row.type == PT_NOTE:
-                found = _build_id(bytes(self.content[row.offset : row.offset + row.file_size]))
-                if found:
-                    return found
-        return ""
+        return next((found for found in map(_build_id, self._notes()) if found), "")
+
+    def _notes(self) -> Iterator[bytes]:
+        for segment in self.segments:
+            if segment.type == PT_NOTE:
+                yield bytes(self.content[segment.offset : segment.offset + segment.file_size])
+        for section in self.sections:
+            if section.type == SHT_NOTE:
+                yield bytes(self.section_content(section))
+
+
+def map_file(file: str) -> memoryview:
+    """The content of a file, mapped. Errors: `image-unreadable`."""
+    try:
+        with open(file, "rb") as stream:
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise IpbpError(
+            "image-unreadable",
+            f"{file} cannot be read: {error}",
+            "Run the debugger as the user who runs the program.",
+        ) from error
 
 
 def read_linked(content: bytes | memoryview | Any, path: str) -> LinkedFile:
@@ -139,6 +157,18 @@ def read_linked(content: bytes | memoryview | Any, path: str) -> LinkedFile:
     Errors: `image-malformed`, `image-wrong-architecture`.
     """
     view = memoryview(content)
+    is_pie = _is_pie(view, path)
+    return LinkedFile(path, view, is_pie, _segments(view, path), _sections(view, path))
+
+
+def read_debug_parts(content: bytes | memoryview | Any, path: str) -> LinkedFile:
+    """What a file with the symbols and debug information of another one has to say: its sections. Its program headers
+    are that one's, and lead nowhere here. Errors: as of `read_linked`."""
+    view = memoryview(content)
+    return LinkedFile(path, view, _is_pie(view, path), (), _sections(view, path))
+
+
+def _is_pie(view: memoryview, path: str) -> bool:
     if len(view) < 64 or bytes(view[:4]) != b"\x7fELF":
         malformed(path, "not an ELF file")
     if view[4] != 2 or view[5] != 1 or _number(view, 18, 2) != EM_X86_64:
@@ -150,7 +180,7 @@ def read_linked(content: bytes | memoryview | Any, path: str) -> LinkedFile:
     kind = _number(view, 16, 2)
     if kind not in (ET_EXEC, ET_DYN):
         malformed(path, f"neither an executable nor a shared library (ELF type {kind})")
-    return LinkedFile(path, view, kind == ET_DYN, _segments(view, path), _sections(view, path))
+    return kind == ET_DYN
 
 
 def malformed(path: str, fact: str) -> NoReturn:

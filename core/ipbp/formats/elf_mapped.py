@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_image import map_file
-from ipbp.formats.elf_linked import LinkedFile, read_linked
+from ipbp.formats.elf_linked import LinkedFile, map_file, read_linked
 from ipbp.graph.image import MemoryReader
 from ipbp.protocol import Region
 

@@ -51,7 +51,8 @@ class LoadedImage:
     """`stubs`: address of a PLT entry -> name of the function it jumps to. `slots`: name -> addresses of GOT cells
     that the dynamic loader fills with that symbol's address. `sections`: (name, start, end) of allocated sections,
     `parts`: the same with their kinds. `copied`: variables of libraries that live in this image (COPY relocations).
-    `file` opens the very file that is mapped, also when its path was replaced.
+    `file` opens the very file that is mapped, also when its path was replaced; `debug_file` the one with its debug
+    information, `file` itself when there is none or no other.
 
     Thread-local variables: `tls_start` is the load address of the block's initial image, `tls_size` its size, rounded
     so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
@@ -77,6 +78,7 @@ class LoadedImage:
     parts: Sequence[ImageSection] = ()
     original: Callable[[int, int], bytes | None] = _nothing
     copied: Mapping[str, int] = field(default_factory=dict)
+    debug_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def _build(request: Request, image: LoadedImage) -> str:
         Path(request.description.executable),
         build_dir=request.build_dir,
         compile_commands=request.compile_commands,
-        opened_as=Path(image.file),
+        debug_file=Path(image.debug_file),
     )
     where = found.file or "the program's debug information"
     what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"

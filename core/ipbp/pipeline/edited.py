@@ -46,7 +46,7 @@ def edited_units(request: Request, image: LoadedImage, store: Store, tell: Calla
         Path(request.description.executable),
         build_dir=request.build_dir,
         compile_commands=request.compile_commands,
-        opened_as=Path(image.file),
+        debug_file=Path(image.debug_file),
     )
     compiled = rebuild(
         commands, os.stat(image.file).st_mtime_ns, request.record.units, store, tell, colour=request.colour

@@ -54,7 +54,8 @@ def dirty(
     snapshot = snapshot or Snapshot()
     found: dict[int, Dirty] = {}
     unlisted: dict[int, Command] = {}
-    rows = list(commands)
+    # A source that is gone cannot be compiled; who has its functions now is told by the objects (pipeline.moves).
+    rows = [row for row in commands if snapshot.modified_ns(str(row.source)) != MISSING]
     for index, command in enumerate(rows):
         unit = known.get(str(command.source))
         if unit is not None:
@@ -82,6 +83,8 @@ def dirty(
 
 
 def _changed_content(unit: PatchedUnit, snapshot: Snapshot) -> str:
+    if not unit.object:
+        return "its functions were in another file"
     for path, digest in unit.dependencies.items():
         if snapshot.digest(path) != digest:
             return f"{path} changed"

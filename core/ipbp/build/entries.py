@@ -22,6 +22,35 @@ def entries_of_image(rows: Iterable[Command], units: Sequence[SourceUnit], execu
     return _best_recorded(_of_target(ours, executable), units)
 
 
+def entries_outside(rows: Iterable[Command], units: Sequence[SourceUnit], executable: Path) -> tuple[Command, ...]:
+    """The entries, each source once, of files that are there and that the image was not built from: added to the
+    project since, renamed, or of another program. Where the paths of objects tell the target, only its own."""
+    if not units:
+        return ()
+    every = tuple(row for row in rows if row.source.exists())
+    inside = {row.source for row in _of_units(every, units)}
+    others = _one_of_each_source(row for row in every if row.source not in inside)
+    ours = [row for row in every if row.source in inside and _is_of_target(row, executable)]
+    return tuple(row for row in others if _is_of_target(row, executable)) if ours else others
+
+
+def vanished_units(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[SourceUnit, ...]:
+    """Units of the image whose source is not there any more, though its folder is: renamed, or deleted."""
+    by_path, by_end = _by_path(units), _by_end(units)
+    gone = [unit for unit in units if not unit.source.exists() and unit.source.parent.is_dir()]
+    if not gone:
+        return ()
+    found = {unit for row in rows if row.source.exists() for unit in _units_of(row, by_path, by_end)}
+    return tuple(unit for unit in gone if unit not in found)
+
+
+def _one_of_each_source(rows: Iterable[Command]) -> tuple[Command, ...]:
+    first: dict[Path, Command] = {}
+    for row in rows:
+        first.setdefault(row.source, row)
+    return tuple(first.values())
+
+
 def _of_units(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[Command, ...]:
     by_path, by_end = _by_path(units), _by_end(units)
     return tuple(row for row in rows if _units_of(row, by_path, by_end))
@@ -65,16 +94,16 @@ def _tail(name: str) -> tuple[str, ...]:
 def _of_target(rows: tuple[Command, ...], executable: Path) -> tuple[Command, ...]:
     """Of a source with several entries those of this target, where the object's path tells (CMake's `name.dir`,
     meson's `name.p`, automake's `name-source.o`)."""
+    decided = {row.source for row in rows if _is_of_target(row, executable)}
+    return tuple(row for row in rows if row.source not in decided or _is_of_target(row, executable))
+
+
+def _is_of_target(row: Command, executable: Path) -> bool:
+    if row.output is None:
+        return False
     folders = {f"{executable.name}.dir", f"{executable.name}.p"}
-
-    def is_of_target(row: Command) -> bool:
-        if row.output is None:
-            return False
-        own_name = f"{executable.name}-{row.source.stem}.o"
-        return row.output.name == own_name or not folders.isdisjoint(row.output.parts)
-
-    decided = {row.source for row in rows if is_of_target(row)}
-    return tuple(row for row in rows if row.source not in decided or is_of_target(row))
+    own_name = f"{executable.name}-{row.source.stem}.o"
+    return row.output.name == own_name or not folders.isdisjoint(row.output.parts)
 
 
 def _best_recorded(rows: tuple[Command, ...], units: Sequence[SourceUnit]) -> tuple[Command, ...]:

@@ -17,7 +17,7 @@ from ipbp.build.compile import Compiled, Tell, compile_units
 from ipbp.build.compile_commands import find_databases, given_database, read_database
 from ipbp.build.config import OwnBuild, find_config, read_config
 from ipbp.build.dirty import PatchedUnit, dirty
-from ipbp.build.entries import entries_of_image
+from ipbp.build.entries import entries_of_image, entries_outside, vanished_units
 from ipbp.build.own_build import run_own_build
 from ipbp.build.producer import SourceUnit, include_folders, source_units
 from ipbp.build.reconstruct import command_from_producer
@@ -35,7 +35,8 @@ class Origin(Enum):
 @dataclass(frozen=True, slots=True)
 class Commands:
     """How the image's units are compiled. `file`: the database or ipbp.toml. `units`: of the image, empty when its
-    debug information does not tell. `own`: the project's build command, then `commands` is empty. `notes`: what the
+    debug information does not tell. `own`: the project's build command, then `commands` is empty. `outside`: how
+    sources are compiled that the image was not built from; `vanished`: units whose source is gone. `notes`: what the
     user should know."""
 
     commands: tuple[Command, ...]
@@ -43,6 +44,8 @@ class Commands:
     file: Path | None
     units: tuple[SourceUnit, ...]
     own: OwnBuild | None = None
+    outside: tuple[Command, ...] = ()
+    vanished: tuple[SourceUnit, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -94,11 +97,13 @@ def rebuild(
     `image_mtime_ns`: of the mapped file. `known`: units that were patched, by source path. Errors: those of
     `trust.require_agreement`, `compile.compile_units` and `own_build.run_own_build`.
     """
-    require_agreement(commands.commands, commands.own)
+    # Sources that an earlier patch brought in are as good as the image's own.
+    rows = (*commands.commands, *(row for row in commands.outside if str(row.source) in known))
+    require_agreement(rows, commands.own)
     if commands.own is not None:
         sources = [unit.source for unit in commands.units if unit.source.is_absolute()]
         return run_own_build(commands.own, sources, image_mtime_ns, known, store, tell)
-    return compile_units(dirty(commands.commands, image_mtime_ns, known), store, tell, colour)
+    return compile_units(dirty(rows, image_mtime_ns, known), store, tell, colour)
 
 
 def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:
@@ -113,8 +118,16 @@ def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:
 
 def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
     note = f"{executable.name} has no readable debug information: every source of {file} counts as a part of it"
-    commands = entries_of_image(entries, units, executable)
-    return Commands(commands, Origin.DATABASE, file, units, notes=() if units else (note,))
+    rows = tuple(entries)
+    return Commands(
+        commands=entries_of_image(rows, units, executable),
+        origin=Origin.DATABASE,
+        file=file,
+        units=units,
+        outside=entries_outside(rows, units, executable),
+        vanished=vanished_units(rows, units),
+        notes=() if units else (note,),
+    )
 
 
 def _of_debug_information(file: Path, units: tuple[SourceUnit, ...]) -> Commands:

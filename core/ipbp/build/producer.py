@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,48 @@ def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
                 unwanted = {unit.directory, unit.source.parent}
                 found[unit] = tuple(f for f in folders if f not in unwanted and not _is_system(f))
     return found
+
+
+def places_of(debug_file: Path, units: Collection[SourceUnit]) -> list[tuple[int, int]]:
+    """Half-open ranges of link addresses: the code of these units (DWARF 5, 2.17), and the first byte of each of their
+    variables (2.6.1). Of a file whose `source_units` could be read."""
+    found = []
+    with debug_file.open("rb") as file:
+        elf = ELFFile(file)
+        if not _has_debug_information(elf):
+            return []
+        dwarf = _dwarf(elf, debug_file)
+        for cu in dwarf.iter_CUs():
+            if _unit(cu) in units:
+                found += _ranges(dwarf, cu)
+                found += [(place, place + 1) for place in _variables(cu)]
+    return found
+
+
+def _variables(cu: Any) -> Iterator[int]:
+    for entry in cu.iter_DIEs():
+        where = entry.attributes.get("DW_AT_location") if entry.tag == "DW_TAG_variable" else None
+        if where is not None and where.form == "DW_FORM_exprloc" and len(where.value) == 9 and where.value[0] == 3:
+            yield int.from_bytes(bytes(where.value[1:]), "little")  # DW_OP_addr
+
+
+def _ranges(dwarf: Any, cu: Any) -> list[tuple[int, int]]:
+    attributes = cu.get_top_DIE().attributes
+    base = attributes["DW_AT_low_pc"].value if "DW_AT_low_pc" in attributes else 0
+    if "DW_AT_high_pc" in attributes:
+        high = attributes["DW_AT_high_pc"]
+        return [(base, high.value if high.form == "DW_FORM_addr" else base + high.value)]
+    if "DW_AT_ranges" not in attributes:
+        return []
+    ranges = []
+    place = attributes["DW_AT_ranges"].value
+    for entry in dwarf.range_lists().get_range_list_at_offset(place, cu):
+        if hasattr(entry, "base_address"):
+            base = entry.base_address
+        else:
+            start = 0 if entry.is_absolute else base
+            ranges.append((start + entry.begin_offset, start + entry.end_offset))
+    return ranges
 
 
 def _folder_name(entry: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipbp.build.plan import find_commands, rebuild
+from ipbp.build.compile import Compiled
+from ipbp.build.plan import Commands, find_commands, rebuild
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.formats.elf_object import read_object
@@ -33,9 +34,12 @@ class Edited:
 
 @dataclass(frozen=True, slots=True)
 class EditedUnits:
+    """`commands`: how the project is built, None when the user named the objects."""
+
     units: tuple[Edited, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
+    commands: Commands | None = None
 
 
 def edited_units(request: Request, image: LoadedImage, store: Store, tell: Callable[[str], None]) -> EditedUnits:
@@ -51,6 +55,13 @@ def edited_units(request: Request, image: LoadedImage, store: Store, tell: Calla
     compiled = rebuild(
         commands, os.stat(image.file).st_mtime_ns, request.record.units, store, tell, colour=request.colour
     )
+    units, refusals = as_edited(compiled)
+    warnings = tuple(row.messages.rstrip() for row in compiled if row.messages.strip())
+    return EditedUnits(units, (*commands.notes, *warnings), refusals, commands)
+
+
+def as_edited(compiled: Iterable[Compiled]) -> tuple[tuple[Edited, ...], tuple[Refusal, ...]]:
+    """The new objects as graphs, and why some cannot be read."""
     units: list[Edited] = []
     refusals: list[Refusal] = []
     for row in compiled:
@@ -60,8 +71,7 @@ def edited_units(request: Request, image: LoadedImage, store: Store, tell: Calla
             refusals.extend(refused.refusals)
             continue
         units.append(Edited(row.source, graph, row.digest, row.dirty.old_object, row.dependencies))
-    warnings = tuple(row.messages.rstrip() for row in compiled if row.messages.strip())
-    return EditedUnits(tuple(units), (*commands.notes, *warnings), tuple(refusals))
+    return tuple(units), tuple(refusals)
 
 
 def _given(old: Path, new: Path, record: Record, store: Store) -> EditedUnits:

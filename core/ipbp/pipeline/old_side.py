@@ -7,7 +7,7 @@ object is gone) the running image itself, lifted into a graph with the new objec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.attest import Attestation, attest
 from ipbp.stages.lift import lift
+from ipbp.stages.moved import empty_side
 from ipbp.stages.select import OldSide
 
 LIFTED = "the running image"
@@ -32,7 +33,12 @@ def recorded_side(record: UnitRecord, store: Store) -> OldSide:
     the bytes that the journal says are there."""
     graph = read_object(store.get(record.object).read_bytes(), str(store.get(record.object)))
     address = addresses_by_name(graph, record.address)
-    return OldSide(graph, address, np.ones(len(graph.blocks), dtype=bool), record.retired)
+    return OldSide(graph, address, np.ones(len(graph.blocks), dtype=bool), _retired(record))
+
+
+def _retired(record: UnitRecord) -> dict[str, tuple[int, int]]:
+    # JSON makes lists of them.
+    return {name: (place, size) for name, (place, size) in record.retired.items()}
 
 
 def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> tuple[OldSide, Attestation]:
@@ -41,9 +47,9 @@ def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> tup
     return OldSide(old, found.address, found.proved, {}), found
 
 
-def lifted_side(new: LinkGraph, image: LoadedImage, read: MemoryReader) -> OldSide:
-    """The image itself."""
-    graph, found = lift(new, image, read)
+def lifted_side(new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str] = ()) -> OldSide:
+    """The image itself. `sources`: see `lift`."""
+    graph, found = lift(new, image, read, sources)
     return OldSide(graph, found.address, found.proved, {})
 
 
@@ -56,6 +62,8 @@ def old_side(
     read: MemoryReader,
 ) -> tuple[OldSide, str]:
     """The old side of a unit, and in words where it comes from."""
+    if record is not None and not record.object:
+        return empty_side(new), "another unit"
     if record is not None:
         return recorded_side(record, store), "the object of the last patch"
     if old_object is not None and old_object.exists():

@@ -6,8 +6,9 @@ point where going on makes no sense, and raised together.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,20 +22,18 @@ from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
-from ipbp.pipeline.edited import Edited, edited_units
-from ipbp.pipeline.old_side import LIFTED, addresses_by_name, old_side
+from ipbp.pipeline.edited import EditedUnits, edited_units
+from ipbp.pipeline.judge import Judged, judge
+from ipbp.pipeline.moves import Followed, Scene, follow_definitions
+from ipbp.pipeline.old_side import addresses_by_name
 from ipbp.pipeline.record import Record, UnitRecord
 from ipbp.pipeline.request import Request
 from ipbp.protocol import FunctionChange, PatchPlan
 from ipbp.stages.arena import Arena, choose_arena, room
-from ipbp.stages.compare import Comparison, Status, compare
-from ipbp.stages.correlate import correlate
-from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.layout import demand, layout
 from ipbp.stages.plan import plan
 from ipbp.stages.relocate import relocate
 from ipbp.stages.resolve import resolve
-from ipbp.stages.select import OldSide, Selection, select
 
 Tell = Callable[[str], None]
 
@@ -46,26 +45,6 @@ class Outcome:
     plan: PatchPlan | None
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One edited unit after the diff. `is_lifted`: its old side is the image itself, no object."""
-
-    edited: Edited
-    old: OldSide
-    is_lifted: bool
-    comparison: Comparison
-    selection: Selection
-
-    @property
-    def is_changed(self) -> bool:
-        return bool(len(self.selection.unit.carried))
-
-    @property
-    def misfit(self) -> tuple[bool, int]:
-        """How badly this fits the process, beside another compile of the same source."""
-        return self.is_lifted, int((self.comparison.status != Status.SAME).sum())
 
 
 def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
@@ -84,13 +63,28 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock.lap("compile")
 
     # What of them differs from the code that runs.
-    judged = _one_of_each([_judge(unit, request.record, store, image, read) for unit in edited.units])
+    judged = _one_of_each([judge(unit, request.record, store, image, read) for unit in edited.units])
+
+    # Where functions and variables went that are in other files now.
+    def undefined(units: Iterable[Judged]) -> frozenset[str]:
+        defined = defined_names([unit.selection.unit for unit in units], request.record, store)
+        chosen = [unit.selection.unit for unit in units if unit.is_changed]
+        return frozenset(refusal.symbol or "" for refusal in resolve(chosen, image, process.lookup, defined)[1])
+
+    scene = Scene(request.record, store, image, read, os.stat(image.file).st_mtime_ns, tell, request.colour)
+    followed = follow_definitions(judged, edited, scene, undefined)
+    judged = list(followed.judged)
     changed = [unit for unit in judged if unit.is_changed]
-    notes = [*edited.notes, *(note for unit in judged for note in unit.comparison.notes)]
-    _raise_all(edited.refusals, *(u.comparison.refusals for u in judged), *(u.selection.refusals for u in judged))
+    notes = [*edited.notes, *followed.notes, *(note for unit in judged for note in unit.comparison.notes)]
+    _raise_all(
+        edited.refusals,
+        followed.refusals,
+        *(u.comparison.refusals for u in judged),
+        *(u.selection.refusals for u in judged),
+    )
     clock.lap("diff")
     if not changed:
-        return Outcome(None, tuple(notes), clock.times)
+        return Outcome(None, (*notes, *_in_vain(judged, edited)), clock.times)
 
     # Every outside name gets its address in the process.
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
@@ -126,12 +120,14 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
         replace(
             made,
             functions=tuple(
-                row for unit, columns in zip(changed, placed.units, strict=True) for row in _rows(unit, columns)
+                row
+                for unit, columns in zip(changed, placed.units, strict=True)
+                for row in _rows(unit, columns, followed)
             ),
             data=tuple(f"{name} (new)" for unit in changed for name in _new_variables(unit)),
             notes=(*notes, *made.notes),
             times=clock.times,
-            record=_record(request.record, changed, placed).to_json(),
+            record=_record(request.record, changed, placed, followed).to_json(),
             arena=arena.taken(placed.ends()).to_json(),
         )
     )
@@ -162,21 +158,11 @@ def _one_of_each(judged: Sequence[Judged]) -> list[Judged]:
     return list(best.values())
 
 
-def _judge(unit: Edited, record: Record, store: Store, image: LoadedImage, read: MemoryReader) -> Judged:
-    old, source = old_side(unit.new, unit.old_object, record.units.get(unit.name), store, image, read)
-    correlation = correlate(old.graph, unit.new)
-    comparison = compare(old.graph, unit.new, correlation)
-    selection = select(unit.name, unit.new, old, correlation, comparison)
-    doubtful = doubtful_addresses(unit.new, selection.unit.carried)
-    refusals = (*selection.refusals, *doubtful)
-    return Judged(unit, old, source == LIFTED, comparison, replace(selection, refusals=refusals))
-
-
 def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[str, int]:
     """Load addresses of the global names that run in these units, and in those of earlier patches."""
     names: dict[str, int] = {}
     for name, row in record.units.items():
-        if name not in [unit.name for unit in units]:
+        if row.object and name not in [unit.name for unit in units]:
             graph = read_object(store.get(row.object).read_bytes(), name)
             names.update(_global_names(graph, addresses_by_name(graph, row.address)))
     for unit in units:
@@ -195,6 +181,13 @@ def _raise_all(*groups: Iterable[Refusal]) -> None:
     refusals = list(dict.fromkeys(refusal for group in groups for refusal in group))
     if refusals:
         raise Refused(refusals)
+
+
+def _in_vain(judged: Sequence[Judged], edited: EditedUnits) -> list[str]:
+    """Why an edit may seem to do nothing."""
+    notes = [f"{unit.edited.name} was compiled, and the edit changes no machine code" for unit in judged[:3]]
+    vanished = edited.commands.vanished if edited.commands else ()
+    return notes + [f"{unit.source}, which the program was built from, is not there any more" for unit in vanished[:3]]
 
 
 def _arena(request: Request, image: LoadedImage, needed: Mapping[str, int]) -> tuple[Arena, bool]:
@@ -221,7 +214,7 @@ def _unwinder(process: LoadedProcess, image: LoadedImage) -> tuple[int, int] | N
     return (addresses[0], addresses[1]) if len(addresses) == 2 else None
 
 
-def _rows(unit: Judged, columns: UnitLayout) -> list[FunctionChange]:
+def _rows(unit: Judged, columns: UnitLayout, followed: Followed) -> list[FunctionChange]:
     """The report: a row for each function that changed, is new or is gone."""
     graph, selection = unit.edited.new, unit.selection
     place = columns.block
@@ -242,10 +235,26 @@ def _rows(unit: Judged, columns: UnitLayout) -> list[FunctionChange]:
             )
         )
     return rows + [
-        FunctionChange(unit.old.graph.block_name(block), "removed", "no longer in the source", unit.edited.name)
-        for block in unit.comparison.removed
+        FunctionChange(
+            name=name,
+            status="removed",
+            reason="no longer in the source",
+            file=unit.edited.name,
+            entry=address,
+            old_size=int(unit.old.graph.blocks.size[block]),
+        )
+        for name, address, block in _removed(unit, followed)
         if unit.old.graph.blocks.kind[block] == BlockKind.CODE
     ]
+
+
+def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:
+    """Name, load address and old block of what this unit had and no unit has any more."""
+    graph, address = unit.old.graph, unit.old.address
+    for block in unit.comparison.removed:
+        anchor = int(graph.blocks.anchor[block])
+        if graph.symbols.name[anchor] not in followed.moved and address[anchor] != UNBOUND:
+            yield graph.symbols.name[anchor], int(address[anchor]), block
 
 
 def _new_variables(unit: Judged) -> list[str]:
@@ -253,22 +262,26 @@ def _new_variables(unit: Judged) -> list[str]:
     return [graph.block_name(b) for b in unit.selection.added if graph.blocks.kind[b] != BlockKind.CODE]
 
 
-def _record(before: Record, changed: Sequence[Judged], placed: Layout) -> Record:
-    """What the next patch needs to know: for each unit of this one, the load address of every name."""
-    units = dict(before.units)
-    for unit, columns in zip(changed, placed.units, strict=True):
-        graph = unit.edited.new
-        address = np.where(columns.meaning != UNBOUND, columns.meaning, unit.selection.unit.address)
+def _record(before: Record, changed: Sequence[Judged], placed: Layout, followed: Followed) -> Record:
+    """What the next patch needs to know: for each unit of this one, the load address of every name. Where definitions
+    moved, units that did not change otherwise are among them: they have fewer names now, or more."""
+    units = {**before.units, **{name: UnitRecord("", {}) for name in followed.vacated}}
+    meaning = {unit.edited.name: columns.meaning for unit, columns in zip(changed, placed.units, strict=True)}
+    for unit in followed.judged if followed.moved else changed:
+        graph, address = unit.edited.new, unit.selection.unit.address
+        if unit.edited.name in meaning:
+            address = np.where(meaning[unit.edited.name] != UNBOUND, meaning[unit.edited.name], address)
         names = {
             name: int(value)
             for name, value, block in zip(graph.symbols.name, address, graph.symbols.block, strict=True)
             if name and value != UNBOUND and block != -1
         }
         retired = dict(unit.old.retired)
-        for block in unit.comparison.removed:
+        for name, place, block in _removed(unit, followed):
             anchor = int(unit.old.graph.blocks.anchor[block])
-            if unit.old.graph.blocks.kind[block] == BlockKind.CODE and unit.old.address[anchor] != UNBOUND:
-                retired[unit.old.graph.symbols.name[anchor]] = int(unit.old.address[anchor])
+            is_shared = unit.old.graph.symbols.binding[anchor] != Binding.LOCAL
+            if unit.old.graph.blocks.kind[block] == BlockKind.CODE or is_shared:
+                retired[name] = place, int(unit.old.graph.blocks.size[block])
         units[unit.edited.name] = UnitRecord(
             unit.edited.digest, names, unit.edited.dependencies, {k: v for k, v in retired.items() if k not in names}
         )

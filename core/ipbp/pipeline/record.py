@@ -13,14 +13,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """`object`: sha256 of the object that runs. `address`: name -> load address (a function's is its old entry).
-    `dependencies`: path -> sha256 of every file that it was compiled from. `retired`: functions that this unit no
-    longer has, by name, with their entries: one that comes back keeps its address."""
+    """`object`: sha256 of the object that runs; "" for a unit whose definitions are in other units now. `address`:
+    name -> load address (a function's is its old entry). `dependencies`: path -> sha256 of every file that it was
+    compiled from. `retired`: functions and shared variables that this unit no longer has, by name, with their
+    addresses and sizes: a function that comes back keeps its address."""
 
     object: str
     address: dict[str, int]
     dependencies: dict[str, str] = field(default_factory=dict)
-    retired: dict[str, int] = field(default_factory=dict)
+    retired: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ Linkers write a hidden global as a local symbol of no file.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +26,16 @@ class Candidates:
     address: I64
 
 
-def candidates(graph: LinkGraph, image: LoadedImage) -> Candidates:
-    """Every image symbol that a named symbol defined in the graph may have become."""
+def candidates(graph: LinkGraph, image: LoadedImage, sources: Collection[str] = ()) -> Candidates:
+    """Every image symbol that a named symbol defined in the graph may have become. `sources`: base names of the files
+    whose static symbols count, instead of the graph's own."""
     pairs = _of_one_name(graph, image)
     symbol, row = pairs[:, 0], pairs[:, 1]
     table = image.symbols
     fits = _same_type(graph.symbols.type[symbol], table.type[row])
     symbol, row = symbol[fits], row[fits]
     is_local, row_is_local = graph.symbols.binding[symbol] == Binding.LOCAL, table.binding[row] == Binding.LOCAL
-    in_file = _files_of(graph.source, table)[table.file[row]]
+    in_file = _files_of(sources or {graph.source}, table)[table.file[row]]
     shared = ~is_local & ~row_is_local
     has_shared = np.bincount(symbol[shared], minlength=len(graph.symbols)) > 0
     hidden = ~is_local & row_is_local & ~has_shared[symbol] & ((table.file[row] < 0) | (len(table.files) == 1))
@@ -53,10 +55,10 @@ def _of_one_name(graph: LinkGraph, image: LoadedImage) -> I64:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def _files_of(source: str, table: ImageSymbols) -> npt.NDArray[np.bool_]:
-    """For each file of the image whether it may be `source`; the last row stands for "no file"."""
-    unknown = not source or not table.files
-    return np.array([unknown or name == source for name in table.files] + [unknown], dtype=np.bool_)
+def _files_of(sources: Collection[str], table: ImageSymbols) -> npt.NDArray[np.bool_]:
+    """For each file of the image whether it may be one of `sources`; the last row stands for "no file"."""
+    unknown = "" in sources or not table.files
+    return np.array([unknown or name in sources for name in table.files] + [unknown], dtype=np.bool_)
 
 
 def _same_type(one: U8, other: U8) -> npt.NDArray[np.bool_]:

@@ -10,7 +10,7 @@ A variable's old content is what the file has, not what the program made of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -31,20 +31,24 @@ _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 _PROVED = (BlockKind.CODE, BlockKind.RODATA, BlockKind.RELRO)
 
 
-def lift(new: LinkGraph, image: LoadedImage, read: MemoryReader) -> tuple[LinkGraph, Attestation]:
-    """The unit that `new` is the next version of, as the image has it, and the addresses of its symbols.
+def lift(
+    new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str] = ()
+) -> tuple[LinkGraph, Attestation]:
+    """The unit that `new` is the next version of, as the image has it, and the addresses of its symbols. `sources`:
+    base names that the unit may have had in the image, where it had another one.
 
     Errors: `unit-ambiguous` when several files of that name are linked in and none of them fits best.
     """
-    return _Lifter(new, image, read).run()
+    return _Lifter(new, image, read, sources).run()
 
 
 class _Lifter:
     """`row_of`: per new symbol its row in the image, UNKNOWN when it has none."""
 
-    def __init__(self, new: LinkGraph, image: LoadedImage, read: MemoryReader) -> None:
+    def __init__(self, new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str]) -> None:
         self.new, self.image, self.read = new, image, read
-        self.named = candidates(new, image)
+        self.sources = sources or {new.source}
+        self.named = candidates(new, image, self.sources)
         self.row_of = np.full(len(new.symbols), UNKNOWN, dtype=np.int64)
         self.outline = Outline(new)
 
@@ -63,9 +67,9 @@ class _Lifter:
         """Which of the image's files is this unit: the one of its name; of several the one to whose static functions
         and variables the unit's global functions refer. UNKNOWN when the image has no such file."""
         files = self.image.symbols.files
-        same = [row for row, name in enumerate(files) if name == self.new.source]
-        if len(same) <= 1 or not self.new.source:
-            return same[0] if same and self.new.source else UNKNOWN
+        same = [row for row, name in enumerate(files) if name and name in self.sources]
+        if len(same) <= 1:
+            return same[0] if same else UNKNOWN
         table = self.image.symbols
         places = self._places_that_globals_use()
         score = {row: int(np.isin(table.address[table.file == row], places).sum()) for row in same}

@@ -84,7 +84,7 @@ class _Entry:
 
 
 def _size(row: Replaced, loaded: LoadedImage) -> int:
-    # A function that comes back after an earlier patch removed it has no old block; the image knows its size.
+    # A function without an old block (it is an alias, say): the image knows its size.
     if row.old_size:
         return row.old_size
     symbols = loaded.symbols

@@ -29,12 +29,12 @@ DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, Block
 @dataclass(frozen=True, slots=True)
 class OldSide:
     """What is known of the code that runs now. Per old symbol the load address or UNBOUND; per old block whether
-    memory was proved to hold it; `retired`: entries of functions that an earlier patch removed, by name."""
+    memory was proved to hold it; `retired`: load address and size of what an earlier patch removed, by name."""
 
     graph: LinkGraph
     address: I64
     proved: npt.NDArray[np.bool_]
-    retired: Mapping[str, int]
+    retired: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,16 +152,15 @@ class _Selector:
                 continue
             if self.new.symbols.type[anchor] == SymbolType.IFUNC:
                 self.refusals.append(_indirect(name, self.name))
-            entry = int(self.address[anchor])
+            entry, old_block = int(self.address[anchor]), int(self.comparison.old_block[block])
+            old_size = int(self.old.graph.blocks.size[old_block]) if old_block >= 0 else 0
             if entry == UNBOUND:
-                entry = self.old.retired.get(name, UNBOUND)
+                entry, old_size = self.old.retired.get(name, (UNBOUND, 0))
                 self.address[anchor] = entry
             if entry == UNBOUND:
                 continue
-            old_block = int(self.comparison.old_block[block])
             if old_block >= 0 and not self.old.proved[old_block]:
                 self.refusals.append(_unproved(name, self.name))
-            old_size = int(self.old.graph.blocks.size[old_block]) if old_block >= 0 else 0
             rows.append(Replaced(block, name, entry, old_size))
         return tuple(rows)
 

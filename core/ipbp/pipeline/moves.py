@@ -1,0 +1,235 @@
+"""Where definitions went: files added to the project, renamed, split, merged and deleted.
+
+Each edited unit is judged against its own past first. What that leaves unexplained is explained here: a name that
+nothing defines may be in a file that is new, a name that is new here may have been in another file before. A program
+defines a name once, so a second definition of one that runs is either where it went, or a mistake that the user's
+own linker would refuse as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ipbp.build.command import Command
+from ipbp.build.compile import Tell
+from ipbp.build.dirty import dirty
+from ipbp.build.outside import compile_outside, mentioning
+from ipbp.build.plan import Commands
+from ipbp.build.producer import places_of
+from ipbp.build.store import Store
+from ipbp.build.trust import require_agreement
+from ipbp.errors import Refusal
+from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.model import Binding, SymbolType
+from ipbp.pipeline.edited import Edited, EditedUnits, as_edited
+from ipbp.pipeline.judge import Judged, judge_against
+from ipbp.pipeline.old_side import lifted_side, recorded_side
+from ipbp.pipeline.record import Record
+from ipbp.stages.moved import empty_side, joined, shared_definitions, statics
+from ipbp.stages.select import OldSide
+
+Undefined = Callable[[Iterable[Judged]], frozenset[str]]
+"""Names that these units use and that nothing has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """`judged`: all units, those from outside the image included. `moved`: names that are in another unit now.
+    `vacated`: units, by their names in the record, whose definitions went elsewhere."""
+
+    judged: tuple[Judged, ...]
+    moved: frozenset[str] = frozenset()
+    vacated: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What there is to look at. `mtime_ns`: of the mapped image."""
+
+    record: Record
+    store: Store
+    image: LoadedImage
+    read: MemoryReader
+    mtime_ns: int
+    tell: Tell
+    colour: bool = False
+
+
+def follow_definitions(judged: Iterable[Judged], edited: EditedUnits, scene: Scene, undefined: Undefined) -> Followed:
+    """The units again, each with an old side that has all that was moved into it, and with units from outside the
+    image that the others need. Refusals: `duplicate-symbol`."""
+    units = tuple(judged)
+    commands = edited.commands
+    if commands is None:
+        return Followed(units)
+    gone = _names_of_vanished(commands, scene.image)
+    newcomers, notes, refused = _newcomers(units, commands, scene, gone, undefined)
+    return _Moves((*units, *newcomers), commands, scene, gone).run(notes, refused)
+
+
+def _names_of_vanished(commands: Commands, image: LoadedImage) -> frozenset[str]:
+    """Shared functions and variables of those units of the image whose source is gone."""
+    if not commands.vanished:
+        return frozenset()
+    table = image.symbols
+    rows = np.flatnonzero(table.binding != Binding.LOCAL)
+    link = table.address[rows] - image.bias
+    inside = np.zeros(len(rows), dtype=np.bool_)
+    for start, end in places_of(Path(image.debug_file), commands.vanished):
+        inside |= (link >= start) & (link < end)
+    return frozenset(table.name[row] for row in rows[inside].tolist())
+
+
+def _newcomers(
+    units: tuple[Judged, ...], commands: Commands, scene: Scene, gone: frozenset[str], undefined: Undefined
+) -> tuple[list[Judged], tuple[str, ...], tuple[Refusal, ...]]:
+    """Units from outside the image: those that define what is missing, and what these miss themselves."""
+    rows = tuple(row for row in commands.outside if str(row.source) not in scene.record.units)
+    found: list[Judged] = []
+    notes: list[str] = []
+    refused: list[Refusal] = []
+    lost = gone | _left(units)
+    while rows:
+        wanted = undefined((*units, *found))
+        chosen = {*mentioning(rows, wanted), *_edited_since(mentioning(rows, lost), scene)}
+        if not chosen:
+            break
+        ordered = [row for row in rows if row in chosen]
+        rows = tuple(row for row in rows if row not in chosen)
+        compiled, said = compile_outside(ordered, scene.store, scene.tell, scene.colour)
+        notes += said
+        new, refusals = as_edited(compiled)
+        refused += refusals
+        found += [_as_new(unit) for unit in new if not (wanted | lost).isdisjoint(shared_definitions(unit.new))]
+    return found, tuple(notes), tuple(refused)
+
+
+def _left(units: Iterable[Judged]) -> frozenset[str]:
+    """Names that edited units defined and none of them does now."""
+    before = {name for unit in units for name in shared_definitions(unit.old.graph)}
+    return frozenset(before.difference(*(shared_definitions(unit.edited.new) for unit in units)))
+
+
+def _edited_since(rows: tuple[Command, ...], scene: Scene) -> list[Command]:
+    if not rows:
+        return []
+    require_agreement(rows)
+    return [row.command for row in dirty(rows, scene.mtime_ns, {})]
+
+
+def _as_new(unit: Edited) -> Judged:
+    return judge_against(unit, empty_side(unit.new), False)
+
+
+@dataclass(slots=True)
+class _Moves:
+    """One pass over all units; what it finds on the way is collected in the last three fields."""
+
+    units: tuple[Judged, ...]
+    commands: Commands
+    scene: Scene
+    gone: frozenset[str]
+    moved: set[str] = field(default_factory=set)
+    vacated: set[str] = field(default_factory=set)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def run(self, notes: tuple[str, ...], refused: tuple[Refusal, ...]) -> Followed:
+        judged = tuple(map(self._with_arrivals, self.units))
+        refusals = (*refused, *self.refusals)
+        return Followed(judged, frozenset(self.moved), frozenset(self.vacated), notes, refusals)
+
+    def _with_arrivals(self, unit: Judged) -> Judged:
+        graph, before = unit.edited.new, shared_definitions(unit.old.graph)
+        open_names = {name: row for name, row in shared_definitions(graph).items() if name not in before}
+        for name in unit.old.retired:  # it was this unit's before, and is taken back by `select`
+            if name in open_names and graph.symbols.type[open_names[name]] == SymbolType.FUNCTION:
+                del open_names[name]
+        old = unit.old
+        for source in (self._from_edited, self._from_recorded, self._from_image):
+            if open_names:
+                old = source(unit, old, open_names)
+        return unit if old is unit.old else judge_against(unit.edited, old, unit.is_lifted)
+
+    def _from_edited(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
+        """Out of another edited unit, which does not define them any more."""
+        for other in self.units:
+            if other is unit:
+                continue
+            left = shared_definitions(other.old.graph).keys() - shared_definitions(other.edited.new).keys()
+            static = statics(other.old.graph, other.comparison.removed)
+            old = self._take(old, other.old, names, names.keys() & left, static)
+        return old
+
+    def _from_recorded(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
+        """Out of a unit that an earlier patch changed and that is not edited now: its source must be gone."""
+        judged = {other.edited.name for other in self.units}
+        there = {str(row.source) for row in (*self.commands.commands, *self.commands.outside) if row.source.exists()}
+        for key, row in self.scene.record.units.items():
+            if key in judged or not row.object:
+                continue
+            other = recorded_side(row, self.scene.store)
+            arrived = names.keys() & shared_definitions(other.graph).keys()
+            if arrived and key in there:
+                self._refuse(unit, names, arrived, key)
+            elif arrived:
+                old = self._take(old, other, names, arrived, statics(other.graph, range(len(other.graph.blocks))))
+                self.vacated.add(key)
+        return old
+
+    def _from_image(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
+        """Out of a unit of the image that is not edited now: its source must be gone. Weak definitions are the
+        exception: every unit that uses an inline function has one, and the program runs the first of them."""
+        arrived = {name for name in names if self._in_image(name)}
+        if not arrived:
+            return old
+        known = self.scene.record.units.get(unit.edited.name)
+        returned = known is not None and not known.object
+        explained = not self.commands.units or returned or any(other.is_lifted for other in self.units)
+        if not explained:
+            weak = {name for name in arrived if unit.edited.new.symbols.binding[names[name]] == Binding.WEAK}
+            strange = arrived - weak - self.gone - unit.old.retired.keys()
+            self._refuse(unit, names, strange, "the running program")
+            arrived -= strange
+        files = {row.source.name for row in self.commands.vanished} if arrived & self.gone else set()
+        if returned:
+            files.add(unit.edited.new.source)
+        other = lifted_side(unit.edited.new, self.scene.image, self.scene.read, files)
+        static = statics(other.graph, range(len(other.graph.blocks))) if files else frozenset()
+        if arrived & self.gone:
+            self.vacated.update(str(row.source) for row in self.commands.vanished)
+        return self._take(old, other, names, arrived, static)
+
+    def _in_image(self, name: str) -> bool:
+        table = self.scene.image.symbols
+        rows = table.by_name.get(name, ())
+        return any(table.binding[row] != Binding.LOCAL or (table.file[row] < 0 and table.files) for row in rows)
+
+    def _take(
+        self, old: OldSide, other: OldSide, names: dict[str, int], arrived: Iterable[str], static: Iterable[str]
+    ) -> OldSide:
+        taken = frozenset(arrived)
+        if not taken:
+            return old
+        self.moved |= taken
+        for name in taken:
+            del names[name]
+        return joined(old, other, taken, frozenset(static))
+
+    def _refuse(self, unit: Judged, names: dict[str, int], twice: Iterable[str], where: str) -> None:
+        for name in sorted(twice):
+            del names[name]
+            self.refusals.append(
+                Refusal(
+                    "duplicate-symbol",
+                    f"'{name}' is defined in {where} and in {unit.edited.name}",
+                    "Rename one of them, make it static, or take it out of the other file.",
+                    name,
+                    unit.edited.name,
+                )
+            )

@@ -80,6 +80,28 @@ def _own_libc_bias() -> int:
     return int(code[0].split("-")[0], 16) - int(code[2], 16)
 
 
+@pytest.mark.parametrize("linker", ["bfd", "gold", "lld", "mold"])
+def test_every_linker_s_images_are_found_where_they_are(linker: str, clang: str, tmp_path: Path) -> None:
+    (tmp_path / "extra.c").write_text("int counter; int from_extra(int n) { return n + counter++; }\n")
+    link = f"-fuse-ld={linker}"
+    run([clang, "-shared", "-fPIC", "extra.c", link, "-o", "libextra.so"], tmp_path)
+    main = MAIN.replace("own += argc", "extern int from_extra(int); own += from_extra(argc)")
+    words = [link, f"-L{tmp_path}", "-lextra", f"-Wl,-rpath,{tmp_path}"]
+    program = tmp_path / "program"
+    (tmp_path / "main.c").write_text(main)
+    run([clang, "-O1", "main.c", *words, "-o", str(program)], tmp_path)
+    with running(program) as process:
+        images = {Path(image.path).name: image for image in process.process().images()}
+        for name, function in (("program", "length"), ("libextra.so", "from_extra")):
+            image = images[name]
+            (address,) = _places(image, function)
+            assert process.read([(address, 9)])[0] == image.original(address, 9)
+            assert any(
+                image.start <= region.start < image.end for region in process.regions() if "w" in region.protection
+            )
+        assert list(images).index("libextra.so") < list(images).index("libc.so.6")  # its dynamic section was found
+
+
 @pytest.mark.parametrize("kind", ["-static", "-static-pie"])
 def test_a_static_program_has_no_link_map_and_its_own_symbols(kind: str, gcc: str, tmp_path: Path) -> None:
     program, _objects = build(tmp_path, {"main": MAIN}, "-fPIE", "-fno-builtin", cc=gcc, link=[kind])

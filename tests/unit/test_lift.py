@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -242,3 +243,26 @@ def test_a_shared_library_is_lifted_and_attested_like_a_program(gcc: str, tmp_pa
             assert attest(graph, image, process.read).mismatched == ()
             new = graph_of(compile_object(tmp_path, name, SOURCES[name], "-O2", "-fPIC", *SECTIONS, cc=gcc))
             assert judged(lift(new, image, process.read)[0], new)[1] == {}
+
+
+def test_code_in_memory_that_is_not_the_files_is_no_proof(gcc: str, tmp_path: Path) -> None:
+    program, objects = build(tmp_path, SOURCES, "-O1", "-fPIE", cc=gcc)
+    with running(program) as process:
+        image = process.image()
+        (row,) = image.symbols.by_name["work"]
+        victim = range(int(image.symbols.address[row]) + 12, int(image.symbols.address[row]) + 13)
+
+        def read(ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+            changed = []
+            for (start, size), content in zip(ranges, process.read(ranges), strict=True):
+                octets = bytearray(content or b"")
+                for address in victim:
+                    if start <= address < start + size:
+                        octets[address - start] ^= 1
+                changed.append(bytes(octets))
+            return changed
+
+        graph, found = lift(graph_of(objects["work"]), image, read)
+        proved = {graph.block_name(block) for block in found.proved.nonzero()[0].tolist()}
+    assert "pick" in proved
+    assert "work" not in proved

@@ -146,17 +146,17 @@ def _is_system(folder: Path) -> bool:
 
 def _dwarf(elf: ELFFile, debug_file: Path) -> Any:
     """The debug information, with the part that several files share (dwz(1)) where that is at hand; names that are in
-    there are not known otherwise."""
+    there are not known otherwise. Relocations that the linker kept (--emit-relocs) are done already."""
     link = elf.get_section_by_name(".gnu_debugaltlink")
     name, _, identity = link.data().partition(b"\0") if link is not None else (b"", b"", b"")
     shared = debug_file.parent / os.fsdecode(name)
     if not name or not shared.is_file():
-        return elf.get_dwarf_info(follow_links=False)
+        return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
     with shared.open("rb") as file:
         if _build_id(ELFFile(file)) != identity.hex():
-            return elf.get_dwarf_info(follow_links=False)
+            return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
     elf.stream_loader = lambda _: shared.open("rb")
-    return elf.get_dwarf_info()
+    return elf.get_dwarf_info(relocate_dwarf_sections=False)
 
 
 def _units(dwarf: Any) -> Iterator[SourceUnit]:

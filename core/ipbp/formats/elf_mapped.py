@@ -10,12 +10,13 @@ has another inode number (overlay file systems show two) but the very bytes that
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_linked import LinkedFile, map_file, read_linked
+from ipbp.formats.elf_linked import PT_LOAD, LinkedFile, map_file, read_linked
 from ipbp.graph.image import MemoryReader
 from ipbp.protocol import Region
 
@@ -44,15 +45,17 @@ class MappedFile:
         return any(region.start <= address < region.end for region in self.regions)
 
 
-def mapped_files(regions: Sequence[Region]) -> list[MappedFile]:
-    """Files with an executable mapping, and the vdso, by address. A file mapped twice (dlmopen) makes two."""
+def mapped_files(regions: Sequence[Region], read: MemoryReader) -> list[MappedFile]:
+    """Files with an executable mapping, and the vdso, by address. A file mapped twice (dlmopen) makes two, also when
+    one lies right behind the other: how far each reaches says its header in memory."""
+    named = [region for region in regions if region.path.startswith("/") or region.path == VDSO]
+    reach = _reaches([region for region in named if region.offset == 0], read)
     groups: list[list[Region]] = []
-    for region in regions:
-        if not region.path.startswith("/") and region.path != VDSO:
-            continue
+    for region in named:
         group = groups[-1] if groups else []
         same = bool(group) and (group[-1].path, group[-1].inode) == (region.path, region.inode)
-        if same and region.offset > group[0].offset:
+        # lld gives segments that share a page of the file a page each, so more than one region may show offset 0.
+        if same and (region.offset > group[0].offset or region.start < reach.get(group[0].start, 0)):
             group.append(region)
         else:
             groups.append([region])
@@ -62,6 +65,28 @@ def mapped_files(regions: Sequence[Region]) -> list[MappedFile]:
         for group in executable
         if group[0].offset == 0
     ]
+
+
+def _reaches(heads: Sequence[Region], read: MemoryReader) -> dict[int, int]:
+    """Start of each region that shows an ELF header -> end of the last segment, in load addresses."""
+    found = {}
+    ranges = [(head.start, min(_PAGE, head.end - head.start)) for head in heads]
+    for (start, _size), content in zip(ranges, read(ranges), strict=True):
+        spans = _load_spans(content) if content and content[:4] == b"\x7fELF" else []
+        if spans:
+            found[start] = start + max(end for _, end in spans) - min(first for first, _ in spans) // _PAGE * _PAGE
+    return found
+
+
+def _load_spans(head: bytes) -> list[tuple[int, int]]:
+    """Link addresses [start, end) of the segments, as far as the first page tells (gABI, "Program Header")."""
+    at, count = int.from_bytes(head[32:40], "little"), int.from_bytes(head[56:58], "little")
+    rows = [
+        struct.unpack_from("<IIQQQQQQ", head, place)
+        for place in range(at, at + 56 * count, 56)
+        if place + 56 <= len(head)
+    ]
+    return [(row[3], row[3] + row[6]) for row in rows if row[0] == PT_LOAD]
 
 
 def open_mapped(pid: int, file: MappedFile, read: MemoryReader) -> tuple[LinkedFile, str, int]:

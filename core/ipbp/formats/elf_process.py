@@ -124,7 +124,7 @@ def read_process(pid: int, regions: Sequence[Region], executable: str, read: Mem
     Errors: `image-unreadable` when the executable is not among the mapped files or cannot be opened;
     `image-malformed`, `image-wrong-architecture`.
     """
-    files = mapped_files(regions)
+    files = mapped_files(regions, read)
     modules = [LoadedModule(pid, file, read) for file in files]
     main = _main(modules, executable)
     maps = link_maps(main.file, main.bias, read)

@@ -28,6 +28,7 @@ from ipbp.stages.reading import read_blocks
 from ipbp.stages.reshape import reshaped
 
 _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
+_JUMP = 9  # bytes at an entry that a patch may have rewritten: endbr64 and the jump
 _PROVED = (BlockKind.CODE, BlockKind.RODATA, BlockKind.RELRO)
 
 
@@ -209,4 +210,17 @@ class _Lifter:
         home = np.where(graph.symbols.block >= 0, graph.symbols.block, len(self.outline.maker.address))
         address = np.where(base[home] == UNKNOWN, UNKNOWN, base[home] + graph.symbols.offset)
         proved = np.isin(graph.blocks.kind, _PROVED) & (base[:-1] != UNKNOWN)
+        proved[self._rewritten(graph)] = False
         return Attestation(address, proved, (), ())
+
+    def _rewritten(self, graph: LinkGraph) -> list[int]:
+        """Blocks of code whose memory is not what the file has: another file than the one that runs, or something
+        else writes to code. The first bytes may hold the jump of an earlier patch of another unit."""
+        code = np.flatnonzero(graph.blocks.kind == BlockKind.CODE).tolist()
+        ranges = [(self.outline.maker.address[block], self.outline.maker.sizes[block]) for block in code]
+        memory = self.read(ranges)
+        return [
+            block
+            for block, (address, size), content in zip(code, ranges, memory, strict=True)
+            if content is None or content[_JUMP:] != (self.image.original(address, size) or b"")[_JUMP:]
+        ]

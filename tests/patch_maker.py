@@ -68,6 +68,7 @@ def unit_of(
     addresses: Mapping[str, int] | None = None,
     resolvers: Mapping[str, int] | None = None,
     name: str = "unit.c",
+    got_base: int = UNBOUND,
 ) -> Unit:
     """A unit that carries the blocks of the named symbols and all unnamed ones (None: every block)."""
     address, resolver = (np.full(len(graph.symbols), UNBOUND, dtype=np.int64) for _ in range(2))
@@ -78,7 +79,7 @@ def unit_of(
     if carried is not None:
         names = [graph.symbols.name[int(anchor)] for anchor in graph.blocks.anchor]
         blocks = [b for b in blocks if not names[b] or names[b] in carried or names[b].startswith(".L")]
-    return Unit(name, graph, np.array(list(blocks), dtype=np.int32), address, resolver)
+    return Unit(name, graph, np.array(list(blocks), dtype=np.int32), address, resolver, got_base)
 
 
 def undefined_names(graph: LinkGraph) -> list[str]:

@@ -15,9 +15,11 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from patch_maker import HIGH, LOW, Linked, compile_object, graph_of, link, make_arena, undefined_names, unit_of
 
+from ipbp.arch.x86_64 import GOT_RELATIVE, WIDTH
 from ipbp.formats.debug_merge import merge_debug
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import LinkGraph
+from ipbp.graph.unit import UNBOUND
 from ipbp.stages.targets import GOT_KINDS, carried_edges
 
 SOURCE = """
@@ -59,6 +61,10 @@ MODELS = {
     "fixed": ("-fno-pie",),
     "pie_debug": ("-fPIE", "-g"),
     "fixed_debug4": ("-fno-pie", "-gdwarf-4"),
+    "medium": ("-fPIC", "-mcmodel=medium", "-mlarge-data-threshold=16"),
+    "medium_fixed": ("-fno-pie", "-mcmodel=medium", "-mlarge-data-threshold=16"),
+    "large": ("-fPIC", "-mcmodel=large"),
+    "large_fixed": ("-fno-pie", "-mcmodel=large"),
 }
 
 
@@ -132,9 +138,10 @@ def _script(ours: Linked) -> str:
         name = graph.sections[index].name
         lines.append(f"  {name} {int(bases[0]):#x} : {{ *({name}) }}")
     ends = {protection: (end + 0x2FFF) & -0x1000 for protection, end in ours.layout.ends().items()}
+    got = ends["r"] if columns.got_base == UNBOUND else columns.got_base
     lines += [
         f"  .common {ends['rw']:#x} : {{ *(COMMON) }}",
-        f"  .got {ends['r']:#x} : {{ *(.got) *(.got.plt) }}",
+        f"  .got {got:#x} : {{ *(.got.plt) *(.got) }}",
         f"  .eh_frame {ends['r'] + 0x1000:#x} : {{ *(.eh_frame) }}",
         "  /DISCARD/ : { *(.comment) *(.note*) *(.llvm*) }",
     ]
@@ -150,22 +157,26 @@ def _read(elf: ELFFile, address: int, size: int) -> bytes:
     return b""
 
 
-def _got_fields(ours: Linked, theirs: ELFFile, graph: LinkGraph, block: int) -> list[int]:
-    # Offsets of the fields that point to cells; both cells must hold the same address.
+def _got_fields(ours: Linked, theirs: ELFFile, graph: LinkGraph, block: int) -> list[tuple[int, int]]:
+    # Offsets and widths of the fields that point to cells; both cells must hold the same address.
     edges, address = carried_edges(ours.units[0]), int(ours.layout.units[0].block[block])
-    fields = edges.offset[(edges.block == block) & np.isin(edges.kind, GOT_KINDS)].tolist()
-    for field in fields:
+    rows = np.flatnonzero((edges.block == block) & np.isin(edges.kind, GOT_KINDS))
+    fields = []
+    for field, kind, addend in zip(*(c[rows].tolist() for c in (edges.offset, edges.kind, edges.addend)), strict=True):
+        width = int(WIDTH[kind])
+        counted_from = ours.layout.units[0].got_base if GOT_RELATIVE[kind] else address + field
         cells = []
-        for content in (ours.read(address + field, 4), _read(theirs, address + field, 4)):
-            cells.append(address + field + 4 + int.from_bytes(content, "little", signed=True))
+        for content in (ours.read(address + field, width), _read(theirs, address + field, width)):
+            cells.append(counted_from - addend + int.from_bytes(content, "little", signed=True))
         assert ours.read(cells[0], 8) == _read(theirs, cells[1], 8)
+        fields.append((field, width))
     return fields
 
 
-def _without(content: bytes, fields: list[int]) -> bytes:
+def _without(content: bytes, fields: list[tuple[int, int]]) -> bytes:
     masked = bytearray(content)
-    for field in fields:
-        masked[field : field + 4] = bytes(4)
+    for field, width in fields:
+        masked[field : field + width] = bytes(width)
     return bytes(masked)
 
 

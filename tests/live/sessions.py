@@ -281,7 +281,7 @@ def answer(talk: Talk, session: Session, line: str = "") -> tuple[str, int]:
     return talk.hear(), stops
 
 
-def build_one(folder: Path, name: str, *flags: str, compiler: str = "gcc") -> Project:
+def build_one(folder: Path, name: str, *flags: str, compiler: str = "gcc", link: Sequence[str] = ()) -> Project:
     """The program of `programs/NAME.c`, with a compile_commands.json."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(PROGRAMS / f"{name}.c", folder)
@@ -290,7 +290,7 @@ def build_one(folder: Path, name: str, *flags: str, compiler: str = "gcc") -> Pr
     rows = [{"directory": str(folder), "file": f"{name}.c", "arguments": compile_it}]
     (folder / "compile_commands.json").write_text(json.dumps(rows))
     program = folder / name
-    subprocess.run([compiler, f"{name}.o", "-o", str(program), "-pthread"], cwd=folder, check=True)
+    subprocess.run([compiler, *link, f"{name}.o", "-o", str(program), "-pthread"], cwd=folder, check=True)
     return Project(folder, program)
 
 

@@ -310,12 +310,12 @@ def test_unknown_relocations_are_refused_by_name_all_at_once() -> None:
     content = bytearray(compiled("int g(int); int f(int x) { return g(x) + g(1); }", "gcc", ("-O0",)))
     file = ELFFile(io.BytesIO(bytes(content)))
     start = file.get_section_by_name(".rela.text")["sh_offset"]
-    content[start + 8], content[start + 24 + 8] = 43, 36
+    content[start + 8], content[start + 24 + 8] = 60, 36
     with pytest.raises(Refused) as raised:
         read_object(bytes(content), "unit.o")
     assert {refusal.code for refusal in raised.value.refusals} == {"relocation-unsupported"}
     text = str(raised.value)
-    assert "R_X86_64_CODE_4_GOTPCRELX" in text
+    assert "R_X86_64 number 60" in text
     assert "R_X86_64_TLSDESC" in text
 
 

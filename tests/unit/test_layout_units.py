@@ -268,12 +268,6 @@ def test_an_absolute_address_above_2_gib_is_refused(gcc: str, tmp_path: Path) ->
     assert _codes(layout([unit], make_arena(LOW))) == [("out-of-reach-data", "v")]
 
 
-def test_the_large_code_model_is_refused_by_name(gcc: str, tmp_path: Path) -> None:
-    options = ("-O2", "-fPIC", "-mcmodel=large")
-    unit = _unit(tmp_path, gcc, "extern int v; int f(void) { return v; }", *options, addresses={"v": OLD})
-    assert "large-code-model" in [code for code, _name in _codes(layout([unit], make_arena()))]
-
-
 def test_a_field_that_cannot_hold_its_result_is_refused_and_not_cut_off(gcc: str, tmp_path: Path) -> None:
     source = """
     int f(void) { return 1; }

@@ -22,7 +22,8 @@ from ipbp.graph.model import U8
 
 @dataclass(frozen=True, slots=True)
 class EdgeRow:
-    """`width`: bytes of the field, 0 for a kind that changes none. `lowest` and `highest`: results that fit."""
+    """`width`: bytes of the field, 0 for a kind that changes none. `lowest` and `highest`: results that fit.
+    `pc_relative`, `got_relative`: the equation ends in `- P`, in `- GOT`."""
 
     kind: EdgeKind
     width: int
@@ -30,6 +31,10 @@ class EdgeRow:
     highest: int
     pc_relative: bool
     equation: str
+
+    @property
+    def got_relative(self) -> bool:
+        return self.equation.endswith("- GOT")
 
 
 def _signed(kind: EdgeKind, width: int, equation: str) -> EdgeRow:
@@ -72,6 +77,8 @@ _ROWS = (
     _signed(EdgeKind.PLT_OFFSET64, 8, "L + A - GOT"),
     _signed(EdgeKind.TLSDESC_PCREL32, 4, "G(descriptor) + A - P"),
     EdgeRow(EdgeKind.TLSDESC_CALL, 0, 0, 0, False, "none"),
+    _signed(EdgeKind.GOT_SLOT32, 4, "G + A - GOT"),
+    _signed(EdgeKind.GOT_PCREL32_REX2_RELAX, 4, "G + A - P"),
 )
 
 ROWS: Mapping[EdgeKind, EdgeRow] = MappingProxyType({row.kind: row for row in _ROWS})
@@ -91,3 +98,6 @@ WIDTH: U8 = _column({row.kind: row.width for row in _ROWS})
 
 PC_RELATIVE: U8 = _column({row.kind: int(row.pc_relative) for row in _ROWS})
 """1 where the equation ends in `- P`, indexed by kind."""
+
+GOT_RELATIVE: U8 = _column({row.kind: int(row.got_relative) for row in _ROWS})
+"""1 where the equation ends in `- GOT`, indexed by kind."""

@@ -34,6 +34,9 @@ class Form(IntEnum):
     TLS_OFFSET = 4  # S - thread pointer + A
     TLS_CELL = 5  # G + A - P: the cell holds S - thread pointer
     TLS_BLOCK = 6  # S - start of the TLS block + A; S - thread pointer + A when negative
+    GOT_BASE = 7  # GOT + A - P
+    GOT_OFFSET = 8  # S + A - GOT
+    GOT_CELL = 9  # G + A - GOT: the cell at G holds S
 
 
 _FORMS = np.zeros(max(EdgeKind) + 1, dtype=np.uint8)
@@ -49,7 +52,14 @@ for _kind, _form in {
     EdgeKind.GOT_PCREL32: Form.CELL,
     EdgeKind.GOT_PCREL32_RELAX: Form.CELL,
     EdgeKind.GOT_PCREL32_REX_RELAX: Form.CELL,
+    EdgeKind.GOT_PCREL32_REX2_RELAX: Form.CELL,
     EdgeKind.GOT_PCREL64: Form.CELL,
+    EdgeKind.GOT_BASE_PCREL32: Form.GOT_BASE,
+    EdgeKind.GOT_BASE_PCREL64: Form.GOT_BASE,
+    EdgeKind.GOT_OFFSET64: Form.GOT_OFFSET,
+    EdgeKind.PLT_OFFSET64: Form.GOT_OFFSET,
+    EdgeKind.GOT_SLOT32: Form.GOT_CELL,
+    EdgeKind.GOT_SLOT64: Form.GOT_CELL,
     EdgeKind.TPOFF32: Form.TLS_OFFSET,
     EdgeKind.TPOFF64: Form.TLS_OFFSET,
     EdgeKind.GOT_TPOFF32: Form.TLS_CELL,
@@ -58,6 +68,12 @@ for _kind, _form in {
 }.items():
     _FORMS[_kind] = _form
 
+_CELL_KINDS = (
+    EdgeKind.GOT_PCREL32,
+    EdgeKind.GOT_PCREL32_RELAX,
+    EdgeKind.GOT_PCREL32_REX_RELAX,
+    EdgeKind.GOT_PCREL32_REX2_RELAX,
+)
 _TLS_KINDS = (
     EdgeKind.TLS_GD32,
     EdgeKind.TLS_LD32,
@@ -115,32 +131,37 @@ def _numbers(octets: U8, at: I64, width: I64, kind: U8) -> I64:
 
 
 def _relax_cells(before: U8, now: U8, at: I64, kind: U8, form: U8, addend: I64, masked: npt.NDArray[np.bool_]) -> None:
-    """GOTPCRELX and REX_GOTPCRELX: the instruction that used a cell uses the thing itself. Changes `at`, `form`,
-    `addend` and `masked` of the rows where that happened."""
-    relaxable = (kind == EdgeKind.GOT_PCREL32_RELAX) | (kind == EdgeKind.GOT_PCREL32_REX_RELAX)
-    rows = np.flatnonzero(relaxable)
+    """GOTPCREL, GOTPCRELX and their prefixed forms: the instruction that used a cell uses the thing itself. Changes
+    `at`, `form`, `addend` and `masked` of the rows where that happened. Of a plain GOTPCREL GNU ld and gold make
+    `lea` of `mov`, nothing else."""
+    rows = np.flatnonzero(np.isin(kind, _CELL_KINDS))
     here = at[rows]
     opcode, modrm, new_opcode, new_modrm = before[here - 2], before[here - 1], now[here - 2], now[here - 1]
     register = (modrm >> 3) & 7
-    has_rex = kind[rows] == EdgeKind.GOT_PCREL32_REX_RELAX
+    is_plain = kind[rows] == EdgeKind.GOT_PCREL32
+    has_rex = (kind[rows] == EdgeKind.GOT_PCREL32_REX_RELAX) | (kind[rows] == EdgeKind.GOT_PCREL32_REX2_RELAX)
     rex, new_rex = before[here - 3], now[here - 3]
     same_rex = ~has_rex | (rex == new_rex)
-    # A register moves from ModRM.reg to ModRM.rm, its fourth bit from REX.R to REX.B.
-    moved_rex = ~has_rex | (new_rex == ((rex & 0xFB) | ((rex & 4) >> 2)))
+    # A register moves from ModRM.reg to ModRM.rm, its fourth bit from REX.R to REX.B; REX2 has a fifth bit, R4 and B4.
+    high = np.where(kind[rows] == EdgeKind.GOT_PCREL32_REX2_RELAX, 0x44, 0x04)
+    moved_rex = ~has_rex | (new_rex == ((rex & ~high) | ((rex & high) >> 2)))
     direct = 0xC0 | register
     lea = (opcode == 0x8B) & (new_opcode == 0x8D) & (new_modrm == modrm) & same_rex
     immediate = (opcode == 0x8B) & (new_opcode == 0xC7) & (new_modrm == direct) & moved_rex
     immediate |= (opcode == 0x85) & (new_opcode == 0xF7) & (new_modrm == direct) & moved_rex
     binary = ((opcode & 0xC7) == 3) & (new_opcode == 0x81) & (new_modrm == (0xC0 | (opcode & 0x38) | register))
     immediate |= binary & moved_rex
-    call = (opcode == 0xFF) & (modrm == 0x15) & (new_opcode == 0x67) & (new_modrm == 0xE8)  # addr32 call
+    branch = (modrm == 0x15) & (new_modrm == 0xE8) & ((new_opcode == 0x67) | (new_opcode == 0x90))  # addr32, nop: call
+    branch |= (modrm == 0x25) & (new_modrm == 0xE9) & (new_opcode == 0x90)  # nop; jmp
+    branch &= opcode == 0xFF
     shifted = (opcode == 0xFF) & (now[here + 3] == 0x90)  # jmp or call, then nop: the field moved one byte down
     shifted &= ((modrm == 0x25) & (new_opcode == 0xE9)) | ((modrm == 0x15) & (new_opcode == 0xE8))
-    form[rows[lea | call | shifted]] = Form.PLACE
+    immediate, branch, shifted = immediate & ~is_plain, branch & ~is_plain, shifted & ~is_plain
+    form[rows[lea | branch | shifted]] = Form.PLACE
     form[rows[immediate]] = Form.ABSOLUTE
     addend[rows[immediate]] += 4  # an immediate does not count from the instruction's end
     at[rows[shifted]] -= 1
-    changed = here[lea | immediate | call | shifted]
+    changed = here[lea | immediate | branch | shifted]
     masked[changed - 1] = True
     masked[changed - 2] = True
     masked[here[immediate & has_rex] - 3] = True

@@ -31,6 +31,7 @@ from ipbp.formats.elf_file import (
     SHF_EXECINSTR,
     SHF_TLS,
     SHF_WRITE,
+    SHF_X86_64_LARGE,
     SHT_NOBITS,
     SHT_RELA,
     STT_FILE,
@@ -43,6 +44,8 @@ from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
 from ipbp.graph.model import I64, Binding, BlockKind, SymbolType
 
 _STT_COMMON, _STT_TLS, _STT_IFUNC = 5, 6, 10
+_FAR_SIZE = 1 << 30
+"""A section of this size, half of what a 32-bit distance spans, is not counted as near."""
 
 
 def read_image(file: str, bias: int = 0, path: str = "") -> LoadedImage:
@@ -68,13 +71,16 @@ def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str
     for address, name in cells.items():
         slots.setdefault(name, []).append(address + bias)
     loads, parts = file.loads(), _image_sections(file, bias)
+    start = bias + min(row.address for row in loads) // 4096 * 4096
+    end = bias + max(row.address + row.size for row in loads)
+    near_start, near_end = _near(file, bias) or (start, end)
     return LoadedImage(
         path=file.path,
         file=opened,
         build_id=file.build_id(),
         bias=bias,
-        start=bias + min(row.address for row in loads) // 4096 * 4096,
-        end=bias + max(row.address + row.size for row in loads),
+        start=start,
+        end=end,
         symbols=symbols,
         stubs={address + bias: name for address, name in plt_entries(file, cells).items()},
         slots=slots,
@@ -86,6 +92,8 @@ def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str
         original=_Original(file, bias, *_own_pointers(file, dynamic)),
         copied={name: bias + place for name, place in _copied(dynamic).items()},
         debug_file=separate.path if separate is not None and not has_debug_information(file) else opened,
+        near_start=near_start,
+        near_end=near_end,
     )
 
 
@@ -188,6 +196,16 @@ def _image_sections(file: LinkedFile, bias: int) -> tuple[ImageSection, ...]:
         for row in file.sections
         if row.flags & SHF_ALLOC and row.size
     )
+
+
+def _near(file: LinkedFile, bias: int) -> tuple[int, int] | None:
+    """Load addresses [start, end) of what is not in large sections; None when there are none of those. GNU compilers
+    do not flag them in the large model, where nothing is near: there it is the size that tells."""
+    rows = [row for row in file.sections if row.flags & SHF_ALLOC and row.size]
+    small = [row for row in rows if not row.flags & SHF_X86_64_LARGE and row.size < _FAR_SIZE]
+    if len(small) == len(rows) or not small:
+        return None
+    return bias + min(row.address for row in small) // 4096 * 4096, bias + max(row.end for row in small)
 
 
 def _kind(section: LinkedSection) -> BlockKind:

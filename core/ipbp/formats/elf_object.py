@@ -126,7 +126,7 @@ def _unsupported(file: ElfFile, number: int) -> Refusal:
     return Refusal(
         "relocation-unsupported",
         f"{file.sections.name[section]} needs a relocation of the type {name}",
-        "Build this file without the options that cause it (APX, the large code model).",
+        "Build this file without the option that causes it.",
         file=file.path,
     )
 

@@ -1,6 +1,7 @@
 """ELF relocation numbers of x86-64 and the edge kinds that they become. Raw numbers end here.
 
-Source: System V ABI, AMD64 supplement 1.0, table 4.9. A number without a kind is refused by its name.
+Source: System V ABI, AMD64 supplement 1.0, table 4.9, and its additions for APX ("CODE_n": the instruction starts n
+bytes before the field). A number without a kind is refused by its name.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ NONE = 0
 _KINDS: dict[int, EdgeKind] = {
     1: EdgeKind.ABS64,  # R_X86_64_64
     2: EdgeKind.PCREL32,  # R_X86_64_PC32
+    3: EdgeKind.GOT_SLOT32,  # R_X86_64_GOT32
     4: EdgeKind.BRANCH32,  # R_X86_64_PLT32
     9: EdgeKind.GOT_PCREL32,  # R_X86_64_GOTPCREL
     10: EdgeKind.ABS32,  # R_X86_64_32
@@ -36,6 +38,7 @@ _KINDS: dict[int, EdgeKind] = {
     27: EdgeKind.GOT_SLOT64,  # R_X86_64_GOT64
     28: EdgeKind.GOT_PCREL64,  # R_X86_64_GOTPCREL64
     29: EdgeKind.GOT_BASE_PCREL64,  # R_X86_64_GOTPC64
+    30: EdgeKind.GOT_SLOT64,  # R_X86_64_GOTPLT64: "like GOT64, says PLT entry needed"
     31: EdgeKind.PLT_OFFSET64,  # R_X86_64_PLTOFF64
     32: EdgeKind.SIZE32,  # R_X86_64_SIZE32
     33: EdgeKind.SIZE64,  # R_X86_64_SIZE64
@@ -43,24 +46,27 @@ _KINDS: dict[int, EdgeKind] = {
     35: EdgeKind.TLSDESC_CALL,  # R_X86_64_TLSDESC_CALL
     41: EdgeKind.GOT_PCREL32_RELAX,  # R_X86_64_GOTPCRELX
     42: EdgeKind.GOT_PCREL32_REX_RELAX,  # R_X86_64_REX_GOTPCRELX
+    43: EdgeKind.GOT_PCREL32_REX2_RELAX,  # R_X86_64_CODE_4_GOTPCRELX
+    44: EdgeKind.GOT_TPOFF32,  # R_X86_64_CODE_4_GOTTPOFF
+    45: EdgeKind.TLSDESC_PCREL32,  # R_X86_64_CODE_4_GOTPC32_TLSDESC
+    # A linker may rewrite these, too, but what it makes of them is not known here: then the code counts as other code.
+    46: EdgeKind.GOT_PCREL32,  # R_X86_64_CODE_5_GOTPCRELX
+    47: EdgeKind.GOT_TPOFF32,  # R_X86_64_CODE_5_GOTTPOFF
+    48: EdgeKind.TLSDESC_PCREL32,  # R_X86_64_CODE_5_GOTPC32_TLSDESC
+    49: EdgeKind.GOT_PCREL32,  # R_X86_64_CODE_6_GOTPCRELX
+    50: EdgeKind.GOT_TPOFF32,  # R_X86_64_CODE_6_GOTTPOFF
+    51: EdgeKind.TLSDESC_PCREL32,  # R_X86_64_CODE_6_GOTPC32_TLSDESC
 }
 
 _OTHER_NAMES = {
-    3: "R_X86_64_GOT32",
     5: "R_X86_64_COPY",
     6: "R_X86_64_GLOB_DAT",
     7: "R_X86_64_JUMP_SLOT",
     8: "R_X86_64_RELATIVE",
     16: "R_X86_64_DTPMOD64",
-    30: "R_X86_64_GOTPLT64",
     36: "R_X86_64_TLSDESC",
     37: "R_X86_64_IRELATIVE",
     38: "R_X86_64_RELATIVE64",
-    43: "R_X86_64_CODE_4_GOTPCRELX",
-    44: "R_X86_64_CODE_4_GOTTPOFF",
-    45: "R_X86_64_CODE_4_GOTPC32_TLSDESC",
-    46: "R_X86_64_CODE_5_GOTPCRELX",
-    49: "R_X86_64_CODE_6_GOTPCRELX",
 }
 
 

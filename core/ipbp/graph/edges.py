@@ -43,3 +43,5 @@ class EdgeKind(IntEnum):
     PLT_OFFSET64 = 28  # L + A - address of the GOT
     TLSDESC_PCREL32 = 29
     TLSDESC_CALL = 30  # marks the call; changes no bytes
+    GOT_SLOT32 = 31  # G + A - address of the GOT (GOT32)
+    GOT_PCREL32_REX2_RELAX = 32  # GOT_PCREL32_RELAX behind a REX2 prefix (CODE_4_GOTPCRELX)

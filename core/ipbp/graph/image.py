@@ -58,6 +58,9 @@ class LoadedImage:
     so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
     offset from the thread pointer is `address - tls_start - tls_size` (psABI, TLS variant II).
 
+    [near_start, near_end): what 32-bit distances in the image lead to, which is all of it but the sections that the
+    medium and large code models put apart, however large.
+
     `original(address, size)`: the bytes at a load address as they are before the program's first instruction, with
     pointers into the image itself relocated; None when the range is not of one segment.
     """
@@ -79,6 +82,8 @@ class LoadedImage:
     original: Callable[[int, int], bytes | None] = _nothing
     copied: Mapping[str, int] = field(default_factory=dict)
     debug_file: str = ""
+    near_start: int = 0
+    near_end: int = 0
 
 
 @dataclass(frozen=True, slots=True)

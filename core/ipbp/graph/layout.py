@@ -70,13 +70,15 @@ class UnwindTable:
 class UnitLayout:
     """`block`: per block, where its copy lies. Per symbol: `copy`, its place in what is carried; `meaning`, the
     address that its name stands for (the old entry of a function that existed); `slot`, its pointer cell; `stub`,
-    the stub that stands for it where a 32-bit distance does not reach."""
+    the stub that stands for it where a 32-bit distance does not reach. `got_base`: what the fields of the medium and
+    large code models count from, or UNBOUND where nothing asks for it."""
 
     block: I64
     copy: I64
     meaning: I64
     slot: I64
     stub: I64
+    got_base: int
 
 
 @dataclass(frozen=True, slots=True)

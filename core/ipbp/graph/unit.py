@@ -19,7 +19,8 @@ class Unit:
     """`carried`: blocks that get memory of their own, ascending. `address`: for each symbol of the graph the load
     address of what runs under it, or UNBOUND; for a carried function that existed before it is its old entry, which
     stays its address, and only edges into its interior mean the carried copy. `resolver`: for each symbol the load
-    address of an indirect function's resolver whose result is not known yet, or UNBOUND.
+    address of an indirect function's resolver whose result is not known yet, or UNBOUND. `got_base`: load address of
+    what the program calls _GLOBAL_OFFSET_TABLE_, or UNBOUND where it has no such table.
     """
 
     name: str
@@ -27,3 +28,4 @@ class Unit:
     carried: I32
     address: I64
     resolver: I64
+    got_base: int = UNBOUND

@@ -196,7 +196,9 @@ def _arena(request: Request, image: LoadedImage, needed: Mapping[str, int]) -> t
     if known is not None and room(known, needed):
         return known, False
     # New code refers to the variables of earlier patches, too.
-    start, end = (min(image.start, known.base), max(image.end, known.end)) if known else (image.start, image.end)
+    start, end = image.near_start, image.near_end
+    if known:
+        start, end = min(start, known.base), max(end, known.end)
     arena = choose_arena(request.regions, start, end, low_2g=not image.is_pie, demand=needed)
     return arena, True
 

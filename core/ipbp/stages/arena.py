@@ -31,6 +31,7 @@ HIGHEST = 1 << 47  # end of user addresses with four-level page tables
 PART_GRAIN = 64  # a patch starts at a cache line of its own
 DEFAULT_SIZES: Mapping[str, int] = {"rx": 4 * MIB, "r": 2 * MIB, "rw": 4 * MIB}
 
+_DIVISORS = (1, 4, 16)
 _GAP_BELOW_IMAGE = 1 * MIB
 _STACK_GROWTH = 128 * MIB  # the least that Linux keeps free below a stack (arch/x86/mm/mmap.c, MIN_GAP)
 
@@ -102,19 +103,24 @@ def choose_arena(
     """An unused arena near the image at [image_start, image_end); nothing is mapped yet.
 
     `demand`: bytes that the coming patch needs, by protection; a part is at least twice that. `low_2g`: the image is
-    linked at fixed addresses, so the arena must lie below 2 GiB.
+    linked at fixed addresses, so the arena must lie below 2 GiB. Where the usual size does not fit, a smaller one
+    does for a while.
 
     Errors: `no-near-memory`.
     """
-    sizes = {
-        protection: max(size, _whole_pages(2 * (demand or {}).get(protection, 0)))
-        for protection, size in DEFAULT_SIZES.items()
-    }
-    size = sum(sizes.values())
     lowest = max(LOWEST, image_end - REACH)
     highest = min(LOW_END if low_2g else HIGHEST, image_start + REACH)
-    base = _choose_base(list(_holes(regions, lowest, highest)), size, image_start)
-    if base is None:
+    holes = list(_holes(regions, lowest, highest))
+    for divisor in _DIVISORS:
+        sizes = {
+            protection: _whole_pages(max(size // divisor, 2 * (demand or {}).get(protection, 0)))
+            for protection, size in DEFAULT_SIZES.items()
+        }
+        size = sum(sizes.values())
+        base = _choose_base(holes, size, image_start)
+        if base is not None:
+            break
+    else:
         raise IpbpError(
             "no-near-memory",
             f"no {size // KIB} KiB of free addresses within 2 GiB of the program at {image_start:#x}",

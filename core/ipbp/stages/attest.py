@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.candidates import candidates
+from ipbp.stages.got_base import GOT_NAME, image_base
 from ipbp.stages.reading import UNREADABLE, Reading, read_blocks
 
 UNKNOWN = -1
@@ -228,6 +229,8 @@ class _Attestor:
         """Whether a fixup for `symbol` may hold `means`: a stub or a cell of that name, an alias, or nothing that
         the image's tables could tell."""
         name, image = self.old.symbols.name[symbol], self.image
+        if name == GOT_NAME:
+            return means == image_base(image)
         if means == 0:
             return bool(self.old.symbols.binding[symbol] == Binding.WEAK)
         if cell and cell in image.slots.get(name, ()):

@@ -20,6 +20,7 @@ from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import COMMON, I64, Binding, BlockKind
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena
+from ipbp.stages.got_base import place_bases, with_base
 from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
 from ipbp.stages.targets import CarriedEdges, carried_edges, copies, exported, meanings
@@ -40,7 +41,7 @@ _PROTECTION_OF = {".text": "rx", ".rodata": "r", ".data.rel.ro": "r", ".data": "
 
 def layout(units: Sequence[Unit], arena: Arena) -> Layout:
     """Where everything goes. Refusals, in the result: `new-thread-local`, `new-initialiser`, `duplicate-symbol`,
-    `thread-local`, `large-code-model`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
+    `thread-local`, `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
 
     Errors: `arena-full` (ask `stages.arena.room` with `demand` first), `unwind-malformed`.
     """
@@ -49,18 +50,19 @@ def layout(units: Sequence[Unit], arena: Arena) -> Layout:
     blocks = _place_blocks(units, placer)
     copy = _place_commons(units, edges, [copies(*pair) for pair in zip(units, blocks, strict=True)], placer)
     exports, duplicates = exported(units, copy)
+    bases = place_bases(units, edges, placer)
     targets = [
-        UnitTargets(unit, rows, meanings(unit, column, exports))
-        for unit, rows, column in zip(units, edges, copy, strict=True)
+        UnitTargets(unit, rows, with_base(unit, meanings(unit, column, exports), base))
+        for unit, rows, column, base in zip(units, edges, copy, bases, strict=True)
     ]
     reached, slots, stubs = place_stubs(targets, arena, placer)
     unwind, unwind_object = carried_table(units), 0
     if unwind is not None:
         unwind = replace(unwind, address=placer.put(".eh_frame", len(unwind.content), 8))
         unwind_object = placer.put(".bss", UNWIND_OBJECT_SIZE, 16)
-    columns = zip(blocks, copy, targets, reached, strict=True)
+    columns = zip(blocks, copy, targets, reached, bases, strict=True)
     result = Layout(
-        units=tuple(UnitLayout(b, c, row.meaning, cells.slot, cells.stub) for b, c, row, cells in columns),
+        units=tuple(UnitLayout(b, c, row.meaning, cells.slot, cells.stub, base) for b, c, row, cells, base in columns),
         chunks=placer.chunks(),
         slots=slots,
         stubs=stubs,
@@ -85,7 +87,7 @@ def demand(units: Sequence[Unit]) -> dict[str, int]:
         commons = symbols.block == COMMON
         section = unwind_section(unit.graph)
         need["rx"] += STUB_SIZE * edges
-        need["r"] += SLOT_SIZE * edges + (len(section.content) + 64 if section else 0)
+        need["r"] += SLOT_SIZE * (edges + 1) + (len(section.content) + 64 if section else 0)
         need["rw"] += SLOT_SIZE * edges + int((symbols.size[commons] + symbols.offset[commons]).sum())
     return need
 

@@ -18,10 +18,10 @@ from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_references import code_references
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage, MemoryReader
-from ipbp.graph.model import ABSOLUTE, I64, BlockKind, LinkGraph
+from ipbp.graph.model import ABSOLUTE, I64, Binding, BlockKind, LinkGraph
 from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.identity import READ_ONLY, has_content_identity
-from ipbp.stages.lifted_graph import GraphMaker, LiftedEdge
+from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.reading import Reading, read_blocks
 
@@ -70,6 +70,8 @@ class _Filler:
         waiting = list(self.guide_of)
         while waiting:
             known = len(self.maker.kinds)
+            # Zeroed variables have neither bytes nor fixups, and may be larger than memory.
+            waiting = [block for block in waiting if self.maker.kinds[block] not in EMPTY_KINDS]
             code = [block for block in waiting if self.maker.kinds[block] == BlockKind.CODE]
             self._fill_from(code, self.read)
             # What nothing guides yet may be guided by a use in the others.
@@ -146,6 +148,8 @@ class _Filler:
             return self._by_name(name), 0
         if means == UNKNOWN or home == ABSOLUTE:
             return self._by_name(name) if name else self._unnamed_place(hint, home, means), 0
+        if means == 0 and self.new.symbols.binding[hint] == Binding.WEAK:
+            return self._by_name(name), 0  # nobody defines it
         if home >= 0 and not self.new.symbols.name[int(self.new.blocks.anchor[home])]:
             return self._unnamed_place(hint, home, means), 0
         if home >= 0 and self.new.blocks.mergeable[home]:

@@ -24,7 +24,7 @@ from ipbp.graph.model import (
     Visibility,
 )
 
-_EMPTY_KINDS = (BlockKind.BSS, BlockKind.TLS_BSS)
+EMPTY_KINDS = (BlockKind.BSS, BlockKind.TLS_BSS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class GraphMaker:
     def fill(self, block: int, content: bytes, edges: Sequence[LiftedEdge]) -> None:
         """The bytes of a block (nothing for zero-filled kinds) and its fixups."""
         old = self.sections[block]
-        kept = b"" if self.kinds[block] in _EMPTY_KINDS else content
+        kept = b"" if self.kinds[block] in EMPTY_KINDS else content
         self.sections[block] = Section(old.name, memoryview(kept), old.alignment)
         self.edges[block] = sorted(edges, key=lambda edge: edge.offset)
 

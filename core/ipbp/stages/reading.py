@@ -14,6 +14,8 @@ import numpy.typing as npt
 from ipbp.arch.x86_64_relax import Form, read_fields
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, LinkGraph
+from ipbp.graph.unit import UNBOUND
+from ipbp.stages.got_base import image_base
 from ipbp.stages.memory import read_pieces, read_words
 
 EQUAL, UNREADABLE = -1, -2
@@ -101,9 +103,12 @@ def _meanings(
     """(S, whether it is known, pointer cell) for each fixup. What a block that differs has in its fields may be
     anything; its cells are not read."""
     thread_pointer = image.tls_start + image.tls_size
-    relative = (form == Form.PLACE) | (form == Form.CELL) | (form == Form.TLS_CELL)
-    value = number - addend + np.where(relative, place, 0)
-    through = ((form == Form.CELL) | (form == Form.TLS_CELL)) & (difference == EQUAL)
+    got_base = image_base(image)
+    is_cell = np.isin(form, (Form.CELL, Form.TLS_CELL, Form.GOT_CELL))
+    counted_from = np.where(np.isin(form, (Form.PLACE, Form.CELL, Form.TLS_CELL, Form.GOT_BASE)), place, 0)
+    counted_from = np.where(np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)), got_base, counted_from)
+    value = number - addend + counted_from
+    through = is_cell & (difference == EQUAL)
     through &= (value >= image.start) & (value < image.end)
     cell = np.where(through, value, 0)
     content = np.zeros(len(value), dtype=np.int64)
@@ -111,13 +116,15 @@ def _meanings(
         content[through] = read_words(read, cell[through])
     from_thread = (form == Form.TLS_OFFSET) | ((form == Form.TLS_BLOCK) & (number < 0))
     means = np.select(
-        [form == Form.CELL, form == Form.TLS_CELL, from_thread, form == Form.TLS_BLOCK],
-        [content, content + thread_pointer, value + thread_pointer, value + image.tls_start],
+        [form == Form.TLS_CELL, is_cell, from_thread, form == Form.TLS_BLOCK],
+        [content + thread_pointer, content, value + thread_pointer, value + image.tls_start],
         value,
     )
-    is_cell = (form == Form.CELL) | (form == Form.TLS_CELL)
     known = (form != Form.NONE) & (difference == EQUAL) & (~is_cell | (through & (content != 0)))
     # A pointer below the image was not relocated yet: the loader has not run.
     known &= (form != Form.ABSOLUTE) | (means >= image.start) | ~np.bool_(image.is_pie)
-    known &= (form != Form.CELL) | (means >= image.start) | ~np.bool_(image.is_pie)
+    known &= (~is_cell | (form == Form.TLS_CELL)) | (means >= image.start) | ~np.bool_(image.is_pie)
+    # What counts from the table tells nothing where the table is not known, and its base nothing where it is right.
+    known &= ~np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)) | np.bool_(got_base != UNBOUND)
+    known &= (form != Form.GOT_BASE) | ((means != got_base) & np.bool_(got_base != UNBOUND))
     return means, known, cell

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64 import PC_RELATIVE
+from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE
 from ipbp.arch.x86_64_entry import stub
 from ipbp.arch.x86_64_fields import out_of_range, write_fields
 from ipbp.errors import Refusal
@@ -20,6 +20,7 @@ from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import PROTECTIONS, Layout, LinkedImage, UnitLayout, UnwindTable
 from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
@@ -57,7 +58,10 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64) -
     target = np.where(through_stub, columns.stub[edges.target], target)
     target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
     target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
-    result: I64 = target + edges.addend - np.where(PC_RELATIVE[edges.kind] != 0, place, 0)
+    target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
+    counted_from = np.where(PC_RELATIVE[edges.kind] != 0, place, 0)
+    counted_from = np.where(GOT_RELATIVE[edges.kind] != 0, columns.got_base, counted_from)
+    result: I64 = target + edges.addend - counted_from
     return result
 
 

@@ -18,6 +18,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.image import Found, LoadedImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.got_base import GOT_NAME, image_base
 
 Lookup = Callable[[str], "Found | None"]
 _NOTHING: Mapping[str, int] = {}
@@ -34,19 +35,20 @@ class _Place:
 def resolve(
     units: Sequence[Unit], image: LoadedImage, lookup: Lookup, defined: Mapping[str, int] = _NOTHING
 ) -> tuple[list[Unit], tuple[Refusal, ...]]:
-    """The units with `address` and `resolver` of every outside symbol filled in, and one `undefined-symbol` for each
-    name that nothing in the process has. `lookup` is `LoadedProcess.lookup`. `defined`: load addresses of the global
-    names of edited objects that run already, which the image may not know or know as static."""
+    """The units with `address` and `resolver` of every outside symbol and `got_base` filled in, and one
+    `undefined-symbol` for each name that nothing in the process has. `lookup` is `LoadedProcess.lookup`. `defined`:
+    load addresses of the global names of edited objects that run already, which the image may not know or know as
+    static."""
     brought = _brought(units)
     places: dict[str, _Place | None] = {}
     refusals: list[Refusal] = []
     resolved = []
     for unit in units:
-        address, resolver = unit.address.copy(), unit.resolver.copy()
+        address, resolver, got_base = unit.address.copy(), unit.resolver.copy(), image_base(image)
         symbols = unit.graph.symbols
         for symbol in _open_symbols(unit).tolist():
             name = symbols.name[symbol]
-            if name in brought:
+            if name in brought or name == GOT_NAME:
                 continue
             if name not in places:
                 places[name] = _find(name, image, lookup, defined)
@@ -59,7 +61,7 @@ def resolve(
                 address[symbol] = 0
             else:
                 refusals.append(_undefined(name, unit.name))
-        resolved.append(replace(unit, address=address, resolver=resolver))
+        resolved.append(replace(unit, address=address, resolver=resolver, got_base=got_base))
     return resolved, tuple(dict.fromkeys(refusals))
 
 
@@ -95,8 +97,6 @@ def _find(name: str, image: LoadedImage, lookup: Lookup, defined: Mapping[str, i
         return own
     if name in defined:
         return _Place(defined[name])
-    if name == "_GLOBAL_OFFSET_TABLE_":
-        return None
     found = lookup(name)
     if found is not None and not found.thread_local:
         return _Place(UNBOUND, found.address) if found.indirect else _Place(found.address)

@@ -19,7 +19,7 @@ from ipbp.arch.x86_64_entry import STUB_SIZE
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import Slot, Stub
-from ipbp.graph.model import I64
+from ipbp.graph.model import COMMON, I64, UNDEFINED
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, Arena
 from ipbp.stages.placer import Placer
@@ -37,16 +37,11 @@ THREAD_LOCAL = (
     EdgeKind.TLSDESC_PCREL32,
     EdgeKind.TLSDESC_CALL,
 )
-LARGE_MODEL = (
-    EdgeKind.GOT_BASE_PCREL32,
-    EdgeKind.GOT_BASE_PCREL64,
-    EdgeKind.GOT_OFFSET64,
-    EdgeKind.GOT_SLOT64,
-    EdgeKind.PLT_OFFSET64,
-)
 _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
 _LOW = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
-_ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS64, EdgeKind.PCREL64)
+_FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
+_ADDRESSES = (*_NEAR, *_LOW, *_FAR)
+_SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +104,14 @@ def place_stubs(
 
 
 def target_refusals(targets: Sequence[UnitTargets], arena: Arena) -> list[Refusal]:
-    """`thread-local`, `large-code-model`, `undefined-symbol`, `out-of-reach-data`: one for each unit and symbol."""
+    """`thread-local`, `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`: one for each unit and
+    symbol."""
     found = []
     for row in targets:
         found += [_thread_local(row.unit, symbol) for symbol in row.of(THREAD_LOCAL).tolist()]
-        found += [_large_model(row.unit, symbol) for symbol in row.of(LARGE_MODEL).tolist()]
+        sized = row.of(_SIZES)
+        outside = sized[np.isin(row.unit.graph.symbols.block[sized], (UNDEFINED, COMMON))]
+        found += [_size_unknown(row.unit, symbol) for symbol in outside.tolist()]
         used = row.of((EdgeKind.BRANCH32, *GOT_KINDS, *_ADDRESSES))
         unknown = row.is_unknown(used) & ~row.is_indirect(used)
         found += [_undefined(row.unit, symbol) for symbol in used[unknown].tolist()]
@@ -150,12 +148,12 @@ def _thread_local(unit: Unit, symbol: int) -> Refusal:
     )
 
 
-def _large_model(unit: Unit, symbol: int) -> Refusal:
+def _size_unknown(unit: Unit, symbol: int) -> Refusal:
     name = shown(unit, symbol)
     return Refusal(
-        "large-code-model",
-        f"the changed code reaches '{name}' as the medium or large code model does, which is not supported",
-        "Build this file without -mcmodel=medium and -mcmodel=large.",
+        "size-of-outside-symbol",
+        f"the changed code asks for the size of '{name}' (R_X86_64_SIZE), which another file defines",
+        "Ask for it in the file that defines it.",
         name,
         unit.name,
     )

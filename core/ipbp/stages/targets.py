@@ -25,8 +25,13 @@ GOT_KINDS = (
     EdgeKind.GOT_PCREL32,
     EdgeKind.GOT_PCREL32_RELAX,
     EdgeKind.GOT_PCREL32_REX_RELAX,
+    EdgeKind.GOT_PCREL32_REX2_RELAX,
     EdgeKind.GOT_PCREL64,
+    EdgeKind.GOT_SLOT32,
+    EdgeKind.GOT_SLOT64,
 )
+"""Fields that lead to a pointer cell."""
+_FROM_START = (*ABSOLUTES, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
 _RELATIVES = (EdgeKind.PCREL64, EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
 _PART_MARK = ".cold"  # gcc and LLVM name the rarely run part of f `f.cold`
 
@@ -109,7 +114,7 @@ def _interior(graph: LinkGraph, carried: I32, block: I32, kind: U8, target: I32,
     # One byte less for every byte of immediate behind the field does not occur for code addresses.
     from_code = graph.blocks.kind[block] == BlockKind.CODE
     place = graph.symbols.offset[target] + addend
-    start = np.where(np.isin(kind, ABSOLUTES), 0, np.where(kind == EdgeKind.PCREL8, -1, -4))
+    start = np.where(np.isin(kind, _FROM_START), 0, np.where(kind == EdgeKind.PCREL8, -1, -4))
     # A distance stored in data is an entry of a jump table: it counts from the table.
     inside = (place != start) | (~from_code & np.isin(kind, _RELATIVES))
     home = graph.symbols.block[target]

@@ -75,3 +75,10 @@ class Refused(IpbpError):
 
     def __str__(self) -> str:
         return "\n".join([f"{self.fact}; the process is untouched.", *map(str, self.refusals)])
+
+
+def raise_all(*groups: Iterable[Refusal]) -> None:
+    """Raise Refused with every refusal of these groups, each once and in order; nothing when there is none."""
+    refusals = list(dict.fromkeys(refusal for group in groups for refusal in group))
+    if refusals:
+        raise Refused(refusals)

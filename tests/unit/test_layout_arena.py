@@ -105,3 +105,16 @@ def test_what_a_patch_took_is_not_given_again_and_survives_json() -> None:
     assert taken.part("rx").next == start + 128
     assert taken.part("r") == arena.part("r")
     assert taken.taken({"rx": start + 50}) == taken
+
+
+def test_a_smaller_arena_is_made_where_the_usual_one_does_not_fit() -> None:
+    # A fixed program whose variables end beyond 2 GiB: what is free lies below it.
+    image = (0x40_0000, 0xC000_0000)
+    regions = _regions(image)
+    arena = choose_arena(regions, image[0], image[0] + 0x5000, low_2g=True)
+    assert arena.end <= image[0]
+    assert _is_free(arena, regions)
+    assert 0 < arena.end - arena.base < 3 << 20
+    with pytest.raises(IpbpError) as caught:
+        choose_arena(regions, image[0], image[0] + 0x5000, low_2g=True, demand={"rw": 2 << 20})
+    assert caught.value.code == "no-near-memory"

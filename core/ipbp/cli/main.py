@@ -23,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if words and words[0] in DEBUGGERS and list(words[1:]) not in (["-h"], ["--help"]):
             launch.launch(words[0], words[1:])
-        arguments = parser(with_diff=list(words[:1]) == ["diff"]).parse_args(words)
+        arguments = parser(words[0] if words else "").parse_args(words)
         status: int = arguments.run(arguments)
     except IpbpError as error:
         if "--json" in words:
@@ -34,17 +34,24 @@ def main(words: Sequence[str] | None = None) -> int:
     return status
 
 
-def parser(with_diff: bool) -> argparse.ArgumentParser:
-    """All commands. Each command's module adds its own; `diff` brings the readers of object files with it, which take
-    half a second to load, so it is only imported when it is wanted."""
+_LINKER_COMMANDS = {
+    "diff": "what changed between two object files",
+    "link": "link object files against a program's file, with no process",
+}
+
+
+def parser(wanted: str) -> argparse.ArgumentParser:
+    """All commands. Each command's module adds its own; some bring the readers of object files with them, which take
+    half a second to load, so they are only imported when they are `wanted`."""
     top = argparse.ArgumentParser(prog="ipbp", description="Change the code of a running program.")
     top.add_argument("--version", action="version", version=f"ipbp {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="command")
     attach.add_parsers(subparsers)
-    if with_diff:
-        import_module("ipbp.cli.diff").add_parser(subparsers)
-    else:
-        subparsers.add_parser("diff", help="what changed between two object files")
+    for command, what in _LINKER_COMMANDS.items():
+        if command == wanted:
+            import_module(f"ipbp.cli.{command}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(command, help=what)
     path.add_parser(subparsers)
     launch.add_parsers(subparsers)
     init.add_parser(subparsers)

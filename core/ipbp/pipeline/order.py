@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ipbp.build.store import Store, user_store
-from ipbp.errors import Refusal, Refused
+from ipbp.errors import raise_all
 from ipbp.formats.elf_object import read_object
 from ipbp.formats.elf_patch import write_patch
 from ipbp.formats.elf_process import LoadedProcess, read_process
@@ -76,7 +76,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     judged = list(followed.judged)
     changed = [unit for unit in judged if unit.is_changed]
     notes = [*edited.notes, *followed.notes, *(note for unit in judged for note in unit.comparison.notes)]
-    _raise_all(
+    raise_all(
         edited.refusals,
         followed.refusals,
         *(u.comparison.refusals for u in judged),
@@ -89,14 +89,14 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     # Every outside name gets its address in the process.
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
     units, refusals = resolve([unit.selection.unit for unit in changed], image, process.lookup, defined)
-    _raise_all(refusals)
+    raise_all(refusals)
 
     # Beyond this point no block may grow: memory is chosen and laid out.
     arena, is_new = _arena(request, image, demand(units))
     placed = layout(units, arena)
-    _raise_all(placed.refusals)
+    raise_all(placed.refusals)
     linked = relocate(units, placed)
-    _raise_all(linked.refusals)
+    raise_all(linked.refusals)
 
     # Beyond this point the bytes are final.
     path = request.folder / f"patch-{request.number}.elf"
@@ -175,12 +175,6 @@ def _global_names(graph: LinkGraph, address: I64) -> dict[str, int]:
     rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (address != UNBOUND))
     plain = rows[np.isin(symbols.type[rows], (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION))]
     return {symbols.name[row]: int(address[row]) for row in plain.tolist()}
-
-
-def _raise_all(*groups: Iterable[Refusal]) -> None:
-    refusals = list(dict.fromkeys(refusal for group in groups for refusal in group))
-    if refusals:
-        raise Refused(refusals)
 
 
 def _in_vain(judged: Sequence[Judged], edited: EditedUnits) -> list[str]:

@@ -1,0 +1,92 @@
+"""Objects linked against an image on disk, at its link addresses and with no process: `ipbp link`.
+
+The same stages as for a patch of a running program, except that nothing is compared: everything that the objects
+define is carried, and outside names mean what the image says, its PLT stubs where it imports them. The result can
+be looked at with objdump and compared with what a linker makes at these addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ipbp.errors import Refusal, raise_all
+from ipbp.formats.elf_image import read_image
+from ipbp.formats.elf_patch import write_patch
+from ipbp.graph.image import Found, LoadedImage
+from ipbp.graph.layout import PROTECTIONS, Layout
+from ipbp.graph.model import UNDEFINED, Binding, LinkGraph
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.protocol import Region
+from ipbp.stages.arena import PAGE, Arena, Part, choose_arena
+from ipbp.stages.layout import demand, layout
+from ipbp.stages.relocate import relocate
+from ipbp.stages.resolve import resolve
+
+
+def link(
+    graphs: Sequence[LinkGraph], image_file: Path, output: Path, base: int | None, defined: Mapping[str, int]
+) -> tuple[Sequence[Unit], Layout]:
+    """Link the objects to the image in `image_file` and write the patch file `output`; what it holds, and where.
+
+    `base`: link address where the result starts, a multiple of the page size; None chooses one near the image.
+    `defined`: addresses of names, before what the image says of them.
+
+    Errors: Refused; `image-*`, `no-near-memory`, `unwind-malformed`, `debug-too-large`; OSError for `output`.
+    """
+    image = read_image(str(image_file))
+    units = [_whole_unit(graph, defined) for graph in graphs]
+    units, unresolved = resolve(units, image, _nowhere)
+    raise_all(_defined_twice(units, defined), unresolved)
+    placed = layout(units, _arena(image, base, demand(units)))
+    raise_all(placed.refusals)
+    linked = relocate(units, placed)
+    raise_all(linked.refusals)
+    write_patch(output, units, placed, linked)
+    return units, placed
+
+
+def _whole_unit(graph: LinkGraph, defined: Mapping[str, int]) -> Unit:
+    address = np.full(len(graph.symbols), UNBOUND, dtype=np.int64)
+    for symbol in np.flatnonzero(graph.symbols.block == UNDEFINED).tolist():
+        address[symbol] = defined.get(graph.symbols.name[symbol], UNBOUND)
+    nowhere = np.full(len(graph.symbols), UNBOUND, dtype=np.int64)
+    return Unit(graph.path, graph, np.arange(len(graph.blocks), dtype=np.int32), address, nowhere)
+
+
+def _nowhere(name: str) -> Found | None:
+    # Libraries are loaded by a process; without one a name of theirs has no address.
+    return None
+
+
+def _defined_twice(units: Sequence[Unit], defined: Mapping[str, int]) -> list[Refusal]:
+    found = []
+    for unit in units:
+        symbols = unit.graph.symbols
+        for symbol in np.flatnonzero((symbols.block != UNDEFINED) & (symbols.binding != Binding.LOCAL)).tolist():
+            name = symbols.name[symbol]
+            if name in defined:
+                found.append(
+                    Refusal(
+                        "duplicate-symbol",
+                        f"'{name}' is defined in {unit.name} and by --define",
+                        "Leave one of the two out.",
+                        name,
+                        unit.name,
+                    )
+                )
+    return found
+
+
+def _arena(image: LoadedImage, base: int | None, needed: Mapping[str, int]) -> Arena:
+    if base is None:
+        region = Region(image.start, image.end, "r-x", 0, image.path)
+        return choose_arena([region], image.near_start, image.near_end, low_2g=not image.is_pie, demand=needed)
+    parts, start = [], base
+    for protection in PROTECTIONS:
+        size = -(-needed[protection] // PAGE) * PAGE
+        parts.append(Part(protection, start, size))
+        start += size
+    return Arena(base, tuple(parts))

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.arch.x86_64 import WIDTH
+from ipbp.arch.x86_64_tls import ACCESSES, NONE, initial_exec, local_exec
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8
 
-_MARGIN = 16
+_MARGIN = 32
 """Bytes that must be readable around a field; the columns are padded by as much."""
+_WINDOW = 2 * _MARGIN
 
 
 class Form(IntEnum):
@@ -74,18 +76,6 @@ _CELL_KINDS = (
     EdgeKind.GOT_PCREL32_REX_RELAX,
     EdgeKind.GOT_PCREL32_REX2_RELAX,
 )
-_TLS_KINDS = (
-    EdgeKind.TLS_GD32,
-    EdgeKind.TLS_LD32,
-    EdgeKind.GOT_TPOFF32,
-    EdgeKind.TLSDESC_PCREL32,
-    EdgeKind.TLSDESC_CALL,
-)
-_LOAD_TP = bytes.fromhex("64488b042500000000")  # mov %fs:0, %rax
-_LEA_OFFSET = bytes.fromhex("488d80")  # lea <tpoff>(%rax), %rax
-_ADD_CELL = bytes.fromhex("480305")  # add <gottpoff>(%rip), %rax
-_LD_AS_LE = bytes.fromhex("666666") + _LOAD_TP
-_XCHG = b"\x66\x90"  # xchg %ax, %ax: two bytes of nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +105,9 @@ def read_fields(expected: U8, actual: U8, position: I64, kind: U8, addend: I64) 
     for bytes_ in np.unique(width).tolist():
         masked[(at[width == bytes_][:, None] + np.arange(bytes_)).ravel()] = True
     _relax_cells(before, now, at, kind, form, extra, masked)
-    for row in np.flatnonzero(np.isin(kind, _TLS_KINDS)).tolist():
+    for row in np.flatnonzero(np.isin(kind, ACCESSES)).tolist():
         _relax_tls(before, now, at, kind, form, extra, masked, row)
-    width[np.isin(kind, _TLS_KINDS)] = 4
+    width[np.isin(kind, ACCESSES)] = 4
     return Fields(at - _MARGIN, width, form, extra, _numbers(now, at, width, kind), masked[_MARGIN : _MARGIN + size])
 
 
@@ -170,61 +160,18 @@ def _relax_cells(before: U8, now: U8, at: I64, kind: U8, form: U8, addend: I64, 
 def _relax_tls(
     before: U8, now: U8, at: I64, kind: U8, form: U8, addend: I64, masked: npt.NDArray[np.bool_], row: int
 ) -> None:
-    """One thread-local fixup: general and local dynamic, initial executable and descriptors as their cheaper forms."""
-    here = int(at[row])
-    old, new = before[here - 4 : here + 12].tobytes(), now[here - 4 : here + 12].tobytes()
-    if kind[row] == EdgeKind.TLS_GD32 and new.startswith(_LOAD_TP):
-        middle = new[9:12]
-        if middle in (_LEA_OFFSET, _ADD_CELL):
-            form[row] = Form.TLS_OFFSET if middle == _LEA_OFFSET else Form.TLS_CELL
-            addend[row] += 4 if middle == _LEA_OFFSET else 0
-            at[row] = here + 8
-            _swallow(at, form, masked, row, here - 4, 16, here + 8)
-    elif kind[row] == EdgeKind.TLS_LD32:
-        through_cell = old[8:10] == b"\xff\x15"
-        shape = (b"\x66" if through_cell else b"") + _LD_AS_LE
-        if now[here - 3 : here - 3 + len(shape)].tobytes() == shape:
-            _swallow(at, form, masked, row, here - 3, len(shape), here + (6 if through_cell else 5))
-    elif kind[row] == EdgeKind.GOT_TPOFF32 and old[2:4] != new[2:4]:
-        _relax_initial_exec(old, new, here, form, addend, masked, row)
-    elif kind[row] == EdgeKind.TLSDESC_PCREL32 and old[2] == 0x8D:
-        direct = bytes([0xC7, 0xC0 | (old[3] >> 3 & 7)])
-        if new[2:4] == direct and new[1] == _rex_moved(old[1]):
-            form[row] = Form.TLS_OFFSET
-            addend[row] += 4
-            masked[here - 3 : here] = True
-        elif new[1:4] == bytes([old[1], 0x8B, old[3]]):
-            form[row] = Form.TLS_CELL
-            masked[here - 2] = True
-    elif kind[row] == EdgeKind.TLSDESC_CALL and new[4:6] == _XCHG:
-        masked[here : here + 2] = True
-
-
-def _relax_initial_exec(
-    old: bytes, new: bytes, here: int, form: U8, addend: I64, masked: npt.NDArray[np.bool_], row: int
-) -> None:
-    register = old[3] >> 3 & 7
-    shapes = {
-        0x8B: [bytes([_rex_moved(old[1]), 0xC7, 0xC0 | register])],  # mov $tpoff, %reg
-        0x03: [
-            bytes([old[1] | (old[1] & 4) >> 2, 0x8D, 0x80 | register << 3 | register]),  # lea tpoff(%reg), %reg
-            bytes([_rex_moved(old[1]), 0x81, 0xC0 | register]),  # add $tpoff, %reg
-        ],
-    }
-    if new[1:4] in shapes.get(old[2], ()):
-        form[row] = Form.TLS_OFFSET
-        addend[row] += 4
-        masked[here - 3 : here] = True
-
-
-def _rex_moved(rex: int) -> int:
-    return rex & 0xFB | (rex & 4) >> 2
-
-
-def _swallow(
-    at: I64, form: U8, masked: npt.NDArray[np.bool_], row: int, start: int, size: int, call_field: int
-) -> None:
-    """The rewriting took the call to __tls_get_addr along, whose fixup is the next row."""
-    masked[start : start + size] = True
-    if row + 1 < len(at) and at[row + 1] == call_field:
-        form[row + 1] = Form.NONE
+    """One thread-local access, when memory holds one of its rewritings. Changes what `_relax_cells` does."""
+    first = max(int(at[row]) - _MARGIN, 0)
+    here = int(at[row]) - first
+    old, new = before[first : first + _WINDOW].tobytes(), now[first : first + _WINDOW].tobytes()
+    rewritings = (*local_exec(kind[row], old, here), *initial_exec(kind[row], old, here))
+    found = next((rewriting for rewriting in rewritings if rewriting.stands_in(new)), None)
+    if found is None:
+        return
+    masked[first + found.start : first + found.end] = True
+    if found.call != NONE and row + 1 < len(at) and at[row + 1] == first + found.call:
+        form[row + 1] = Form.NONE  # the call of __tls_get_addr went along
+    if found.field != NONE:
+        at[row] = first + found.field
+        form[row] = Form.TLS_CELL if found.through_cell else Form.TLS_OFFSET
+        addend[row] += 0 if found.through_cell else 4

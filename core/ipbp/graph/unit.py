@@ -6,9 +6,11 @@ only read. Several units make one patch; an undefined symbol of one may be a car
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ipbp.graph.model import I32, I64, LinkGraph
+from ipbp.graph.threads import ThreadPlace
 
 UNBOUND = -1
 """In `Unit.address`: nothing in the process has this name yet (new, or not resolved)."""
@@ -20,7 +22,8 @@ class Unit:
     address of what runs under it, or UNBOUND; for a carried function that existed before it is its old entry, which
     stays its address, and only edges into its interior mean the carried copy. `resolver`: for each symbol the load
     address of an indirect function's resolver whose result is not known yet, or UNBOUND. `got_base`: load address of
-    what the program calls _GLOBAL_OFFSET_TABLE_, or UNBOUND where it has no such table.
+    what the program calls _GLOBAL_OFFSET_TABLE_, or UNBOUND where it has no such table. `thread`: where each
+    thread has the thread-local variables that carried code uses, by symbol; new ones are not among them.
     """
 
     name: str
@@ -29,3 +32,4 @@ class Unit:
     address: I64
     resolver: I64
     got_base: int = UNBOUND
+    thread: Mapping[int, ThreadPlace] = field(default_factory=dict)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ipbp.build.store import Store, user_store
-from ipbp.errors import raise_all
+from ipbp.errors import Refusal, raise_all
 from ipbp.formats.elf_object import read_object
 from ipbp.formats.elf_patch import write_patch
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.layout import Layout, UnitLayout
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.graph.threads import ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.edited import EditedUnits, edited_units
 from ipbp.pipeline.judge import Judged, judge
@@ -34,6 +35,7 @@ from ipbp.stages.layout import demand, layout
 from ipbp.stages.plan import plan
 from ipbp.stages.relocate import relocate
 from ipbp.stages.resolve import resolve
+from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
 
 Tell = Callable[[str], None]
 
@@ -69,7 +71,8 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     def undefined(units: Iterable[Judged]) -> frozenset[str]:
         defined = defined_names([unit.selection.unit for unit in units], request.record, store)
         chosen = [unit.selection.unit for unit in units if unit.is_changed]
-        return frozenset(refusal.symbol or "" for refusal in resolve(chosen, image, process.lookup, defined)[1])
+        refusals = _bound(chosen, process, image, defined)[1]
+        return frozenset(row.symbol or "" for row in refusals if row.code == "undefined-symbol")
 
     scene = Scene(request.record, store, image, read, os.stat(image.file).st_mtime_ns, tell, request.colour)
     followed = follow_definitions(judged, edited, scene, undefined)
@@ -86,9 +89,9 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     if not changed:
         return Outcome(None, (*notes, *_in_vain(judged, edited)), clock.times)
 
-    # Every outside name gets its address in the process.
+    # Every thread-local variable gets its place in the threads, every other outside name its address.
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
-    units, refusals = resolve([unit.selection.unit for unit in changed], image, process.lookup, defined)
+    units, refusals = _bound([unit.selection.unit for unit in changed], process, image, defined)
     raise_all(refusals)
 
     # Beyond this point no block may grow: memory is chosen and laid out.
@@ -173,7 +176,7 @@ def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[s
 def _global_names(graph: LinkGraph, address: I64) -> dict[str, int]:
     symbols = graph.symbols
     rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (address != UNBOUND))
-    plain = rows[np.isin(symbols.type[rows], (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION))]
+    plain = rows[np.isin(symbols.type[rows], (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION, SymbolType.TLS))]
     return {symbols.name[row]: int(address[row]) for row in plain.tolist()}
 
 
@@ -195,6 +198,20 @@ def _arena(request: Request, image: LoadedImage, needed: Mapping[str, int]) -> t
         start, end = min(start, known.base), max(end, known.end)
     arena = choose_arena(request.regions, start, end, low_2g=not image.is_pie, demand=needed)
     return arena, True
+
+
+def _bound(
+    units: Sequence[Unit], process: LoadedProcess, image: LoadedImage, defined: Mapping[str, int]
+) -> tuple[list[Unit], tuple[Refusal, ...]]:
+    """The units with all outside names bound; the calls that ask for thread-local variables are gone."""
+
+    def block_of(path: str) -> ThreadBlock | None:
+        return executable_block(image) if path == image.path else None
+
+    threads = Threads(image, executable_block(image), process.lookup, block_of)
+    bound, refusals = bind_thread_locals(units, threads, defined)
+    resolved, undefined = resolve(bound, image, process.lookup, defined)
+    return resolved, (*refusals, *undefined)
 
 
 def _unwinder(process: LoadedProcess, image: LoadedImage) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
+from ipbp.stages.thread_locals import OFFSET_KINDS, offsets
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _INT3 = b"\xcc"
@@ -57,6 +58,7 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64) -
     through_stub = (columns.stub[edges.target] != UNBOUND) & ((edges.kind == EdgeKind.BRANCH32) | (target == UNBOUND))
     target = np.where(through_stub, columns.stub[edges.target], target)
     target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
+    target = np.where(np.isin(edges.kind, OFFSET_KINDS), offsets(unit)[edges.target], target)
     target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
     target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
     counted_from = np.where(PC_RELATIVE[edges.kind] != 0, place, 0)

@@ -24,19 +24,9 @@ from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, Arena
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges
+from ipbp.stages.thread_locals import THREAD_LOCAL
 
 SLOT_SIZE = 8
-THREAD_LOCAL = (
-    EdgeKind.TPOFF32,
-    EdgeKind.TPOFF64,
-    EdgeKind.GOT_TPOFF32,
-    EdgeKind.TLS_GD32,
-    EdgeKind.TLS_LD32,
-    EdgeKind.DTPOFF32,
-    EdgeKind.DTPOFF64,
-    EdgeKind.TLSDESC_PCREL32,
-    EdgeKind.TLSDESC_CALL,
-)
 _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
 _LOW = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
 _FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
@@ -108,7 +98,8 @@ def target_refusals(targets: Sequence[UnitTargets], arena: Arena) -> list[Refusa
     symbol."""
     found = []
     for row in targets:
-        found += [_thread_local(row.unit, symbol) for symbol in row.of(THREAD_LOCAL).tolist()]
+        unplaced = [symbol for symbol in row.of(THREAD_LOCAL).tolist() if symbol not in row.unit.thread]
+        found += [_thread_local(row.unit, symbol) for symbol in unplaced]
         sized = row.of(_SIZES)
         outside = sized[np.isin(row.unit.graph.symbols.block[sized], (UNDEFINED, COMMON))]
         found += [_size_unknown(row.unit, symbol) for symbol in outside.tolist()]
@@ -141,7 +132,7 @@ def _thread_local(unit: Unit, symbol: int) -> Refusal:
     name = shown(unit, symbol)
     return Refusal(
         "thread-local",
-        f"the changed code uses the thread-local variable '{name}', which is not supported yet",
+        f"the changed code uses the thread-local variable '{name}', whose place in the threads is not known",
         "Move the code that uses it into a function of its own that does not change.",
         name,
         unit.name,

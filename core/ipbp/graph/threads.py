@@ -1,0 +1,42 @@
+"""Thread-local variables: where each thread has its own copy of them.
+
+The threads of a process have their variables at the same distance from their thread pointer, image by image, as far
+as the loader gave an image a place there (static TLS; "ELF Handling For Thread-Local Storage", variant II: below the
+thread pointer). An image that came later may have got none: each thread allocates its block when it first asks for
+it, and the image's module id and an offset are all there is to name a variable by.
+
+Outside of this, a thread-local variable's address is the load address of its initial value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPlace:
+    """One variable. `offset` from the thread pointer, None when every thread has it elsewhere; `module` id of its
+    image, 0 when not known; `in_block`: offset in that image's block."""
+
+    offset: int | None
+    module: int = 0
+    in_block: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadBlock:
+    """The variables of one image. `start`, `size`: load address and size of their initial values. `offset`: of the
+    block's start from the thread pointer, None as above; `module`: its id, 0 when not known."""
+
+    start: int
+    size: int
+    offset: int | None
+    module: int = 0
+
+    def holds(self, address: int) -> bool:
+        return self.start <= address < self.start + max(self.size, 1)
+
+    def place(self, address: int) -> ThreadPlace:
+        """Of the variable whose initial value is at this load address."""
+        in_block = address - self.start
+        return ThreadPlace(None if self.offset is None else self.offset + in_block, self.module, in_block)

@@ -35,6 +35,7 @@ from ipbp.stages.layout import demand, layout
 from ipbp.stages.plan import plan
 from ipbp.stages.relocate import relocate
 from ipbp.stages.resolve import resolve
+from ipbp.stages.shared_entry import one_jump_each
 from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
 
 Tell = Callable[[str], None]
@@ -79,9 +80,11 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     judged = list(followed.judged)
     changed = [unit for unit in judged if unit.is_changed]
     notes = [*edited.notes, *followed.notes, *(note for unit in judged for note in unit.comparison.notes)]
+    replaced, shared = one_jump_each([unit.selection for unit in changed], [unit.old for unit in judged], image)
     raise_all(
         edited.refusals,
         followed.refusals,
+        shared,
         *(u.comparison.refusals for u in judged),
         *(u.selection.refusals for u in judged),
     )
@@ -104,12 +107,11 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     # Beyond this point the bytes are final.
     path = request.folder / f"patch-{request.number}.elf"
     segments = write_patch(path, units, placed, linked)
-    selections = [unit.selection for unit in changed]
     made = plan(
         number=request.number,
         image=path,
         units=units,
-        replaced=[selection.replaced for selection in selections],
+        replaced=replaced,
         layout=placed,
         segments=segments,
         entries=request.entries,

@@ -2,7 +2,8 @@
 
 A global name is one thing in the whole image. A local name is only unique within its file, and the linked table puts
 local symbols under the name of theirs (STT_FILE); two files of one name in different folders make two candidates.
-Linkers write a hidden global as a local symbol of no file.
+Linkers write a hidden global as a local symbol of no file; mold writes every global that is not exported, and lld
+those that a version script hides, as a local symbol of its file.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def candidates(graph: LinkGraph, image: LoadedImage, sources: Collection[str] = 
     in_file = _files_of(sources or {graph.source}, table)[table.file[row]]
     shared = ~is_local & ~row_is_local
     has_shared = np.bincount(symbol[shared], minlength=len(graph.symbols)) > 0
-    hidden = ~is_local & row_is_local & ~has_shared[symbol] & ((table.file[row] < 0) | (len(table.files) == 1))
+    may_be_hidden = (table.file[row] < 0) | in_file | (len(table.files) == 1)
+    hidden = ~is_local & row_is_local & ~has_shared[symbol] & may_be_hidden
     keep = shared | hidden | (is_local & row_is_local & in_file)
     return Candidates(symbol[keep], row[keep], table.address[row[keep]])
 

@@ -56,9 +56,10 @@ class _Lifter:
     def run(self) -> tuple[LinkGraph, Attestation]:
         unit = self._unit()
         self._choose_rows(unit)
-        self.new = reshaped(self.new, self._code_of_other_bytes())
+        different = self._code_of_other_bytes()
+        self.new = reshaped(self.new, different)
         self.outline = Outline(self.new)
-        self._add_guided_blocks()
+        self._add_guided_blocks(different)
         self._add_other_blocks(unit)
         fill(self.outline, self.image, self.read)
         graph = self.outline.maker.graph(self.image.path, self.new.source, self.new.machine)
@@ -132,8 +133,9 @@ class _Lifter:
     def _size_differs(self, symbol: int, row: int) -> bool:
         return bool(self.image.symbols.size[row] != self.new.symbols.size[symbol])
 
-    def _add_guided_blocks(self) -> None:
-        """A block for everything that both sides have by name."""
+    def _add_guided_blocks(self, different: Collection[int]) -> None:
+        """A block for everything that both sides have by name. Several functions of the same code may be at one place
+        (identical code folding): then one that did not change is the guide. `different`: new blocks of other code."""
         symbols, table = self.new.symbols, self.image.symbols
         members: dict[int, list[int]] = {}
         for symbol in np.flatnonzero(self.row_of != UNKNOWN).tolist():
@@ -142,16 +144,18 @@ class _Lifter:
                 members.setdefault(block, []).append(symbol)
             else:  # a tentative definition
                 self._add_named(int(self.row_of[symbol]), [symbol], guide=UNKNOWN)
-        for block, inside in members.items():
+        for block, inside in sorted(members.items(), key=lambda item: item[0] in different):
             anchor = int(self.new.blocks.anchor[block])
             first = anchor if self.row_of[anchor] != UNKNOWN else inside[0]
             if symbols.offset[first] != 0:
                 continue  # the block's start has no name in the image
             row = int(self.row_of[first])
-            if int(table.address[row]) in self.outline.block_at:
-                continue  # one place for two functions of the same code (identical code folding)
+            known = self.outline.block_at.get(int(table.address[row]))
             others = [symbol for symbol in inside if symbol != first]
-            self._add_named(row, [first, *others], guide=block)
+            if known is None:
+                self._add_named(row, [first, *others], guide=block)
+            elif self.new.blocks.kind[block] == BlockKind.CODE:
+                self.outline.maker.add_names(known, self._lifted([first], int(table.address[row])))
 
     def _add_named(self, row: int, names: Sequence[int], guide: int) -> None:
         table, symbols = self.image.symbols, self.new.symbols
@@ -165,11 +169,19 @@ class _Lifter:
             return
         if kind in READ_ONLY and is_numbered(symbols.name[names[0]]) and symbols.binding[names[0]] == Binding.LOCAL:
             guide = UNKNOWN  # two constants of one number need not be the same one: their uses will tell
-        rows = [
+        section, alignment = section_of(self.outline.new, guide)
+        block = self.outline.maker.add_block(address, size, kind, section, alignment, self._lifted(names, address))
+        self.outline.block_at[address] = block
+        self.outline.guide_of[block] = guide
+
+    def _lifted(self, names: Sequence[int], start: int) -> list[LiftedSymbol]:
+        """New symbols as the image has them, in a block at `start`."""
+        table, symbols = self.image.symbols, self.new.symbols
+        return [
             LiftedSymbol(
                 symbols.name[name],
                 0,
-                int(table.address[self.row_of[name]]) - address,
+                int(table.address[self.row_of[name]]) - start,
                 int(table.size[self.row_of[name]]),
                 int(symbols.binding[name]),
                 int(symbols.type[name]),
@@ -177,10 +189,6 @@ class _Lifter:
             )
             for name in names
         ]
-        section, alignment = section_of(self.outline.new, guide)
-        block = self.outline.maker.add_block(address, size, kind, section, alignment, rows)
-        self.outline.block_at[address] = block
-        self.outline.guide_of[block] = guide
 
     def _add_other_blocks(self, unit: int) -> None:
         """Static functions and variables of this file that the new object does not have by name."""

@@ -7,7 +7,7 @@ needed: of blocks at once, of what other objects define when a fixup leads there
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -75,11 +75,12 @@ class GraphMaker:
         self.address.append(address)
         self.edges.append(())
         self.sections.append(Section(section, memoryview(b""), alignment))
-        for name in names or (LiftedSymbol("", block, 0, size, Binding.LOCAL),):
-            self.symbols.append(
-                LiftedSymbol(name.name, block, name.offset, name.size, name.binding, name.type, name.visibility)
-            )
+        self.add_names(block, names or (LiftedSymbol("", block, 0, size, Binding.LOCAL),))
         return block
+
+    def add_names(self, block: int, names: Sequence[LiftedSymbol]) -> None:
+        """More symbols of a block; their own `block` is ignored."""
+        self.symbols += [replace(name, block=block) for name in names]
 
     def fill(self, block: int, content: bytes, edges: Sequence[LiftedEdge]) -> None:
         """The bytes of a block (nothing for zero-filled kinds) and its fixups."""

@@ -1,0 +1,129 @@
+"""Entries at which the running program has more functions than one.
+
+Identical code folding (`--icf` of gold, lld and mold, gcc's -fipa-icf) and aliases make one function of several. The
+jump at its entry is taken by whoever calls any of them, so it may only be written when all of them become the same
+new code: names of one new block, or blocks of one object that are alike. Else each caller of the others would run
+code that is not meant for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipbp.errors import Refusal
+from ipbp.graph.image import LoadedImage
+from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.stages.identity import base_name
+from ipbp.stages.select import OldSide, Replaced, Selection
+
+_FUNCTION = (SymbolType.FUNCTION, SymbolType.IFUNC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    unit: int
+    row: Replaced
+
+
+def one_jump_each(
+    selections: Sequence[Selection], running: Sequence[OldSide], image: LoadedImage
+) -> tuple[list[tuple[Replaced, ...]], tuple[Refusal, ...]]:
+    """For each selection its replaced functions, one for each entry, and `entry-shared` for entries that belong to
+    functions which the patch does not make alike. `running`: the old sides of all edited units, of the unchanged ones
+    too; `image`: what holds the entries."""
+    claims: dict[int, list[_Claim]] = {}
+    for unit, selection in enumerate(selections):
+        for row in selection.replaced:
+            claims.setdefault(row.entry, []).append(_Claim(unit, row))
+    names = _running_names(claims, running, image)
+    _forget_removed(names, selections, running)
+    refusals = []
+    for entry, claimed in claims.items():
+        others = names[entry] - Counter(name for claim in claimed for name in _names(selections[claim.unit], claim.row))
+        if others or not _alike(selections, claimed):
+            refusals.append(_shared(selections[claimed[0].unit], claimed, others))
+    first = {id(claimed[0].row) for claimed in claims.values()}
+    return [tuple(row for row in selection.replaced if id(row) in first) for selection in selections], tuple(refusals)
+
+
+def _running_names(
+    entries: Mapping[int, object], running: Sequence[OldSide], image: LoadedImage
+) -> dict[int, Counter[str]]:
+    """Names of functions at each of these load addresses: by the image's symbols, and by what is known of the units
+    (a linker may leave out a static function that it folded)."""
+    found: dict[int, Counter[str]] = {entry: Counter() for entry in entries}
+    table = image.symbols
+    here = np.isin(table.address, list(entries)) & np.isin(table.type, _FUNCTION) & (table.size > 0)
+    for row in np.flatnonzero(here).tolist():
+        found[int(table.address[row])][_plain(table.name[row])] += 1
+    by_units: dict[int, Counter[str]] = {entry: Counter() for entry in entries}
+    for old in running:
+        for symbol in _functions(old.graph):
+            if int(old.address[symbol]) in by_units:
+                by_units[int(old.address[symbol])][_plain(old.graph.symbols.name[symbol])] += 1
+    return {entry: found[entry] | by_units[entry] for entry in entries}
+
+
+def _functions(graph: LinkGraph) -> list[int]:
+    """Rows of symbols at the start of code."""
+    symbols = graph.symbols
+    home = np.maximum(symbols.block, 0)
+    starts = (symbols.block >= 0) & (symbols.offset == 0) & np.isin(symbols.type, _FUNCTION)
+    if len(graph.blocks):
+        starts &= graph.blocks.kind[home] == BlockKind.CODE
+    return np.flatnonzero(starts).tolist()
+
+
+def _forget_removed(
+    names: Mapping[int, Counter[str]], selections: Sequence[Selection], running: Sequence[OldSide]
+) -> None:
+    """Static functions that the new source has no more: nobody calls them by that name from now on."""
+    left = {name for selection in selections for name in selection.unit.graph.symbols.name}
+    for old in running:
+        for symbol in _functions(old.graph):
+            name, entry = old.graph.symbols.name[symbol], int(old.address[symbol])
+            if entry in names and old.graph.symbols.binding[symbol] == Binding.LOCAL and name not in left:
+                names[entry][_plain(name)] -= 1
+
+
+def _names(selection: Selection, row: Replaced) -> Iterable[str]:
+    symbols = selection.unit.graph.symbols
+    for symbol in np.flatnonzero((symbols.block == row.block) & (symbols.offset == 0)).tolist():
+        yield _plain(symbols.name[symbol])
+
+
+def _plain(name: str) -> str:
+    # Without a library's version (.symver), and without the number of a clone, which may be another one now.
+    return base_name(name.partition("@")[0])
+
+
+def _alike(selections: Sequence[Selection], claimed: Sequence[_Claim]) -> bool:
+    """Whether these are the same code: equal bytes with the same fixups for the same things."""
+    first, graph = claimed[0], selections[claimed[0].unit].unit.graph
+    return all(claim.unit == first.unit and _equal(graph, first.row.block, claim.row.block) for claim in claimed[1:])
+
+
+def _equal(graph: LinkGraph, one: int, other: int) -> bool:
+    edges, here, there = graph.edges, graph.edges_of(one), graph.edges_of(other)
+    columns = (edges.offset, edges.kind, edges.target, edges.addend)
+    return graph.content(one) == graph.content(other) and all(
+        np.array_equal(column[here], column[there]) for column in columns
+    )
+
+
+def _shared(selection: Selection, claimed: Sequence[_Claim], others: Counter[str]) -> Refusal:
+    name = claimed[0].row.name
+    more = sorted({*(+others), *(claim.row.name for claim in claimed[1:])} - {name}) or [name]
+    rest = ", ".join(f"'{other}'" for other in more[:4]) + (f" and {len(more) - 4} more" if len(more) > 4 else "")
+    return Refusal(
+        "entry-shared",
+        f"'{name}' and {rest} are one function in the running program (identical code folding, or an alias), and this "
+        "edit makes them different",
+        "Edit them all alike, or link without --icf (gcc: compile with -fno-ipa-icf) and start the program once more.",
+        name,
+        selection.unit.name,
+    )

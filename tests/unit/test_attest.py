@@ -11,6 +11,7 @@ from running_program import WAIT, build, graph_of, running
 
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.stages.attest import Attestation, attest
+from ipbp.stages.lift import lift
 
 WORK = r"""
 #include <stdio.h>
@@ -131,3 +132,20 @@ def test_relaxed_instructions_are_the_code_that_was_compiled(kind: str, gcc: str
                 found = attest(graph, process.image(), process.read)
                 assert found.mismatched == (), (cc, model, linker)
                 assert_proved(graph, found)
+
+
+@pytest.mark.parametrize("linker", ["bfd", "mold"])
+@pytest.mark.parametrize("lifted", [False, True], ids=["object", "image"])
+def test_the_code_tells_where_another_object_s_names_are(lifted: bool, linker: str, gcc: str, tmp_path: Path) -> None:
+    # mold writes them as local symbols, which could be anybody's.
+    main = WAIT + "int other(int); extern int shared; int main(void) { shared = other(3); ready_and_wait(); return 0; }"
+    other = "int shared; __attribute__((noinline)) static int error(int n) { return n * n; }\n"
+    other += "int other(int n) { return error(n) + 1; }\n"
+    program, objects = build(tmp_path, {"main": main, "other": other}, "-O1", cc=gcc, link=[f"-fuse-ld={linker}"])
+    with running(program) as process:
+        image, graph = process.image(), graph_of(objects["main"])
+        old, found = lift(graph, image, process.read) if lifted else (graph, attest(graph, image, process.read))
+        for name in ("other", "shared"):
+            (row,) = image.symbols.by_name[name]
+            assert found.address[old.symbols.name.index(name)] == image.symbols.address[row]
+        assert found.address[old.symbols.name.index("read")] == -1  # a stub is not the function

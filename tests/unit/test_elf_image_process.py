@@ -99,6 +99,10 @@ def test_every_linker_s_images_are_found_where_they_are(linker: str, clang: str,
             assert any(
                 image.start <= region.start < image.end for region in process.regions() if "w" in region.protection
             )
+        places = {name: address for address, name in images["program"].stubs.items()}
+        assert {"read", "from_extra"} <= places.keys()
+        if linker == "mold":  # it names its stubs, too
+            assert {places["read"]} == _places(images["program"], "read$plt")
         assert list(images).index("libextra.so") < list(images).index("libc.so.6")  # its dynamic section was found
 
 

@@ -2,8 +2,8 @@
 
 A call to another image goes to an entry in `.plt`, `.plt.sec` (behind endbr64, for CET) or `.plt.got`. Each is an
 indirect jump through a pointer cell, `jmp *cell(%rip)`, and the relocation of that cell names the function. The jump
-has the same encoding in position-independent and in fixed executables, and in gcc's, gold's and lld's flavours, so
-it is looked for instead of counting entries.
+has the same encoding in position-independent and in fixed executables of every linker, so it is looked for instead of
+counting entries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ipbp.formats.elf_linked import LinkedFile
 
 _ENDBR64 = b"\xf3\x0f\x1e\xfa"
 _BND = 0xF2
+_MOV_R11D = b"\x41\xbb"  # mov $imm32, %r11d
 _NAMES = (".plt", ".iplt")
 
 
@@ -44,4 +45,6 @@ def plt_entries(file: LinkedFile, cells: Mapping[int, str]) -> dict[int, str]:
 
 def _entry(content: bytes, jump: int) -> int:
     start = jump - 1 if jump and content[jump - 1] == _BND else jump
+    if content[max(0, start - 6) : start][:2] == _MOV_R11D:  # mold puts the number for the lazy binding first
+        start -= 6
     return start - 4 if content[max(0, start - 4) : start] == _ENDBR64 else start

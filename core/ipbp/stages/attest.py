@@ -30,9 +30,9 @@ _COMPARED = (BlockKind.CODE, BlockKind.RODATA, BlockKind.RELRO)
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
-    """`address`: load address of each old symbol that the object defines, or -1 (thread-local variables: of their
-    initial value; what other objects define is `resolve`'s business). `proved`: per block, memory holds exactly its
-    bytes and its fixups agree. `mismatched`: (block, reason) for blocks that are not what runs. `missing`: named
+    """`address`: load address of each old symbol, or -1 (thread-local variables: of their initial value; what other
+    objects define: where the fixups say it, else it is `resolve`'s business). `proved`: per block, memory holds exactly
+    its bytes and its fixups agree. `mismatched`: (block, reason) for blocks that are not what runs. `missing`: named
     blocks that the image does not have (dropped by the linker, inlined everywhere, or weak and taken from elsewhere).
     """
 
@@ -76,6 +76,7 @@ class _Attestor:
             self._spread()
         address = self._addresses()
         self._check_agreement(address)
+        self._add_outside(address)
         return self._result(address)
 
     def _place_by_name(self) -> None:
@@ -214,6 +215,23 @@ class _Attestor:
                     block = int(reading.block[reading.owner[row]])
                     self.reasons.setdefault(block, f"it refers to another thing than '{self._say(what[0])}'")
         self._check_places(address)
+
+    def _add_outside(self, address: I64) -> None:
+        """What fixups that lead straight to it say of a name that another object of the image defines: that is what the
+        linker bound it to, whatever the symbol tables make of such a name."""
+        symbols, found = self.old.symbols, dict[int, set[int]]()
+        for reading in self.readings:
+            target = self.old.edges.target[reading.edge].astype(np.int64)
+            told = reading.known & (reading.cell == 0) & (symbols.block[target] == UNDEFINED)
+            told &= ~np.isin(reading.block[reading.owner], list(self.reasons)) & (
+                symbols.type[target] != SymbolType.TLS
+            )
+            told &= (reading.means >= self.image.start) & (reading.means < self.image.end)
+            for symbol, means in zip(target[told].tolist(), reading.means[told].tolist(), strict=True):
+                found.setdefault(symbol, set()).add(means)
+        for symbol, places in found.items():
+            if len(places) == 1 and not places & self.image.stubs.keys():
+                address[symbol] = places.pop()
 
     def _check_places(self, address: I64) -> None:
         symbols = self.old.symbols

@@ -217,6 +217,10 @@ class _Lifter:
         base = np.array([*self.outline.maker.address, UNKNOWN], dtype=np.int64)
         home = np.where(graph.symbols.block >= 0, graph.symbols.block, len(self.outline.maker.address))
         address = np.where(base[home] == UNKNOWN, UNKNOWN, base[home] + graph.symbols.offset)
+        for symbol, places in self.outline.maker.outside_at.items():
+            (place, *more) = places
+            if not more and self.image.start <= place < self.image.end and place not in self.image.stubs:
+                address[symbol] = place
         proved = np.isin(graph.blocks.kind, _PROVED) & (base[:-1] != UNKNOWN)
         proved[self._rewritten(graph)] = False
         return Attestation(address, proved, (), ())

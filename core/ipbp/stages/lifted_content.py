@@ -125,6 +125,8 @@ class _Filler:
         for owner, offset, kind, hint, addend, means, cell, inside in rows:
             if matches[owner]:
                 target, moved = self._target(hint, means, cell, inside)
+                if cell == 0 and self.maker.symbols[target].name == self.new.symbols.name[hint]:
+                    self.maker.note_place(target, means)
                 found[owner].append(LiftedEdge(offset, kind, target, addend + moved))
         return found
 

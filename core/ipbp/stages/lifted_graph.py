@@ -50,7 +50,8 @@ class LiftedEdge:
 
 @dataclass(slots=True)
 class GraphMaker:
-    """`address`: load address of each block so far."""
+    """`address`: load address of each block so far. `outside_at`: of undefined symbols what fixups that lead straight
+    to them say."""
 
     sections: list[Section] = field(default_factory=list)
     kinds: list[int] = field(default_factory=list)
@@ -60,6 +61,7 @@ class GraphMaker:
     address: list[int] = field(default_factory=list)
     symbols: list[LiftedSymbol] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
+    outside_at: dict[int, set[int]] = field(default_factory=dict)
     edges: list[Sequence[LiftedEdge]] = field(default_factory=list)
 
     def add_block(
@@ -95,6 +97,11 @@ class GraphMaker:
             self.outside[name] = len(self.symbols)
             self.symbols.append(LiftedSymbol(name, UNDEFINED))
         return self.outside[name]
+
+    def note_place(self, symbol: int, address: int) -> None:
+        """A fixup leads straight to this symbol at this load address."""
+        if self.symbols[symbol].block == UNDEFINED:
+            self.outside_at.setdefault(symbol, set()).add(address)
 
     def graph(self, path: str, source: str, machine: str) -> LinkGraph:
         count = [len(edges) for edges in self.edges]

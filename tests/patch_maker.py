@@ -41,8 +41,7 @@ class Linked:
         raise AssertionError(f"{address:#x} is not in the patch")
 
 
-def make_arena(base: int = HIGH) -> Arena:
-    size = 1 << 20
+def make_arena(base: int = HIGH, size: int = 1 << 20) -> Arena:
     return Arena(base, tuple(Part(p, base + n * size, size) for n, p in enumerate(("rx", "r", "rw"))))
 
 

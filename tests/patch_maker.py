@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ipbp.formats.elf_object import read_object
-from ipbp.graph.layout import Layout, LinkedImage
+from ipbp.graph.layout import Layout, LinkedImage, Unwinder
 from ipbp.graph.model import UNDEFINED, LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena, Part
-from ipbp.stages.layout import layout
+from ipbp.stages.layout import Group, layouts
 from ipbp.stages.relocate import relocate
 
 FUNCTION_SECTIONS = ("-ffunction-sections", "-fdata-sections")
@@ -85,9 +85,9 @@ def undefined_names(graph: LinkGraph) -> list[str]:
     return [name for name, block in zip(graph.symbols.name, graph.symbols.block, strict=True) if block == UNDEFINED]
 
 
-def link(units: Sequence[Unit], arena: Arena | None = None) -> Linked:
+def link(units: Sequence[Unit], arena: Arena | None = None, unwinders: Sequence[Unwinder] = ()) -> Linked:
     """Laid out and relocated, which must be without refusals."""
-    placed = layout(units, arena or make_arena())
+    (placed,) = layouts([Group(units, arena or make_arena(), unwinders)])
     assert placed.refusals == ()
     image = relocate(units, placed)
     assert image.refusals == ()

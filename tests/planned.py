@@ -59,6 +59,6 @@ def plan_for(process: Running, record: Record | None = None, number: int = 1) ->
         number=number,
         record=record or Record(),
         entries={},
-        arena=None,
+        arenas=(),
     )
     return make_plan(request, process.read, lambda _: None)

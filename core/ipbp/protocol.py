@@ -67,25 +67,48 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Segment:
-    """Bytes of the image file to be written at `address`. The memory there must be all zero before."""
+    """Bytes of a patch file to be written at `address`. The memory there must be all zero before. `file`: which of
+    the plan's files."""
 
     address: int
     size: int
     file_offset: int
     protection: str
+    file: int = 0
+
+
+@dataclass(frozen=True)
+class PatchedImage:
+    """One load of one file, in which code is replaced: mapped anew it is another one. [`start`, `end`): where it is
+    mapped. `build_id` in hex, "" for none; `inode` of the file, 0 for none. `path` is for people: a file that is
+    renamed while it is mapped changes it. `is_executable`: the program itself, which is never unloaded."""
+
+    path: str
+    start: int
+    end: int
+    inode: int = 0
+    build_id: str = ""
+    is_executable: bool = False
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other image that is loaded at the same time, in a word."""
+        return f"{self.start:#x}.{self.build_id or self.inode}"
 
 
 @dataclass(frozen=True)
 class Replacement:
     """Bytes of the running program that change: `expected` must be there before, `replacement` is there after.
 
-    Both have the same length. `name` is the function whose entry it is.
+    Both have the same length. `name` is the function whose entry it is. `image`: which of the plan's images the
+    function belongs to.
     """
 
     address: int
     expected: bytes
     replacement: bytes
     name: str
+    image: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,7 +129,8 @@ class Call:
 @dataclass(frozen=True)
 class FunctionChange:
     """One row of the report. `entry` is the address that callers and pointers use, `address` where it now runs.
-    `old_size`: of the version before this one, 0 when there was none."""
+    `old_size`: of the version before this one, 0 when there was none. `image`: which of the plan's images it belongs
+    to."""
 
     name: str
     status: str  # "changed", "new", "removed"
@@ -116,21 +140,23 @@ class FunctionChange:
     address: int = 0
     size: int = 0
     old_size: int = 0
+    image: int = 0
 
 
 @dataclass(frozen=True)
 class PatchPlan:
     """All that the plugin needs to apply one patch. Nothing of it depends on the plugin's own judgement.
 
-    `image`: path of the patch as an ELF file, linked at its final addresses. `forbidden`: half-open ranges in
-    which no thread's pc may be when the replacements are written. `times`: milliseconds by stage. `notes`: what
-    the user should know (a changed initialiser that was not applied). `record`: what the engine wants back, as
-    it is, in the journal of every later request while this patch is the newest in force (units, bindings). `arena`:
-    likewise which memory is taken once this patch was written, undone or not. Both are opaque to the plugin.
+    `files`: paths of the patch as ELF files, linked at their final addresses, one for each arena. `images`: the
+    loaded images whose code it replaces. `forbidden`: half-open ranges in which no thread's pc may be when the
+    replacements are written. `times`: milliseconds by stage. `notes`: what the user should know (a changed
+    initialiser that was not applied). `record`: what the engine wants back, as it is, in the journal of every later
+    request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
+    this patch was written, undone or not. Both are opaque to the plugin.
     """
 
     number: int
-    image: str
+    files: tuple[str, ...]
     allocations: tuple[Allocation, ...]
     segments: tuple[Segment, ...]
     replacements: tuple[Replacement, ...]
@@ -141,7 +167,8 @@ class PatchPlan:
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
-    arena: dict[str, Any] = field(default_factory=dict)
+    arenas: tuple[dict[str, Any], ...] = ()
+    images: tuple[PatchedImage, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -154,11 +181,13 @@ class PatchPlan:
     def from_json(row: dict[str, Any]) -> PatchPlan:
         return PatchPlan(
             number=row["number"],
-            image=row["image"],
+            files=tuple(row["files"]),
             allocations=tuple(Allocation(**r) for r in row["allocations"]),
             segments=tuple(Segment(**r) for r in row["segments"]),
             replacements=tuple(
-                Replacement(r["address"], bytes.fromhex(r["expected"]), bytes.fromhex(r["replacement"]), r["name"])
+                Replacement(
+                    r["address"], bytes.fromhex(r["expected"]), bytes.fromhex(r["replacement"]), r["name"], r["image"]
+                )
                 for r in row["replacements"]
             ),
             calls=tuple(
@@ -171,5 +200,6 @@ class PatchPlan:
             notes=tuple(row["notes"]),
             times=dict(row["times"]),
             record=dict(row["record"]),
-            arena=dict(row.get("arena", {})),
+            arenas=tuple(row["arenas"]),
+            images=tuple(PatchedImage(**r) for r in row["images"]),
         )

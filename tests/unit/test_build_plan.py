@@ -9,7 +9,7 @@ import pytest
 from build_tree import contents, database, run, set_age, write
 
 from ipbp.build.compile import Compiled
-from ipbp.build.plan import Commands, Origin, find_commands, rebuild
+from ipbp.build.plan import Commands, Origin, Target, find_commands, rebuild
 from ipbp.build.store import Store
 from ipbp.build.trust import agree, needs_agreement
 from ipbp.errors import IpbpError
@@ -51,7 +51,12 @@ def grow_old(root: Path) -> None:
 
 
 def make(commands: Commands, program: Path, tmp_path: Path, known=None) -> tuple[Compiled, ...]:
-    return rebuild(commands, program.stat().st_mtime_ns, known or {}, Store(tmp_path / "store"), lambda _: None)
+    return rebuilt(commands, program.stat().st_mtime_ns, tmp_path, known)
+
+
+def rebuilt(commands: Commands, mtime_ns: int, tmp_path: Path, known=None) -> tuple[Compiled, ...]:
+    (rows,) = rebuild([Target(commands, mtime_ns, known or {})], Store(tmp_path / "store"), lambda _: None)
+    return rows
 
 
 def names(rows) -> list[str]:
@@ -249,7 +254,7 @@ def test_own_command_is_run_after_the_user_agreed_once(tree, tmp_path):
     question = needs_agreement(commands.commands, commands.own)
     assert question is not None
     agree(question.hash)
-    (row,) = rebuild(commands, mapped, {}, Store(tmp_path / "store"), lambda _: None)
+    (row,) = rebuilt(commands, mapped, tmp_path)
 
     assert commands.origin is Origin.OWN_BUILD
     assert Path(row.source).name == "f.c"
@@ -257,7 +262,7 @@ def test_own_command_is_run_after_the_user_agreed_once(tree, tmp_path):
     assert row.dirty.old_object.read_bytes() == old
     assert row.object.read_bytes() == (tree / "f.o").read_bytes() != old
     # Nothing more to do: the object that runs is the one of the tree.
-    assert rebuild(commands, mapped, {row.source: known(row)}, Store(tmp_path / "store"), lambda _: None) == ()
+    assert rebuilt(commands, mapped, tmp_path, {row.source: known(row)}) == ()
 
 
 def test_own_command_that_fails_shows_its_output(tree, tmp_path):
@@ -300,7 +305,7 @@ def test_rebuilt_tree_gives_every_rebuilt_unit(tree, tmp_path):
     write(tree, {"f.h": FILES["f.h"].replace("1", "2")})
     run("make", cwd=tree)
 
-    rows = rebuild(find_commands(tree / "p"), mapped, {}, Store(tmp_path / "store"), lambda _: None)
+    rows = rebuilt(find_commands(tree / "p"), mapped, tmp_path)
 
     assert [(Path(row.source).name, row.dirty.old_object) for row in rows] == [("main.c", None), ("f.c", None)]
 

@@ -23,7 +23,7 @@ from ipbp.protocol import PatchPlan, Replacement, Segment
 def plan(number: int, address: int = 0x1000) -> PatchPlan:
     return PatchPlan(
         number=number,
-        image=f"/tmp/patch-{number}.elf",
+        files=(f"/tmp/patch-{number}.elf",),
         allocations=(),
         segments=(Segment(0x10000 * number, 16, 64, "rx"),),
         replacements=(Replacement(address, b"\x90\xff\x00\n\r", bytes([number] * 5), "blit"),),
@@ -33,7 +33,7 @@ def plan(number: int, address: int = 0x1000) -> PatchPlan:
         notes=("a note with ü and\nlines",),
         times={"diff": 1.5},
         record={"number": number},
-        arena={"used": number},
+        arenas=({"used": number},),
     )
 
 
@@ -57,9 +57,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_empty_journal_says_nothing(journal: Journal):
     assert (journal.patches(), journal.unfinished(), journal.next_number()) == ([], None, 1)
-    assert (journal.latest_record(), journal.latest_arena(), journal.entries(), journal.written_ranges()) == (
+    assert (journal.latest_record(), journal.latest_arenas(), journal.entries(), journal.written_ranges()) == (
         {},
-        {},
+        [],
         {},
         [],
     )
@@ -101,7 +101,7 @@ def test_after_an_undo_the_patch_before_counts_and_the_memory_stays_on_the_books
     journal.undone(2)
 
     assert journal.latest_record() == {"number": 1}
-    assert journal.latest_arena() == {"used": 2}
+    assert journal.latest_arenas() == [{"used": 2}]
     assert journal.entries() == {0x1000: b"\x01" * 5}
     assert journal.written_ranges() == [(0x10000, 0x10010), (0x20000, 0x20010)]
     assert journal.next_number() == 3
@@ -122,7 +122,7 @@ def test_a_patch_that_was_rolled_back_leaves_memory_only_when_it_was_kept(journa
 
     assert journal.patches() == []
     assert journal.written_ranges() == ([(0x10000, 0x10010)] if kept else [])
-    assert journal.latest_arena() == ({"used": 1} if kept else {})
+    assert journal.latest_arenas() == ([{"used": 1}] if kept else [])
 
 
 def test_a_line_that_was_cut_off_anywhere_never_happened(journal: Journal):

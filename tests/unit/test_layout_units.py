@@ -11,7 +11,7 @@ from patch_maker import HIGH, LOW, Linked, compile_object, graph_of, link, make_
 
 from ipbp.errors import IpbpError
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.layout import Layout
+from ipbp.graph.layout import Layout, Unwinder
 from ipbp.graph.model import COMMON
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena, Part
@@ -283,6 +283,6 @@ def test_a_field_that_cannot_hold_its_result_is_refused_and_not_cut_off(gcc: str
 def test_an_arena_is_filled_up_to_its_last_byte(gcc: str, tmp_path: Path) -> None:
     unit = _unit(tmp_path, gcc, "char v[64] = {1}; char *f(void) { return v; }")
     parts = [Part("rx", HIGH, 4096), Part("r", HIGH + 4096, 4096), Part("rw", HIGH + 8192, 128)]
-    assert link([unit], Arena(HIGH, tuple(parts))).layout.ends()["rw"] == HIGH + 8192 + 128
+    assert link([unit], Arena(HIGH, tuple(parts)), (Unwinder(1, 2),)).layout.ends()["rw"] == HIGH + 8192 + 128
     with pytest.raises(IpbpError):
-        layout([unit], Arena(HIGH, (*parts[:2], Part("rw", HIGH + 8192, 127))))
+        link([unit], Arena(HIGH, (*parts[:2], Part("rw", HIGH + 8192, 127))), (Unwinder(1, 2),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ from patch_maker import HIGH, Linked, compile_object, graph_of, link, make_arena
 from ipbp.arch.x86_64_entry import ENDBR64, jump
 from ipbp.errors import Refused
 from ipbp.graph.image import ImageSymbols, LoadedImage
+from ipbp.graph.layout import Unwinder
 from ipbp.protocol import FunctionChange, PatchPlan, Segment
-from ipbp.stages.plan import plan
+from ipbp.stages.plan import LinkedGroup, plan
 from ipbp.stages.select import Replaced
 
 START = HIGH + 0x100_0000
 TEXT = START + 0x1000
 TEXT_END = TEXT + 0x200
 LONG = bytes.fromhex("554889e5897dfc8b45fc83c0015dc3")  # push rbp; mov; ...; ret
+SYMBOLS = {"f": (TEXT, len(LONG)), "g": (TEXT + 0x40, 0x20)}
 
 
 class Memory:
@@ -86,18 +89,28 @@ def _replaced(linked: Linked, name: str, entry: int, old_size: int) -> Replaced:
     return Replaced(int(graph.symbols.block[symbol(graph, name)]), name, entry, old_size)
 
 
-def _plan(linked: Linked, memory: Memory, replaced: Sequence[Replaced], **more: object) -> PatchPlan:
+def _plan(
+    linked: Linked,
+    memory: Memory,
+    replaced: Sequence[Replaced],
+    symbols: Mapping[str, tuple[int, int]] = SYMBOLS,
+    **more: object,
+) -> PatchPlan:
+    image = _image(symbols)
     settings: dict[str, object] = {
         "number": 3,
-        "image": Path("/patches/patch-3.elf"),
-        "units": linked.units,
-        "replaced": [replaced],
-        "layout": linked.layout,
-        "segments": (Segment(HIGH, 16, 4096, "rx"),),
+        "groups": [
+            LinkedGroup(
+                file=Path("/patches/patch-3.elf"),
+                units=[replace(unit, image=image.key) for unit in linked.units],
+                replaced=[replaced],
+                layout=linked.layout,
+                segments=(Segment(HIGH, 16, 4096, "rx"),),
+            )
+        ],
         "allocations": (),
-        "loaded": _image({"f": (TEXT, len(LONG)), "g": (TEXT + 0x40, 0x20)}),
+        "images": [image],
         "read": memory,
-        "register_frame": None,
         **more,
     }
     return plan(**settings)  # type: ignore[arg-type]
@@ -155,7 +168,7 @@ def test_every_refused_entry_is_told_at_once_with_its_file(linked: Linked) -> No
     memory = Memory({TEXT: b"\xc3" + LONG})
     rows = [_replaced(linked, "f", TEXT, 1), _replaced(linked, "g", START + 0x9000, 16)]
     with pytest.raises(Refused) as caught:
-        _plan(linked, memory, rows, loaded=_image({"f": (TEXT, 1), "next": (TEXT + 1, 15)}))
+        _plan(linked, memory, rows, symbols={"f": (TEXT, 1), "next": (TEXT + 1, 15)})
     assert [(r.code, r.symbol, r.file) for r in caught.value.refusals] == [
         ("entry-too-short", "f", "unit.c"),
         ("entry-unreadable", "g", "unit.c"),
@@ -168,7 +181,7 @@ def test_padding_up_to_the_next_symbol_counts(linked: Linked) -> None:
         linked,
         memory,
         [_replaced(linked, "f", TEXT, 1)],
-        loaded=_image({"f": (TEXT, 1), "next": (TEXT + 16, 15)}),
+        symbols={"f": (TEXT, 1), "next": (TEXT + 16, 15)},
     )
     assert made.replacements[0].expected == b"\xc3" + b"\x90" * 4
 
@@ -177,14 +190,14 @@ def test_padding_ends_with_the_section_because_fini_starts_there(linked: Linked)
     last = TEXT_END - 4
     memory = Memory({last: b"\x31\xc0\xc3\x90" + b"\x90" * 16})
     with pytest.raises(Refused) as caught:
-        _plan(linked, memory, [_replaced(linked, "f", last, 4)], loaded=_image({"f": (last, 4)}))
+        _plan(linked, memory, [_replaced(linked, "f", last, 4)], symbols={"f": (last, 4)})
     assert [refusal.code for refusal in caught.value.refusals] == ["entry-too-short"]
 
 
 def test_a_long_gap_without_a_symbol_is_not_padding(linked: Linked) -> None:
     memory = Memory({TEXT: b"\xc3" + b"\x90" * 255})
     with pytest.raises(Refused) as caught:
-        _plan(linked, memory, [_replaced(linked, "f", TEXT, 1)], loaded=_image({"f": (TEXT, 1)}))
+        _plan(linked, memory, [_replaced(linked, "f", TEXT, 1)], symbols={"f": (TEXT, 1)})
     assert [refusal.code for refusal in caught.value.refusals] == ["entry-too-short"]
 
 
@@ -216,13 +229,17 @@ def test_the_choice_of_an_indirect_function_is_asked_for_and_stored_in_its_slot(
 
 
 def test_the_unwind_table_is_registered_and_taken_back_on_undo(linked: Linked) -> None:
-    made = _plan(linked, Memory({}), [], register_frame=(0x1000, 0x2000))
-    table = linked.layout.unwind
+    linked = link(linked.units, unwinders=(Unwinder(0x1000, 0x2000), Unwinder(0x3000, 0x4000)))
+    made = _plan(linked, Memory({}), [])
+    table, (one, other) = linked.layout.unwind, linked.layout.registrations
     assert table is not None
     assert [(c.address, c.arguments, c.on_undo) for c in made.calls[1:]] == [
-        (0x1000, (table.address, linked.layout.unwind_object), False),
+        (0x1000, (table.address, one.record), False),
         (0x2000, (table.address,), True),
+        (0x3000, (table.address, other.record), False),
+        (0x4000, (table.address,), True),
     ]
+    assert abs(one.record - other.record) >= 64
     assert made.notes == ()
 
 
@@ -235,15 +252,15 @@ def test_without_an_unwinder_no_table_is_registered(linked: Linked) -> None:
 def test_a_plan_survives_the_way_to_the_plugin(linked: Linked) -> None:
     row = FunctionChange("f", "changed", "the code differs at +0x3", "unit.c", TEXT, linked.address("f"), 4)
     memory = Memory({TEXT: LONG.ljust(64, b"\x90")})
+    linked = link(linked.units, unwinders=(Unwinder(0x1000, 0x2000),))
     made = _plan(
         linked,
         memory,
         [_replaced(linked, "f", TEXT, len(LONG))],
-        register_frame=(0x1000, 0x2000),
         functions=(row,),
         allocations=make_arena().allocations(),
     )
     assert PatchPlan.from_json(made.to_json()) == made
     assert made.functions == (row,)
-    assert (made.number, made.image) == (3, "/patches/patch-3.elf")
+    assert (made.number, made.files) == (3, ("/patches/patch-3.elf",))
     assert made.segments == (Segment(HIGH, 16, 4096, "rx"),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from running_program import WAIT, Running, build, compile_object, graph_of, run,
 from ipbp.errors import Refusal
 from ipbp.graph.model import UNDEFINED
 from ipbp.graph.unit import UNBOUND, Unit
-from ipbp.stages.resolve import resolve
+from ipbp.stages.resolve import Defined, resolve
 
 MAIN = (
     WAIT
@@ -25,17 +26,19 @@ int main(int argc, char **argv) { printf("%d\n", own(argc)); ready_and_wait(); r
 OTHER = "static int own_static(int n) { return n; }\nint (*keep)(int) = own_static;\n"
 
 
-def unit_of(path: Path, name: str = "new.c") -> Unit:
-    """All of an object carried, nothing bound."""
+def unit_of(path: Path, name: str = "new.c", image: str = "") -> Unit:
+    """All of an object carried, nothing bound; a part of the executable unless an image's key is given."""
     graph = graph_of(path)
     unbound = np.full(len(graph.symbols), UNBOUND, dtype=np.int64)
-    return Unit(name, graph, np.arange(len(graph.blocks), dtype=np.int32), unbound, unbound.copy())
+    return Unit(name, graph, np.arange(len(graph.blocks), dtype=np.int32), unbound, unbound.copy(), image)
 
 
 def resolved(process: Running, *units: Unit) -> tuple[list[dict[str, int]], tuple[Refusal, ...], list[Unit]]:
     """Addresses of undefined symbols by name, for each unit."""
     loaded = process.process()
-    result, refusals = resolve(units, loaded.executable_image(), loaded.lookup)
+    main = loaded.modules[0].key
+    homed = [replace(unit, image=unit.image or main) for unit in units]
+    result, refusals = resolve(homed, {unit.image: loaded.scope(unit.image) for unit in homed})
     tables = []
     for unit in result:
         symbols = unit.graph.symbols
@@ -116,7 +119,7 @@ def test_only_what_carried_blocks_use_is_looked_for(gcc: str, tmp_path: Path) ->
     fresh = new.graph.symbols.name.index("fresh")
     carried = np.array([new.graph.symbols.block[fresh]], dtype=np.int32)
     with running(program) as process:
-        _tables, refusals, _units = resolved(process, Unit("new.c", new.graph, carried, new.address, new.resolver))
+        _tables, refusals, _units = resolved(process, replace(new, carried=carried))
     assert refusals == ()
 
 
@@ -149,7 +152,9 @@ def test_a_name_that_an_edited_object_defines_comes_before_the_libraries(gcc: st
         loaded = process.process()
         image = loaded.executable_image()
         defined = {"own_static": 0x1000, "toupper": 0x2000, "own": 0x3000}
-        (unit,), refusals = resolve([new], image, loaded.lookup, defined)
+        edited = {image.key: {name: Defined(address, True) for name, address in defined.items()}}
+        home = replace(new, image=image.key)
+        (unit,), refusals = resolve([home], {image.key: loaded.scope(image.key)}, edited)
         symbols = unit.graph.symbols
         found = {name: int(unit.address[symbols.name.index(name)]) for name in defined}
         own = int(image.symbols.address[image.symbols.by_name["own"][0]])

@@ -30,7 +30,7 @@ def make_plan(folder: Path, number: int = 1, calls: bool = True, allocate: bool 
     shift = (number - 1) * 0x200
     return PatchPlan(
         number=number,
-        image=str(image),
+        files=(str(image),),
         allocations=(Allocation(ARENA_CODE, 2 * PAGE, "rx"), Allocation(ARENA_DATA, PAGE, "rw")) if allocate else (),
         segments=(
             Segment(ARENA_CODE + shift, len(NEW_CODE), 4, "rx"),
@@ -47,7 +47,7 @@ def make_plan(folder: Path, number: int = 1, calls: bool = True, allocate: bool 
         forbidden=((FIRST + 1, FIRST + 5), (SECOND + 1, SECOND + 5)),
         functions=(FunctionChange("blit", "changed", "its code", "draw.c", FIRST, ARENA_CODE, 100),),
         record={"units": {"draw.c": number}},
-        arena={"used": number},
+        arenas=({"used": number},),
     )
 
 
@@ -100,10 +100,10 @@ def test_the_journal_knows_an_applied_patch(tmp_path: Path, journal: Journal):
 
     fresh = Journal(journal.folder)
     assert [patch.number for patch in fresh.patches()] == [1]
-    assert (fresh.unfinished(), fresh.latest_record(), fresh.latest_arena()) == (
+    assert (fresh.unfinished(), fresh.latest_record(), fresh.latest_arenas()) == (
         None,
         {"units": {"draw.c": 1}},
-        {"used": 1},
+        [{"used": 1}],
     )
     assert fresh.entries() == {FIRST: JUMP, SECOND: JUMP[::-1]}
 
@@ -120,7 +120,7 @@ def test_undo_puts_every_byte_of_the_program_back_and_leaves_the_patch_mapped(tm
     assert inferior.read(ARENA_CODE, 100) == NEW_CODE
     assert inferior.calls[-1] == (FORGET, (ARENA_DATA,))
     assert (journal.patches(), journal.latest_record(), journal.entries()) == ([], {}, {})
-    assert journal.latest_arena() == {"used": 1}
+    assert journal.latest_arenas() == [{"used": 1}]
     assert journal.next_number() == 2
 
 
@@ -231,7 +231,7 @@ def test_replacements_at_one_place_or_of_two_lengths_are_a_bug_and_not_tried(tmp
 
 def test_an_image_that_is_too_short_is_an_error(tmp_path: Path):
     plan = make_plan(tmp_path)
-    Path(plan.image).write_bytes(b"\x7fELF")
+    Path(plan.files[0]).write_bytes(b"\x7fELF")
 
     with pytest.raises(IpbpError) as caught:
         transaction.prepare(plan)
@@ -347,7 +347,7 @@ def test_wherever_the_debugger_dies_the_next_one_puts_the_old_code_back(how: str
         assert program(inferior) == before, at
         assert (journal.unfinished(), journal.patches()) == (None, []), at
         assert transaction.recover(inferior, journal) == 0
-        arenas = journal.latest_arena()
+        arenas = journal.latest_arenas()
         assert bool(arenas) <= (len(arena(inferior)) == 3), at
     assert recovered > count // 2
 
@@ -432,7 +432,7 @@ def test_after_a_call_that_failed_nothing_is_forgotten_and_the_memory_stays(tmp_
     assert (FORGET, (ARENA_DATA,)) not in inferior.calls
     assert inferior.read(ARENA_CODE, 100) == NEW_CODE
     assert (ARENA_CODE, ARENA_CODE + 100) in journal.written_ranges()
-    assert journal.latest_arena() == {"used": 1}
+    assert journal.latest_arenas() == [{"used": 1}]
 
 
 def test_code_that_a_call_changed_is_not_written_over(tmp_path: Path, journal: Journal):

@@ -12,6 +12,7 @@ from patch_maker import LOW, compile_object, graph_of, link, make_arena, undefin
 
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_patch import write_patch
+from ipbp.graph.layout import Unwinder
 from ipbp.graph.unit import Unit
 from ipbp.stages.layout import layout
 from ipbp.stages.unwind import carried_table, unwind_records, unwind_section
@@ -118,10 +119,11 @@ def test_the_table_lies_at_its_address_and_points_to_the_copies(gcc: str, tmp_pa
 
 def test_the_unwinders_own_record_is_zeroed_memory_outside_of_what_is_written(gcc: str, tmp_path: Path) -> None:
     graph = graph_of(compile_object(tmp_path, SOURCE, gcc, "-O2", "-fPIE"))
-    placed = layout([unit_of(graph, addresses={"other": 0x5555_5500_0000})], make_arena())
+    placed = link([unit_of(graph, addresses={"other": 0x5555_5500_0000})], unwinders=(Unwinder(1, 2),)).layout
     bss = next(chunk for chunk in placed.chunks if chunk.name == ".bss")
-    assert placed.unwind_object % 16 == 0
-    assert bss.start <= placed.unwind_object <= bss.end - 64
+    (row,) = placed.registrations
+    assert row.record % 16 == 0
+    assert bss.start <= row.record <= bss.end - 64
 
 
 @pytest.mark.parametrize("cut", [2, 6, 30])
@@ -156,10 +158,10 @@ def test_a_real_throw_goes_through_carried_code(
         compile_object(tmp_path, THROWING, request.getfixturevalue(compiler), level, "-fno-pie", name="unit.cc")
     )
     known = {name: names[name] for name in undefined_names(graph)}
-    linked = link([unit_of(graph, addresses=known)], make_arena(LOW))
+    linked = link([unit_of(graph, addresses=known)], make_arena(LOW), unwinders=(Unwinder(0, 0),))
     write_patch(tmp_path / "patch.elf", linked.units, linked.layout, linked.image)
     table = linked.layout.unwind
     assert table is not None
-    arguments = [hex(linked.address("patched")), hex(table.address), hex(linked.layout.unwind_object)]
+    arguments = [hex(linked.address("patched")), hex(table.address), hex(linked.layout.registrations[0].record)]
     result = subprocess.run([host, tmp_path / "patch.elf", *arguments], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["1001", "107", "40", "3", "1"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import glob
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.build.command import Command
@@ -23,42 +24,57 @@ from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 
 
-def run_own_build(
-    own: OwnBuild,
-    sources: Iterable[Path],
-    image_mtime_ns: int,
-    known: Mapping[str, PatchedUnit],
-    store: Store,
-    tell: Tell,
-) -> tuple[Compiled, ...]:
-    """Run the command and return the objects that differ from what runs. Ask `trust` before.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of the build is in one loaded image. `sources`: when its debug information tells; else all count that the
+    patterns of ipbp.toml find. `mtime_ns`: of the mapped file. `known`: units that were patched, by source path."""
 
-    `sources`: of the program, when its debug information tells; else all that the patterns of ipbp.toml find.
+    sources: Sequence[Path]
+    mtime_ns: int
+    known: Mapping[str, PatchedUnit]
+
+
+def run_own_build(own: OwnBuild, parts: Sequence[Part], store: Store, tell: Tell) -> list[tuple[Compiled, ...]]:
+    """Run the command and return for each part the objects that differ from what runs. Ask `trust` before.
+
     `compile-failed` with the command's output; `build-command-missing`; `object-missing` when an object is not where
     ipbp.toml says.
     """
-    units = _units(own, sources)
-    snapshot = Snapshot()
-    before = {source: _put_aside(object, image_mtime_ns, snapshot, store) for source, object in units.items()}
+    before = Snapshot()
+    looks = [_Look(own, part, before, store) for part in parts]
     tell(f"running {' '.join(own.command)}")
     start = time.perf_counter()
     messages = _run(own)
     milliseconds = (time.perf_counter() - start) * 1000
     now = Snapshot()
-    found = []
-    for source, object in units.items():
-        digest = now.digest(str(object))
-        if not digest:
-            raise _object_missing(own, source, object)
-        reason = _reason(digest, snapshot.digest(str(object)), before[source], known.get(str(source)))
-        if reason:
-            command = Command(own.directory, source, object, ())
-            files = recorded_dependencies(command, now) or (str(source),)
-            dependencies = {path: now.digest(path) for path in files}
-            unit = Dirty(command, reason, before[source])
-            kept = store.put(object)
-            found.append(Compiled(str(source), store.get(kept), kept, dependencies, milliseconds, messages, unit))
-    return tuple(found)
+    return [look.compiled(now, messages, milliseconds) for look in looks]
+
+
+class _Look:
+    """One part before and after the build. `objects`: by source; `old`: what may be the object that runs."""
+
+    def __init__(self, own: OwnBuild, part: Part, before: Snapshot, store: Store) -> None:
+        self.own, self.part, self.store = own, part, store
+        self.objects = _units(own, part.sources)
+        self.digest = {source: before.digest(str(object)) for source, object in self.objects.items()}
+        self.old = {source: _put_aside(object, part.mtime_ns, before, store) for source, object in self.objects.items()}
+
+    def compiled(self, now: Snapshot, messages: str, milliseconds: float) -> tuple[Compiled, ...]:
+        found = []
+        for source, object in self.objects.items():
+            digest = now.digest(str(object))
+            if not digest:
+                raise _object_missing(self.own, source, object)
+            reason = _reason(digest, self.digest[source], self.old[source], self.part.known.get(str(source)))
+            if reason:
+                command = Command(self.own.directory, source, object, ())
+                files = recorded_dependencies(command, now) or (str(source),)
+                dependencies = {path: now.digest(path) for path in files}
+                unit = Dirty(command, reason, self.old[source])
+                kept = self.store.put(object)
+                place = self.store.get(kept)
+                found.append(Compiled(str(source), place, kept, dependencies, milliseconds, messages, unit))
+        return tuple(found)
 
 
 def _units(own: OwnBuild, sources: Iterable[Path]) -> dict[Path, Path]:

@@ -8,7 +8,7 @@ information tells which these are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ipbp.build.compile_commands import find_databases, given_database, read_dat
 from ipbp.build.config import OwnBuild, find_config, read_config
 from ipbp.build.dirty import PatchedUnit, dirty
 from ipbp.build.entries import entries_of_image, entries_outside, vanished_units
-from ipbp.build.own_build import run_own_build
+from ipbp.build.own_build import Part, run_own_build
 from ipbp.build.producer import SourceUnit, include_folders, source_units
 from ipbp.build.reconstruct import command_from_producer
 from ipbp.build.store import Store
@@ -84,26 +84,59 @@ def find_commands(
     return _of_debug_information(debug_file or executable, units)
 
 
-def rebuild(
-    commands: Commands,
-    image_mtime_ns: int,
-    known: Mapping[str, PatchedUnit],
-    store: Store,
-    tell: Tell,
-    colour: bool = False,
-) -> tuple[Compiled, ...]:
-    """New objects of the units that may differ from what runs; none when nothing was edited.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One loaded image and how its units are compiled. `mtime_ns`: of the mapped file. `known`: its units that were
+    patched, by source path."""
 
-    `image_mtime_ns`: of the mapped file. `known`: units that were patched, by source path. Errors: those of
-    `trust.require_agreement`, `compile.compile_units` and `own_build.run_own_build`.
+    commands: Commands
+    mtime_ns: int
+    known: Mapping[str, PatchedUnit]
+
+    @property
+    def rows(self) -> tuple[Command, ...]:
+        """Of the image, and sources that an earlier patch brought in: these are as good as the image's own."""
+        brought = (row for row in self.commands.outside if str(row.source) in self.known)
+        return (*self.commands.commands, *brought)
+
+
+def rebuild(
+    targets: Sequence[Target], store: Store, tell: Tell, colour: bool = False
+) -> tuple[tuple[Compiled, ...], ...]:
+    """For each image the new objects of its units that may differ from what runs; none when nothing was edited. What
+    is compiled in one way for several images is compiled once.
+
+    Errors: those of `trust.require_agreement`, `compile.compile_units` and `own_build.run_own_build`.
     """
-    # Sources that an earlier patch brought in are as good as the image's own.
-    rows = (*commands.commands, *(row for row in commands.outside if str(row.source) in known))
-    require_agreement(rows, commands.own)
-    if commands.own is not None:
-        sources = [unit.source for unit in commands.units if unit.source.is_absolute()]
-        return run_own_build(commands.own, sources, image_mtime_ns, known, store, tell)
-    return compile_units(dirty(rows, image_mtime_ns, known), store, tell, colour)
+    for target in targets:
+        require_agreement(target.rows, target.commands.own)
+    wanted = [[] if target.commands.own else dirty(target.rows, target.mtime_ns, target.known) for target in targets]
+    distinct = {row.command: row for rows in wanted for row in rows}
+    compiled = compile_units(list(distinct.values()), store, tell, colour)
+    by_command = {row.dirty.command: row for row in compiled}
+    built = _own_builds(targets, store, tell)
+    return tuple(
+        built[number] if number in built else tuple(replace(by_command[row.command], dirty=row) for row in rows)
+        for number, rows in enumerate(wanted)
+    )
+
+
+def _own_builds(targets: Sequence[Target], store: Store, tell: Tell) -> dict[int, tuple[Compiled, ...]]:
+    """The objects of the targets that the project's own build makes, by row; each build runs once."""
+    rows: dict[OwnBuild, list[int]] = {}
+    for number, target in enumerate(targets):
+        if target.commands.own is not None:
+            rows.setdefault(target.commands.own, []).append(number)
+    found: dict[int, tuple[Compiled, ...]] = {}
+    for own, numbers in rows.items():
+        parts = [_part(targets[number]) for number in numbers]
+        found.update(zip(numbers, run_own_build(own, parts, store, tell), strict=True))
+    return found
+
+
+def _part(target: Target) -> Part:
+    sources = [unit.source for unit in target.commands.units if unit.source.is_absolute()]
+    return Part(sources, target.mtime_ns, target.known)
 
 
 def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:

@@ -28,6 +28,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import EXIT, failed, plan_outcome, plan_params, status_outcome
 from ipbp.host.journal import Journal, open_journal
+from ipbp.host.unloaded import forget_unloaded
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.request import Request
 
@@ -77,6 +78,14 @@ def _outcome(arguments: argparse.Namespace) -> Outcome:
     pid: int = arguments.pid
     check_attachable(pid)
     journal = open_journal(pid)
+    notes = forget_unloaded(journal, Bystander(pid))
+    outcome = _of_verb(arguments, pid, journal)
+    if notes:
+        outcome["notes"] = [*notes, *outcome.get("notes", ())]
+    return outcome
+
+
+def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outcome:
     if arguments.verb == "status" and journal.unfinished() is None:
         return status_outcome(journal)
     words = [arguments.verb, "--json", "--our-stop"]

@@ -36,9 +36,12 @@ class Bystander:
         """As `ipbp.graph.image.MemoryReader`."""
         return [self._read(address, size) for address, size in ranges]
 
+    def read(self, address: int, size: int) -> bytes:
+        return procfs.read_memory(self._pid, address, size)
+
     def _read(self, address: int, size: int) -> bytes | None:
         try:
-            return procfs.read_memory(self._pid, address, size)
+            return self.read(address, size)
         except IpbpError as error:
             if error.code == "inferior-memory":
                 return None

@@ -17,10 +17,13 @@ from ipbp.graph.model import I64, U8
 
 DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_STRSZ = 1, 2, 4, 5, 6, 7, 8, 10
 DT_SONAME, DT_DEBUG, DT_JMPREL, DT_GNU_HASH = 14, 21, 23, 0x6FFFFEF5
+DT_SYMBOLIC, DT_FLAGS, DF_SYMBOLIC = 16, 30, 2
 DT_VERSYM, DT_VERDEF, DT_VERNEED = 0x6FFFFFF0, 0x6FFFFFFC, 0x6FFFFFFE
 R_64, R_COPY, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_IRELATIVE = 1, 5, 6, 7, 8, 37
 STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 1, 2, 10
 _ADDRESSES = frozenset((DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_GNU_HASH, DT_VERSYM))
+_SHARED = (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE)
+_EXPORTED = (0, 3)  # STV_DEFAULT, STV_PROTECTED
 _ADDRESSES_OF_VERSIONS = frozenset((DT_VERDEF, DT_VERNEED))
 
 
@@ -52,11 +55,14 @@ class DynamicRelocations:
 
 @dataclass(frozen=True)
 class DynamicTables:
+    """`is_symbolic`: linked with -Bsymbolic, so that the library's own definitions come before everybody else's."""
+
     symbols: DynamicSymbols
     relocations: DynamicRelocations
     needed: tuple[str, ...]
     soname: str
     versions: dict[int, str]
+    is_symbolic: bool = False
 
     @cached_property
     def rows(self) -> dict[str, list[int]]:
@@ -66,21 +72,36 @@ class DynamicTables:
             found.setdefault(name, []).append(row)
         return found
 
-    def definition(self, name: str) -> int | None:
-        """The row that a reference without a version binds to: defined, default version, not local."""
+    def definition(self, name: str, version: str = "") -> int | None:
+        """The row that a reference to this version binds to, without one to the default version (glibc's
+        do-lookup.h): defined and not local. A definition without a version serves every reference."""
         symbols = self.symbols
         for row in self.rows.get(name, ()):
-            visible = symbols.binding[row] in (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE) and symbols.visibility[row] in (
-                0,
-                3,
-            )
-            if visible and symbols.section[row] != 0 and not symbols.hidden[row]:
+            visible = symbols.binding[row] in _SHARED and symbols.visibility[row] in _EXPORTED
+            if not visible or symbols.section[row] == 0:
+                continue
+            own = self.version(row)
+            if (version and own == version) or (not symbols.hidden[row] and (not version or not own)):
                 return row
         return None
 
+    def wanted_version(self, name: str) -> str:
+        """The version that the image's own references to `name` ask for; "" for none."""
+        return next((self.version(row) for row in self.rows.get(name, ()) if self.symbols.section[row] == 0), "")
+
+    def exports(self, name: str) -> bool:
+        """Whether the image defines `name` for others, and not as protected."""
+        symbols = self.symbols
+        return any(
+            symbols.section[row] != 0 and symbols.binding[row] in _SHARED and symbols.visibility[row] == 0
+            for row in self.rows.get(name, ())
+        )
+
     def version(self, row: int) -> str:
-        """The version's name, "" for none."""
-        return self.versions.get(int(self.symbols.version[row]), "")
+        """The version's name, "" for none. Index 1 is the image itself and no version (LSB core, "Symbol
+        Versioning")."""
+        index = int(self.symbols.version[row])
+        return self.versions.get(index, "") if index > 1 else ""
 
 
 _NOTHING = DynamicTables(
@@ -119,6 +140,7 @@ def read_dynamic(file: LinkedFile, relocated_by: int = 0) -> DynamicTables:
         tuple(name for tag, name in named if tag == DT_NEEDED),
         next((name for tag, name in named if tag == DT_SONAME), ""),
         _versions(file, where, strings),
+        DT_SYMBOLIC in sizes or bool(sizes.get(DT_FLAGS, 0) & DF_SYMBOLIC),
     )
 
 

@@ -57,7 +57,9 @@ def read_image(file: str, bias: int = 0, path: str = "") -> LoadedImage:
     return build_image(linked, read_dynamic(linked), bias, file)
 
 
-def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str) -> LoadedImage:
+def build_image(
+    file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str, inode: int = 0, is_executable: bool = False
+) -> LoadedImage:
     """The image of a file whose headers and dynamic tables were read before."""
     tls = file.segment(PT_TLS)
     tls_start, tls_size = (tls.address, tls.size) if tls else (0, 0)
@@ -94,6 +96,8 @@ def build_image(file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str
         debug_file=separate.path if separate is not None and not has_debug_information(file) else opened,
         near_start=near_start,
         near_end=near_end,
+        inode=inode,
+        is_executable=is_executable,
     )
 
 

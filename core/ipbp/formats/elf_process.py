@@ -1,30 +1,34 @@
-"""All images of a process and what a name means among them.
+"""All images of a process and what a name means from inside each of them.
 
-The order of search is the dynamic loader's (gABI, "Shared Object Dependencies"; ld.so(8)): the executable, preloaded
-libraries, then the needed ones breadth first, as the link map has them; libraries that were loaded later (dlopen)
-come last. Of a library only the dynamic tables are read, and only until the name is found.
+Images live in namespaces that do not see each other: the program's own, and one for each dlmopen(3). Within a
+namespace the dynamic loader searches the global scope in lookup order, then what was opened together with the image
+(gABI, "Shared Object Dependencies"; ld.so(8); `elf_search_lists`). Of a library only the dynamic tables are read, and
+only until the name is found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ipbp.errors import IpbpError
+from ipbp.formats.elf_debug_file import has_debug_information, separate_debug_file
 from ipbp.formats.elf_dynamic import R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT, DynamicTables, read_dynamic
 from ipbp.formats.elf_image import build_image
-from ipbp.formats.elf_link_map import LinkMap, link_maps
+from ipbp.formats.elf_link_map import LinkMap, namespaces
 from ipbp.formats.elf_linked import PF_X, LinkedFile
 from ipbp.formats.elf_mapped import VDSO, MappedFile, bias_of, mapped_files, open_mapped
 from ipbp.formats.elf_plt import plt_ranges
+from ipbp.formats.elf_search_lists import kept_lists
 from ipbp.graph.image import Found, LoadedImage, MemoryReader
 from ipbp.graph.model import SymbolType
-from ipbp.protocol import Region
+from ipbp.protocol import PatchedImage, Region
 
 _STT_FUNC, _STT_TLS, _STT_IFUNC = 2, 6, 10
+_PT_INTERP = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class LoadedModule:
     pid: int
     mapped: MappedFile
     read: MemoryReader
+    is_executable: bool = False
 
     @cached_property
     def _opened(self) -> tuple[LinkedFile, str, int]:
@@ -42,6 +47,17 @@ class LoadedModule:
     @property
     def file(self) -> LinkedFile:
         return self._opened[0]
+
+    @property
+    def opened_as(self) -> str:
+        """A path that opens the very file that is mapped; "" when only memory has it."""
+        return self._opened[1]
+
+    @cached_property
+    def debug_file(self) -> str:
+        """A path that opens the file with the debug information: the very file that is mapped, or a separate one."""
+        separate = None if has_debug_information(self.file) else separate_debug_file(self.file)
+        return separate.path if separate is not None else self.opened_as
 
     @cached_property
     def bias(self) -> int:
@@ -53,21 +69,100 @@ class LoadedModule:
 
     @cached_property
     def image(self) -> LoadedImage:
-        return build_image(self.file, self.dynamic, self.bias, self._opened[1])
+        return build_image(self.file, self.dynamic, self.bias, self.opened_as, self.mapped.inode, self.is_executable)
+
+    @cached_property
+    def key(self) -> str:
+        """That of its image, without reading its symbols."""
+        mapped = self.mapped
+        return PatchedImage(mapped.path, mapped.start, mapped.end, mapped.inode, self.file.build_id()).key
 
     def is_code(self, address: int) -> bool:
         """Whether an executable segment holds this load address, linker-made stubs left out."""
         link = address - self.bias
         inside = any(row.flags & PF_X and row.address <= link < row.address + row.size for row in self.file.loads())
-        return inside and not any(start <= link < end for start, end in plt_ranges(self.file))
+        return inside and not self.is_stub(address)
+
+    def is_stub(self, address: int) -> bool:
+        return any(start <= address - self.bias < end for start, end in plt_ranges(self.file))
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """Images that see each other. `members` in the order of loading; `lists`: by where it is mapped, the search list
+    of each image that was opened by itself."""
+
+    members: tuple[LoadedModule, ...]
+    lists: Mapping[int, tuple[LoadedModule, ...]]
+
+    def scope(self, module: LoadedModule) -> tuple[LoadedModule, ...]:
+        """The images that are searched from inside `module`: the global scope, then what was opened with it."""
+        found = dict.fromkeys(row.mapped.start for row in self.lists.get(self.members[0].mapped.start, ()))
+        for member in self.members:
+            opened = [row.mapped.start for row in self.lists.get(member.mapped.start, ())]
+            if module.mapped.start in opened:
+                found.update(dict.fromkeys(opened))
+        by_start = {row.mapped.start: row for row in self.members}
+        return tuple(by_start[start] for start in found)
+
+
+@dataclass(frozen=True)
+class ImageScope:
+    """`ipbp.graph.image.Scope` of one image."""
+
+    module: LoadedModule
+    modules: tuple[LoadedModule, ...]
+    process: LoadedProcess
+
+    @property
+    def image(self) -> LoadedImage:
+        return self.module.image
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        return tuple(module.key for module in self.modules)
+
+    def lookup(self, name: str) -> Found | None:
+        own = self._canonical(name)
+        if own is not None:
+            return own
+        version = self.module.dynamic.wanted_version(name)
+        for module in self.modules:
+            row = module.dynamic.definition(name, version)
+            if row is not None:
+                return self.process.found(module, name, row)
+        return None
+
+    def _canonical(self, name: str) -> Found | None:
+        main = self.process.modules[0]
+        return _canonical(main, name) if main in self.modules else None
+
+    @property
+    def binds_itself(self) -> bool:
+        return self.module.is_executable or self.module.dynamic.is_symbolic
+
+    def exports(self, name: str) -> bool:
+        return self.module.dynamic.exports(name)
+
+    def bound(self, name: str) -> int | None:
+        own = self._canonical(name)
+        if own is not None:
+            return own.address
+        cells = self.image.slots.get(name, ()) if self.process.is_linked else ()
+        for content in self.process.read([(cell, 8) for cell in cells]) if cells else ():
+            value = int.from_bytes(content or b"", "little")
+            if value and not self.module.is_stub(value):
+                return value
+        return None
 
 
 @dataclass(frozen=True)
 class LoadedProcess:
-    """`modules` in the order of search, the executable first. `is_linked`: the dynamic loader has made its list;
-    before that the libraries are at best mapped and no pointer cell is filled."""
+    """`modules`: the executable first, then in the order of search as far as they have one. `is_linked`: the dynamic
+    loader has made its lists; before that the libraries are at best mapped and no pointer cell is filled."""
 
     modules: tuple[LoadedModule, ...]
+    namespaces: tuple[Namespace, ...]
     is_linked: bool
     read: MemoryReader
 
@@ -79,28 +174,36 @@ class LoadedProcess:
         return (module.image for module in self.modules)
 
     def lookup(self, name: str) -> Found | None:
-        """What a reference to `name` from a newly linked object would bind to; None when nothing exports it."""
-        main = self.modules[0]
-        own = _canonical(main, name)
-        if own is not None:
-            return own
+        """What a reference to `name` from a new object of the executable would bind to; None when nothing that it
+        sees exports the name."""
+        return self.scope(self.modules[0].key).lookup(name)
+
+    def module(self, key: str) -> LoadedModule | None:
+        """The one whose image has this key."""
         for module in self.modules:
-            row = module.dynamic.definition(name)
-            if row is not None:
-                return self._found(module, name, row)
+            if key.startswith(f"{module.mapped.start:#x}.") and module.key == key:
+                return module
         return None
 
-    def _found(self, module: LoadedModule, name: str, row: int) -> Found | None:
+    def scope(self, key: str) -> ImageScope:
+        """What names mean from inside the image of this key. An image that the loader does not list sees itself."""
+        module = self.module(key)
+        if module is None:
+            raise KeyError(key)
+        space = next((space for space in self.namespaces if module in space.members), None)
+        return ImageScope(module, space.scope(module) if space else (module,), self)
+
+    def found(self, module: LoadedModule, name: str, row: int) -> Found | None:
+        """What the definition in this row of the module's dynamic symbols is in memory."""
         symbols = module.dynamic.symbols
         type_, address, size = int(symbols.type[row]), int(symbols.value[row]) + module.bias, int(symbols.size[row])
-        path = module.mapped.path
         if type_ == _STT_TLS:
-            return Found(module.image.tls_start + int(symbols.value[row]), size, False, False, path, True)
+            return Found(module.image.tls_start + int(symbols.value[row]), size, False, False, module.key, True)
         if type_ != _STT_IFUNC:
             is_function = type_ == _STT_FUNC or (type_ == SymbolType.NONE and module.is_code(address))
-            return Found(address, size, is_function, False, path)
+            return Found(address, size, is_function, False, module.key)
         chosen = self._chosen(module, name, row, address)
-        return Found(chosen or address, size, True, chosen is None, path)
+        return Found(chosen or address, size, True, chosen is None, module.key)
 
     def _chosen(self, module: LoadedModule, name: str, row: int, resolver: int) -> int | None:
         """The implementation that the loader has put into some cell for this indirect function."""
@@ -124,15 +227,15 @@ def read_process(pid: int, regions: Sequence[Region], executable: str, read: Mem
     Errors: `image-unreadable` when the executable is not among the mapped files or cannot be opened;
     `image-malformed`, `image-wrong-architecture`.
     """
-    files = mapped_files(regions, read)
-    modules = [LoadedModule(pid, file, read) for file in files]
-    main = _main(modules, executable)
-    maps = link_maps(main.file, main.bias, read)
-    order = _by_link_map(modules, maps) if maps else []
-    rest = [module for module in modules if module is not main and module not in order]
-    ordered = [main, *(module for module in order if module is not main), *rest]
-    scope = _scope(ordered) if maps else ordered
-    return LoadedProcess(tuple(scope), bool(maps), read)
+    modules = [LoadedModule(pid, file, read) for file in mapped_files(regions, read)]
+    found = _main(modules, executable)
+    main = replace(found, is_executable=True)
+    modules = [main, *(module for module in modules if module is not found)]
+    chains = namespaces(main.file, main.bias, read)
+    spaces = _namespaces(modules, chains, read) if chains else _one_namespace(modules)
+    listed = [module for space in spaces for module in (*space.scope(space.members[0]), *space.members)]
+    ordered = {module.mapped.start: module for module in (*listed, *modules)}
+    return LoadedProcess(tuple(ordered.values()), tuple(spaces), bool(chains), read)
 
 
 def _main(modules: Sequence[LoadedModule], executable: str) -> LoadedModule:
@@ -150,7 +253,7 @@ def _main(modules: Sequence[LoadedModule], executable: str) -> LoadedModule:
 
 
 def _is_exe(module: LoadedModule, executable: str) -> bool:
-    opened = module._opened[1] if module.mapped.inode and module.mapped.path.startswith("/") else ""
+    opened = module.opened_as if module.mapped.inode and module.mapped.path.startswith("/") else ""
     return opened.startswith(f"/proc/{module.pid}/") and opened.endswith("/exe")
 
 
@@ -162,34 +265,77 @@ def _has_name(module: LoadedModule, executable: str) -> bool:
     return module.mapped.path.rsplit("/", 1)[-1] == executable.rsplit("/", 1)[-1]
 
 
-def _by_link_map(modules: Sequence[LoadedModule], maps: Sequence[LinkMap]) -> list[LoadedModule]:
-    """The modules in the loader's order, found by where their dynamic section is."""
-    found = []
-    for row in maps:
+def _one_namespace(modules: Sequence[LoadedModule]) -> list[Namespace]:
+    """Before the loader has run: all that is mapped."""
+    members = tuple(module for module in modules if module.mapped.path != VDSO)
+    return [Namespace(members, {members[0].mapped.start: members})]
+
+
+def _namespaces(
+    modules: Sequence[LoadedModule], chains: Sequence[Sequence[LinkMap]], read: MemoryReader
+) -> list[Namespace]:
+    """The loader's namespaces. Its link maps are found among the mapped files by where their dynamic section is; the
+    vdso exports nothing to the program, and the loader itself has a map in each namespace."""
+    by_map: dict[int, LoadedModule] = {}
+    for row in (row for rows in chains for row in rows):
         holder = next((module for module in modules if module.mapped.holds(row.dynamic)), None)
-        if holder is not None and holder not in found:
-            found.append(holder)
-    return found
+        if holder is not None and holder.mapped.path != VDSO:
+            by_map[row.address] = holder
+    variable = _rtld_global(modules)
+    kept = kept_lists(chains, variable, read) if variable else None
+    spaces = []
+    for rows in chains:
+        mapped = [by_map[row.address] for row in rows if row.address in by_map]
+        members = tuple({module.mapped.start: module for module in mapped}.values())
+        if not members:
+            continue
+        if kept is None:
+            lists = _inferred_lists(members)
+        else:
+            lists = {
+                by_map[row.address].mapped.start: tuple(by_map[other] for other in kept[row.address] if other in by_map)
+                for row in rows
+                if row.address in by_map and row.address in kept
+            }
+        spaces.append(Namespace(members, lists))
+    return spaces
 
 
-def _scope(modules: Sequence[LoadedModule]) -> list[LoadedModule]:
-    """The global scope first: what stands before the first needed library was preloaded, and what nobody in that
-    closure needs was loaded later. The vdso exports nothing to the program."""
-    main, rest = modules[0], [module for module in modules[1:] if module.mapped.path != VDSO]
-    by_name = {_soname(module): module for module in reversed(rest)}
-    closure, waiting = [main], [main]
-    first_needed = next((i for i, module in enumerate(rest) if _soname(module) in main.dynamic.needed), 0)
-    preloaded = rest[:first_needed]
-    waiting += preloaded
-    closure += preloaded
+def _rtld_global(modules: Sequence[LoadedModule]) -> int:
+    """Load address of glibc's variable of this name; 0 when the loader is another one."""
+    segment = modules[0].file.segment(_PT_INTERP)
+    if segment is None:
+        return 0
+    content = modules[0].file.content[segment.offset : segment.offset + segment.file_size]
+    name = bytes(content).rstrip(b"\0").decode("utf-8", "replace").rsplit("/", 1)[-1]
+    for module in modules:
+        if module.mapped.path.rsplit("/", 1)[-1] == name:
+            row = module.dynamic.definition("_rtld_global")
+            return int(module.dynamic.symbols.value[row]) + module.bias if row is not None else 0
+    return 0
+
+
+def _inferred_lists(members: Sequence[LoadedModule]) -> dict[int, tuple[LoadedModule, ...]]:
+    """Search lists by what each image needs, breadth first. What stands before the first needed library of the
+    namespace's first image was preloaded."""
+    by_name = {_soname(module): module for module in reversed(members)}
+    needed = members[0].dynamic.needed
+    first_needed = next((i for i, module in enumerate(members) if _soname(module) in needed), 1)
+    lists = {module.mapped.start: _closure((module,), by_name) for module in members[1:]}
+    lists[members[0].mapped.start] = _closure(members[:first_needed], by_name)
+    return lists
+
+
+def _closure(roots: Sequence[LoadedModule], by_name: Mapping[str, LoadedModule]) -> tuple[LoadedModule, ...]:
+    found = {module.mapped.start: module for module in roots}
+    waiting = list(roots)
     while waiting:
         for name in waiting.pop(0).dynamic.needed:
             module = by_name.get(name)
-            if module is not None and module not in closure:
-                closure.append(module)
+            if module is not None and module.mapped.start not in found:
+                found[module.mapped.start] = module
                 waiting.append(module)
-    ordered = [module for module in modules if module in closure]
-    return [*ordered, *(module for module in modules if module not in closure)]
+    return tuple(found.values())
 
 
 def _soname(module: LoadedModule) -> str:
@@ -202,7 +348,7 @@ def _canonical(main: LoadedModule, name: str) -> Found | None:
     symbols = main.dynamic.symbols
     for row in main.dynamic.rows.get(name, ()):
         if symbols.section[row] == 0 and symbols.value[row] != 0 and symbols.type[row] in (_STT_FUNC, _STT_IFUNC):
-            return Found(int(symbols.value[row]) + main.bias, 0, True, False, main.mapped.path)
+            return Found(int(symbols.value[row]) + main.bias, 0, True, False, main.key)
     return None
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ipbp.graph.model import I64, U8, BlockKind
+from ipbp.protocol import PatchedImage
 
 MemoryReader = Callable[[Sequence[tuple[int, int]]], "list[bytes | None]"]
 """Reads (address, size) ranges of the inferior in one round trip; None for a range that cannot be read whole."""
@@ -63,6 +65,8 @@ class LoadedImage:
 
     `original(address, size)`: the bytes at a load address as they are before the program's first instruction, with
     pointers into the image itself relocated; None when the range is not of one segment.
+
+    `inode`: of the mapped file. `is_executable`: the program itself, no library.
     """
 
     path: str
@@ -84,13 +88,24 @@ class LoadedImage:
     debug_file: str = ""
     near_start: int = 0
     near_end: int = 0
+    inode: int = 0
+    is_executable: bool = False
+
+    @property
+    def identity(self) -> PatchedImage:
+        """What tells this load of this file from every other."""
+        return PatchedImage(self.path, self.start, self.end, self.inode, self.build_id, self.is_executable)
+
+    @property
+    def key(self) -> str:
+        return self.identity.key
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a name means in the process. `indirect`: `address` is an indirect function's resolver (STT_GNU_IFUNC)
     and the dynamic loader's choice is not known. `is_function`: code, not data. `thread_local`: `address` is the
-    place of the initial value."""
+    place of the initial value. `image`: key of the one that defines it."""
 
     address: int
     size: int
@@ -98,3 +113,29 @@ class Found:
     indirect: bool
     image: str
     thread_local: bool = False
+
+
+class Scope(Protocol):
+    """What a name means from inside one image, as the dynamic loader binds it there."""
+
+    @property
+    def image(self) -> LoadedImage: ...
+
+    @property
+    def order(self) -> Sequence[str]:
+        """Keys of the images that are searched, in order."""
+
+    def lookup(self, name: str) -> Found | None:
+        """What a reference from this image binds to; None when no image of `order` exports the name."""
+
+    @property
+    def binds_itself(self) -> bool:
+        """Whether the image's own definitions come first: the executable's do, and those of a library that was
+        linked with -Bsymbolic."""
+
+    def exports(self, name: str) -> bool:
+        """Whether the image defines `name` for others in such a way that theirs may come first (not protected)."""
+
+    def bound(self, name: str) -> int | None:
+        """What the loader has bound the image's own references to: the content of its pointer cell. None when it has
+        no such cell, or one that waits for the first call."""

@@ -67,6 +67,23 @@ class UnwindTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Unwinder:
+    """Functions of one libgcc in the inferior (a process may have several: one for each dlmopen namespace, or linked
+    into an image): __register_frame_info and __deregister_frame_info."""
+
+    register: int
+    deregister: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """An unwinder that is told of the unwind table; `record`: zeroed memory for its own record of that."""
+
+    unwinder: Unwinder
+    record: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnitLayout:
     """`block`: per block, where its copy lies. Per symbol: `copy`, its place in what is carried; `meaning`, the
     address that its name stands for (the old entry of a function that existed); `slot`, its pointer cell; `stub`,
@@ -83,15 +100,15 @@ class UnitLayout:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`units` in the order of the patch's units. `chunks` by protection and address. `unwind_object`: zeroed memory
-    for the unwinder's own record of the table. A layout with `refusals` must not be linked."""
+    """What goes to one arena. `units` in the order in which they were given. `chunks` by protection and address.
+    `registrations`: of the unwind table, if there is one. A layout with `refusals` must not be linked."""
 
     units: tuple[UnitLayout, ...]
     chunks: tuple[Chunk, ...]
     slots: tuple[Slot, ...]
     stubs: tuple[Stub, ...]
     unwind: UnwindTable | None
-    unwind_object: int
+    registrations: tuple[Registration, ...]
     refusals: tuple[Refusal, ...]
 
     def ends(self) -> Mapping[str, int]:

@@ -22,8 +22,11 @@ class Unit:
     address of what runs under it, or UNBOUND; for a carried function that existed before it is its old entry, which
     stays its address, and only edges into its interior mean the carried copy. `resolver`: for each symbol the load
     address of an indirect function's resolver whose result is not known yet, or UNBOUND. `got_base`: load address of
-    what the program calls _GLOBAL_OFFSET_TABLE_, or UNBOUND where it has no such table. `thread`: where each
+    what the image calls _GLOBAL_OFFSET_TABLE_, or UNBOUND where it has no such table. `thread`: where each
     thread has the thread-local variables that carried code uses, by symbol; new ones are not among them.
+
+    `image`: key of the loaded image that it is a part of. `giver`: of a name that this patch brings into the process,
+    key of the image whose unit has it, where that is another image than the unit's own.
     """
 
     name: str
@@ -33,3 +36,5 @@ class Unit:
     resolver: I64
     got_base: int = UNBOUND
     thread: Mapping[int, ThreadPlace] = field(default_factory=dict)
+    image: str = ""
+    giver: Mapping[str, str] = field(default_factory=dict)

@@ -21,8 +21,9 @@ from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.old_code import still_running
+from ipbp.host.unloaded import forget_unloaded
 from ipbp.host.words import help_text, parse
-from ipbp.protocol import Description, PatchPlan, Region
+from ipbp.protocol import Description, FunctionChange, PatchPlan, Region
 
 Outcome = dict[str, Any]
 
@@ -78,8 +79,17 @@ class Command:
         self.console = console
         self.as_json = as_json
         self.is_our_stop = is_our_stop
+        self.notes: list[str] = []
+
+    def journal(self) -> Journal:
+        """The journal of the program, brought up to date with what is loaded now."""
+        journal = open_journal(self.inferior.describe().pid)
+        self._look(journal)
+        return journal
 
     def show(self, outcome: Outcome) -> int:
+        if self.notes:
+            outcome["notes"] = [*self.notes, *outcome.get("notes", ())]
         text = render.as_json(outcome) if self.as_json else render.as_text(outcome)
         self.console.write(text.rstrip("\n") + "\n")
         return EXIT[outcome["outcome"]]
@@ -97,6 +107,7 @@ class Command:
             began = time.perf_counter()
             if self.is_our_stop:  # before anything is injected: that destroys what it needs
                 inject.restartable(self.inferior)
+            self._look(journal)
             transaction.recover(self.inferior, journal)
             outcomes.append(action())
             outcomes[0].setdefault("times", {})["work"] = 1000 * (time.perf_counter() - began)
@@ -117,6 +128,9 @@ class Command:
         """What a request for a plan holds."""
         colour = self.console.is_terminal and not self.as_json
         return plan_params(self.inferior.describe(), self.inferior.regions(), journal, colour, vars(options))
+
+    def _look(self, journal: Journal) -> None:
+        self.notes += forget_unloaded(journal, self.inferior)
 
     def _serve(self, question: str, params: dict[str, Any]) -> dict[str, Any]:
         if question != "read":
@@ -148,7 +162,7 @@ def engine() -> Client:
 
 def apply(command: Command, options: argparse.Namespace) -> int:
     """Compile, diff and link while the program runs; then stop it for the last step."""
-    journal = open_journal(command.inferior.describe().pid)
+    journal = command.journal()
     answer = _given_plan(options.plan) if getattr(options, "plan", None) else _plan(command, options, journal)
     if answer["outcome"] == "unchanged":
         return command.show(answer)
@@ -177,15 +191,19 @@ def _announce(command: Command, journal: Journal) -> None:
     is attached for one command only has no use for them."""
     if command.is_our_stop:
         return
-    for patch in journal.patches():
-        if patch.plan.image not in _announced:
-            command.inferior.announce(patch.plan.image)
-            _announced.add(patch.plan.image)
+    files = [file for patch in journal.patches() for file in patch.plan.files]
+    for file in _announced.difference(files):  # of images that were unloaded
+        command.inferior.withdraw(file)
+        _announced.discard(file)
+    for file in files:
+        if file not in _announced:
+            command.inferior.announce(file)
+            _announced.add(file)
 
 
 def preview(command: Command, options: argparse.Namespace) -> int:
     """The whole way to the plan; nothing is written."""
-    answer = _plan(command, options, open_journal(command.inferior.describe().pid))
+    answer = _plan(command, options, command.journal())
     if answer["outcome"] == "unchanged":
         return command.show(answer)
     return command.show(plan_outcome("planned", PatchPlan.from_json(answer["plan"])))
@@ -193,7 +211,7 @@ def preview(command: Command, options: argparse.Namespace) -> int:
 
 def status(command: Command, options: argparse.Namespace) -> int:
     """What is applied; also puts right what a dead debugger left half done."""
-    journal = open_journal(command.inferior.describe().pid)
+    journal = command.journal()
 
     if journal.unfinished() is not None:
         return command.while_stopped(lambda: status_outcome(journal), journal)
@@ -202,7 +220,7 @@ def status(command: Command, options: argparse.Namespace) -> int:
 
 def undo(command: Command, options: argparse.Namespace) -> int:
     """Take back the newest patch, or all after patch N."""
-    journal = open_journal(command.inferior.describe().pid)
+    journal = command.journal()
 
     def action() -> Outcome:
         patches = _to_undo(journal, options.number)
@@ -222,16 +240,16 @@ def undo(command: Command, options: argparse.Namespace) -> int:
 
 def _withdraw(inferior: Inferior, patches: Sequence[Patch]) -> None:
     for patch in patches:
-        if patch.plan.image in _announced:
-            inferior.withdraw(patch.plan.image)
-            _announced.discard(patch.plan.image)
+        for file in _announced.intersection(patch.plan.files):
+            inferior.withdraw(file)
+            _announced.discard(file)
 
 
 def doctor(command: Command, options: argparse.Namespace) -> int:
     """Everything that a patch needs, line by line: ok, or what to do."""
 
     def params() -> dict[str, Any]:
-        return command.plan_params(options, open_journal(command.inferior.describe().pid))
+        return command.plan_params(options, command.journal())
 
     lines = examine(command, params)
     return command.show({"outcome": "ok" if all(line["ok"] for line in lines) else "error", "lines": lines})
@@ -259,7 +277,7 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
 }
 
 _announced: set[str] = set()
-"""Images whose symbols this debugger has; their names are never used twice."""
+"""Patch files whose symbols this debugger has; their names are never used twice."""
 
 _disarmed: dict[int, Sequence[Breakpoint]] = {}
 """Breakpoints that are off while a patch is applied, by its number; only this debugger can put them back."""
@@ -286,7 +304,8 @@ def plan_params(
         "number": journal.next_number(),
         "record": journal.latest_record(),
         "entries": {str(address): content.hex() for address, content in journal.entries().items()},
-        "arena": journal.latest_arena(),
+        "arenas": journal.latest_arenas(),
+        "unloaded": journal.unloaded(),
         "colour": colour,
     }
     if options.get("old"):
@@ -315,18 +334,25 @@ def plan_outcome(kind: str, plan: PatchPlan) -> Outcome:
     return {
         "outcome": kind,
         "patch": plan.number,
-        "functions": [vars(row) for row in plan.functions],
+        "functions": [_of_function(row, plan) for row in plan.functions],
         "data": list(plan.data),
         "notes": list(plan.notes),
         "times": dict(plan.times),
-        "image": plan.image,
+        "files": list(plan.files),
     }
 
 
 def _of_patch(patch: Patch) -> Outcome:
     row = plan_outcome(patch.state, patch.plan)
     row["state"] = row.pop("outcome")
+    row["functions"] = [_of_function(function, patch.plan) for function in patch.functions]
     return row
+
+
+def _of_function(row: FunctionChange, plan: PatchPlan) -> Outcome:
+    """A function's row; `image` is the path of its library, "" for the program itself."""
+    image = plan.images[row.image] if plan.images else None
+    return {**vars(row), "image": "" if image is None or image.is_executable else image.path}
 
 
 def _to_undo(journal: Journal, stays: Optional[int]) -> list[Patch]:

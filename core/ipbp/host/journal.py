@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
-from ipbp.protocol import PatchPlan
+from ipbp.protocol import FunctionChange, PatchedImage, PatchPlan, Replacement
 
 APPLIED, UNFINISHED, UNDOING, UNDONE, ROLLED_BACK = "applied", "unfinished", "undoing", "undone", "rolled-back"
 
@@ -41,15 +41,48 @@ _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 @dataclass(frozen=True)
 class Patch:
     """A patch as the journal knows it; `plan.record` is left out. `memory_kept`: it was rolled back, but its
-    segments could not be taken away, because code in them may have been called."""
+    segments could not be taken away, because code in them may have been called. `unloaded`: keys of its images that
+    are gone since."""
 
     plan: PatchPlan
     state: str
     memory_kept: bool = False
+    unloaded: frozenset[str] = frozenset()
 
     @property
     def number(self) -> int:
         return self.plan.number
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Begun and neither finished nor taken back: its debugger died."""
+        return self.state in (UNFINISHED, UNDOING)
+
+    @property
+    def images(self) -> tuple[PatchedImage, ...]:
+        """Those that are still loaded, as far as it was looked."""
+        return tuple(image for image in self.plan.images if image.key not in self.unloaded)
+
+    @property
+    def changes(self) -> tuple[Replacement, ...]:
+        """What it replaces, without what was unloaded."""
+        return tuple(change for change in self.plan.replacements if self._is_there(change.image))
+
+    @property
+    def functions(self) -> tuple[FunctionChange, ...]:
+        return tuple(row for row in self.plan.functions if self._is_there(row.image))
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing of it is left."""
+        return bool(self.plan.images) and not self.images
+
+    def changes_of(self, image: str) -> tuple[Replacement, ...]:
+        """What it replaces in the image of this key."""
+        return tuple(change for change in self.changes if self.plan.images[change.image].key == image)
+
+    def _is_there(self, image: int) -> bool:
+        return not self.unloaded or self.plan.images[image].key not in self.unloaded
 
 
 @dataclass(frozen=True)
@@ -76,14 +109,24 @@ class Journal:
         self._path = folder / "journal"
         self._parsed = 0  # bytes of the file that `_patches` stands for
         self._patches: dict[int, Patch] = {}
+        self._unloaded: list[tuple[str, int]] = []  # key of an image, number of the newest patch at that time
 
     def patches(self) -> list[Patch]:
         """Those in force, oldest first."""
-        return [patch for patch in self._read() if patch.state in (APPLIED, UNDOING)]
+        return [patch for patch in self.open_patches() if patch.state != UNFINISHED]
+
+    def open_patches(self) -> list[Patch]:
+        """Those in force, and one that is half-way."""
+        return [patch for patch in self._read() if patch.state in (APPLIED, UNDOING, UNFINISHED) and not patch.is_void]
 
     def unfinished(self) -> Optional[Patch]:
-        """The patch or undo that was begun and neither finished nor taken back: its debugger died."""
-        return next((patch for patch in self._read() if patch.state in (UNFINISHED, UNDOING)), None)
+        """The patch or undo that was begun and neither finished nor taken back."""
+        return next((patch for patch in self._read() if patch.is_unfinished), None)
+
+    def unloaded(self) -> list[str]:
+        """Keys of images of which `latest_record` still tells and that are gone since."""
+        patches = self.patches()
+        return [key for key, number in self._unloaded if patches and number >= patches[-1].number]
 
     def next_number(self) -> int:
         """Numbers are never used twice: image files are named after them, and debuggers cache by file name."""
@@ -103,15 +146,15 @@ class Journal:
             raise _malformed(path, "no JSON object")
         return record
 
-    def latest_arena(self) -> dict[str, Any]:
-        """What the engine said of its memory with the newest patch whose bytes may still be there; {} without one.
+    def latest_arenas(self) -> list[dict[str, Any]]:
+        """What the engine said of its memory with the newest patch whose bytes may still be there; [] without one.
         Undone patches count: a thread may still run there."""
         kept = [patch for patch in self._read() if _has_memory(patch)]
-        return kept[-1].plan.arena if kept else {}
+        return list(kept[-1].plan.arenas) if kept else []
 
     def entries(self) -> dict[int, bytes]:
         """For each place that is rewritten now, the bytes that must be there."""
-        return {r.address: r.replacement for patch in self.patches() for r in patch.plan.replacements}
+        return {change.address: change.replacement for patch in self.patches() for change in patch.changes}
 
     def written_ranges(self) -> list[tuple[int, int]]:
         """All memory that any patch ever wrote its segments to and that was not wiped since. Undone patches
@@ -150,6 +193,10 @@ class Journal:
         self._append_event({"event": "undone", "number": number})
         self._forget_record(number)
 
+    def forget(self, image: str, number: int) -> None:
+        """The image of this key is gone, with what all patches up to this number did to it."""
+        self._append_event({"event": "unloaded", "number": number, "image": image})
+
     def _read(self) -> list[Patch]:
         try:
             content = self._path.read_bytes()
@@ -166,6 +213,9 @@ class Journal:
     def _take(self, line: bytes) -> None:
         try:
             row = json.loads(line)
+            if row["event"] == "unloaded":
+                self._take_unloaded(row["image"], row["number"])
+                return
             number, state = row["number"], _STATE_AFTER[row["event"]]
             if row["event"] == "begin":
                 self._patches[number] = Patch(PatchPlan.from_json(row["plan"]), state)
@@ -174,6 +224,12 @@ class Journal:
                 self._patches[number] = replace(self._patches[number], state=state, memory_kept=kept)
         except (ValueError, KeyError, TypeError) as error:
             raise _malformed(self._path, f"{type(error).__name__}: {error}") from error
+
+    def _take_unloaded(self, image: str, newest: int) -> None:
+        self._unloaded.append((image, newest))
+        for number, patch in self._patches.items():
+            if number <= newest and image in [row.key for row in patch.plan.images]:
+                self._patches[number] = replace(patch, unloaded=patch.unloaded | {image})
 
     def _append_event(self, row: dict[str, Any]) -> None:
         self._append(_encode(row) + b"\n")

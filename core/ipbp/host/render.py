@@ -146,10 +146,15 @@ def _count(functions: Sequence[Row]) -> str:
 
 
 def _files(functions: Sequence[Row]) -> str:
-    files = sorted({os.path.basename(row["file"]) for row in functions if row["file"]})
+    files = sorted({_file(row) for row in functions if row["file"]})
     if not files:
         return ""
     return f" in {', '.join(files)}" if len(files) <= 3 else f" in {len(files)} files"
+
+
+def _file(row: Row) -> str:
+    file, image = os.path.basename(row["file"]), os.path.basename(row.get("image", ""))
+    return f"{file} ({image})" if image else file
 
 
 def _names(functions: Sequence[Row]) -> str:

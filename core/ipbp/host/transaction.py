@@ -23,7 +23,7 @@ from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
 from ipbp.host.safepoint import Stack
 from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
-from ipbp.protocol import Allocation, Call, PatchPlan, Replacement
+from ipbp.protocol import Allocation, Call, PatchPlan, Replacement, Segment
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,19 @@ class Undone:
 
 def prepare(plan: PatchPlan) -> Prepared:
     """Everything that needs no stop. Errors: `image-unreadable`, `image-short`."""
-    try:
-        with open(plan.image, "rb") as image:
-            contents = tuple(os.pread(image.fileno(), s.size, s.file_offset) for s in plan.segments)
-    except OSError as error:
-        raise IpbpError("image-unreadable", f"{plan.image}: {error.strerror}", "Try again.") from error
-    if any(len(content) != segment.size for content, segment in zip(contents, plan.segments)):
-        raise IpbpError("image-short", f"{plan.image} is shorter than its plan says", "Report this as a bug.")
+    contents = tuple(_content(plan.files[segment.file], segment) for segment in plan.segments)
     return Prepared(plan, contents, open_entry(plan))
+
+
+def _content(file: str, segment: Segment) -> bytes:
+    try:
+        with open(file, "rb") as image:
+            content = os.pread(image.fileno(), segment.size, segment.file_offset)
+    except OSError as error:
+        raise IpbpError("image-unreadable", f"{file}: {error.strerror}", "Try again.") from error
+    if len(content) != segment.size:
+        raise IpbpError("image-short", f"{file} is shorter than its plan says", "Report this as a bug.")
+    return content
 
 
 def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
@@ -101,15 +106,15 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
 
 
 def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterable[Breakpoint] = ()) -> Undone:
-    """Put back what a patch replaced. It must be the newest in force. `breakpoints`: its `Applied.disarmed`, as long
-    as the debugger is still the same one; they are armed again.
+    """Put back what a patch replaced, as far as its images are still loaded. It must be the newest in force.
+    `breakpoints`: its `Applied.disarmed`, as long as the debugger is still the same one; they are armed again.
 
     Errors: `Refused` when memory is not as the patch left it, `undo-order`; or what went wrong half-way, ending in
     "rolled back": the patch is in force as before.
     """
     _require_finished(journal)
     _require_newest(journal, patch)
-    changes = patch.plan.replacements
+    changes = patch.changes
     refusals = verify_replacements(inferior, changes, [change.replacement for change in changes])
     if refusals:
         raise Refused(refusals)
@@ -262,7 +267,7 @@ def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
 
 
 def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:
-    found = list(zip(patch.plan.replacements, read_replaced(inferior, patch.plan.replacements)))
+    found = list(zip(patch.changes, read_replaced(inferior, patch.changes)))
     strange = [change.name for change, memory in found if memory is None or not is_one_of_both(memory, change)]
     if strange:
         raise IpbpError(

@@ -6,7 +6,8 @@ from typing import Optional, Sequence
 
 from ipbp.errors import IpbpError, Refusal
 from ipbp.host.inferior import Inferior
-from ipbp.protocol import Allocation, PatchPlan, Region, Replacement, Segment
+from ipbp.host.unloaded import is_loaded
+from ipbp.protocol import Allocation, PatchedImage, PatchPlan, Region, Replacement, Segment
 
 PAGE = 4096
 
@@ -15,6 +16,9 @@ def verify_plan(inferior: Inferior, plan: PatchPlan, regions: Sequence[Region]) 
     """Everything that keeps this plan from being applied; [] when nothing does. `regions`: as they are now."""
     expected = [change.expected for change in plan.replacements]
     refusals = [*_overlaps(plan.replacements), *verify_replacements(inferior, plan.replacements, expected)]
+    refusals += [
+        _unloaded(image) for image in plan.images if not (image.is_executable or is_loaded(image, inferior, regions))
+    ]
     for block in plan.allocations:
         refusals += _verify_allocation(block, regions)
     for segment in plan.segments:
@@ -146,6 +150,14 @@ def _unreadable(name: str, address: int, size: int) -> Refusal:
         "memory-unreadable",
         f"{size} bytes at {address:#x} ('{name}') cannot be read",
         "The memory was unmapped; restart the program if it should be there.",
+    )
+
+
+def _unloaded(image: PatchedImage) -> Refusal:
+    return Refusal(
+        "image-unloaded",
+        f"{image.path} was unloaded while the patch was made",
+        "Try again: what is loaded then is patched.",
     )
 
 

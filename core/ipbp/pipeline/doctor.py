@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ipbp.build.plan import find_commands
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_process import read_process
+from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import SymbolType
+from ipbp.pipeline.edited import buildable
 from ipbp.pipeline.request import Request
 from ipbp.stages.arena import choose_arena
 
@@ -18,10 +18,11 @@ from ipbp.stages.arena import choose_arena
 def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
     """Lines of `name`, `ok` and `text`: symbols, build information, near memory."""
     described = request.description
-    image = read_process(described.pid, list(request.regions), described.executable, read).executable_image()
+    process = read_process(described.pid, list(request.regions), described.executable, read)
+    image = process.executable_image()
     return [
         _line("symbols", lambda: _symbols(image)),
-        _line("build information", lambda: _build(request, image)),
+        _line("build information", lambda: _build(request, process)),
         _line("near memory", lambda: _near_memory(request, image)),
     ]
 
@@ -43,20 +44,19 @@ def _symbols(image: LoadedImage) -> str:
     return f"{functions} functions in {image.path}{replaced}"
 
 
-def _build(request: Request, image: LoadedImage) -> str:
-    found = find_commands(
-        Path(request.description.executable),
-        build_dir=request.build_dir,
-        compile_commands=request.compile_commands,
-        debug_file=Path(image.debug_file),
-    )
-    where = found.file or "the program's debug information"
-    what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"
-    return "; ".join([f"{what} from {where}", *found.notes])
+def _build(request: Request, process: LoadedProcess) -> str:
+    built, notes = buildable(request, process)
+    lines = []
+    for row in built:
+        found, where = row.commands, row.commands.file or "its debug information"
+        what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"
+        lines.append(f"{row.module.mapped.path}: {what} from {where}")
+    return "\n".join([*lines, *notes])
 
 
 def _near_memory(request: Request, image: LoadedImage) -> str:
-    if request.arena is not None:
-        return f"reserved at {request.arena.base:#x}"
+    known = next((arena for arena in request.arenas if arena.serves(image)), None)
+    if known is not None:
+        return f"reserved at {known.base:#x}"
     arena = choose_arena(request.regions, image.start, image.end, low_2g=not image.is_pie)
     return f"free at {arena.base:#x}"

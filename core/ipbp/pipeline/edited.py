@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipbp.build.compile import Compiled
-from ipbp.build.plan import Commands, find_commands, rebuild
+from ipbp.build.plan import Commands, Target, find_commands, rebuild
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.formats.elf_object import read_object
+from ipbp.formats.elf_process import LoadedModule, LoadedProcess
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import LinkGraph
-from ipbp.pipeline.record import Record
+from ipbp.pipeline.homes import images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.request import Request
 from ipbp.stages.branches import with_local_branches
 
@@ -23,65 +24,148 @@ from ipbp.stages.branches import with_local_branches
 class Edited:
     """`name`: the unit's key in the journal, its source path where that is known. `digest`: of the new object in the
     store. `old_object`: a file that may be the object that was linked, still to be proved. `dependencies`: path ->
-    sha256 of what the new object was made from."""
+    sha256 of what the new object was made from. `image`: the one that the unit is a part of."""
 
     name: str
     new: LinkGraph
     digest: str
     old_object: Path | None
     dependencies: dict[str, str]
+    image: LoadedImage
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A loaded image and how its units are compiled."""
+
+    module: LoadedModule
+    commands: Commands
+
+    @property
+    def mtime_ns(self) -> int:
+        """Of the mapped file."""
+        return os.stat(self.module.opened_as or self.module.mapped.path).st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
 class EditedUnits:
-    """`commands`: how the project is built, None when the user named the objects."""
+    """`built`: how the project is built, () when the user named the objects."""
 
     units: tuple[Edited, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
-    commands: Commands | None = None
+    built: tuple[Built, ...] = ()
 
 
-def edited_units(request: Request, image: LoadedImage, store: Store, tell: Callable[[str], None]) -> EditedUnits:
+def edited_units(request: Request, process: LoadedProcess, store: Store, tell: Callable[[str], None]) -> EditedUnits:
     """All units whose files may differ from what runs; the diff then tells which really do."""
     if request.objects is not None:
-        return _given(*request.objects, request.record, store)
-    commands = find_commands(
-        Path(request.description.executable),
-        build_dir=request.build_dir,
-        compile_commands=request.compile_commands,
-        debug_file=Path(image.debug_file),
-    )
-    compiled = rebuild(
-        commands, os.stat(image.file).st_mtime_ns, request.record.units, store, tell, colour=request.colour
-    )
-    units, refusals = as_edited(compiled)
-    warnings = tuple(row.messages.rstrip() for row in compiled if row.messages.strip())
-    return EditedUnits(units, (*commands.notes, *warnings), refusals, commands)
+        return _given(*request.objects, request, process, store)
+    built, notes = buildable(request, process)
+    targets = [Target(row.commands, row.mtime_ns, request.record.units(row.module.key)) for row in built]
+    compiled = rebuild(targets, store, tell, colour=request.colour)
+    units: list[Edited] = []
+    refusals: list[Refusal] = []
+    for row, modules in _homes(built, compiled):
+        found, refused = as_edited([row], [module.image for module in modules])
+        units += found
+        refusals += refused
+    warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
+    return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built))
 
 
-def as_edited(compiled: Iterable[Compiled]) -> tuple[tuple[Edited, ...], tuple[Refusal, ...]]:
-    """The new objects as graphs, and why some cannot be read."""
+def as_edited(
+    compiled: Iterable[Compiled], images: Sequence[LoadedImage]
+) -> tuple[tuple[Edited, ...], tuple[Refusal, ...]]:
+    """The new objects as graphs, and why some cannot be read. `images`: of which they may be parts; of several their
+    symbols choose."""
     units: list[Edited] = []
     refusals: list[Refusal] = []
     for row in compiled:
         try:
             graph = with_local_branches(read_object(row.object.read_bytes(), row.source))
+            homes = images if len(images) == 1 else images_by_symbols(graph, images, row.source)
         except Refused as refused:
             refusals.extend(refused.refusals)
             continue
-        units.append(Edited(row.source, graph, row.digest, row.dirty.old_object, row.dependencies))
+        units += [
+            Edited(row.source, graph, row.digest, row.dirty.old_object, row.dependencies, image) for image in homes
+        ]
     return tuple(units), tuple(refusals)
 
 
-def _given(old: Path, new: Path, record: Record, store: Store) -> EditedUnits:
+def buildable(request: Request, process: LoadedProcess) -> tuple[list[Built], list[str]]:
+    """The images of which it is known how they are compiled, with notes for the user.
+
+    Errors: those of `find_commands`, when it is known of none.
+    """
+    found: list[Built] = []
+    notes: dict[str, None] = {}
+    first: IpbpError | None = None
+    for module in patchable(process):
+        try:
+            commands = find_commands(
+                Path(request.description.executable if module.is_executable else module.mapped.path),
+                build_dir=request.build_dir,
+                compile_commands=request.compile_commands,
+                debug_file=Path(module.debug_file or module.mapped.path),
+            )
+        except IpbpError as error:
+            if error.code not in ("no-commands", "debug-information-malformed"):
+                raise
+            first = first or error
+            continue
+        found.append(Built(module, commands))
+        if commands.units or module.is_executable:
+            notes.update(dict.fromkeys(commands.notes))
+    if not found and first is not None:
+        raise first
+    named = _named(found)
+    return [replace(row, commands=_without(row.commands, named)) for row in found], list(notes)
+
+
+def _without(commands: Commands, sources: Container[str]) -> Commands:
+    """What another loaded image was built from is no new source of this one."""
+    return replace(commands, outside=tuple(row for row in commands.outside if str(row.source) not in sources))
+
+
+def _named(built: Iterable[Built]) -> set[str]:
+    """Sources that the debug information of some image names."""
+    return {str(command.source) for row in built if row.commands.units for command in row.commands.commands}
+
+
+def _homes(built: Sequence[Built], compiled: Sequence[Sequence[Compiled]]) -> list[tuple[Compiled, list[LoadedModule]]]:
+    """Each new object with the modules that it may be a part of: the one whose debug information names its source, or
+    all that have no debug information, unless another one's names it."""
+    rows: list[tuple[Compiled, list[LoadedModule]]] = []
+    doubtful: dict[tuple[str, str], tuple[Compiled, list[LoadedModule]]] = {}
+    named = _named(built)
+    for image, objects in zip(built, compiled, strict=True):
+        for row in objects:
+            if image.commands.units:
+                rows.append((row, [image.module]))
+            elif row.source not in named:
+                doubtful.setdefault((row.source, row.digest), (row, []))[1].append(image.module)
+    return [*rows, *doubtful.values()]
+
+
+def _given(old: Path, new: Path, request: Request, process: LoadedProcess, store: Store) -> EditedUnits:
     content = _content(new)
     graph = with_local_branches(read_object(content, str(new)))
-    before = store.put(_content(old))
+    before, digest = store.put(_content(old)), store.put(content)
     # An object that runs already by an earlier patch is that patch's unit.
-    names = [name for name, unit in record.units.items() if unit.object == before]
-    name = names[0] if names else str(old.absolute())
-    return EditedUnits((Edited(name, graph, store.put(content), store.get(before), {}),), (), ())
+    known = [
+        (name, module.image)
+        for key, rows in request.record.images.items()
+        for name, unit in rows.items()
+        if unit.object == before and (module := process.module(key)) is not None
+    ]
+    if not known:
+        old_graph = read_object(store.get(before).read_bytes(), str(old))
+        images = images_by_memory(old_graph, process, process.read, str(old))
+        known = [(str(old.absolute()), image) for image in images]
+    units = tuple(Edited(name, graph, digest, store.get(before), {}, image) for name, image in known)
+    return EditedUnits(units, (), ())
 
 
 def _content(path: Path) -> bytes:

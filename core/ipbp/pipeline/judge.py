@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ipbp.build.store import Store
-from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.edited import Edited
 from ipbp.pipeline.old_side import LIFTED, old_side
 from ipbp.pipeline.record import Record
@@ -35,9 +35,10 @@ class Judged:
         return self.is_lifted, int((self.comparison.status != Status.SAME).sum())
 
 
-def judge(unit: Edited, record: Record, store: Store, image: LoadedImage, read: MemoryReader) -> Judged:
+def judge(unit: Edited, record: Record, store: Store, read: MemoryReader) -> Judged:
     """The unit against the best old side that there is for it."""
-    old, source = old_side(unit.new, unit.old_object, record.units.get(unit.name), store, image, read)
+    known = record.units(unit.image.key).get(unit.name)
+    old, source = old_side(unit.new, unit.old_object, known, store, unit.image, read)
     return judge_against(unit, old, source == LIFTED)
 
 
@@ -45,6 +46,6 @@ def judge_against(unit: Edited, old: OldSide, is_lifted: bool) -> Judged:
     """The unit against this old side."""
     correlation = correlate(old.graph, unit.new)
     comparison = compare(old.graph, unit.new, correlation)
-    selection = select(unit.name, unit.new, old, correlation, comparison)
+    selection = select(unit.name, unit.new, old, correlation, comparison, unit.image.key)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     return Judged(unit, old, is_lifted, comparison, replace(selection, refusals=(*selection.refusals, *doubtful)))

@@ -8,6 +8,7 @@ be looked at with objdump and compared with what a linker makes at these address
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,8 @@ def link(
     Errors: Refused; `image-*`, `no-near-memory`, `unwind-malformed`, `debug-too-large`; OSError for `output`.
     """
     image = read_image(str(image_file))
-    units = [_whole_unit(graph, defined) for graph in graphs]
-    units, unresolved = resolve(units, image, _nowhere)
+    units = [replace(_whole_unit(graph, defined), image=image.key) for graph in graphs]
+    units, unresolved = resolve(units, {image.key: _Alone(image)})
     raise_all(_defined_twice(units, defined), unresolved)
     placed = layout(units, _arena(image, base, demand(units)))
     raise_all(placed.refusals)
@@ -56,9 +57,23 @@ def _whole_unit(graph: LinkGraph, defined: Mapping[str, int]) -> Unit:
     return Unit(graph.path, graph, np.arange(len(graph.blocks), dtype=np.int32), address, nowhere)
 
 
-def _nowhere(name: str) -> Found | None:
-    # Libraries are loaded by a process; without one a name of theirs has no address.
-    return None
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """The scope of an image on disk. Libraries are loaded by a process; without one a name of theirs has no
+    address."""
+
+    image: LoadedImage
+    order: tuple[str, ...] = ()
+    binds_itself: bool = True
+
+    def exports(self, name: str) -> bool:
+        return False
+
+    def lookup(self, name: str) -> Found | None:
+        return None
+
+    def bound(self, name: str) -> int | None:
+        return None
 
 
 def _defined_twice(units: Sequence[Unit], defined: Mapping[str, int]) -> list[Refusal]:

@@ -1,4 +1,4 @@
-"""Where definitions went: files added to the project, renamed, split, merged and deleted.
+"""Where definitions of an image went: files added to the project, renamed, split, merged and deleted.
 
 Each edited unit is judged against its own past first. What that leaves unexplained is explained here: a name that
 nothing defines may be in a file that is new, a name that is new here may have been in another file before. A program
@@ -8,7 +8,7 @@ own linker would refuse as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from ipbp.build.trust import require_agreement
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import Binding, SymbolType
-from ipbp.pipeline.edited import Edited, EditedUnits, as_edited
+from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
 from ipbp.pipeline.old_side import lifted_side, recorded_side
-from ipbp.pipeline.record import Record
+from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.moved import empty_side, joined, shared_definitions, statics
 from ipbp.stages.select import OldSide
 
@@ -50,9 +50,9 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What there is to look at. `mtime_ns`: of the mapped image."""
+    """What there is to look at. `known`: the image's units that were patched. `mtime_ns`: of the mapped image."""
 
-    record: Record
+    known: Mapping[str, UnitRecord]
     store: Store
     image: LoadedImage
     read: MemoryReader
@@ -61,13 +61,10 @@ class Scene:
     colour: bool = False
 
 
-def follow_definitions(judged: Iterable[Judged], edited: EditedUnits, scene: Scene, undefined: Undefined) -> Followed:
-    """The units again, each with an old side that has all that was moved into it, and with units from outside the
-    image that the others need. Refusals: `duplicate-symbol`."""
+def follow_definitions(judged: Iterable[Judged], commands: Commands, scene: Scene, undefined: Undefined) -> Followed:
+    """The units of one image again, each with an old side that has all that was moved into it, and with units from
+    outside the image that the others need. Refusals: `duplicate-symbol`."""
     units = tuple(judged)
-    commands = edited.commands
-    if commands is None:
-        return Followed(units)
     gone = _names_of_vanished(commands, scene.image)
     newcomers, notes, refused = _newcomers(units, commands, scene, gone, undefined)
     return _Moves((*units, *newcomers), commands, scene, gone).run(notes, refused)
@@ -90,7 +87,7 @@ def _newcomers(
     units: tuple[Judged, ...], commands: Commands, scene: Scene, gone: frozenset[str], undefined: Undefined
 ) -> tuple[list[Judged], tuple[str, ...], tuple[Refusal, ...]]:
     """Units from outside the image: those that define what is missing, and what these miss themselves."""
-    rows = tuple(row for row in commands.outside if str(row.source) not in scene.record.units)
+    rows = tuple(row for row in commands.outside if str(row.source) not in scene.known)
     found: list[Judged] = []
     notes: list[str] = []
     refused: list[Refusal] = []
@@ -104,7 +101,7 @@ def _newcomers(
         rows = tuple(row for row in rows if row not in chosen)
         compiled, said = compile_outside(ordered, scene.store, scene.tell, scene.colour)
         notes += said
-        new, refusals = as_edited(compiled)
+        new, refusals = as_edited(compiled, [scene.image])
         refused += refusals
         found += [_as_new(unit) for unit in new if not (wanted | lost).isdisjoint(shared_definitions(unit.new))]
     return found, tuple(notes), tuple(refused)
@@ -170,7 +167,7 @@ class _Moves:
         """Out of a unit that an earlier patch changed and that is not edited now: its source must be gone."""
         judged = {other.edited.name for other in self.units}
         there = {str(row.source) for row in (*self.commands.commands, *self.commands.outside) if row.source.exists()}
-        for key, row in self.scene.record.units.items():
+        for key, row in self.scene.known.items():
             if key in judged or not row.object:
                 continue
             other = recorded_side(row, self.scene.store)
@@ -188,7 +185,7 @@ class _Moves:
         arrived = {name for name in names if self._in_image(name)}
         if not arrived:
             return old
-        known = self.scene.record.units.get(unit.edited.name)
+        known = self.scene.known.get(unit.edited.name)
         returned = known is not None and not known.object
         explained = not self.commands.units or returned or any(other.is_lifted for other in self.units)
         if not explained:

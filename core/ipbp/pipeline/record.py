@@ -1,12 +1,13 @@
 """What a patch leaves behind for the next one: kept by the plugin in its journal, understood by the engine only.
 
 For each translation unit that was patched: the object that runs now, by its content hash in the store, and the load
-address of everything that has a name in it. Records are cumulative: the record of the newest applied patch says it
-all, and after an undo the one before it does.
+address of everything that has a name in it. One source may be part of several images; each has a unit of its own.
+Records are cumulative: the record of the newest applied patch says it all, and after an undo the one before it does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,13 +27,27 @@ class UnitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """By source path, or by what else names the unit."""
+    """By the key of the image, then by source path or by what else names the unit."""
 
-    units: dict[str, UnitRecord] = field(default_factory=dict)
+    images: dict[str, dict[str, UnitRecord]] = field(default_factory=dict)
+
+    def units(self, image: str) -> dict[str, UnitRecord]:
+        """The units of one image."""
+        return self.images.get(image, {})
+
+    def without(self, images: Iterable[str]) -> Record:
+        """The record without the units of these images."""
+        gone = set(images)
+        return Record({key: units for key, units in self.images.items() if key not in gone})
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Record:
-        return Record({name: UnitRecord(**unit) for name, unit in row.get("units", {}).items()})
+        images = row.get("images", {})
+        return Record(
+            {key: {name: UnitRecord(**unit) for name, unit in units.items()} for key, units in images.items()}
+        )
 
     def to_json(self) -> dict[str, Any]:
-        return {"units": {name: asdict(unit) for name, unit in self.units.items()}}
+        return {
+            "images": {key: {name: asdict(unit) for name, unit in units.items()} for key, units in self.images.items()}
+        }

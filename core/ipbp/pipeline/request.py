@@ -13,9 +13,10 @@ from ipbp.stages.arena import Arena
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`folder`: where the patch image is written. `number`: of this patch. `record`: what the newest patch in force
-    gave to the journal. `entries`: for each function entry that is rewritten now, the bytes that must be there.
-    `arena`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
+    """`folder`: where the patch files are written. `number`: of this patch. `record`: what the newest patch in force
+    gave to the journal, without the images that were unloaded since. `entries`: for each function entry that is
+    rewritten now, the bytes that must be there.
+    `arenas`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
     instead of a build."""
 
     description: Description
@@ -24,7 +25,7 @@ class Request:
     number: int
     record: Record
     entries: dict[int, bytes]
-    arena: Arena | None
+    arenas: tuple[Arena, ...]
     objects: tuple[Path, Path] | None = None
     build_dir: Path | None = None
     compile_commands: Path | None = None
@@ -38,9 +39,9 @@ class Request:
             regions=tuple(Region(*region) for region in row["regions"]),
             folder=Path(row["folder"]),
             number=row["number"],
-            record=Record.from_json(row.get("record") or {}),
+            record=Record.from_json(row.get("record") or {}).without(row.get("unloaded", ())),
             entries={int(address): bytes.fromhex(code) for address, code in row.get("entries", {}).items()},
-            arena=Arena.from_json(row["arena"]) if row.get("arena") else None,
+            arenas=tuple(Arena.from_json(arena) for arena in row.get("arenas", ())),
             objects=(Path(objects[0]), Path(objects[1])) if objects else None,
             build_dir=_path(row.get("build_dir")),
             compile_commands=_path(row.get("compile_commands")),

@@ -1,10 +1,11 @@
-"""Arena: memory near a loaded image, in which all patches of that image live.
+"""Arena: memory near loaded images, in which all patches of these images live.
 
 Compiled code reaches its functions and variables by signed 32-bit distances (psABI, small code model), so new code
 must lie within 2 GiB of *every* byte of the image that it refers to; and below 2 GiB altogether where the image is
 not position independent, because its code also holds 32-bit absolute addresses. The arena is mapped once, at an
 address chosen here from the memory map, and filled by one patch after the other: later patches know their addresses
 before the program is stopped. Three parts, each with its own protection: nothing is ever writable and executable.
+Libraries lie side by side, so one arena mostly serves all that are patched.
 
 Room that the program itself will grow into is left alone: the heap grows upwards from a random place above the
 image (brk(2); Linux moves it by up to 1 GiB), the main thread's stack grows downwards.
@@ -12,11 +13,12 @@ image (brk(2); Linux moves it by up to 1 GiB), the main thread's stack grows dow
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ipbp.errors import IpbpError
+from ipbp.graph.image import LoadedImage
 from ipbp.protocol import Allocation, Region
 
 PAGE = 4096
@@ -57,10 +59,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Arena:
-    """`parts` in address order, back to back from `base` on."""
+    """`parts` in address order, back to back from `base` on. `images`: keys of those that have code in it."""
 
     base: int
     parts: tuple[Part, ...]
+    images: tuple[str, ...] = ()
 
     @property
     def end(self) -> int:
@@ -73,24 +76,29 @@ class Arena:
         """Whether a signed 32-bit distance from anywhere in the arena leads to `address`."""
         return self.end - REACH <= address <= self.base + REACH
 
-    def taken(self, ends: Mapping[str, int]) -> Arena:
-        """The arena after a patch that fills each named part up to the given address."""
+    def serves(self, image: LoadedImage) -> bool:
+        """Whether code of this image can run here."""
+        near = self.reaches(image.near_start) and self.reaches(image.near_end)
+        return near and (image.is_pie or self.end <= LOW_END)
+
+    def taken(self, ends: Mapping[str, int], images: Iterable[str] = ()) -> Arena:
+        """The arena after a patch of these images that fills each named part up to the given address."""
         parts = (
             replace(part, used=max(part.used, ends.get(part.protection, part.start) - part.start))
             for part in self.parts
         )
-        return Arena(self.base, tuple(parts))
+        return Arena(self.base, tuple(parts), tuple(dict.fromkeys((*self.images, *images))))
 
     def allocations(self) -> tuple[Allocation, ...]:
         """What has to be mapped before the first patch."""
         return tuple(Allocation(part.start, part.size, part.protection) for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
-        return {"base": self.base, "parts": [asdict(part) for part in self.parts]}
+        return {"base": self.base, "parts": [asdict(part) for part in self.parts], "images": list(self.images)}
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Arena:
-        return Arena(row["base"], tuple(Part(**part) for part in row["parts"]))
+        return Arena(row["base"], tuple(Part(**part) for part in row["parts"]), tuple(row["images"]))
 
 
 def choose_arena(
@@ -123,7 +131,7 @@ def choose_arena(
     else:
         raise IpbpError(
             "no-near-memory",
-            f"no {size // KIB} KiB of free addresses within 2 GiB of the program at {image_start:#x}",
+            f"no {size // KIB} KiB of free addresses within 2 GiB of the image at {image_start:#x}",
             "Undo earlier patches, or restart the program: new code has to lie near the old.",
         )
     parts, start = [], base

@@ -10,24 +10,24 @@ What cannot be given a place is refused here by name, all of it at once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ipbp.arch.x86_64_entry import STUB_SIZE
 from ipbp.errors import Refusal
-from ipbp.graph.layout import Layout, UnitLayout
+from ipbp.graph.layout import Layout, Registration, UnitLayout, Unwinder
 from ipbp.graph.model import COMMON, I64, Binding, BlockKind
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena
 from ipbp.stages.got_base import place_bases, with_base
 from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
-from ipbp.stages.targets import CarriedEdges, carried_edges, copies, exported, meanings
+from ipbp.stages.targets import CarriedEdges, Exports, carried_edges, copies, exported, meanings
 from ipbp.stages.unwind import carried_table, unwind_section
 
 CODE_ALIGNMENT = 16
-UNWIND_OBJECT_SIZE = 64  # libgcc's struct object is 48 bytes (unwind-dw2-fde.h); the rest is a margin
+UNWIND_RECORD_SIZE = 64  # libgcc's struct object is 48 bytes (unwind-dw2-fde.h); the rest is a margin
 
 _CHUNK_OF: Mapping[BlockKind, str] = {
     BlockKind.CODE: ".text",
@@ -39,44 +39,87 @@ _CHUNK_OF: Mapping[BlockKind, str] = {
 _PROTECTION_OF = {".text": "rx", ".rodata": "r", ".data.rel.ro": "r", ".data": "rw", ".bss": "rw"}
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The units of a patch that go to one arena, and the unwinders that their code may meet."""
+
+    units: Sequence[Unit]
+    arena: Arena
+    unwinders: Sequence[Unwinder] = ()
+
+
 def layout(units: Sequence[Unit], arena: Arena) -> Layout:
-    """Where everything goes. Refusals, in the result: `new-thread-local`, `new-initialiser`, `duplicate-symbol`,
-    `thread-local`, `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
+    """The layout of a patch that needs one arena only."""
+    return layouts([Group(units, arena)])[0]
+
+
+def layouts(groups: Sequence[Group]) -> tuple[Layout, ...]:
+    """Where everything goes, group by group; units of one group may use what another one brings. Refusals, in the
+    results: `new-thread-local`, `new-initialiser`, `duplicate-symbol`, `thread-local`,
+    `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
 
     Errors: `arena-full` (ask `stages.arena.room` with `demand` first), `unwind-malformed`.
     """
+    placed = [_place(group) for group in groups]
+    units = [unit for group in groups for unit in group.units]
+    exports, duplicates = exported(units, [column for row in placed for column in row.copy])
+    result = [_finish(row, exports) for row in placed]
+    return (replace(result[0], refusals=(*duplicates, *result[0].refusals)), *result[1:]) if result else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A group whose carried bytes have their addresses. Columns for each unit: `blocks` and `copy` as in
+    `UnitLayout`."""
+
+    group: Group
+    placer: Placer
+    edges: list[CarriedEdges]
+    blocks: list[I64]
+    copy: list[I64]
+
+
+def _place(group: Group) -> _Placed:
+    units, placer = group.units, Placer(group.arena)
     edges = [carried_edges(unit) for unit in units]
-    placer = Placer(arena)
     blocks = _place_blocks(units, placer)
     copy = _place_commons(units, edges, [copies(*pair) for pair in zip(units, blocks, strict=True)], placer)
-    exports, duplicates = exported(units, copy)
-    bases = place_bases(units, edges, placer)
+    return _Placed(group, placer, edges, blocks, copy)
+
+
+def _finish(placed: _Placed, exports: Exports) -> Layout:
+    # With every address known, what each edge needs, then the unwind rows.
+    units, arena, placer = placed.group.units, placed.group.arena, placed.placer
+    bases = place_bases(units, placed.edges, placer)
     targets = [
         UnitTargets(unit, rows, with_base(unit, meanings(unit, column, exports), base))
-        for unit, rows, column, base in zip(units, edges, copy, bases, strict=True)
+        for unit, rows, column, base in zip(units, placed.edges, placed.copy, bases, strict=True)
     ]
     reached, slots, stubs = place_stubs(targets, arena, placer)
-    unwind, unwind_object = carried_table(units), 0
+    unwind = carried_table(units)
+    registrations: list[Registration] = []
     if unwind is not None:
         unwind = replace(unwind, address=placer.put(".eh_frame", len(unwind.content), 8))
-        unwind_object = placer.put(".bss", UNWIND_OBJECT_SIZE, 16)
-    columns = zip(blocks, copy, targets, reached, bases, strict=True)
+        registrations = [
+            Registration(row, placer.put(".bss", UNWIND_RECORD_SIZE, 16)) for row in placed.group.unwinders
+        ]
+    columns = zip(placed.blocks, placed.copy, targets, reached, bases, strict=True)
     result = Layout(
         units=tuple(UnitLayout(b, c, row.meaning, cells.slot, cells.stub, base) for b, c, row, cells, base in columns),
         chunks=placer.chunks(),
         slots=slots,
         stubs=stubs,
         unwind=unwind,
-        unwind_object=unwind_object,
+        registrations=tuple(registrations),
         refusals=(),
     )
-    refusals = (*_kind_refusals(units), *duplicates, *target_refusals(targets, arena), *_unwind_refusals(units, result))
+    refusals = (*_kind_refusals(units), *target_refusals(targets, arena), *_unwind_refusals(units, result))
     return replace(result, refusals=refusals)
 
 
-def demand(units: Sequence[Unit]) -> dict[str, int]:
+def demand(units: Sequence[Unit], unwinders: Sequence[Unwinder] = ()) -> dict[str, int]:
     """Bytes that `layout` needs at most, by protection: as if every edge needed a slot and a stub."""
-    need = {"rx": 0, "r": 0, "rw": UNWIND_OBJECT_SIZE + 64}
+    need = {"rx": 0, "r": 0, "rw": UNWIND_RECORD_SIZE * len(unwinders) + 64}
     for unit in units:
         rows, symbols = unit.graph.blocks, unit.graph.symbols
         for kind, chunk in _CHUNK_OF.items():
@@ -107,19 +150,19 @@ def _place_blocks(units: Sequence[Unit], placer: Placer) -> list[I64]:
 def _place_commons(
     units: Sequence[Unit], edges: Sequence[CarriedEdges], copy: Sequence[I64], placer: Placer
 ) -> list[I64]:
-    # Tentative definitions that are new get zeroed memory, one for each name, as large as the largest of them.
+    # Tentative definitions that are new get zeroed memory, one for each name of an image, as large as the largest.
     placed = [column.copy() for column in copy]
     defined = {
-        unit.graph.symbols.name[symbol]
+        (unit.image, unit.graph.symbols.name[symbol])
         for unit, column in zip(units, copy, strict=True)
         for symbol in np.flatnonzero((column != UNBOUND) & (unit.graph.symbols.binding != Binding.LOCAL)).tolist()
     }
-    wanted: dict[str, list[tuple[int, int]]] = {}
+    wanted: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for number, (unit, rows) in enumerate(zip(units, edges, strict=True)):
         used = np.unique(rows.target)
         used = used[(unit.graph.symbols.block[used] == COMMON) & (unit.address[used] == UNBOUND)]
         for symbol in used.tolist():
-            wanted.setdefault(unit.graph.symbols.name[symbol], []).append((number, symbol))
+            wanted.setdefault((unit.image, unit.graph.symbols.name[symbol]), []).append((number, symbol))
     for name in sorted(wanted.keys() - defined):
         size = max(int(units[number].graph.symbols.size[symbol]) for number, symbol in wanted[name])
         alignment = max(int(units[number].graph.symbols.offset[symbol]) for number, symbol in wanted[name])

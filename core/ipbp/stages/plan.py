@@ -28,84 +28,95 @@ _LONGEST_PADDING = 64
 """No compiler aligns code further than a cache line. A longer gap holds something that has no symbol."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinkedGroup:
+    """What goes to one arena: its units, for each of them its functions that have an old entry, and their patch
+    file with `segments` in it."""
+
+    file: Path
+    units: Sequence[Unit]
+    replaced: Sequence[Sequence[Replaced]]
+    layout: Layout
+    segments: Sequence[Segment]
+
+
 def plan(
     *,
     number: int,
-    image: Path,
-    units: Sequence[Unit],
-    replaced: Sequence[Sequence[Replaced]],
-    layout: Layout,
-    segments: Sequence[Segment],
+    groups: Sequence[LinkedGroup],
+    images: Sequence[LoadedImage],
     allocations: Sequence[Allocation],
-    loaded: LoadedImage,
     read: MemoryReader,
-    register_frame: tuple[int, int] | None,
     entries: Mapping[int, bytes] | None = None,
     functions: Sequence[FunctionChange] = (),
 ) -> PatchPlan:
-    """The plan of patch `number`, whose file is `image` with `segments` in it.
+    """The plan of patch `number`.
 
-    `replaced`: for each unit its functions that have an old entry. `loaded`: the image that holds those entries.
-    `register_frame`: addresses of libgcc's __register_frame_info and __deregister_frame_info, where the process has
-    them. `entries`: address -> bytes of what earlier patches wrote over entries.
+    `images`: those that the units are parts of. `entries`: address -> bytes of what earlier patches wrote over
+    entries.
 
     Errors: `Refused` with every `entry-*` refusal; all refusals of layout and relocate must be dealt with before.
     """
+    index = {image.key: number for number, image in enumerate(images)}
     rows = [
-        _Entry(row.name, unit.name, row.entry, _size(row, loaded), int(columns.block[row.block]))
-        for unit, columns, group in zip(units, layout.units, replaced, strict=True)
-        for row in group
+        _Entry(row.name, unit.name, row.entry, row.old_size, int(columns.block[row.block]), index[unit.image])
+        for group in groups
+        for unit, columns, replaced in zip(group.units, group.layout.units, group.replaced, strict=True)
+        for row in replaced
     ]
-    replacements, refusals = _replacements(rows, loaded, read, entries or {})
+    replacements, refusals = _replacements(rows, images, read, entries or {})
     if refusals:
         raise Refused(refusals)
-    calls, notes = _calls(layout, register_frame)
     return PatchPlan(
         number=number,
-        image=str(image),
+        files=tuple(str(group.file) for group in groups),
         allocations=tuple(allocations),
-        segments=tuple(segments),
+        segments=tuple(replace(row, file=file) for file, group in enumerate(groups) for row in group.segments),
         replacements=replacements,
-        calls=calls,
+        calls=tuple(call for group in groups for call in _calls(group.layout)),
         # A thread at the first byte runs the jump as a whole; one further in would run half of it.
         forbidden=tuple((row.address + 1, row.address + len(row.replacement)) for row in replacements),
         functions=tuple(functions),
-        notes=notes,
+        images=tuple(image.identity for image in images),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """`size` of the old code, 0 where no old block tells. `image`: row of the image that the function belongs to."""
+
     name: str
     file: str
     entry: int
     size: int
     target: int
+    image: int
 
 
-def _size(row: Replaced, loaded: LoadedImage) -> int:
+def _size(row: _Entry, loaded: LoadedImage) -> int:
     # A function without an old block (it is an alias, say): the image knows its size.
-    if row.old_size:
-        return row.old_size
+    if row.size:
+        return row.size
     symbols = loaded.symbols
     same = slice(*np.searchsorted(symbols.address, [row.entry, row.entry + 1]).tolist())
     return int(symbols.size[same].max(initial=0))
 
 
 def _replacements(
-    rows: Sequence[_Entry], loaded: LoadedImage, read: MemoryReader, entries: Mapping[int, bytes]
+    found: Sequence[_Entry], images: Sequence[LoadedImage], read: MemoryReader, entries: Mapping[int, bytes]
 ) -> tuple[tuple[Replacement, ...], list[Refusal]]:
+    rows = [replace(row, size=_size(row, images[row.image])) for row in found]
     places = [_rewritten_place(row, entries) for row in rows]
-    whole = [(row.entry, row.size + _padding_after(row, loaded)) for row in rows]
+    whole = [(row.entry, row.size + _padding_after(row, images[row.image])) for row in rows]
     # One round trip: an earlier jump where there is one, else the old code with its padding.
     ranges = [(place, len(entries[place])) if place else code for place, code in zip(places, whole, strict=True)]
     replacements: list[Replacement] = []
     refusals: list[Refusal] = []
     for row, place, content in zip(rows, places, read(ranges), strict=True):
-        found, refused = _next_jump(row, place, content, entries) if place else _first_jump(row, content)
+        change, refused = _next_jump(row, place, content, entries) if place else _first_jump(row, content)
         refusals += refused
-        if found is not None:
-            replacements.append(found)
+        if change is not None:
+            replacements.append(change)
     return tuple(replacements), refusals
 
 
@@ -148,24 +159,23 @@ def _next_jump(
 def _jump_at(row: _Entry, place: int, expected: bytes) -> tuple[Replacement | None, tuple[Refusal, ...]]:
     if abs(row.target - place) >= REACH:
         return None, (_out_of_reach(row),)
-    return Replacement(place, expected, jump(place, row.target), row.name), ()
+    return Replacement(place, expected, jump(place, row.target), row.name, row.image), ()
 
 
-def _calls(layout: Layout, register_frame: tuple[int, int] | None) -> tuple[tuple[Call, ...], tuple[str, ...]]:
+def _calls(layout: Layout) -> list[Call]:
     calls = [
         Call(slot.resolver, (), f"choose the implementation of {slot.name}", result_at=slot.address)
         for slot in layout.slots
         if slot.value == UNBOUND
     ]
     if layout.unwind is None:
-        return tuple(calls), ()
-    if register_frame is None:
-        return tuple(calls), ()  # no unwinder in the process, so nothing ever walks through the new code
-    register, deregister = register_frame
+        return calls
+    # Without an unwinder in the process nothing ever walks through the new code.
     table = layout.unwind.address
-    calls.append(Call(register, (table, layout.unwind_object), "register the unwind table"))
-    calls.append(Call(deregister, (table,), "take the unwind table back", on_undo=True))
-    return tuple(calls), ()
+    for row in layout.registrations:
+        calls.append(Call(row.unwinder.register, (table, row.record), "register the unwind table"))
+        calls.append(Call(row.unwinder.deregister, (table,), "take the unwind table back", on_undo=True))
+    return calls
 
 
 def _unreadable(row: _Entry) -> Refusal:

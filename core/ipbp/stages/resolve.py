@@ -1,112 +1,179 @@
 """Every name that a patch uses and does not bring along gets one load address, or a refusal.
 
-Searched in this order: what the patch itself defines (left open, for layout knows its place), what the executable
-defines, hidden or not (a new object of the program may use it as any other object of it could), then what edited
-objects define that run already (new in an earlier patch, or static before), then what the process has loaded, in the
-dynamic loader's order. A name that another object of the program declares weak and nobody defines is 0, as for a
-linker (gABI, "Symbol Table"). Runs before layout: whether a call needs a stub depends on how far it goes.
+A name means what it would mean had the new object been linked into the unit's own image. What the image binds to
+itself comes first: all that the executable defines, of a library what it does not export or exports for others only
+(hidden, protected, -Bsymbolic). Else what the dynamic loader has bound the image's own references to, as its pointer
+cells tell; else the loader's search from inside this image, so that LD_PRELOAD and namespaces count. Edited objects
+extend their image: what they define may be new, or was static before. What the patch itself defines is left open,
+for layout knows its place. A name that is only declared weak and that nobody defines is 0, as for a linker (gABI,
+"Symbol Table"). Runs before layout: whether a call needs a stub depends on how far it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ipbp.errors import Refusal
-from ipbp.graph.image import Found, LoadedImage
-from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType
+from ipbp.graph.image import LoadedImage, Scope
+from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType, Visibility
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import GOT_NAME, image_base
+from ipbp.stages.targets import carried_edges
 
-Lookup = Callable[[str], "Found | None"]
-_NOTHING: Mapping[str, int] = {}
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """A global name of an edited object that runs already. `is_shared`: other images may see it."""
+
+    address: int
+    is_shared: bool
+
+
+Edited = Mapping[str, Mapping[str, Defined]]
+"""By key of the image, then by name."""
+_NOTHING: Edited = {}
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """`resolver`: load address of an indirect function's resolver when `address` is not known yet."""
+    """`resolver`: load address of an indirect function's resolver when `address` is not known yet. `giver`: key of
+    the image whose unit brings the name with this patch, "" when the process has it."""
 
-    address: int
+    address: int = UNBOUND
     resolver: int = UNBOUND
+    giver: str = ""
 
 
 def resolve(
-    units: Sequence[Unit], image: LoadedImage, lookup: Lookup, defined: Mapping[str, int] = _NOTHING
+    units: Sequence[Unit], scopes: Mapping[str, Scope], edited: Edited = _NOTHING
 ) -> tuple[list[Unit], tuple[Refusal, ...]]:
-    """The units with `address` and `resolver` of every outside symbol and `got_base` filled in, and one
-    `undefined-symbol` for each name that nothing in the process has. `lookup` is `LoadedProcess.lookup`. `defined`:
-    load addresses of the global names of edited objects that run already, which the image may not know or know as
-    static."""
-    brought = _brought(units)
-    places: dict[str, _Place | None] = {}
+    """The units with `address`, `resolver` and `giver` of every outside symbol and `got_base` filled in, and one
+    `undefined-symbol` for each name that nothing in the process has. `scopes`: of the units' images, by key.
+    `edited`: global names of edited objects that run already, which the images may not know or know as static."""
+    search = _Search(scopes, _brought(units), edited)
     refusals: list[Refusal] = []
     resolved = []
     for unit in units:
-        address, resolver, got_base = unit.address.copy(), unit.resolver.copy(), image_base(image)
+        address, resolver, giver = unit.address.copy(), unit.resolver.copy(), dict[str, str]()
         symbols = unit.graph.symbols
-        for symbol in _open_symbols(unit).tolist():
+        for symbol in _open_symbols(unit, scopes[unit.image]).tolist():
             name = symbols.name[symbol]
-            if name in brought or name == GOT_NAME:
+            if name == GOT_NAME:
                 continue
-            if name not in places:
-                places[name] = _find(name, image, lookup, defined)
-            place = places[name]
-            if place is not None:
+            is_own = symbols.visibility[symbol] != Visibility.DEFAULT
+            place = search.find(unit.image, name, is_own)
+            if place is not None and place.giver:
+                giver[name] = place.giver
+            elif place is not None:
                 address[symbol], resolver[symbol] = place.address, place.resolver
-            elif symbols.block[symbol] == COMMON:
-                continue  # a new variable: layout makes it
+            elif symbols.block[symbol] >= 0 or symbols.block[symbol] == COMMON:
+                continue  # new: layout makes it
             elif symbols.binding[symbol] == Binding.WEAK:
                 address[symbol] = 0
             else:
                 refusals.append(_undefined(name, unit.name))
-        resolved.append(replace(unit, address=address, resolver=resolver, got_base=got_base))
+        got_base = image_base(scopes[unit.image].image)
+        resolved.append(replace(unit, address=address, resolver=resolver, giver=giver, got_base=got_base))
     return resolved, tuple(dict.fromkeys(refusals))
 
 
-def _brought(units: Sequence[Unit]) -> set[str]:
-    """Names that carried blocks define for other units and that the process did not have before."""
-    names: set[str] = set()
+class _Search:
+    """Each name of each image is looked for once. `brought`: as `edited`, of what comes with this patch."""
+
+    def __init__(self, scopes: Mapping[str, Scope], brought: Edited, edited: Edited) -> None:
+        self.scopes, self.brought, self.edited = scopes, brought, edited
+        self._found: dict[tuple[str, str, bool], _Place | None] = {}
+
+    def find(self, image: str, name: str, is_own: bool) -> _Place | None:
+        """What `name` means from inside the image. `is_own`: the object says that its image defines it (hidden)."""
+        key = image, name, is_own
+        if key not in self._found:
+            self._found[key] = self._find(*key)
+        return self._found[key]
+
+    def _find(self, image: str, name: str, is_own: bool) -> _Place | None:
+        scope = self.scopes[image]
+        own = self._defined_by(image, name) or _of_image(name, scope.image)
+        if own is not None and (is_own or scope.binds_itself or not self._is_preemptible(image, name)):
+            return own
+        if is_own:
+            return None
+        bound = scope.bound(name)
+        if bound is not None:
+            return _Place(bound)
+        found = scope.lookup(name)
+        if found is not None and found.thread_local:
+            found = None
+        if own is not None and not (found and _comes_before(found.image, image, scope.order)):
+            return own
+        if found is not None:
+            return _Place(UNBOUND, found.address) if found.indirect else _Place(found.address)
+        return self._shared(name, scope) or _stub(name, scope.image)
+
+    def _is_preemptible(self, image: str, name: str) -> bool:
+        """Whether the loader decides which definition of an own name counts."""
+        row = self.brought.get(image, {}).get(name) or self.edited.get(image, {}).get(name)
+        is_new = row is not None and row.is_shared and _of_image(name, self.scopes[image].image) is None
+        return is_new or self.scopes[image].exports(name)
+
+    def _defined_by(self, image: str, name: str) -> _Place | None:
+        """By an edited object, where the image itself does not define it."""
+        if name in self.brought.get(image, {}):
+            return _Place(giver=image)
+        row = self.edited.get(image, {}).get(name)
+        return _Place(row.address) if row and _of_image(name, self.scopes[image].image) is None else None
+
+    def _shared(self, name: str, scope: Scope) -> _Place | None:
+        """What an edited object of another image newly exports."""
+        for key in scope.order:
+            if name in self.brought.get(key, {}) and self.brought[key][name].is_shared:
+                return _Place(giver=key)
+            row = self.edited.get(key, {}).get(name)
+            if row is not None and row.is_shared:
+                return _Place(row.address)
+        return None
+
+
+def _brought(units: Sequence[Unit]) -> dict[str, dict[str, Defined]]:
+    """Names that carried blocks define for other units and that the process did not have before, by image."""
+    names: dict[str, dict[str, Defined]] = {}
     for unit in units:
         symbols = unit.graph.symbols
         carried = np.zeros(len(unit.graph.blocks) + 1, dtype=np.bool_)
         carried[unit.carried] = True
         home = np.where(symbols.block >= 0, symbols.block, len(unit.graph.blocks))
         given = carried[home] & (symbols.binding != Binding.LOCAL) & (unit.address == UNBOUND)
-        names.update(symbols.name[row] for row in np.flatnonzero(given).tolist())
+        of_image = names.setdefault(unit.image, {})
+        for row in np.flatnonzero(given).tolist():
+            of_image[symbols.name[row]] = Defined(UNBOUND, symbols.visibility[row] == Visibility.DEFAULT)
     return names
 
 
-def _open_symbols(unit: Unit) -> I64:
-    """Symbols without an address that the carried blocks' fixups target. Thread-local ones are not addresses; what
-    they are judged by is their kind of fixup."""
-    graph = unit.graph
-    first, last = graph.first_edge[unit.carried], graph.first_edge[unit.carried + 1]
-    rows = [np.arange(a, b) for a, b in zip(first.tolist(), last.tolist(), strict=True)]
-    target = np.unique(graph.edges.target[np.concatenate(rows)]).astype(np.int64) if rows else np.empty(0, np.int64)
-    symbols = graph.symbols
+def _open_symbols(unit: Unit, scope: Scope) -> I64:
+    """Symbols that the carried blocks' fixups target and whose meaning is not settled: those without an address, and
+    in a library its own that it exports, for which another image's definition may count. Thread-local ones are not
+    addresses; what they are judged by is their kind of fixup."""
+    symbols = unit.graph.symbols
+    target = np.unique(carried_edges(unit).target).astype(np.int64)
     outside = (symbols.block[target] == UNDEFINED) | (symbols.block[target] == COMMON)
-    result: I64 = target[outside & (unit.address[target] == UNBOUND) & (symbols.type[target] != SymbolType.TLS)]
+    is_open = outside & (unit.address[target] == UNBOUND)
+    if not scope.binds_itself:
+        defined = (symbols.block[target] >= 0) | (symbols.block[target] == COMMON)
+        is_open |= defined & (symbols.binding[target] != Binding.LOCAL)
+    plain = (symbols.type[target] != SymbolType.TLS) & (symbols.type[target] != SymbolType.IFUNC)
+    result: I64 = target[is_open & (plain | (outside & (symbols.type[target] != SymbolType.TLS)))]
     return result
 
 
-def _find(name: str, image: LoadedImage, lookup: Lookup, defined: Mapping[str, int]) -> _Place | None:
-    own = _own(name, image)
-    if own is not None:
-        return own
-    if name in defined:
-        return _Place(defined[name])
-    found = lookup(name)
-    if found is not None and not found.thread_local:
-        return _Place(UNBOUND, found.address) if found.indirect else _Place(found.address)
-    # Before the loader has bound anything, a function's stub in the executable is as good as the function.
-    stub = next((address for address, target in image.stubs.items() if target == name), None)
-    return None if stub is None else _Place(stub)
+def _comes_before(one: str, other: str, order: Sequence[str]) -> bool:
+    return one != other and one in order and (other not in order or order.index(one) < order.index(other))
 
 
-def _own(name: str, image: LoadedImage) -> _Place | None:
-    """The executable's own definition: a global one, or a hidden one, which linkers turn into a local symbol of no
+def _of_image(name: str, image: LoadedImage) -> _Place | None:
+    """The image's own definition: a global one, or a hidden one, which linkers turn into a local symbol of no
     file. Another file's static of that name is not meant."""
     table = image.symbols
     rows = image.symbols.by_name.get(name, ())
@@ -118,9 +185,14 @@ def _own(name: str, image: LoadedImage) -> _Place | None:
             continue
         if table.type[row] != SymbolType.IFUNC:
             return _Place(address)
-        stub = next((place for place, target in image.stubs.items() if target == name), None)
-        return _Place(UNBOUND, address) if stub is None else _Place(stub)
+        return _stub(name, image) or _Place(UNBOUND, address)
     return None
+
+
+def _stub(name: str, image: LoadedImage) -> _Place | None:
+    """Before the loader has bound anything, a function's stub in the image is as good as the function."""
+    stub = next((address for address, target in image.stubs.items() if target == name), None)
+    return None if stub is None else _Place(stub)
 
 
 def _undefined(name: str, file: str) -> Refusal:

@@ -11,7 +11,7 @@ A function that the process has keeps its old entry as its address for ever; the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,13 @@ class Selection:
     refusals: tuple[Refusal, ...]
 
 
-def select(name: str, new: LinkGraph, old: OldSide, correlation: Correlation, comparison: Comparison) -> Selection:
-    """The selection for one translation unit; `name` is its source path, for messages."""
-    return _Selector(name, new, old, correlation, comparison).run()
+def select(
+    name: str, new: LinkGraph, old: OldSide, correlation: Correlation, comparison: Comparison, image: str = ""
+) -> Selection:
+    """The selection for one translation unit; `name` is its source path, for messages, `image` the key of the loaded
+    image that it is a part of."""
+    found = _Selector(name, new, old, correlation, comparison).run()
+    return replace(found, unit=replace(found.unit, image=image))
 
 
 def is_part(name: str) -> bool:

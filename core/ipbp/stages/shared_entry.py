@@ -63,8 +63,11 @@ def _running_names(
     by_units: dict[int, Counter[str]] = {entry: Counter() for entry in entries}
     for old in running:
         for symbol in _functions(old.graph):
-            if int(old.address[symbol]) in by_units:
-                by_units[int(old.address[symbol])][_plain(old.graph.symbols.name[symbol])] += 1
+            names = by_units.get(int(old.address[symbol]))
+            name, is_local = _plain(old.graph.symbols.name[symbol]), old.graph.symbols.binding[symbol] == Binding.LOCAL
+            # A shared function that moved from one unit to another is on the old sides of both.
+            if names is not None and (is_local or not names[name]):
+                names[name] += 1
     return {entry: found[entry] | by_units[entry] for entry in entries}
 
 

@@ -33,6 +33,8 @@ GOT_KINDS = (
 """Fields that lead to a pointer cell."""
 _FROM_START = (*ABSOLUTES, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
 _RELATIVES = (EdgeKind.PCREL64, EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
+Exports = Mapping[tuple[str, str], int]
+"""(key of an image, name) -> address of what the patch brings there."""
 _PART_MARK = ".cold"  # gcc and LLVM name the rarely run part of f `f.cold`
 
 
@@ -75,20 +77,20 @@ def copies(unit: Unit, block: I64) -> I64:
     return result
 
 
-def exported(units: Sequence[Unit], copy: Sequence[I64]) -> tuple[dict[str, int], tuple[Refusal, ...]]:
-    """Address of every name that the patch itself gives to other units. Of several weak definitions the first
-    counts, as for a linker (gABI, "Symbol Table"); two strong ones are refused as `duplicate-symbol`."""
-    address: dict[str, int] = {}
-    strong: dict[str, str] = {}
+def exported(units: Sequence[Unit], copy: Sequence[I64]) -> tuple[Exports, tuple[Refusal, ...]]:
+    """Address of every name that the patch itself gives to other units, by image. Of several weak definitions the
+    first counts, as for a linker (gABI, "Symbol Table"); two strong ones are refused as `duplicate-symbol`."""
+    address: dict[tuple[str, str], int] = {}
+    strong: dict[tuple[str, str], str] = {}
     refusals = []
     for unit, column in zip(units, copy, strict=True):
         symbols = unit.graph.symbols
         named = np.flatnonzero((column != UNBOUND) & (symbols.binding != Binding.LOCAL) & (unit.address == UNBOUND))
         for symbol in named.tolist():
-            name = symbols.name[symbol]
+            name = unit.image, symbols.name[symbol]
             if _is_strong(unit.graph, symbol):
                 if name in strong:
-                    refusals.append(_duplicate(name, strong[name], unit.name))
+                    refusals.append(_duplicate(name[1], strong[name], unit.name))
                     continue
                 strong[name] = unit.name
                 address[name] = int(column[symbol])
@@ -96,7 +98,7 @@ def exported(units: Sequence[Unit], copy: Sequence[I64]) -> tuple[dict[str, int]
     return address, tuple(refusals)
 
 
-def meanings(unit: Unit, copy: I64, exports: Mapping[str, int]) -> I64:
+def meanings(unit: Unit, copy: I64, exports: Exports) -> I64:
     """Per symbol the address that its name stands for in the patched process, UNBOUND where there is none."""
     symbols = unit.graph.symbols
     meaning = np.where(unit.address == UNBOUND, copy, unit.address)
@@ -105,7 +107,8 @@ def meanings(unit: Unit, copy: I64, exports: Mapping[str, int]) -> I64:
     shared = (unit.address == UNBOUND) & (symbols.binding != Binding.LOCAL)
     shared &= (copy != UNBOUND) | (symbols.block == UNDEFINED) | (symbols.block == COMMON)
     for symbol in np.flatnonzero(shared).tolist():
-        meaning[symbol] = exports.get(symbols.name[symbol], meaning[symbol])
+        name = symbols.name[symbol]
+        meaning[symbol] = exports.get((unit.giver.get(name, unit.image), name), meaning[symbol])
     return meaning
 
 

@@ -1,0 +1,78 @@
+"""Every outside name of a patch's units, bound as it is seen from the unit's own image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipbp.build.store import Store
+from ipbp.errors import Refusal
+from ipbp.formats.elf_object import read_object
+from ipbp.formats.elf_process import ImageScope, LoadedProcess
+from ipbp.graph.image import LoadedImage
+from ipbp.graph.model import I64, Binding, LinkGraph, SymbolType, Visibility
+from ipbp.graph.threads import ThreadBlock
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.pipeline.old_side import addresses_by_name
+from ipbp.pipeline.record import Record
+from ipbp.stages.resolve import Defined, resolve
+from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
+
+_NAMED = (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION, SymbolType.TLS)
+
+
+def bound(
+    units: Sequence[Unit], process: LoadedProcess, defined: dict[str, dict[str, Defined]]
+) -> tuple[list[Unit], tuple[Refusal, ...]]:
+    """The units with all outside names bound; the calls that ask for thread-local variables are gone. `defined`: see
+    `defined_names`."""
+    scopes = {unit.image: process.scope(unit.image) for unit in units}
+    found: dict[int, Unit] = {}
+    refusals: list[Refusal] = []
+    for key, scope in scopes.items():
+        rows = [row for row, unit in enumerate(units) if unit.image == key]
+        names = {name: row.address for name, row in defined.get(key, {}).items()}
+        threaded, refused = bind_thread_locals([units[row] for row in rows], _threads(scope, process), names)
+        found.update(zip(rows, threaded, strict=True))
+        refusals += refused
+    resolved, undefined = resolve([found[row] for row in range(len(units))], scopes, defined)
+    return resolved, (*refusals, *undefined)
+
+
+def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[str, dict[str, Defined]]:
+    """The global names that run in these units, and in those of earlier patches, by image."""
+    names: dict[str, dict[str, Defined]] = {}
+    edited = {(unit.image, unit.name) for unit in units}
+    for image, rows in record.images.items():
+        for name, row in rows.items():
+            if row.object and (image, name) not in edited:
+                graph = read_object(store.get(row.object).read_bytes(), name)
+                names.setdefault(image, {}).update(_global_names(graph, addresses_by_name(graph, row.address)))
+    for unit in units:
+        names.setdefault(unit.image, {}).update(_global_names(unit.graph, unit.address))
+    return names
+
+
+def _global_names(graph: LinkGraph, address: I64) -> dict[str, Defined]:
+    symbols = graph.symbols
+    rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (address != UNBOUND))
+    return {
+        symbols.name[row]: Defined(int(address[row]), symbols.visibility[row] == Visibility.DEFAULT)
+        for row in rows[np.isin(symbols.type[rows], _NAMED)].tolist()
+    }
+
+
+def _threads(scope: ImageScope, process: LoadedProcess) -> Threads:
+    main = process.executable_image()
+
+    def block_of(key: str) -> ThreadBlock | None:
+        return executable_block(main) if key == main.key else None
+
+    return Threads(scope.image, _own_block(scope.image), scope.lookup, block_of)
+
+
+def _own_block(image: LoadedImage) -> ThreadBlock | None:
+    if image.is_executable or not image.tls_size:
+        return executable_block(image)
+    return ThreadBlock(image.tls_start, image.tls_size, None)  # where a library's block is, is not known

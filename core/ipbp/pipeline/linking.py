@@ -1,0 +1,76 @@
+"""From resolved units to files with final bytes: arena by arena, each with its layout and its patch file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ipbp.errors import raise_all
+from ipbp.formats.elf_patch import write_patch
+from ipbp.graph.image import Scope
+from ipbp.graph.layout import UnitLayout, Unwinder
+from ipbp.graph.unit import Unit
+from ipbp.pipeline.request import Request
+from ipbp.protocol import Allocation
+from ipbp.stages.arena import Arena
+from ipbp.stages.grouping import grouped
+from ipbp.stages.layout import layouts
+from ipbp.stages.plan import LinkedGroup
+from ipbp.stages.relocate import relocate
+from ipbp.stages.select import Replaced
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedUnits:
+    """`columns`: where everything of each unit lies, in the order of the units. `allocations`: arenas that have to be
+    mapped. `arenas`: all of them, with what this patch takes."""
+
+    groups: tuple[LinkedGroup, ...]
+    columns: tuple[UnitLayout, ...]
+    allocations: tuple[Allocation, ...]
+    arenas: tuple[Arena, ...]
+
+
+def link_units(
+    units: Sequence[Unit], replaced: Sequence[Sequence[Replaced]], scopes: Mapping[str, Scope], request: Request
+) -> LinkedUnits:
+    """The units at their final addresses, written to patch files. `replaced`: for each unit its functions that have
+    an old entry. Errors: `Refused`, `no-near-memory`, `debug-too-large`; OSError."""
+    images = {key: scope.image for key, scope in scopes.items()}
+    unwinders = {key: found for key, scope in scopes.items() if (found := _unwinder(scope)) is not None}
+    parts = grouped(units, images, unwinders, request.arenas, request.regions)
+
+    # Beyond this point no block may grow.
+    placed = layouts(parts.groups)
+    raise_all(*(layout.refusals for layout in placed))
+    linked = [relocate(group.units, layout) for group, layout in zip(parts.groups, placed, strict=True)]
+    raise_all(*(image.refusals for image in linked))
+
+    # Beyond this point the bytes are final.
+    groups: list[LinkedGroup] = []
+    columns: dict[int, UnitLayout] = {}
+    allocations: list[Allocation] = []
+    arenas = {arena.base: arena for arena in request.arenas}
+    rows = zip(parts.groups, parts.order, parts.is_new, placed, linked, strict=True)
+    for group, order, is_new, layout, image in rows:
+        file = request.folder / f"patch-{request.number}{f'-{len(groups)}' if groups else ''}.elf"
+        segments = write_patch(file, group.units, layout, image)
+        groups.append(LinkedGroup(file, group.units, [replaced[row] for row in order], layout, segments))
+        columns.update(zip(order, layout.units, strict=True))
+        allocations += group.arena.allocations() if is_new else ()
+        arenas[group.arena.base] = group.arena.taken(layout.ends(), [unit.image for unit in group.units])
+    in_order = tuple(columns[row] for row in range(len(units)))
+    return LinkedUnits(tuple(groups), in_order, tuple(allocations), tuple(arenas.values()))
+
+
+def _unwinder(scope: Scope) -> Unwinder | None:
+    """The unwinder (libgcc) that code of this image meets, where the process has one."""
+    addresses = []
+    for name in ("__register_frame_info", "__deregister_frame_info"):
+        found = scope.lookup(name)
+        rows = scope.image.symbols.by_name.get(name, ())
+        if found is not None:
+            addresses.append(found.address)
+        elif len(rows) == 1:
+            addresses.append(int(scope.image.symbols.address[rows[0]]))
+    return Unwinder(*addresses) if len(addresses) == 2 else None

@@ -1,0 +1,103 @@
+"""What a patch says of itself: the rows for the user, and the record for the next patch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ipbp.graph.layout import UnitLayout
+from ipbp.graph.model import UNDEFINED, Binding, BlockKind
+from ipbp.graph.unit import UNBOUND
+from ipbp.pipeline.judge import Judged
+from ipbp.pipeline.moves import Followed
+from ipbp.pipeline.record import Record, UnitRecord
+from ipbp.protocol import FunctionChange
+
+
+def function_rows(unit: Judged, columns: UnitLayout, followed: Followed, image: int) -> list[FunctionChange]:
+    """A row for each function that changed, is new or is gone. `image`: the row of the unit's image in the plan."""
+    graph, selection = unit.edited.new, unit.selection
+    place = columns.block
+    replaced = {row.block: row for row in selection.replaced}
+    rows = []
+    for block in [*replaced, *(b for b in selection.added if graph.blocks.kind[b] == BlockKind.CODE)]:
+        old = replaced.get(block)
+        rows.append(
+            FunctionChange(
+                name=graph.block_name(block),
+                status="changed" if old else "new",
+                reason=unit.comparison.reason.get(block, "new in the process"),
+                file=unit.edited.name,
+                entry=old.entry if old else int(place[block]),
+                address=int(place[block]),
+                size=int(graph.blocks.size[block]),
+                old_size=old.old_size if old else 0,
+                image=image,
+            )
+        )
+    return rows + [
+        FunctionChange(
+            name=name,
+            status="removed",
+            reason="no longer in the source",
+            file=unit.edited.name,
+            entry=address,
+            old_size=int(unit.old.graph.blocks.size[block]),
+            image=image,
+        )
+        for name, address, block in _removed(unit, followed)
+        if unit.old.graph.blocks.kind[block] == BlockKind.CODE
+    ]
+
+
+def new_variables(unit: Judged) -> list[str]:
+    graph = unit.edited.new
+    return [graph.block_name(b) for b in unit.selection.added if graph.blocks.kind[b] != BlockKind.CODE]
+
+
+def record_after(
+    before: Record, changed: Sequence[Judged], columns: Sequence[UnitLayout], followed: Mapping[str, Followed]
+) -> Record:
+    """What the next patch needs to know: for each unit of this one, the load address of every name. Where definitions
+    moved, units that did not change otherwise are among them: they have fewer names now, or more. `followed`: by the
+    image's key."""
+    placed = {(unit.edited.image.key, unit.edited.name): row for unit, row in zip(changed, columns, strict=True)}
+    images = {key: dict(units) for key, units in before.images.items()}
+    for key, found in followed.items():
+        units = images.setdefault(key, {})
+        units.update((name, UnitRecord("", {})) for name in found.vacated)
+        here = [unit for unit in changed if unit.edited.image.key == key]
+        for unit in found.judged if found.moved else here:
+            units[unit.edited.name] = _unit_record(unit, placed.get((key, unit.edited.name)), found)
+    return Record({key: units for key, units in images.items() if units})
+
+
+def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed) -> UnitRecord:
+    graph, address = unit.edited.new, unit.selection.unit.address
+    if columns is not None:
+        # The unit's own place, also where another image's definition of the name is the one that counts.
+        own = np.where(columns.copy != UNBOUND, columns.copy, columns.meaning)
+        address = np.where(address != UNBOUND, address, own)
+    names = {
+        name: int(value)
+        for name, value, block in zip(graph.symbols.name, address, graph.symbols.block, strict=True)
+        if name and value != UNBOUND and block != UNDEFINED
+    }
+    retired = dict(unit.old.retired)
+    for name, place, block in _removed(unit, followed):
+        anchor = int(unit.old.graph.blocks.anchor[block])
+        is_shared = unit.old.graph.symbols.binding[anchor] != Binding.LOCAL
+        if unit.old.graph.blocks.kind[block] == BlockKind.CODE or is_shared:
+            retired[name] = place, int(unit.old.graph.blocks.size[block])
+    left = {name: row for name, row in retired.items() if name not in names}
+    return UnitRecord(unit.edited.digest, names, unit.edited.dependencies, left)
+
+
+def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:
+    """Name, load address and old block of what this unit had and no unit has any more."""
+    graph, address = unit.old.graph, unit.old.address
+    for block in unit.comparison.removed:
+        anchor = int(graph.blocks.anchor[block])
+        if graph.symbols.name[anchor] not in followed.moved and address[anchor] != UNBOUND:
+            yield graph.symbols.name[anchor], int(address[anchor]), block

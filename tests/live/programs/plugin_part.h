@@ -1,0 +1,1 @@
+int plugin_own(int x), plugin_work(int x);

@@ -6,7 +6,7 @@ import pytest
 from objects_from_c import COMPILERS, VARIANT_NAMES, VARIANTS, pairs
 
 from ipbp.stages.compare import Status
-from ipbp.stages.identity import base_name, is_numbered
+from ipbp.stages.name_numbers import base_name, is_numbered
 
 variants = pytest.mark.parametrize(("compiler", "flags"), VARIANTS, ids=VARIANT_NAMES)
 

@@ -319,11 +319,16 @@ def test_unknown_relocations_are_refused_by_name_all_at_once() -> None:
     assert "R_X86_64_TLSDESC" in text
 
 
-def test_zstd_is_refused_by_name() -> None:
+def test_zstd_is_refused_by_name_when_debug_information_is_needed() -> None:
     content = bytearray(compiled(SOURCE, "gcc", ("-g", "-gz=zlib")))
     file = ELFFile(io.BytesIO(bytes(content)))
     content[file.get_section_by_name(".debug_info")["sh_offset"]] = 2
-    assert code_of(bytes(content)) == "object-compression"
+    graph = read_object(bytes(content), "unit.o")
+    section = next(side for side in graph.side if side.name == ".debug_info")
+    with pytest.raises(IpbpError) as raised:
+        _ = section.content
+    assert raised.value.code == "object-compression"
+    assert ".debug_info" in str(raised.value)
 
 
 @pytest.mark.parametrize("flags", [("-O0", "-g"), ("-O2", "-g", "-gz=zlib", *SECTIONS)], ids=["plain", "sections"])

@@ -12,6 +12,7 @@ Places are keys, `section << 40 | offset`, so that one sorted column holds the w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,14 @@ import numpy.typing as npt
 from ipbp.arch.x86_64_code import is_padding
 from ipbp.formats.elf_file import SHF_MERGE, SHF_STRINGS, SHT_NOBITS, ElfFile, ElfSections, malformed
 from ipbp.graph.model import I64, U8, BlockKind
+from ipbp.graph.rows import ByteRows, distinct, intern, ragged
 
 SECTION_SHIFT = 40
 NOT_PLACED = 255
 """In a placement column: this section makes no blocks."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Spans:
     """Blocks to be, ascending: `start` and `end` are keys of the same section; `named`: a symbol starts it."""
 
@@ -36,16 +38,22 @@ class Spans:
     def find(self, keys: I64) -> I64:
         """The span that each key is in. A key in fill or past a section's end belongs to the span before it, one
         before the first span of its section to that one. -1: its section has no span."""
-        if len(self.start) == 0:
-            return np.full(len(keys), -1, dtype=np.int64)
-        section = keys >> SECTION_SHIFT
-        row = np.searchsorted(self.start, keys, side="right") - 1
-        before = np.maximum(row, 0)
-        misses = (row < 0) | (self.start[before] >> SECTION_SHIFT != section)
-        after = np.minimum(row + 1, len(self.start) - 1)
-        row = np.where(misses, after, row)
-        row[self.start[row] >> SECTION_SHIFT != section] = -1
-        return row
+        section = np.minimum(keys >> SECTION_SHIFT, len(self._first) - 2)
+        row = self._first[section]
+        count = self._first[section + 1] - row
+        # Most sections are one span when each function has a section of its own.
+        several = np.flatnonzero(count > 1)
+        found = np.searchsorted(self.start, keys[several], side="right") - 1
+        row[several] = np.maximum(row[several], found)
+        row[count == 0] = -1
+        return np.asarray(row)
+
+    @cached_property
+    def _first(self) -> I64:
+        # For each section its first span; one row more, and one for all sections behind the last that has spans.
+        section = self.start >> SECTION_SHIFT
+        count = np.bincount(section, minlength=1)
+        return np.concatenate(([0], np.cumsum(count), [len(section)]))
 
 
 def key(section: I64, offset: I64) -> I64:
@@ -55,12 +63,20 @@ def key(section: I64, offset: I64) -> I64:
 
 
 def cut(
-    file: ElfFile, placement: U8, symbol_start: I64, symbol_size: I64, cuts: I64, fixups: I64, touched: I64
+    file: ElfFile,
+    placement: U8,
+    symbol_start: I64,
+    symbol_size: I64,
+    cuts: I64,
+    fixups: I64,
+    touched: I64,
+    homes: I64,
 ) -> Spans:
     """All spans of the sections that `placement` gives a block kind.
 
     `symbol_start`, `symbol_size`: keys and sizes of the symbols that start blocks. `cuts`: keys whose address is
-    taken. `fixups`: sorted keys of all fields. `touched`: sorted keys that some code refers to in any way.
+    taken. `fixups`: sorted keys of all fields. `touched`: sorted keys that code or data refers to in any way. `homes`:
+    sections with a symbol that anything refers to, debug information too.
     """
     rows = file.sections
     placed = np.flatnonzero(placement != NOT_PLACED)
@@ -68,16 +84,16 @@ def cut(
     elements = _elements(file, placed[merged[placed]])
     outside = ~merged[symbol_start >> SECTION_SHIFT]
     starts, ends = _clusters(symbol_start[outside], symbol_size[outside], rows.size)
-    cuts = np.unique(cuts)
+    cuts = distinct(cuts)
     cuts = cuts[~merged[cuts >> SECTION_SHIFT]]
     free = cuts[~_inside(cuts, starts, ends)]
     floor = placed << SECTION_SHIFT
-    points = np.unique(np.concatenate([floor, floor + rows.size[placed], starts, ends, free, elements]))
+    points = distinct(np.concatenate([floor, floor + rows.size[placed], starts, ends, free, elements]))
     same = (points[:-1] >> SECTION_SHIFT) == (points[1:] >> SECTION_SHIFT)
     start, end = points[:-1][same], points[1:][same]
     spans = Spans(start, end, _contains(starts, start))
     spans = _without_fill(file, placement, merged, spans, free, fixups, touched)
-    return _with_empty_sections(spans, placed[rows.size[placed] == 0], symbol_start, touched)
+    return _with_empty_sections(spans, placed[rows.size[placed] == 0], symbol_start, homes)
 
 
 def _mergeable(rows: ElfSections, placement: U8) -> npt.NDArray[np.bool_]:
@@ -116,25 +132,27 @@ def _elements(file: ElfFile, sections: I64) -> I64:
     parts = [_narrow_strings(file, sections[is_text & (unit == 1)])]
     for section in sections[is_text & (unit > 1)].tolist():
         parts.append(_wide_strings(file, section) + (section << SECTION_SHIFT))
-    for section in sections[~is_text].tolist():
-        offsets = np.arange(0, int(rows.size[section]), int(rows.entry_size[section]), dtype=np.int64)
-        parts.append(offsets + (section << SECTION_SHIFT))
+    constants, width = sections[~is_text], unit[~is_text]
+    owner, within = ragged(rows.size[constants] // width)
+    parts.append((constants[owner] << SECTION_SHIFT) + within * width[owner])
     return np.concatenate(parts)
 
 
 def _narrow_strings(file: ElfFile, sections: I64) -> I64:
     """All sections at once: -ffunction-sections makes one for the strings of each function."""
+    if len(sections) == 0:
+        return sections
     start = file.sections.start[sections]
     end = start + file.sections.size[sections]
-    zeros = np.flatnonzero(np.frombuffer(file.content, np.uint8) == 0)
+    lowest = int(start.min())
+    zeros = np.flatnonzero(file.octets[lowest : int(end.max())] == 0) + lowest
     first, last = np.searchsorted(zeros, start), np.searchsorted(zeros, end)
     if (last == first).any() or (zeros[last - 1] != end - 1).any():
         malformed(file.path, "the last string of a section does not end")
     # A string starts behind every NUL but the last one of its section.
-    count = last - 1 - first
-    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-    offset = zeros[np.repeat(first, count) + within] + 1 - np.repeat(start, count)
-    keys = (np.repeat(sections, count) << SECTION_SHIFT) + offset
+    owner, within = ragged(last - 1 - first)
+    offset = zeros[first[owner] + within] + 1 - start[owner]
+    keys = (sections[owner] << SECTION_SHIFT) + offset
     result: I64 = np.concatenate([sections << SECTION_SHIFT, keys])
     return result
 
@@ -175,19 +193,26 @@ def _are_fill(file: ElfFile, placement: U8, starts: I64, ends: I64) -> npt.NDArr
     """For each stretch whether it is nops in code, zeros elsewhere."""
     section = starts >> SECTION_SHIFT
     at = file.sections.start[section] + (starts & ((1 << SECTION_SHIFT) - 1))
-    has_bytes = (file.sections.type[section] != SHT_NOBITS).tolist()
-    is_code = (placement[section] == BlockKind.CODE).tolist()
-    stretches = zip(at.tolist(), (at + ends - starts).tolist(), has_bytes, is_code, strict=True)
-    fill = [
-        not exists or (is_padding(bytes(file.content[a:b])) if code else not any(file.content[a:b]))
-        for a, b, exists, code in stretches
-    ]
-    return np.array(fill, dtype=np.bool_)
+    fill: npt.NDArray[np.bool_] = file.sections.type[section] == SHT_NOBITS
+    is_code = placement[section] == BlockKind.CODE
+    for wanted, rule in ((is_code, is_padding), (~is_code, _is_zero)):
+        rows = np.flatnonzero(wanted & ~fill)
+        stretches = ByteRows(file.octets, at[rows], (ends - starts)[rows])
+        # Thousands of stretches are a few different ones.
+        (number,) = intern(stretches)
+        some = distinct(number)
+        answer = np.array([rule(stretches.of(row)) for row in some.tolist()], dtype=np.bool_)
+        fill[rows] = answer[np.searchsorted(some, number)]
+    return fill
 
 
-def _with_empty_sections(spans: Spans, empty: I64, symbol_start: I64, touched: I64) -> Spans:
+def _is_zero(content: bytes) -> bool:
+    return not any(content)
+
+
+def _with_empty_sections(spans: Spans, empty: I64, symbol_start: I64, homes: I64) -> Spans:
     """A block of no bytes for every empty section that is referred to, so that the reference has a target."""
-    wanted = np.isin(empty, np.concatenate([symbol_start, touched]) >> SECTION_SHIFT)
+    wanted = np.isin(empty, np.concatenate([symbol_start >> SECTION_SHIFT, homes]))
     extra = empty[wanted] << SECTION_SHIFT
     if len(extra) == 0:
         return spans

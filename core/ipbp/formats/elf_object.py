@@ -2,12 +2,14 @@
 
 The steps are those of the files beside this one: the checked tables (`elf_file`), what each relocation means
 (`elf_references`), where sections are cut (`elf_blocks`); here the pieces become blocks, symbols and edges. All of it
-is columns; no step looks at relocations one by one.
+is columns; no step looks at sections, symbols or relocations one by one. What describes others (unwind tables, debug
+information) has its place in the graph and is read when it is asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,13 @@ from ipbp.arch.x86_64_code import is_branch
 from ipbp.errors import Refusal, Refused
 from ipbp.formats import elf_file as elf
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
-from ipbp.formats.elf_file import ElfFile, malformed
-from ipbp.formats.elf_references import decoded, element_places, references, safe_cuts, table_places
+from ipbp.formats.elf_file import ElfFile, ElfRelocations, malformed
+from ipbp.formats.elf_references import References, decoded, element_places, references, safe_cuts, table_places
 from ipbp.formats.elf_x86_64 import NONE, edge_kinds, relocation_name
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     ABSOLUTE,
     COMMON,
-    I32,
     I64,
     SIDE_BASE,
     U8,
@@ -35,15 +36,18 @@ from ipbp.graph.model import (
     Blocks,
     Edges,
     LinkGraph,
-    Section,
+    SectionTable,
+    SideEdges,
     SideSection,
     Symbols,
     SymbolType,
     Visibility,
 )
+from ipbp.graph.names import Names
+from ipbp.graph.rows import ByteRows, distinct
 
 _INIT_TYPES = (elf.SHT_INIT_ARRAY, elf.SHT_FINI_ARRAY, elf.SHT_PREINIT_ARRAY)
-_INIT_NAMES = (".ctors", ".dtors", ".init_array", ".fini_array", ".preinit_array")
+_INIT_NAMES = (b".ctors", b".dtors", b".init_array", b".fini_array", b".preinit_array")
 _TABLE_TYPES = (0, elf.SHT_SYMTAB, elf.SHT_STRTAB, elf.SHT_RELA, elf.SHT_GROUP, elf.SHT_SYMTAB_SHNDX)
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
 
@@ -51,15 +55,16 @@ _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
 def read_object(content: bytes | memoryview | Any, path: str) -> LinkGraph:
     """The link graph of a relocatable x86-64 ELF file; `content` is its bytes, or an mmap of them.
 
-    The graph keeps views of `content`. Raises IpbpError: `object-malformed`, `object-wrong-architecture`,
-    `object-not-relocatable`, `object-lto`, `object-compression`, `object-undecodable`; and Refused with one
-    `relocation-unsupported` for each type of relocation that has no edge kind.
+    The graph keeps views of `content` and reads its side sections from there. Raises IpbpError: `object-malformed`,
+    `object-wrong-architecture`, `object-not-relocatable`, `object-lto`, `object-undecodable`, and when a side section
+    is read `object-malformed`, `object-compression`; and Refused with one `relocation-unsupported` for each type of
+    relocation that has no edge kind.
     """
     file = elf.read_elf(content, path)
     elf.check_with_lief(file)
     placement = _placement(file)
-    kinds = _kinds(file, placement)
-    return _Builder(file, placement, kinds).build()
+    _refuse_unknown_kinds(file)
+    return _Builder(file, placement).build()
 
 
 def _placement(file: ElfFile) -> U8:
@@ -67,9 +72,9 @@ def _placement(file: ElfFile) -> U8:
     rows = file.sections
     flags = rows.flags.astype(np.int64)
     is_empty = rows.type == elf.SHT_NOBITS
-    relro = np.array([name.startswith(".data.rel.ro") for name in rows.name], dtype=np.bool_)
-    starts = np.array([name.startswith(_INIT_NAMES) for name in rows.name], dtype=np.bool_)
-    unwind = np.array([name == ".eh_frame" for name in rows.name], dtype=np.bool_)
+    relro = rows.name.start_with(b".data.rel.ro")
+    starts = np.logical_or.reduce([rows.name.start_with(name) for name in _INIT_NAMES])
+    unwind = rows.name.equal(b".eh_frame")
     unwind |= np.isin(rows.type, (elf.SHT_X86_64_UNWIND, elf.SHT_NOTE))
     conditions = [
         (flags & elf.SHF_ALLOC == 0) | unwind | np.isin(rows.type, _TABLE_TYPES),
@@ -91,37 +96,43 @@ def _placement(file: ElfFile) -> U8:
         BlockKind.RELRO,
         BlockKind.DATA,
     ]
-    return np.select(conditions, choices, BlockKind.RODATA).astype(np.uint8)
+    placement = np.select(conditions, choices, BlockKind.RODATA).astype(np.uint8)
+    if ((placement != NOT_PLACED) & (flags & elf.SHF_COMPRESSED != 0)).any():
+        malformed(file.path, "a section that is loaded is compressed")
+    return placement
 
 
-def _kinds(file: ElfFile, placement: U8) -> U8:
-    """The edge kind of each relocation, 0 for those that say nothing (R_X86_64_NONE)."""
-    relocations = file.relocations
-    kinds = edge_kinds(relocations.type)
-    unknown = np.unique(relocations.type[(kinds == 0) & (relocations.type != NONE)])
+def _refuse_unknown_kinds(file: ElfFile) -> None:
+    numbers = file.tables.types
+    unknown = numbers[(edge_kinds(numbers.astype(np.uint32)) == 0) & (numbers != NONE)]
     if len(unknown):
         raise Refused(_unsupported(file, int(number)) for number in unknown)
+
+
+def _kinds(file: ElfFile, placement: U8, relocations: ElfRelocations) -> U8:
+    """The edge kind of each relocation, 0 for those that say nothing (R_X86_64_NONE)."""
+    kinds = edge_kinds(relocations.type)
     width = WIDTH[kinds].astype(np.int64)
     stored = (file.sections.flags[relocations.section] & np.uint64(elf.SHF_COMPRESSED)) == 0
     if (stored & (relocations.offset + width > file.sections.size[relocations.section])).any():
         malformed(file.path, "a relocation reaches past the end of its section")
     if (file.sections.type[relocations.section[kinds != 0]] == elf.SHT_NOBITS).any():
         malformed(file.path, "a relocation is in a section without bytes")
-    return _with_branches(file, placement, kinds)
+    return _with_branches(file, placement, relocations, kinds)
 
 
-def _with_branches(file: ElfFile, placement: U8, kinds: U8) -> U8:
+def _with_branches(file: ElfFile, placement: U8, relocations: ElfRelocations, kinds: U8) -> U8:
     """Calls and jumps to local functions have R_X86_64_PC32, as data has; the instruction tells them apart."""
-    holder = file.relocations.section
+    holder = relocations.section
     rows = np.flatnonzero((kinds == EdgeKind.PCREL32) & (placement[holder] == BlockKind.CODE))
-    octets = np.frombuffer(file.content, np.uint8)
-    field = file.sections.start[holder[rows]] + file.relocations.offset[rows]
-    kinds[rows[is_branch(octets, field)]] = EdgeKind.BRANCH32
+    field = file.sections.start[holder[rows]] + relocations.offset[rows]
+    kinds[rows[is_branch(file.octets, field)]] = EdgeKind.BRANCH32
     return kinds
 
 
 def _unsupported(file: ElfFile, number: int) -> Refusal:
-    section = int(file.relocations.section[np.flatnonzero(file.relocations.type == number)[0]])
+    everything = file.relocations_of(np.ones(len(file.sections), dtype=np.bool_))
+    section = int(everything.section[np.flatnonzero(everything.type == number)[0]])
     name = relocation_name(number)
     return Refusal(
         "relocation-unsupported",
@@ -142,8 +153,8 @@ class _SymbolMap:
 class _Builder:
     """The tables of one object on their way to a graph. Every method computes from what `__init__` holds."""
 
-    def __init__(self, file: ElfFile, placement: U8, kinds: U8) -> None:
-        self.file, self.placement, self.kinds = file, placement, kinds
+    def __init__(self, file: ElfFile, placement: U8) -> None:
+        self.file, self.placement = file, placement
         rows = file.sections
         excluded = (rows.flags & np.uint64(elf.SHF_EXCLUDE)) != 0
         is_side = (placement == NOT_PLACED) & ~np.isin(rows.type, _TABLE_TYPES) & ~excluded
@@ -151,58 +162,73 @@ class _Builder:
         self.side_row = np.full(len(rows), -1, dtype=np.int64)
         self.side_row[self.side_sections] = np.arange(len(self.side_sections))
         self.symbols = self._symbol_map()
+        # What the process loads; unwind tables too, for an address in them is the start of something.
+        loaded = (rows.flags & np.uint64(elf.SHF_ALLOC)) != 0
+        self.relocations = file.relocations_of((placement != NOT_PLACED) | (is_side & loaded))
+        self.kinds = _kinds(file, placement, self.relocations)
+        self._check_homes()
 
     def build(self) -> LinkGraph:
         spans, meant = self._spans_and_places()
         section_map, sections = self._sections(spans)
-        names, table = self._symbol_table(spans)
-        blocks, anchors = self._blocks(spans, section_map, table, first_anchor=len(names))
-        symbols = self._with_anchors(names, table, spans, anchors)
-        row, target, addend = self._targets(spans, blocks, meant)
-        edges, first_edge = self._edges(spans, row, target, addend)
-        side = self._side(row, target, addend)
+        table = self._symbol_table(spans)
+        blocks, anchors = self._blocks(spans, section_map, table)
+        symbols = self._with_anchors(table, spans, anchors)
+        edges, first_edge = self._edges(spans, blocks, meant)
+        side = tuple(self._side_section(int(section), spans, blocks) for section in self.side_sections)
         return LinkGraph(self.file.path, self._source(), "x86_64", sections, blocks, symbols, edges, first_edge, side)
 
     def _symbol_map(self) -> _SymbolMap:
-        symbols = self.file.symbols
-        named = np.array([bool(name) and not name.startswith(".L") for name in symbols.name], dtype=np.bool_)
+        symbols, names = self.file.symbols, self.file.symbols.name
+        named = names.are_given() & ~names.start_with(b".L")
         keep = named & (symbols.type != elf.STT_SECTION) & (symbols.type != elf.STT_FILE)
         # Row 0 is the gABI's empty symbol; a relocation without a symbol uses it as the number zero.
-        keep[0] = bool((self.file.relocations.symbol[self.kinds != 0] == 0).any())
+        keep[0] = self.file.tables.refers[0]
         # The signature of a section group may stand in the group itself; nothing refers to it.
         home = np.maximum(symbols.section, 0)
         keep &= (home == 0) | (self.placement[home] != NOT_PLACED) | (self.side_row[home] >= 0)
         kept = np.flatnonzero(keep)
-        row = np.full(len(symbols.name), -1, dtype=np.int64)
+        row = np.full(len(symbols), -1, dtype=np.int64)
         row[kept] = np.arange(len(kept))
         return _SymbolMap(row, kept)
 
-    def _spans_and_places(self) -> tuple[Spans, tuple[I64, I64]]:
-        """The blocks to be; and for relocations that name a section: their rows, and the keys that they mean."""
-        file, placement = self.file, self.placement
-        relocations, symbols, sizes = file.relocations, file.symbols, file.sections.size
-        home = symbols.section[relocations.symbol]
-        by_place = (home > 0) & (self.symbols.row[relocations.symbol] < 0) & (self.kinds != 0)
-        by_place &= placement[np.maximum(home, 0)] != NOT_PLACED
-        holder_used = (placement != NOT_PLACED) | (self.side_row >= 0)
-        by_place &= holder_used[relocations.section]
-        refs = references(file, placement, self.kinds, np.flatnonzero(by_place))
+    def _check_homes(self) -> None:
+        """Every symbol that something refers to is kept, or stands for a place in a section that is."""
+        symbols = self.file.symbols
+        home = np.maximum(symbols.section, 0)
+        lost = self.file.tables.refers & (self.symbols.row < 0)
+        lost &= (symbols.section <= 0) | ((self.placement[home] == NOT_PLACED) & (self.side_row[home] < 0))
+        if lost.any():
+            malformed(self.file.path, "a relocation refers to a section that is not loaded")
 
+    def _spans_and_places(self) -> tuple[Spans, References]:
+        """The blocks to be; and what the relocations that name a section mean."""
+        file, placement, relocations = self.file, self.placement, self.relocations
+        sizes = file.sections.size
+        refs = self._references(relocations, self.kinds)
         starts, lengths = self._block_symbols()
         fixups = np.sort(key(relocations.section, relocations.offset)[self.kinds != 0])
         splits = refs.address & (placement[refs.home] != BlockKind.CODE)
+        homes = distinct(file.symbols.section[file.tables.refers & (file.symbols.section > 0)])
 
         def cut_at(cuts: I64) -> Spans:
-            return cut(file, placement, starts, lengths, cuts, fixups, np.sort(refs.keys(sizes)))
+            return cut(file, placement, starts, lengths, cuts, fixups, np.sort(refs.keys(sizes)), homes)
 
         in_range = (refs.place >= 0) & (refs.place < sizes[refs.home])
         cuts = refs.keys(sizes)[splits & in_range]
         spans = cut_at(cuts)
         refs, access = decoded(file, placement, refs, spans)
         more = safe_cuts(file, refs, access, spans, fixups)
-        spans = cut_at(np.concatenate([cuts, more]))
-        refs = element_places(file, table_places(file, refs, spans))
-        return spans, (refs.row, refs.keys(sizes))
+        if len(more):
+            spans = cut_at(np.concatenate([cuts, more]))
+        return spans, element_places(file, table_places(file, refs, spans))
+
+    def _references(self, relocations: ElfRelocations, kinds: U8) -> References:
+        """Those of the relocations that name a section which makes blocks, or a private label in one."""
+        home = self.file.symbols.section[relocations.symbol]
+        by_place = (home > 0) & (self.symbols.row[relocations.symbol] < 0) & (kinds != 0)
+        by_place &= self.placement[np.maximum(home, 0)] != NOT_PLACED
+        return references(self.file, self.placement, relocations, kinds, np.flatnonzero(by_place))
 
     def _block_symbols(self) -> tuple[I64, I64]:
         """Keys and sizes of the symbols that start blocks: in code functions and global labels, else all."""
@@ -214,18 +240,17 @@ class _Builder:
         chosen = kept[placed & ((self.placement[np.maximum(home, 0)] != BlockKind.CODE) | starts_code)]
         return key(symbols.section[chosen], symbols.value[chosen]), symbols.size[chosen]
 
-    def _sections(self, spans: Spans) -> tuple[I64, tuple[Section, ...]]:
+    def _sections(self, spans: Spans) -> tuple[I64, SectionTable]:
         """The graph's sections, those that hold blocks, and each file section's row among them."""
-        used = np.unique(spans.start >> SECTION_SHIFT)
+        used = distinct(spans.start >> SECTION_SHIFT)
         rows = self.file.sections
         section_map = np.full(len(rows), -1, dtype=np.int64)
         section_map[used] = np.arange(len(used))
-        alignment = rows.alignment.tolist()
-        content = self.file.section_content
-        sections = tuple(Section(rows.name[s], content(s), alignment[s], rows.group[s]) for s in used.tolist())
-        return section_map, sections
+        empty = rows.type[used] == elf.SHT_NOBITS
+        content = ByteRows(self.file.octets, rows.start[used], np.where(empty, 0, rows.size[used]))
+        return section_map, SectionTable(rows.name.take(used), content, rows.alignment[used], rows.group.take(used))
 
-    def _symbol_table(self, spans: Spans) -> tuple[list[str], Symbols]:
+    def _symbol_table(self, spans: Spans) -> Symbols:
         """The file's own symbols as the graph has them; anchors follow in `_with_anchors`."""
         symbols, kept = self.file.symbols, self.symbols.kept
         home, value = symbols.section[kept], symbols.value[kept]
@@ -245,9 +270,8 @@ class _Builder:
         binding = np.select(
             [symbols.binding[kept] == 0, symbols.binding[kept] == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL
         )
-        names = [symbols.name[row] for row in kept.tolist()]
-        table = Symbols(
-            names,
+        return Symbols(
+            symbols.name.take(kept),
             block.astype(np.int32),
             offset,
             symbols.size[kept],
@@ -255,7 +279,6 @@ class _Builder:
             self._types(kept),
             symbols.visibility[kept],
         )
-        return names, table
 
     def _types(self, kept: I64) -> U8:
         """gABI types; STT_COMMON (5) is an object, everything else that is unknown has none."""
@@ -263,13 +286,13 @@ class _Builder:
         known = np.isin(types, [int(kind) for kind in SymbolType])
         return np.where(known, types, np.where(types == 5, SymbolType.OBJECT, SymbolType.NONE)).astype(np.uint8)
 
-    def _blocks(self, spans: Spans, section_map: I64, table: Symbols, first_anchor: int) -> tuple[Blocks, I64]:
+    def _blocks(self, spans: Spans, section_map: I64, table: Symbols) -> tuple[Blocks, I64]:
         """The block table and the blocks that need an anchor of their own, in the order of those anchors."""
         rows = self.file.sections
         section, offset = spans.start >> SECTION_SHIFT, spans.start & _OFFSET_MASK
         anchor = _named_anchors(table, len(section))
         unnamed = np.flatnonzero(anchor < 0)
-        anchor[unnamed] = first_anchor + np.arange(len(unnamed))
+        anchor[unnamed] = len(table) + np.arange(len(unnamed))
         lowest_bit = np.where(offset == 0, np.iinfo(np.int64).max, offset & -offset)
         merged = (rows.flags[section] & np.uint64(elf.SHF_MERGE)) != 0
         blocks = Blocks(
@@ -283,15 +306,16 @@ class _Builder:
         )
         return blocks, unnamed
 
-    def _with_anchors(self, names: list[str], table: Symbols, spans: Spans, unnamed: I64) -> Symbols:
+    def _with_anchors(self, table: Symbols, spans: Spans, unnamed: I64) -> Symbols:
         count, sides = len(unnamed), len(self.side_sections)
+        side_names = self.file.sections.name.take(self.side_sections)
         tls = np.isin(self.placement[spans.start[unnamed] >> SECTION_SHIFT], (BlockKind.TLS_DATA, BlockKind.TLS_BSS))
         extra = count + sides
         type_ = np.zeros(extra, dtype=np.uint8)
         type_[:count][tls] = SymbolType.TLS
         side_block = SIDE_BASE - np.arange(sides)
         return Symbols(
-            name=names + [""] * count + [self.file.sections.name[s] for s in self.side_sections.tolist()],
+            name=Names(_one_behind_the_other(table.name.rows, count, side_names.rows)),
             block=np.concatenate([table.block, unnamed, side_block]).astype(np.int32),
             offset=np.concatenate([table.offset, np.zeros(extra, dtype=np.int64)]),
             size=np.concatenate([table.size, (spans.end - spans.start)[unnamed], np.zeros(sides, dtype=np.int64)]),
@@ -300,73 +324,62 @@ class _Builder:
             visibility=np.concatenate([table.visibility, np.full(extra, Visibility.DEFAULT, dtype=np.uint8)]),
         )
 
-    def _targets(self, spans: Spans, blocks: Blocks, meant: tuple[I64, I64]) -> tuple[I64, I32, I64]:
-        """Rows of the relocations that become edges, and each one's target symbol and addend."""
-        relocations, symbols = self.file.relocations, self.file.symbols
+    def _targets(self, relocations: ElfRelocations, refs: References, spans: Spans, blocks: Blocks) -> tuple[I64, I64]:
+        """The symbol that each relocation's edge leads to, and the addend there."""
+        symbols = self.file.symbols
         target = self.symbols.row[relocations.symbol]
         addend = relocations.addend.copy()
-        rows, keys = meant
-        block = spans.find(keys)
-        target[rows] = blocks.anchor[block]
+        block = spans.find(refs.keys(self.file.sections.size))
+        target[refs.row] = blocks.anchor[block]
         # The label's own value is part of S, the block's start is the anchor's S.
-        label = relocations.symbol[rows]
-        addend[rows] += symbols.value[label] - (spans.start[block] & _OFFSET_MASK)
-        used = (self.placement != NOT_PLACED) | (self.side_row >= 0)
-        wanted = (self.kinds != 0) & used[relocations.section]
-        home = symbols.section[relocations.symbol]
-        to_side = wanted & (target < 0) & (home > 0)
-        to_side &= self.side_row[np.maximum(home, 0)] >= 0
+        addend[refs.row] += refs.base - (spans.start[block] & _OFFSET_MASK)
+        home = np.maximum(symbols.section[relocations.symbol], 0)
+        to_side = (target < 0) & (self.side_row[home] >= 0)
         side_anchor = len(self.symbols.kept) + int(np.count_nonzero(blocks.anchor >= len(self.symbols.kept)))
         target[to_side] = side_anchor + self.side_row[home[to_side]]
         addend[to_side] += symbols.value[relocations.symbol[to_side]]
-        if (wanted & (target < 0)).any():
-            malformed(self.file.path, "a relocation refers to a section that is not loaded")
-        row = np.flatnonzero(wanted)
-        return row, target[row].astype(np.int32), addend[row]
+        return target, addend
 
-    def _edges(self, spans: Spans, row: I64, target: I32, addend: I64) -> tuple[Edges, I64]:
-        relocations = self.file.relocations
-        inside = self.placement[relocations.section[row]] != NOT_PLACED
-        row, target, addend = row[inside], target[inside], addend[inside]
+    def _edges(self, spans: Spans, blocks: Blocks, refs: References) -> tuple[Edges, I64]:
+        relocations = self.relocations
+        target, addend = self._targets(relocations, refs, spans, blocks)
+        row = np.flatnonzero((self.kinds != 0) & (self.placement[relocations.section] != NOT_PLACED))
         places = key(relocations.section[row], relocations.offset[row])
-        order = np.argsort(places, kind="stable")
-        row, target, addend, places = row[order], target[order], addend[order], places[order]
-        block = spans.find(places)
-        kinds = self.kinds[row]
+        if (places[1:] < places[:-1]).any():
+            order = np.argsort(places, kind="stable")
+            row, places = row[order], places[order]
+        block, kinds = spans.find(places), self.kinds[row]
         if (places + WIDTH[kinds] > spans.end[block]).any() or (places < spans.start[block]).any():
             malformed(self.file.path, "a relocation reaches from one symbol into the next")
-        edges = Edges(block.astype(np.int32), places - spans.start[block], kinds, target, addend)
+        edges = Edges(
+            block.astype(np.int32), places - spans.start[block], kinds, target[row].astype(np.int32), addend[row]
+        )
         first_edge = np.searchsorted(block, np.arange(len(spans.start) + 1)).astype(np.int64)
         return edges, first_edge
 
-    def _side(self, row: I64, target: I32, addend: I64) -> tuple[SideSection, ...]:
-        rows, relocations = self.file.sections, self.file.relocations
-        holder = self.side_row[relocations.section[row]]
-        order = np.flatnonzero(holder >= 0)
-        order = order[np.lexsort((relocations.offset[row[order]], holder[order]))]
-        bounds = np.searchsorted(holder[order], np.arange(len(self.side_sections) + 1)).tolist()
-        result = []
-        for index, section in enumerate(self.side_sections.tolist()):
-            part = order[bounds[index] : bounds[index + 1]]
-            content = self.file.section_content(section)
-            fixups = row[part]
-            kinds = self.kinds[fixups]
-            if (relocations.offset[fixups] + WIDTH[kinds] > len(content)).any():
-                malformed(self.file.path, f"a relocation lies outside {rows.name[section]}")
-            result.append(
-                SideSection(
-                    name=rows.name[section],
-                    content=content,
-                    alignment=int(rows.alignment[section]),
-                    flags=int(rows.flags[section]) & ~elf.SHF_COMPRESSED,
-                    entry_size=int(rows.entry_size[section]),
-                    offset=relocations.offset[fixups],
-                    kind=kinds,
-                    target=target[part],
-                    addend=addend[part],
-                )
-            )
-        return tuple(result)
+    def _side_section(self, section: int, spans: Spans, blocks: Blocks) -> SideSection:
+        rows = self.file.sections
+        return SideSection(
+            name=rows.name[section],
+            alignment=int(rows.alignment[section]),
+            flags=int(rows.flags[section]) & ~elf.SHF_COMPRESSED,
+            entry_size=int(rows.entry_size[section]),
+            read=partial(self._side_edges, section, spans, blocks),
+        )
+
+    def _side_edges(self, section: int, spans: Spans, blocks: Blocks) -> SideEdges:
+        """The content and edges of one side section, read now."""
+        file, content = self.file, self.file.section_content(section)
+        relocations = file.relocations_of(np.arange(len(file.sections)) == section)
+        kinds = _kinds(file, self.placement, relocations)
+        refs = element_places(file, table_places(file, self._references(relocations, kinds), spans))
+        target, addend = self._targets(relocations, refs, spans, blocks)
+        row = np.flatnonzero(kinds)
+        row = row[np.argsort(relocations.offset[row], kind="stable")]
+        offset, kinds = relocations.offset[row], kinds[row]
+        if (offset + WIDTH[kinds] > len(content)).any():
+            malformed(file.path, f"a relocation lies outside {file.sections.name[section]}")
+        return SideEdges(content, offset, kinds, target[row].astype(np.int32), addend[row])
 
     def _source(self) -> str:
         """The first STT_FILE symbol: gcc and clang write the name as the command line had it."""
@@ -386,3 +399,10 @@ def _named_anchors(table: Symbols, blocks: int) -> npt.NDArray[np.int64]:
     anchor = np.full(blocks, -1, dtype=np.int64)
     anchor[owner] = order[first]
     return anchor
+
+
+def _one_behind_the_other(first: ByteRows, empty: int, last: ByteRows) -> ByteRows:
+    """Rows of one buffer, `empty` rows without bytes between them."""
+    nothing = np.zeros(empty, dtype=np.int64)
+    start, length = ((one, nothing, other) for one, other in ((first.start, last.start), (first.length, last.length)))
+    return ByteRows(first.octets, np.concatenate(start), np.concatenate(length))

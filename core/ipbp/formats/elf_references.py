@@ -24,8 +24,9 @@ from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_code import UNSURE, FieldUse, field_uses, immediate_sizes, is_memory_operand, takes_address
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key
-from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile
+from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile, ElfRelocations
 from ipbp.graph.model import I64, U8, BlockKind
+from ipbp.graph.rows import distinct
 
 _LARGEST_IMMEDIATE = 4
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
@@ -38,6 +39,7 @@ class References:
     `row`: of the relocation. `base`: offset of the label in the section `home`. `place`: offset meant, as far as
     known. `unsure`: an immediate may follow, so `place` may be 1 to 4 too low. `address`: the instruction takes the
     address; `plain`: it reads or writes memory right there. `holder`: key of the field. `in_code`: so is the field.
+    `by_section`: the relocation names the section itself, no label in it.
     """
 
     row: I64
@@ -50,15 +52,16 @@ class References:
     plain: npt.NDArray[np.bool_]
     in_code: npt.NDArray[np.bool_]
     pc_relative: npt.NDArray[np.bool_]
+    by_section: npt.NDArray[np.bool_]
 
     def keys(self, sizes: I64) -> I64:
         """The key of each place, held within its section."""
         return key(self.home, np.clip(self.place, 0, sizes[self.home]))
 
 
-def references(file: ElfFile, placement: U8, kinds: U8, rows: I64) -> References:
+def references(file: ElfFile, placement: U8, relocations: ElfRelocations, kinds: U8, rows: I64) -> References:
     """How the relocations `rows` (whose symbols are labels of placed sections) refer to their places."""
-    relocations, symbols = file.relocations, file.symbols
+    symbols = file.symbols
     symbol = relocations.symbol[rows]
     holder, kind = relocations.section[rows], kinds[rows]
     in_code = placement[holder] == BlockKind.CODE
@@ -67,7 +70,7 @@ def references(file: ElfFile, placement: U8, kinds: U8, rows: I64) -> References
     base = symbols.value[symbol]
     place = base + relocations.addend[rows]
 
-    octets = np.frombuffer(file.content, np.uint8)
+    octets = file.octets
     field = np.where(counted, file.sections.start[holder] + relocations.offset[rows], 0)
     immediate = np.where(counted, immediate_sizes(octets, field), 0)
     lea = counted & takes_address(octets, field)
@@ -86,6 +89,7 @@ def references(file: ElfFile, placement: U8, kinds: U8, rows: I64) -> References
         plain=memory & ~lea,
         in_code=in_code,
         pc_relative=pc_relative,
+        by_section=symbols.type[symbol] == STT_SECTION,
     )
 
 
@@ -142,9 +146,9 @@ def safe_cuts(file: ElfFile, refs: References, access: I64, spans: Spans, fixups
     reach = np.maximum.accumulate(starts + sizes) if len(rows) else starts
     free = np.ones(len(rows), dtype=np.bool_)
     free[1:] = (starts[1:] >= reach[:-1]) | (starts[1:] == starts[:-1])
-    taken = np.unique(refs.keys(file.sections.size)[refs.address])
+    taken = distinct(refs.keys(file.sections.size)[refs.address])
     result: list[int] = []
-    for place in np.unique(starts[free]).tolist():
+    for place in distinct(starts[free]).tolist():
         span = int(spans.find(np.array([place]))[0])
         start = int(spans.start[span])
         if result and start < result[-1] < place:
@@ -177,8 +181,7 @@ def table_places(file: ElfFile, refs: References, spans: Spans) -> References:
     table = spans.find(refs.holder)
     relative = refs.pc_relative & ~refs.in_code & (table >= 0)
     relative &= ~spans.named[np.maximum(table, 0)]
-    exceptions = [i for i, name in enumerate(file.sections.name) if name.startswith(".gcc_except_table")]
-    relative &= ~np.isin(holder_section, exceptions)
+    relative &= ~file.sections.name.start_with(b".gcc_except_table")[holder_section]
     from_start = refs.place - (refs.holder - spans.start[np.maximum(table, 0)])
     fits = relative & (from_start >= 0) & (from_start <= file.sections.size[refs.home])
     return replace(refs, place=np.where(fits, from_start, refs.place))
@@ -188,9 +191,7 @@ def element_places(file: ElfFile, refs: References) -> References:
     """The references to elements of mergeable sections by a label of their own settled: the element is the label's,
     whatever is added. Linkers move elements apart, so assemblers keep the label wherever the sum would mislead them
     (clang's tables of relative string addresses: `.L.str.3 + 12`)."""
-    symbols, flags = file.symbols, file.sections.flags
-    symbol = file.relocations.symbol[refs.row]
-    settled = ((flags[refs.home] & np.uint64(SHF_MERGE)) != 0) & (symbols.type[symbol] != STT_SECTION)
+    settled = ((file.sections.flags[refs.home] & np.uint64(SHF_MERGE)) != 0) & ~refs.by_section
     return replace(refs, place=np.where(settled, refs.base, refs.place))
 
 

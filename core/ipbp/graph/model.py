@@ -17,15 +17,20 @@ What readers promise:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
-I32 = npt.NDArray[np.int32]
-U8 = npt.NDArray[np.uint8]
+from ipbp.graph.columns import I32 as I32
+from ipbp.graph.columns import I64 as I64
+from ipbp.graph.columns import U8 as U8
+from ipbp.graph.names import Names
+from ipbp.graph.rows import ByteRows, byte_rows
 
 
 class BlockKind(IntEnum):
@@ -91,7 +96,7 @@ class Blocks:
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    name: list[str]  # "" for the anchors of unnamed blocks
+    name: Names  # "" for the anchors of unnamed blocks
     block: I32  # or UNDEFINED, ABSOLUTE, COMMON
     offset: I64  # in the block
     size: I64
@@ -125,20 +130,86 @@ class Section:
     group: str = ""  # signature of its COMDAT group
 
 
-@dataclass(frozen=True, slots=True)
-class SideSection:
-    """A section that describes others: unwind tables and debug information. Its edges are columns of their own:
-    `offset` in the section, `kind`, `target` symbol, `addend`."""
+class SectionTable(Sequence[Section]):
+    """The sections of a graph, as columns: with -ffunction-sections there are several for each function."""
 
-    name: str
+    __slots__ = ("alignment", "content", "group", "name")
+
+    def __init__(self, name: Names, content: ByteRows, alignment: I64, group: Names) -> None:
+        self.name, self.content, self.alignment, self.group = name, content, alignment, group
+
+    @staticmethod
+    def of(sections: Iterable[Section]) -> SectionTable:
+        """The table of a list; one copy of the contents."""
+        rows = list(sections)
+        return SectionTable(
+            Names.of(row.name for row in rows),
+            byte_rows([bytes(row.content) for row in rows]),
+            np.array([row.alignment for row in rows], dtype=np.int64),
+            Names.of(row.group for row in rows),
+        )
+
+    def __len__(self) -> int:
+        return len(self.alignment)
+
+    @overload
+    def __getitem__(self, row: int) -> Section: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Section]: ...
+    def __getitem__(self, row: int | slice) -> Section | list[Section]:
+        if isinstance(row, slice):
+            return [self[index] for index in range(*row.indices(len(self)))]
+        start = int(self.content.start[row])
+        content = self.content.octets[start : start + int(self.content.length[row])].data
+        return Section(self.name[row], content, int(self.alignment[row]), self.group[row])
+
+
+@dataclass(frozen=True, slots=True)
+class SideEdges:
+    """Columns: `offset` in the section, `kind`, `target` symbol, `addend`; ascending by offset."""
+
     content: memoryview
-    alignment: int
-    flags: int  # of the file, SHF_*: whether strings merge
-    entry_size: int
     offset: I64
     kind: U8
     target: I32
     addend: I64
+
+
+@dataclass(frozen=True)
+class SideSection:
+    """A section that describes others: unwind tables and debug information. Most of an object's bytes and fixups are
+    in these, and a comparison does not look at them, so they are read when somebody does: only then damage inside is
+    found, with the errors of the reader. The edges are columns of their own, as in `SideEdges`."""
+
+    name: str
+    alignment: int
+    flags: int  # of the file, SHF_*: whether strings merge
+    entry_size: int
+    read: Callable[[], SideEdges]
+
+    @cached_property
+    def _read(self) -> SideEdges:
+        return self.read()
+
+    @property
+    def content(self) -> memoryview:
+        return self._read.content
+
+    @property
+    def offset(self) -> I64:
+        return self._read.offset
+
+    @property
+    def kind(self) -> U8:
+        return self._read.kind
+
+    @property
+    def target(self) -> I32:
+        return self._read.target
+
+    @property
+    def addend(self) -> I64:
+        return self._read.addend
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +217,7 @@ class LinkGraph:
     path: str
     source: str  # base name of the translation unit as the symbol table says it (STT_FILE); "" if it does not
     machine: str  # "x86_64", "aarch64"
-    sections: tuple[Section, ...]
+    sections: SectionTable
     blocks: Blocks
     symbols: Symbols
     edges: Edges
@@ -155,8 +226,10 @@ class LinkGraph:
 
     def content(self, block: int) -> memoryview:
         """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""
-        start = int(self.blocks.offset[block])
-        return self.sections[int(self.blocks.section[block])].content[start : start + int(self.blocks.size[block])]
+        rows, section = self.sections.content, int(self.blocks.section[block])
+        start, offset = int(rows.start[section]), int(self.blocks.offset[block])
+        end = min(offset + int(self.blocks.size[block]), int(rows.length[section]))
+        return rows.octets[start + offset : start + max(offset, end)].data
 
     def edges_of(self, block: int) -> slice:
         """Rows of `edges` whose fixup is in `block`."""
@@ -167,4 +240,4 @@ class LinkGraph:
         name = self.symbols.name[int(self.blocks.anchor[block])]
         if name:
             return name
-        return f"{self.sections[int(self.blocks.section[block])].name}+{int(self.blocks.offset[block]):#x}"
+        return f"{self.sections.name[int(self.blocks.section[block])]}+{int(self.blocks.offset[block]):#x}"

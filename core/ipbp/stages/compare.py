@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ipbp.errors import Refusal
 from ipbp.graph.model import COMMON, I32, I64, U8, BlockKind, LinkGraph
+from ipbp.graph.rows import ragged, unequal
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.correlate import UNPAIRED, Correlation
 from ipbp.stages.identity import READ_ONLY
@@ -28,6 +29,7 @@ from ipbp.stages.same_code import first_difference
 from ipbp.stages.split_variables import split_variables
 from ipbp.stages.wording import constant_differs, difference_in_words, size_in_words
 
+_MARK = b".cold"
 _PART = re.compile(r"\.cold(\.\d+)?$")
 _STATE = {
     BlockKind.DATA: "writable",
@@ -99,18 +101,16 @@ def _different(before: Meaning, after: Meaning, correlation: Correlation) -> I64
     same = (old.blocks.size[pair] == new.blocks.size[rows]) & (old_count == new_count)
     same &= _kinds_agree(old, new, rows, pair)
     one, other = correlation.old_masked, correlation.new_masked
-    equal = [
-        one.content[one.start[o] : one.end[o]] == other.content[other.start[n] : other.end[n]]
-        for o, n in zip(pair.tolist(), rows.tolist(), strict=True)
-    ]
-    same &= np.array(equal, dtype=np.bool_)
+    same &= one.length[pair] == other.length[rows]
+    alike = np.flatnonzero(same)
+    same[alike[unequal(one.take(pair[alike]), other.take(rows[alike]))]] = False
     index = np.flatnonzero(same)
     count = new_count[index]
-    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-    old_row = np.repeat(old.first_edge[pair[index]], count) + within
-    new_row = np.repeat(new.first_edge[rows[index]], count) + within
+    owner, within = ragged(count)
+    old_row = old.first_edge[pair[index]][owner] + within
+    new_row = new.first_edge[rows[index]][owner] + within
     bad = ~_edges_agree(before, old_row, after, new_row, correlation)
-    same[np.unique(np.repeat(index, count)[bad])] = False
+    same[index[owner[bad]]] = False
     different: I64 = rows[~same]
     return different
 
@@ -211,16 +211,20 @@ def _initial_values_differ(old: LinkGraph, before: int, new: LinkGraph, block: i
 
 def _join_parts(old: LinkGraph, new: LinkGraph, correlation: Correlation, status: U8, reason: dict[int, str]) -> None:
     """A function and its cold parts share one judgement; a part that is gone changes its function."""
-    names = {new.symbols.name[a]: b for b, a in enumerate(new.blocks.anchor.tolist()) if new.symbols.name[a]}
-    for name, block in names.items():
-        parent = part_of(name)
-        whole = names.get(parent) if parent is not None else None
-        if whole is None:
-            continue
+    for block, whole in _parts(new):
+        name, parent = new.block_name(block), new.block_name(whole)
         if status[block] != Status.SAME and status[whole] == Status.SAME:
             status[whole], reason[whole] = Status.CHANGED, f"its part {name} differs: {reason[block]}"
         elif status[whole] != Status.SAME and status[block] == Status.SAME:
             status[block], reason[block] = Status.CHANGED, f"{parent} differs"
+
+
+def _parts(graph: LinkGraph) -> list[tuple[int, int]]:
+    """(part, function): the blocks that are split-off parts of a function, with the function's block."""
+    names = graph.symbols.name.take(graph.blocks.anchor)
+    wholes = [(row, whole) for row in names.containing(_MARK).tolist() if (whole := part_of(names[row])) is not None]
+    found = names.rows_of([whole for _row, whole in wholes])
+    return [(row, block) for (row, _), block in zip(wholes, found.tolist(), strict=True) if block >= 0]
 
 
 def _spread_constants(new: LinkGraph, status: U8, reason: dict[int, str]) -> None:
@@ -247,7 +251,7 @@ def _removed(old: LinkGraph, correlation: Correlation) -> tuple[int, ...]:
     kept = np.zeros(len(old.blocks), dtype=np.bool_)
     kept[correlation.block[correlation.block >= 0]] = True
     gone = np.flatnonzero(~kept & (correlation.old_colour < 0))
-    return tuple(b for b in gone.tolist() if old.symbols.name[int(old.blocks.anchor[b])])
+    return tuple(gone[old.symbols.name.take(old.blocks.anchor[gone]).are_given()].tolist())
 
 
 def _compiler_note(old: LinkGraph, new: LinkGraph) -> list[str]:

@@ -42,7 +42,7 @@ def _sharing_variables(graph: LinkGraph) -> np.ndarray[tuple[int], np.dtype[np.b
     is_data = (blocks.kind != BlockKind.CODE) & ~blocks.mergeable
     count = np.bincount(blocks.section[is_data], minlength=len(graph.sections) + 1)
     local = graph.symbols.binding[blocks.anchor] == Binding.LOCAL
-    named = np.array([bool(graph.symbols.name[anchor]) for anchor in blocks.anchor.tolist()], dtype=np.bool_)
+    named = graph.symbols.name.take(blocks.anchor).are_given()
     return np.asarray(is_data & local & named & (count[blocks.section] > 1))
 
 

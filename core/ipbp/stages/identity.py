@@ -8,71 +8,46 @@ colours. A colour means the same on both sides of a pair.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ipbp.arch.x86_64 import WIDTH
-from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph
+from ipbp.graph.columns import I32, I64, Flags
+from ipbp.graph.model import Binding, BlockKind, LinkGraph
+from ipbp.graph.rows import ByteRows, distinct, intern, intern_numbers, ragged
 
 READ_ONLY = (BlockKind.RODATA, BlockKind.RELRO)
 NO_COLOUR = -1
-
-_NUMBER = re.compile(r"\.\d+(?=\.|$)|\.llvm\.\d+$")
-
-
-@dataclass(frozen=True, slots=True)
-class MaskedBytes:
-    """The bytes of all blocks with fixup fields as zeros. Block b is `content[start[b]:end[b]]`; nothing for BSS."""
-
-    content: bytes
-    start: list[int]
-    end: list[int]
-
-    def of(self, block: int) -> bytes:
-        return self.content[self.start[block] : self.end[block]]
+_EDGE_WORDS = 4
 
 
-def mask(graph: LinkGraph) -> MaskedBytes:
-    """The masked bytes of a graph; one copy of its sections."""
-    octets = np.frombuffer(bytearray().join(section.content for section in graph.sections), np.uint8).copy()
-    lengths = np.array([len(section.content) for section in graph.sections], dtype=np.int64)
-    base = np.concatenate([[0], np.cumsum(lengths)])[: len(lengths)]
-    blocks, edges = graph.blocks, graph.edges
-    start = base[blocks.section] + blocks.offset if len(blocks) else np.empty(0, dtype=np.int64)
-    has_bytes = lengths[blocks.section] > 0 if len(blocks) else np.empty(0, dtype=np.bool_)
-    end = np.where(has_bytes, start + blocks.size, start)
-    field = start[edges.block] + edges.offset if len(edges) else np.empty(0, dtype=np.int64)
-    width = WIDTH[edges.kind]
-    for distinct in np.unique(width).tolist():
-        places = field[width == distinct]
-        for byte in range(distinct):
+def mask(graph: LinkGraph) -> ByteRows:
+    """The bytes of each block with its fixup fields as zeros, nothing for BSS; one copy of what the sections hold."""
+    blocks, edges, held = graph.blocks, graph.edges, graph.sections.content
+    if len(blocks) == 0:
+        return ByteRows(np.empty(0, dtype=np.uint8), *(np.empty(0, dtype=np.int64),) * 2)
+    filled = held.take(held.length > 0)
+    first = int(filled.start.min()) if len(filled) else 0
+    octets = held.octets[first : int((filled.start + filled.length).max()) if len(filled) else 0].copy()
+    start = held.start[blocks.section] - first + blocks.offset
+    length = np.clip(held.length[blocks.section] - blocks.offset, 0, blocks.size)
+    field, width = start[edges.block] + edges.offset, WIDTH[edges.kind]
+    for distinct_width in np.flatnonzero(np.bincount(width)).tolist():
+        places = field[width == distinct_width]
+        for byte in range(distinct_width):
             octets[places + byte] = 0
-    return MaskedBytes(octets.tobytes(), start.tolist(), end.tolist())
+    return ByteRows(octets, np.where(length > 0, start, 0), length)
 
 
-def base_name(name: str) -> str:
-    """The name without the compiler's numbers: `count.0` -> `count`, `f.constprop.0.cold` -> `f.constprop.cold`."""
-    return _NUMBER.sub("", name) if "." in name else name
-
-
-def is_numbered(name: str) -> bool:
-    return "." in name and _NUMBER.search(name) is not None
-
-
-def has_content_identity(graph: LinkGraph) -> npt.NDArray[np.bool_]:
+def has_content_identity(graph: LinkGraph, is_numbered: Flags) -> Flags:
     """For each block, whether what it holds is what it is: unnamed blocks, elements of mergeable sections, and the
-    read-only objects that the compiler numbers (`CSWTCH.5`, `__func__.0`, a local `static const`)."""
+    read-only objects that the compiler numbers (`CSWTCH.5`, `__func__.0`, a local `static const`). `is_numbered`: of
+    each symbol."""
     blocks, symbols = graph.blocks, graph.symbols
-    names = symbols.name
-    anchors = blocks.anchor.tolist()
-    unnamed = np.array([not names[anchor] for anchor in anchors], dtype=np.bool_)
-    numbered = np.array([is_numbered(names[anchor]) for anchor in anchors], dtype=np.bool_)
     local = symbols.binding[blocks.anchor] == Binding.LOCAL
-    result: npt.NDArray[np.bool_] = unnamed | blocks.mergeable
-    result |= numbered & local & np.isin(blocks.kind, READ_ONLY)
+    result: Flags = ~symbols.name.are_given()[blocks.anchor] | blocks.mergeable
+    result |= is_numbered[blocks.anchor] & local & np.isin(blocks.kind, READ_ONLY)
     return result
 
 
@@ -82,57 +57,85 @@ class Side:
     it is paired, or no number of the other side."""
 
     graph: LinkGraph
-    masked: MaskedBytes
-    by_content: npt.NDArray[np.bool_]
+    masked: ByteRows
+    by_content: Flags
     token: I64
 
 
 def colours(old: Side, new: Side) -> tuple[I32, I32]:
     """The colour of each block of both sides; NO_COLOUR for blocks that are known by name."""
-    first: dict[tuple[int, bytes], int] = {}
-    sides = (old, new)
-    current = [_first_colours(side, first) for side in sides]
-    linked = [np.flatnonzero(side.by_content & (np.diff(side.graph.first_edge) > 0)).tolist() for side in sides]
-    ground = [column.copy() for column in current]
-    count = 0
-    while True:
-        table: dict[tuple[object, ...], int] = {}
-        following = [column.copy() for column in current]
-        for index, side in enumerate(sides):
-            for block in linked[index]:
-                signature = (int(ground[index][block]), *_links(side, block, current[index]))
-                following[index][block] = len(first) + table.setdefault(signature, len(table))
+    ground = _first_colours(old, new)
+    links = [_Links(side, column) for side, column in zip((old, new), ground, strict=True)]
+    current, count = ground, 0
+    while any(len(link.block) for link in links):
+        numbers = intern(*(link.signatures(column) for link, column in zip(links, current, strict=True)))
+        fresh = sum(len(column) for column in ground)  # beyond every first colour
+        following = [column.copy() for column in ground]
+        for column, link, number in zip(following, links, numbers, strict=True):
+            column[link.block] = fresh + number
         current = following
-        if len(table) <= count:
-            return current[0], current[1]
-        count = len(table)
+        found = len(distinct(np.concatenate(numbers)))
+        if found <= count or not any(link.lead_on for link in links):
+            break
+        count = found
+    return current[0].astype(np.int32), current[1].astype(np.int32)
 
 
-def _first_colours(side: Side, table: dict[tuple[int, bytes], int]) -> I32:
-    column = np.full(len(side.graph.blocks), NO_COLOUR, dtype=np.int32)
-    kinds = side.graph.blocks.kind.tolist()
-    content, start, end = side.masked.content, side.masked.start, side.masked.end
-    sizes = side.graph.blocks.size.tolist()
-    for block in np.flatnonzero(side.by_content).tolist():
-        kind, octets = kinds[block], content[start[block] : end[block]]
-        if kind in READ_ONLY:
-            # Fill behind a constant is part of its block or not, as its neighbours have it.
-            kind, octets = BlockKind.RODATA, octets.rstrip(b"\0")
-        elif not octets:
-            octets = sizes[block].to_bytes(8, "little")
-        column[block] = table.setdefault((kind, octets), len(table))
-    return column
+def _first_colours(old: Side, new: Side) -> list[I64]:
+    """Colours by kind and content alone."""
+    rows = [np.flatnonzero(side.by_content) for side in (old, new)]
+    keys, contents = [], []
+    for side, row in zip((old, new), rows, strict=True):
+        kind, content = side.graph.blocks.kind[row].astype(np.int64), side.masked.take(row)
+        constant = np.isin(kind, READ_ONLY)
+        # Fill behind a constant is part of its block or not, as its neighbours have it.
+        content = ByteRows(
+            content.octets, content.start, np.where(constant, content.without_end_zeros().length, content.length)
+        )
+        size = np.where(constant | (content.length > 0), 0, side.graph.blocks.size[row])
+        keys.append(np.stack([np.where(constant, BlockKind.RODATA, kind), size], axis=1))
+        contents.append(content)
+    number = np.concatenate(intern(*contents))
+    colour = intern_numbers(np.column_stack([np.concatenate(keys), number]))
+    columns = [np.full(len(side.graph.blocks), NO_COLOUR, dtype=np.int64) for side in (old, new)]
+    for column, row, part in zip(columns, rows, np.split(colour, [len(rows[0])]), strict=True):
+        column[row] = part
+    return columns
 
 
-def _links(side: Side, block: int, current: I32) -> list[tuple[int, ...]]:
-    graph = side.graph
-    rows = graph.edges_of(block)
-    target = graph.edges.target[rows]
-    home = graph.symbols.block[target]
-    value = graph.edges.addend[rows] + np.where(home >= 0, graph.symbols.offset[target], 0)
-    coloured = (home >= 0) & side.by_content[np.maximum(home, 0)]
-    itself = home == block
-    token = np.where(coloured, current[np.maximum(home, 0)].astype(np.int64) * 2 + 1, side.token[target] * 2)
-    token = np.where(itself, -1, token)
-    columns = (graph.edges.offset[rows], graph.edges.kind[rows], token, value)
-    return list(zip(*(column.tolist() for column in columns), strict=True))
+class _Links:
+    """The blocks of one side that are known by content and have edges, and what those lead to. `lead_on`: some of
+    them lead to others of them, so that their colours depend on each other."""
+
+    def __init__(self, side: Side, ground: I64) -> None:
+        graph, edges = side.graph, side.graph.edges
+        self.block = np.flatnonzero(side.by_content & (np.diff(graph.first_edge) > 0))
+        self.ground = ground
+        count = np.diff(graph.first_edge)[self.block]
+        owner, within = ragged(count)
+        row = graph.first_edge[self.block][owner] + within
+        target = edges.target[row]
+        self.home = np.maximum(graph.symbols.block[target], 0)
+        placed = graph.symbols.block[target] >= 0
+        self.coloured = placed & side.by_content[self.home]
+        itself = placed & (self.home == self.block[owner])
+        self.coloured &= ~itself
+        value = edges.addend[row] + np.where(placed, graph.symbols.offset[target], 0)
+        self.token = np.where(itself, -1, side.token[target] * 2)
+        # A signature: the first colour, then offset, kind, token and value of each edge.
+        self.length = (1 + _EDGE_WORDS * count) * 8
+        self.start = np.cumsum(self.length) - self.length
+        self.place = (self.start // 8)[owner] + 1 + _EDGE_WORDS * within
+        self.words = np.zeros(int(self.length.sum()) // 8, dtype=np.int64)
+        self.words[self.start // 8] = ground[self.block]
+        self.words[self.place] = edges.offset[row]
+        self.words[self.place + 1] = edges.kind[row]
+        self.words[self.place + 3] = value
+        linked = np.zeros(len(graph.blocks), dtype=np.bool_)
+        linked[self.block] = True
+        self.lead_on = bool((self.coloured & linked[self.home]).any())
+
+    def signatures(self, colour: I64) -> ByteRows:
+        words = self.words.copy()
+        words[self.place + 2] = np.where(self.coloured, colour[self.home] * 2 + 1, self.token)
+        return ByteRows(words.view(np.uint8), self.start, self.length)

@@ -20,10 +20,11 @@ from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.attest import UNKNOWN, Attestation
 from ipbp.stages.candidates import candidates
-from ipbp.stages.identity import READ_ONLY, is_numbered
+from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.lifted_content import Outline, fill, section_of
 from ipbp.stages.lifted_graph import LiftedSymbol
 from ipbp.stages.memory import read_pieces
+from ipbp.stages.name_numbers import is_numbered
 from ipbp.stages.reading import read_blocks
 from ipbp.stages.reshape import reshaped
 

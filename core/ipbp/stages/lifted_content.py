@@ -23,6 +23,7 @@ from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
 from ipbp.stages.memory import read_pieces
+from ipbp.stages.name_numbers import are_numbered
 from ipbp.stages.reading import Reading, read_blocks
 
 _TEXT = re.compile(rb"[\t-\r\x1b -~\x80-\xff]{2,}\0+", re.DOTALL)
@@ -64,7 +65,7 @@ class _Filler:
         for row, symbol in enumerate(self.maker.symbols):
             self.own.setdefault(symbol.name, row)
         self.cell_name = {cell: name for name, cells in image.slots.items() for cell in cells}
-        self.by_content = has_content_identity(self.new)
+        self.by_content = has_content_identity(self.new, are_numbered(self.new.symbols.name))
 
     def run(self) -> None:
         waiting = list(self.guide_of)

@@ -19,10 +19,12 @@ from ipbp.graph.model import (
     Edges,
     LinkGraph,
     Section,
+    SectionTable,
     Symbols,
     SymbolType,
     Visibility,
 )
+from ipbp.graph.names import Names
 
 EMPTY_KINDS = (BlockKind.BSS, BlockKind.TLS_BSS)
 
@@ -116,7 +118,7 @@ class GraphMaker:
             mergeable=np.array(self.mergeable, dtype=np.bool_),
         )
         symbols = Symbols(
-            name=[symbol.name for symbol in self.symbols],
+            name=Names.of(symbol.name for symbol in self.symbols),
             block=np.array([symbol.block for symbol in self.symbols], dtype=np.int32),
             offset=np.array([symbol.offset for symbol in self.symbols], dtype=np.int64),
             size=np.array([symbol.size for symbol in self.symbols], dtype=np.int64),
@@ -132,4 +134,4 @@ class GraphMaker:
             addend=np.array([edge.addend for edge in flat], dtype=np.int64),
         )
         first_edge = np.concatenate(([0], np.cumsum(count))).astype(np.int64)
-        return LinkGraph(path, source, machine, tuple(self.sections), blocks, symbols, edges, first_edge, ())
+        return LinkGraph(path, source, machine, SectionTable.of(self.sections), blocks, symbols, edges, first_edge, ())

@@ -15,7 +15,7 @@ import numpy as np
 
 from ipbp.arch.x86_64_code import Instruction, displacement_width, instructions, is_padding
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import I64, Edges, LinkGraph, Section
+from ipbp.graph.model import I64, Edges, LinkGraph, Section, SectionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _with_shapes(graph: LinkGraph, shapes: Mapping[int, Shape]) -> LinkGraph:
         offset[rows], kind[rows], addend[rows] = shape.offset, shape.kind, shape.addend
     return replace(
         graph,
-        sections=tuple(sections),
+        sections=SectionTable.of(sections),
         blocks=replace(blocks, section=section, offset=start, size=size),
         edges=Edges(edges.block, offset, kind, edges.target, addend),
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import BlockKind, LinkGraph
-from ipbp.stages.identity import READ_ONLY, base_name
+from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.meaning import Meaning
+from ipbp.stages.name_numbers import base_name
 from ipbp.stages.same_code import Difference
 
 _CALLS = (EdgeKind.BRANCH32, EdgeKind.PCREL8)

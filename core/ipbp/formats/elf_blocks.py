@@ -80,7 +80,7 @@ def cut(
     """
     rows = file.sections
     placed = np.flatnonzero(placement != NOT_PLACED)
-    merged: npt.NDArray[np.bool_] = _mergeable(rows, placement)
+    merged: npt.NDArray[np.bool_] = mergeable(rows, placement)
     elements = _elements(file, placed[merged[placed]])
     outside = ~merged[symbol_start >> SECTION_SHIFT]
     starts, ends = _clusters(symbol_start[outside], symbol_size[outside], rows.size)
@@ -96,7 +96,8 @@ def cut(
     return _with_empty_sections(spans, placed[rows.size[placed] == 0], symbol_start, homes)
 
 
-def _mergeable(rows: ElfSections, placement: U8) -> npt.NDArray[np.bool_]:
+def mergeable(rows: ElfSections, placement: U8) -> npt.NDArray[np.bool_]:
+    """For each section whether it is cut at its elements and nowhere else."""
     flagged: npt.NDArray[np.bool_] = (rows.flags & np.uint64(SHF_MERGE)) != 0
     flagged &= (rows.type != SHT_NOBITS) & (placement == BlockKind.RODATA) & (rows.entry_size > 0)
     return flagged

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_code import UNSURE, FieldUse, field_uses, immediate_sizes, is_memory_operand, takes_address
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key
+from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key, mergeable
 from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile, ElfRelocations
 from ipbp.graph.model import I64, U8, BlockKind
 from ipbp.graph.rows import distinct
@@ -104,7 +104,7 @@ def decoded(file: ElfFile, placement: U8, refs: References, spans: Spans) -> tup
     here = spans.find(low)
     ambiguous = refs.unsure & (here != spans.find(high))
     unnamed = refs.plain & np.isin(placement[refs.home], (BlockKind.RODATA, BlockKind.RELRO))
-    unnamed &= ~spans.named[np.maximum(here, 0)]
+    unnamed &= ~spans.named[np.maximum(here, 0)] & ~mergeable(file.sections, placement)[refs.home]
     wanted = np.flatnonzero(ambiguous | unnamed)
     place, access = refs.place.copy(), np.zeros(len(refs.row), dtype=np.int64)
     for index, use in _uses(file, refs, spans, wanted):

@@ -17,7 +17,7 @@ What readers promise:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -148,6 +148,15 @@ class SectionTable(Sequence[Section]):
             np.array([row.alignment for row in rows], dtype=np.int64),
             Names.of(row.group for row in rows),
         )
+
+    def holding(self, contents: Mapping[int, bytes | bytearray]) -> SectionTable:
+        """The table with other contents for some sections."""
+        rows, fresh = self.content, byte_rows([bytes(content) for content in contents.values()])
+        start, length = rows.start.copy(), rows.length.copy()
+        chosen = list(contents)
+        start[chosen], length[chosen] = fresh.start + len(rows.octets), fresh.length
+        octets = np.concatenate([rows.octets, fresh.octets])
+        return SectionTable(self.name, ByteRows(octets, start, length), self.alignment, self.group)
 
     def __len__(self) -> int:
         return len(self.alignment)

@@ -24,9 +24,11 @@ from ipbp.graph.model import (
     Blocks,
     Edges,
     LinkGraph,
+    SectionTable,
     Symbols,
 )
-from ipbp.stages.identity import base_name
+from ipbp.graph.names import Names
+from ipbp.stages.name_numbers import base_name
 from ipbp.stages.select import OldSide
 
 
@@ -44,9 +46,9 @@ def empty_side(like: LinkGraph) -> OldSide:
         path=like.path,
         source=like.source,
         machine=like.machine,
-        sections=(),
+        sections=SectionTable.of(()),
         blocks=Blocks(none32, none64, none64, none64, none8, none32, np.empty(0, dtype=np.bool_)),
-        symbols=Symbols([], none32, none64, none64, none8, none8, none8),
+        symbols=Symbols(Names.of(()), none32, none64, none64, none8, none8, none8),
         edges=Edges(none32, none64, none8, none32, none64),
         first_edge=np.zeros(1, dtype=np.int64),
         side=(),
@@ -72,17 +74,17 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
     name = [text if keep else "" for text, keep in zip(theirs.symbols.name, kept.tolist(), strict=True)]
     row = np.arange(len(theirs.symbols), dtype=np.int32) + first_symbol
     address = own.address.copy()
-    symbols = _joined_symbols(mine.symbols, theirs.symbols, name, home)
+    symbols = _joined_symbols(mine.symbols, theirs.symbols, home)
     for symbol, meant in _references(mine, theirs, kept).items():
         if kept[symbol]:  # own references to it are references to the definition now
             symbols.block[meant], symbols.offset[meant] = home[symbol], theirs.symbols.offset[symbol]
             symbols.type[meant], address[meant] = theirs.symbols.type[symbol], other.address[symbol]
-        row[symbol], symbols.name[first_symbol + symbol] = meant, ""
+        row[symbol], name[symbol] = meant, ""
     graph = replace(
         mine,
-        sections=(*mine.sections, *theirs.sections),
+        sections=SectionTable.of((*mine.sections, *theirs.sections)),
         blocks=_joined_blocks(mine, theirs, row),
-        symbols=symbols,
+        symbols=replace(symbols, name=Names.of([*mine.symbols.name, *name])),
         edges=_joined_edges(mine.edges, theirs.edges, first_block, row),
         first_edge=np.concatenate([mine.first_edge, theirs.first_edge[1:] + len(mine.edges)]),
     )
@@ -121,9 +123,10 @@ def _references(mine: LinkGraph, theirs: LinkGraph, kept: npt.NDArray[np.bool_])
     return {row: own[names[row]] for row in rows if names[row] in own}
 
 
-def _joined_symbols(mine: Symbols, theirs: Symbols, name: list[str], home: I32) -> Symbols:
+def _joined_symbols(mine: Symbols, theirs: Symbols, home: I32) -> Symbols:
+    """Both tables; the names come later."""
     return Symbols(
-        name=[*mine.name, *name],
+        name=mine.name,
         block=np.concatenate([mine.block, home]).astype(np.int32),
         offset=np.concatenate([mine.offset, theirs.offset]),
         size=np.concatenate([mine.size, theirs.size]),

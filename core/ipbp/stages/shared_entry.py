@@ -17,7 +17,7 @@ import numpy as np
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
-from ipbp.stages.identity import base_name
+from ipbp.stages.name_numbers import base_name
 from ipbp.stages.select import OldSide, Replaced, Selection
 
 _FUNCTION = (SymbolType.FUNCTION, SymbolType.IFUNC)

@@ -19,7 +19,7 @@ from ipbp.arch.x86_64_tls import ACCESSES, NONE, Rewriting, local_exec
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import Found, LoadedImage
-from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, Edges, LinkGraph, Section, SymbolType
+from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, Edges, LinkGraph, SymbolType
 from ipbp.graph.threads import ThreadBlock, ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 
@@ -226,12 +226,7 @@ class _Writer:
         edges, kept = self._graph.edges, self._kept
         changed = Edges(edges.block[kept], self._offset[kept], self.kind[kept], edges.target[kept], self._addend[kept])
         first = np.searchsorted(changed.block, np.arange(len(self._graph.blocks) + 1)).astype(np.int64)
-        sections = tuple(
-            Section(row.name, memoryview(bytes(self._contents[index])), row.alignment, row.group)
-            if index in self._contents
-            else row
-            for index, row in enumerate(self._graph.sections)
-        )
+        sections = self._graph.sections.holding(self._contents)
         return replace(self._graph, sections=sections, edges=changed, first_edge=first)
 
     def _drop_call(self, row: int, field_: int) -> bool:

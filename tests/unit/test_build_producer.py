@@ -31,7 +31,18 @@ def build(root: Path, compiler: str, *options: str) -> Path:
     return root / "program"
 
 
-@pytest.mark.parametrize("options", [["-g"], ["-gdwarf-4", "-O2"], ["-g", "-Wl,--build-id=none"], ["-g", "-gz"]])
+OPTIONS = [
+    ["-g"],
+    ["-gdwarf-4", "-O2"],
+    ["-g", "-Wl,--build-id=none"],
+    ["-g", "-gz"],
+    ["-g", "-Wl,--emit-relocs"],
+    ["-g", "-gsplit-dwarf"],
+    ["-gdwarf-4", "-gsplit-dwarf", "-O2"],
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_units_of_a_program_are_named(compiler, options, tmp_path):
     units = source_units(build(tmp_path, compiler, *options))
@@ -41,6 +52,30 @@ def test_units_of_a_program_are_named(compiler, options, tmp_path):
         (tmp_path / "src/b.c", tmp_path),
     ]
     assert all(("clang" if "clang" in compiler else "GNU C17") in unit.producer for unit in units)
+
+
+def test_units_of_a_program_compressed_with_zstd_are_named(tmp_path):
+    program = build(tmp_path, "clang-19", "-g", "-gz=zstd", "-fuse-ld=lld")
+
+    assert [unit.name for unit in source_units(program)] == ["a.c", "src/b.c"]
+
+
+@pytest.mark.parametrize("fate", ["gone", "of the next build"])
+@pytest.mark.parametrize("options", [["-g"], ["-gdwarf-4"]])
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_split_units_are_named_without_their_own_files(compiler, options, fate, tmp_path):
+    program = build(tmp_path / "tree", compiler, *options, "-gsplit-dwarf")
+    mapped = program.rename(tmp_path / "program")
+    for file in (tmp_path / "tree").glob("*.dwo"):
+        file.unlink()
+    if fate != "gone":
+        (tmp_path / "tree").rename(tmp_path / "old")
+        build(tmp_path / "tree", compiler, *options, "-gsplit-dwarf", "-O2", "-DNEXT")
+
+    units = source_units(mapped)
+
+    assert [unit.source for unit in units] == [tmp_path / "tree/a.c", tmp_path / "tree/src/b.c"]
+    assert {unit.producer for unit in units} == {""}
 
 
 def test_answer_is_kept_by_content(tmp_path, monkeypatch):

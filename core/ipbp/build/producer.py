@@ -18,10 +18,12 @@ from typing import Any
 from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
 from elftools.elf.elffile import ELFFile
 
+from ipbp.build.debug_sections import build_id, debug_information, has_debug_information
 from ipbp.build.places import cache_folder
+from ipbp.build.split_units import is_skeleton, split_unit
 from ipbp.errors import IpbpError
 
-_FORMAT = 2  # of the kept answers; a new number forgets the old ones
+_FORMAT = 3  # of the kept answers; a new number forgets the old ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,13 @@ def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
     try:
         with debug_file.open("rb") as file:
             elf = ELFFile(file)
-            if not _has_debug_information(elf):
+            if not has_debug_information(elf):
                 return ()
             note = cache_folder("units") / f"{_key(elf, debug_file)}.json"
             kept = _kept(note)
             if kept is not None:
                 return kept
-            units = tuple(_units(_dwarf(elf, debug_file)))
+            units = tuple(_units(debug_information(elf, debug_file)))
     except OSError as error:
         raise IpbpError(
             "program-unreadable", f"{debug_file}: cannot be read: {error.strerror}", "Check its permissions."
@@ -78,9 +80,9 @@ def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
     found = {}
     with debug_file.open("rb") as file:
         elf = ELFFile(file)
-        if not _has_debug_information(elf):
+        if not has_debug_information(elf):
             return {}
-        dwarf = _dwarf(elf, debug_file)
+        dwarf = debug_information(elf, debug_file)
         for cu in dwarf.iter_CUs():
             unit = _unit(cu)
             program = dwarf.line_program_for_CU(cu) if unit is not None else None
@@ -98,9 +100,9 @@ def places_of(debug_file: Path, units: Collection[SourceUnit]) -> list[tuple[int
     found = []
     with debug_file.open("rb") as file:
         elf = ELFFile(file)
-        if not _has_debug_information(elf):
+        if not has_debug_information(elf):
             return []
-        dwarf = _dwarf(elf, debug_file)
+        dwarf = debug_information(elf, debug_file)
         for cu in dwarf.iter_CUs():
             if _unit(cu) in units:
                 found += _ranges(dwarf, cu)
@@ -144,21 +146,6 @@ def _is_system(folder: Path) -> bool:
     return text.startswith(("/usr/include", "/usr/lib")) or "/lib/gcc/" in text or "/lib/clang/" in text
 
 
-def _dwarf(elf: ELFFile, debug_file: Path) -> Any:
-    """The debug information, with the part that several files share (dwz(1)) where that is at hand; names that are in
-    there are not known otherwise. Relocations that the linker kept (--emit-relocs) are done already."""
-    link = elf.get_section_by_name(".gnu_debugaltlink")
-    name, _, identity = link.data().partition(b"\0") if link is not None else (b"", b"", b"")
-    shared = debug_file.parent / os.fsdecode(name)
-    if not name or not shared.is_file():
-        return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
-    with shared.open("rb") as file:
-        if _build_id(ELFFile(file)) != identity.hex():
-            return elf.get_dwarf_info(relocate_dwarf_sections=False, follow_links=False)
-    elf.stream_loader = lambda _: shared.open("rb")
-    return elf.get_dwarf_info(relocate_dwarf_sections=False)
-
-
 def _units(dwarf: Any) -> Iterator[SourceUnit]:
     for cu in dwarf.iter_CUs():
         unit = _unit(cu)
@@ -168,13 +155,16 @@ def _units(dwarf: Any) -> Iterator[SourceUnit]:
 
 def _unit(cu: Any) -> SourceUnit | None:
     top = cu.get_top_DIE()
-    if top.tag != "DW_TAG_compile_unit":
-        return None  # a shared part of several units, or the skeleton of one that is in another file
+    if top.tag not in ("DW_TAG_compile_unit", "DW_TAG_skeleton_unit"):
+        return None  # a shared part of several units
     attributes = top.attributes
     name, directory, producer = (
         _text(attributes[key].value) if key in attributes else ""
         for key in ("DW_AT_name", "DW_AT_comp_dir", "DW_AT_producer")
     )
+    if is_skeleton(cu):
+        found = split_unit(cu, directory)
+        name, producer = found.name, found.producer
     if not name or name.startswith("<"):
         return None  # "<artificial>": made by the link-time optimiser
     return SourceUnit(Path(os.path.normpath(os.path.join(directory, name))), name, Path(directory), producer)
@@ -185,21 +175,9 @@ def _text(value: Any) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else ""
 
 
-def _has_debug_information(elf: ELFFile) -> bool:
-    return any(elf.get_section_by_name(name) is not None for name in (".debug_info", ".zdebug_info"))
-
-
-def _build_id(elf: ELFFile) -> str:
-    section = elf.get_section_by_name(".note.gnu.build-id")
-    if section is None:
-        return ""
-    content: bytes = section.data()
-    return content[16:].hex()  # behind three sizes and the name "GNU\0" (gABI, "Note Section")
-
-
 def _key(elf: ELFFile, path: Path) -> str:
     """Names the content: by the build id where there is one, else by all bytes. The size tells a stripped copy."""
-    identity = _build_id(elf)
+    identity = build_id(elf)
     with path.open("rb") as file:
         if not identity:
             identity = hashlib.file_digest(file, "sha256").hexdigest()

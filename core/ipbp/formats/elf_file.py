@@ -11,7 +11,6 @@ Sources: System V gABI chapters 4 and 5 for every rule named here.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
@@ -21,6 +20,7 @@ import lief
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.compression import ZLIB, ZSTD, decompressed, method_of
 from ipbp.errors import IpbpError
 from ipbp.graph.columns import I64, U8, Flags
 from ipbp.graph.names import Names
@@ -400,27 +400,17 @@ def _refuse_bytecode(sections: ElfSections, symbols: ElfSymbols, path: str) -> N
 
 
 def _decompress(stored: memoryview, name: str, path: str) -> bytes:
-    """gABI "Compressed sections": Elf64_Chdr, then the stream."""
-    if len(stored) < 24:
-        malformed(path, f"the compressed section {name} is too short")
-    method, size = int.from_bytes(stored[:4], "little"), int.from_bytes(stored[8:16], "little")
-    if method != 1:
-        raise IpbpError(
-            "object-compression",
-            f"{path}: {name} is compressed by method {method} (2 is zstd), which this Python cannot undo",
-            "Build with -gz=zlib or -gz=none.",
-        )
-    # Deflate cannot grow data by more than 1032 times: a larger promise is a lie and would only eat memory.
-    if size > 1032 * len(stored):
-        malformed(path, f"the compressed section {name} promises more than it can hold")
-    stream = zlib.decompressobj()
     try:
-        whole = stream.decompress(stored[24:], size + 1)
-    except zlib.error:
-        malformed(path, f"the compressed section {name} cannot be decompressed")
-    if len(whole) != size:
-        malformed(path, f"the compressed section {name} is not as long as it says")
-    return whole
+        method = method_of(stored)
+        if method not in (ZLIB, ZSTD):
+            raise IpbpError(
+                "object-compression",
+                f"{path}: {name} is compressed by method {method}, which ipbp does not know",
+                "Build with -gz=zlib or -gz=none.",
+            )
+        return decompressed(stored)
+    except ValueError as error:
+        malformed(path, f"the compressed section {name} cannot be decompressed: {error}")
 
 
 def _wrong_architecture(path: str, found: str) -> NoReturn:

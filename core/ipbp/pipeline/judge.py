@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ipbp.build.store import Store
 from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.edited import Edited
 from ipbp.pipeline.old_side import LIFTED, old_side
 from ipbp.pipeline.record import Record
+from ipbp.pipeline.same_names import told_apart
 from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
@@ -38,7 +40,8 @@ class Judged:
 def judge(unit: Edited, record: Record, store: Store, read: MemoryReader) -> Judged:
     """The unit against the best old side that there is for it."""
     known = record.units(unit.image.key).get(unit.name)
-    old, source = old_side(unit.new, unit.old_object, known, store, unit.image, read)
+    image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
+    old, source = old_side(unit.new, unit.old_object, known, store, image, read)
     return judge_against(unit, old, source == LIFTED)
 
 

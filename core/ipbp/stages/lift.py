@@ -82,12 +82,19 @@ class _Lifter:
             return winners[0]
         if not np.isin(table.file[self.named.row], same).any():
             return UNKNOWN  # no name that could be the wrong file's
+        groups = "; ".join(self._group_in_words(row) for row in same)
         raise IpbpError(
             "unit-ambiguous",
             f"{self.image.path} has {len(same)} files named {self.new.source}, and it is not clear which of them "
-            "this is",
-            "Build and start the program once more, so that the old object is there to tell them apart.",
+            f"this is: {groups}",
+            "Build with debug information (-g), which tells them apart, and start the program once more.",
         )
+
+    def _group_in_words(self, file: int) -> str:
+        table = self.image.symbols
+        rows = np.flatnonzero((table.file == file) & (table.size > 0)).tolist()
+        names = [f"'{table.name[row]}' at {int(table.address[row]):#x}" for row in rows]
+        return "one with " + ", ".join(names[:3]) + (" and more" if len(names) > 3 else "")
 
     def _places_that_globals_use(self) -> I64:
         symbols, table = self.new.symbols, self.image.symbols

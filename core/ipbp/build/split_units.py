@@ -1,0 +1,123 @@
+"""What a unit compiled with -gsplit-dwarf is called and how it was compiled.
+
+The program then has a skeleton of each unit only: where its code is, and the name of the `.dwo` file with the rest
+(DWARF 5, 3.1.2). The file is read when it is there and of this very compile, which its number says; the next build
+writes another one in its place. Else the line table, which is in the program, has at least the source's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.common.utils import struct_parse
+from elftools.elf.elffile import ELFFile
+
+from ipbp.build.debug_sections import has_debug_information, sections_of
+
+_DWO_NAMES = ("DW_AT_dwo_name", "DW_AT_GNU_dwo_name")
+_STRX = frozenset(f"DW_FORM_strx{width}" for width in ("", "1", "2", "3", "4")) | {"DW_FORM_GNU_str_index"}
+_OFFSETS_HEADER = 8  # of .debug_str_offsets.dwo in version 5 (DWARF 5, 7.26)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitUnit:
+    """As far as it is known, else ""."""
+
+    name: str
+    producer: str
+
+
+def is_skeleton(cu: Any) -> bool:
+    return any(name in cu.get_top_DIE().attributes for name in _DWO_NAMES)
+
+
+def split_unit(cu: Any, directory: str) -> SplitUnit:
+    """Of a skeleton. `directory`: the unit's compilation directory, from which its `.dwo` file is named."""
+    attributes = cu.get_top_DIE().attributes
+    name = next(os.fsdecode(attributes[key].value) for key in _DWO_NAMES if key in attributes)
+    found = _read(Path(directory, name), _identity(cu))
+    return found or SplitUnit(_name_in_line_table(cu, Path(name).stem), "")
+
+
+def _identity(cu: Any) -> int | None:
+    """The number that a skeleton and its `.dwo` file share: in the header, before DWARF 5 in an attribute."""
+    if "dwo_id" in cu.header:
+        return int(cu.header["dwo_id"])
+    number = _top_attributes(cu).get("DW_AT_GNU_dwo_id")
+    return number if isinstance(number, int) else None
+
+
+def _read(path: Path, identity: int | None) -> SplitUnit | None:
+    try:
+        with path.open("rb") as file:
+            elf = ELFFile(file)
+            if not has_debug_information(elf, ".dwo"):
+                return None
+            dwarf = sections_of(elf, ".dwo")
+            for cu in dwarf.iter_CUs():
+                if _identity(cu) == identity and identity is not None:
+                    row = _top_attributes(cu)
+                    return SplitUnit(*(_text(dwarf, cu, row.get(f"DW_AT_{key}")) for key in ("name", "producer")))
+    except (OSError, ELFError, DWARFError, ValueError, KeyError, AssertionError):
+        # Not there, or written anew this moment: no worse than a file that was cleaned away.
+        return None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A string by its row in .debug_str_offsets."""
+
+    row: int
+
+
+def _top_attributes(cu: Any) -> dict[str, Any]:
+    """Of the unit's entry, strings by index left as `_Index`: pyelftools looks for their base in the entry, but in a
+    `.dwo` file it is implied."""
+    stream, structs = cu.dwarfinfo.debug_info_sec.stream, cu.structs
+    stream.seek(cu.cu_die_offset)
+    code = struct_parse(structs.the_Dwarf_uleb128, stream)
+    found = {}
+    for name, form in cu.get_abbrev_table().get_abbrev(code).iter_attr_specs():
+        if form in ("DW_FORM_implicit_const", "DW_FORM_flag_present"):
+            continue
+        value = struct_parse(structs.Dwarf_dw_form["DW_FORM_udata" if form in _STRX_ULEB else form], stream)
+        found[name] = _Index(value) if form in _STRX else value
+    return found
+
+
+_STRX_ULEB = frozenset({"DW_FORM_strx", "DW_FORM_GNU_str_index", "DW_FORM_GNU_addr_index"})
+
+
+def _text(dwarf: Any, cu: Any, value: Any) -> str:
+    if isinstance(value, _Index):
+        base = _OFFSETS_HEADER if cu["version"] >= 5 else 0
+        place = struct_parse(cu.structs.the_Dwarf_offset, dwarf.debug_str_offsets_sec.stream, base + 4 * value.row)
+        value = dwarf.get_string_from_table(place)
+    return os.fsdecode(value) if isinstance(value, bytes) else ""
+
+
+def _name_in_line_table(cu: Any, dwo: str) -> str:
+    """Number 0 of the files in the unit's line table is its source in version 5 (DWARF 5, 6.2.4). Before, any of them
+    may be; then the one that the `.dwo` file is named after is believed, "" when there is none."""
+    program = cu.dwarfinfo.line_program_for_CU(cu)
+    if program is None:
+        return ""
+    entries, folders = list(program.header.file_entry), list(_folders(program.header))
+    if cu["version"] < 5:
+        entries = [entry for entry in entries if dwo.endswith(Path(os.fsdecode(entry.name)).stem)]
+        folders = ["", *folders]
+    for entry in entries[:1]:
+        folder = folders[entry.dir_index] if entry.dir_index < len(folders) else ""
+        return os.path.join(folder, os.fsdecode(entry.name))
+    return ""
+
+
+def _folders(header: Any) -> Iterator[str]:
+    for entry in header.include_directory:
+        yield os.fsdecode(entry if isinstance(entry, bytes) else entry.DW_LNCT_path)

@@ -19,7 +19,7 @@ Imported inside the debugger: Python 3.9, standard library only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, NewType, Optional
+from typing import Any, Iterable, NewType, Optional, Sequence
 
 PROTOCOL_VERSION = 1
 
@@ -127,6 +127,36 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Load:
+    """A library that the program's own dynamic loader opens at the safe point, after the segments and before the
+    calls. `file` is its path, `name` the address of that path as a C string in the patch, `flags` those of dlopen(3).
+    `open`, `close`, `error`, `errno`: addresses of dlopen, dlclose, dlerror and __errno_location.
+
+    `cell`: 0, or the address in the library of an 8-byte number that the loader leaves there; `fields` get it:
+    (address in the patch, width, what is added).
+    """
+
+    file: str
+    name: int
+    flags: int
+    open: int
+    close: int
+    error: int
+    errno: int
+    cell: int = 0
+    fields: tuple[tuple[int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """When functions of the program may be called while its threads are held: half-open ranges of code. In `held` no
+    thread may be, nor return to there; in `moving` none may be but in a system call."""
+
+    held: tuple[tuple[int, int], ...] = ()
+    moving: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class FunctionChange:
     """One row of the report. `entry` is the address that callers and pointers use, `address` where it now runs.
     `old_size`: of the version before this one, 0 when there was none. `image`: which of the plan's images it belongs
@@ -153,6 +183,7 @@ class PatchPlan:
     initialiser that was not applied). `record`: what the engine wants back, as it is, in the journal of every later
     request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
     this patch was written, undone or not. Both are opaque to the plugin.
+    `quiet`: when the loads and calls may be made.
     """
 
     number: int
@@ -169,6 +200,8 @@ class PatchPlan:
     record: dict[str, Any] = field(default_factory=dict)
     arenas: tuple[dict[str, Any], ...] = ()
     images: tuple[PatchedImage, ...] = ()
+    loads: tuple[Load, ...] = ()
+    quiet: Quiet = field(default_factory=Quiet)
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -202,4 +235,14 @@ class PatchPlan:
             record=dict(row["record"]),
             arenas=tuple(row["arenas"]),
             images=tuple(PatchedImage(**r) for r in row["images"]),
+            loads=tuple(_load(r) for r in row.get("loads", ())),
+            quiet=Quiet(**{name: _pairs(ranges) for name, ranges in row.get("quiet", {}).items()}),
         )
+
+
+def _load(row: dict[str, Any]) -> Load:
+    return Load(**{**row, "fields": tuple((at, width, addend) for at, width, addend in row["fields"])})
+
+
+def _pairs(rows: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((start, end) for start, end in rows)

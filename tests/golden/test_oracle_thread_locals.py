@@ -83,7 +83,7 @@ def _linked(graph: LinkGraph, image: LoadedImage) -> Linked:
     code = [graph.block_name(b) for b in range(len(graph.blocks)) if graph.blocks.kind[b] == BlockKind.CODE]
     unit = unit_of(graph, carried=code, addresses=places)
     own = executable_block(image)
-    threads = Threads(image, own, lambda _name: None, lambda _path: own)
+    threads = Threads(image, own, (), lambda _name: None, lambda _path: own)
     units, refusals = bind_thread_locals([unit], threads, {})
     assert refusals == ()
     return link([_without_the_finder(unit) for unit in units])

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from scenario import PROGRAMS, Project, Talk
-from sessions import Outcome, ipbp
+from sessions import Outcome, build_one, debug_with, ipbp, read_memory
+
+from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 
@@ -106,3 +108,105 @@ def test_running_threads_keep_their_values(
     assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"
     assert numbers(talk.ask("tell"))[:8] == expected(8, 2)
     assert talk.close() == 0
+
+
+NEW = (
+    "long tell(void) {\n    long sum",
+    "static __thread long added = 70;\n__thread char bytes[100] __attribute__((aligned(64)));\n"
+    "long tell(void) {\n    added += 1;\n    bytes[99] += 2;\n"
+    "    if ((long)bytes % 64) return -1;\n"
+    "    long sum = 1000000 * (added * 100 + bytes[99] + bytes[0]);\n    sum",
+)
+
+
+@pytest.mark.parametrize("build_name", ["pie", "general", "descriptors"])
+def test_new_variables_are_in_running_and_in_future_threads(
+    build_name: str, debugger: str, start: Callable[[str], tuple[Project, Talk]]
+) -> None:
+    project, talk = start(build_name)
+    talk.ask("visit")
+    edit(project, NEW, ("sum = outer +", "sum += outer +"))
+    patch(talk, debugger)
+
+    def own(calls: int) -> int:
+        return 1000000 * ((70 + calls) * 100 + 2 * calls)
+
+    assert numbers(talk.ask("tell")) == [own(1) + old for old in expected(8, 1)]
+    assert talk.ask("start") == "9"
+    assert numbers(talk.ask("tell")) == [own(2) + old for old in expected(8, 1)] + [own(1) + 14]
+    # A later patch knows them, and brings one more.
+    edit(project, ("added += 1;", "static __thread long third = 3; third += 1; added += third;"))
+    patch(talk, debugger)
+    values = numbers(talk.ask("tell"))
+    assert values[0] == 1000000 * ((72 + 4) * 100 + 2 * 3) + expected(8, 1)[0]
+    assert values[8] == 1000000 * ((71 + 4) * 100 + 2 * 2) + 14
+    assert ipbp("undo", talk.process.pid, debugger, "0")["outcome"] == "undone"
+    assert numbers(talk.ask("tell"))[:8] == expected(8, 1)
+    assert talk.close() == 0
+
+
+def memory_of(pid: int) -> tuple[list[str], bytes]:
+    """The mapped files and large blocks of the memory map (lldb leaves a page of its own), and the program's code."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    code = next(line for line in lines if " r-xp " in line)
+    start, end = (int(part, 16) for part in code.split()[0].split("-"))
+    kept = [line for line in lines if line.endswith((".so", ".6", ".2", "/threads")) or _size(line) >= 1 << 20]
+    return kept, read_memory(pid, start, end - start)
+
+
+def _size(line: str) -> int:
+    start, end = (int(part, 16) for part in line.split()[0].split("-"))
+    return end - start
+
+
+def test_a_static_program_cannot_give_its_threads_room(
+    debugger: str, start: Callable[[str], tuple[Project, Talk]]
+) -> None:
+    project, talk = start("static")
+    assert numbers(talk.ask("tell")) == expected(8, 0)
+    before = memory_of(talk.process.pid)
+    edit(project, NEW, ("sum = outer +", "sum += outer +"))
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert outcome["outcome"] == "refused", outcome
+    assert sorted(row["symbol"] for row in outcome["refusals"]) == ["added", "bytes"]
+    assert {row["code"] for row in outcome["refusals"]} == {"new-thread-local"}
+    assert memory_of(talk.process.pid) == before
+
+
+def test_more_than_the_loader_has_room_for_leaves_the_program_as_it_was(
+    debugger: str, start: Callable[[str], tuple[Project, Talk]]
+) -> None:
+    project, talk = start("pie")
+    assert numbers(talk.ask("tell")) == expected(8, 0)
+    before = memory_of(talk.process.pid)
+    edit(
+        project, EDIT, ("long tell(void) {", "static __thread char large[100000];\nlong tell(void) {\n    large[5]++;")
+    )
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert outcome["outcome"] == "error", outcome
+    assert outcome["error"]["code"] == "library-not-loaded"
+    assert "static TLS" in outcome["error"]["detail"]
+    assert memory_of(talk.process.pid) == before
+    assert numbers(talk.ask("tell")) == expected(8, 0)
+
+
+def test_threads_that_allocate_all_the_time_are_waited_for(debugger: str, tmp_path: Path) -> None:
+    project = build_one(tmp_path / "project", "allocators", "-O2")
+    source = project.folder / "allocators.c"
+    talk = Talk(project.program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            assert talk.ask("1") == "2"
+            new = "long next(long x) {\n    static __thread long calls = 500;\n    calls += 1;\n    return x + calls;"
+            source.write_text(source.read_text().replace("long next(long x) {\n    return x + 1;", new))
+            outcome = session.call("apply")
+            assert outcome["outcome"] == "patched", outcome
+            assert [talk.ask("1"), talk.ask("1")] == ["502", "503"]
+            session.stop()
+            session.detach()
+        assert talk.ask("1") == "504"
+        assert talk.close() == 0
+    finally:
+        talk.kill()

@@ -249,16 +249,15 @@ def test_a_new_tentative_definition_gets_zeroed_memory_once(gcc: str, tmp_path: 
 
 def test_every_target_that_cannot_be_given_is_refused_at_once(gcc: str, tmp_path: Path) -> None:
     source = """
-    extern int nowhere(int); extern int far_data; __thread int mine;
-    int f(int x) { return nowhere(x) + far_data + mine; }
+    extern int nowhere(int); extern int far_data; __thread int mine; extern __thread int other;
+    int f(int x) { return nowhere(x) + far_data + mine + other; }
     __attribute__((constructor)) static void start(void) { far_data = 1; }
     """
     unit = _unit(tmp_path, gcc, source, addresses={"far_data": FAR})
     assert sorted(_codes(layout([unit], make_arena()))) == [
         ("new-initialiser", ".init_array+0x0"),
-        ("new-thread-local", "mine"),
         ("out-of-reach-data", "far_data"),
-        ("thread-local", "mine"),
+        ("thread-local", "other"),
         ("undefined-symbol", "nowhere"),
     ]
 

@@ -28,6 +28,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import EXIT, failed, plan_outcome, plan_params, status_outcome
 from ipbp.host.journal import Journal, open_journal
+from ipbp.host.quiet import BUSY
 from ipbp.host.unloaded import forget_unloaded
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.request import Request
@@ -38,6 +39,7 @@ _VERBS = {
     "undo": "take back the newest patch, or all after patch N",
     "status": "patches, functions and memory of a running program",
 }
+_ATTEMPTS = 10  # beside the first one, when the program is busy at each
 _INTERRUPTED = IpbpError(
     "interrupted", "interrupted", "The program goes on running; `ipbp status` says what is applied."
 )
@@ -101,7 +103,7 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
     plan = journal.folder / f"plan-{planned.plan.number}.json"
     plan.write_text(json.dumps({"outcome": "planned", "plan": planned.plan.to_json()}))
     try:
-        return _attached(arguments, [*words, "--plan", str(plan)])
+        return _attached_until_quiet(arguments, [*words, "--plan", str(plan)])
     finally:
         plan.unlink(missing_ok=True)
 
@@ -111,6 +113,16 @@ def _request(arguments: argparse.Namespace, journal: Journal) -> Request:
     options = {name: getattr(arguments, name) for name in ("build_dir", "compile_commands")}
     colour = sys.stderr.isatty() and not arguments.json
     return Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
+
+
+def _attached_until_quiet(arguments: argparse.Namespace, words: list[str]) -> Outcome:
+    """The same again when the program was in the middle of something that must not be disturbed."""
+    outcome = _attached(arguments, words)
+    for _ in range(0 if is_stopped(arguments.pid) else _ATTEMPTS):
+        if (outcome.get("error") or {}).get("code") != BUSY:
+            break
+        outcome = _attached(arguments, words)
+    return outcome
 
 
 def _attached(arguments: argparse.Namespace, words: list[str]) -> Outcome:

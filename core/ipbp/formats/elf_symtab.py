@@ -69,7 +69,8 @@ def _carried(unit: Unit, columns: UnitLayout, chunks: Sequence[Chunk], sections:
         name, address = symbols.name[symbol], int(columns.copy[symbol])
         chunk = next((row for row in chunks if row.start <= address < row.end), None)
         # Names that start with .L are the compiler's own and no other tool shows them.
-        if not name or name.startswith(".L") or chunk is None:
+        # A thread-local symbol's value is an offset in its file's block, and this file has none.
+        if not name or name.startswith(".L") or chunk is None or symbols.type[symbol] == SymbolType.TLS:
             continue
         yield _Row(
             name,

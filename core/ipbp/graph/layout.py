@@ -84,6 +84,29 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadImage:
+    """Initial values of the thread-local variables that a patch brings, [start, start + size), which is the chunk
+    `.tdata`. `offset_at`: a cell for the block's offset from the thread pointer, which is known when the program's
+    loader has made the block. `library_at`: `library`, the path of the file that makes it do so, as a C string."""
+
+    start: int
+    size: int
+    alignment: int
+    offset_at: int
+    library_at: int
+    library: str
+
+
+@dataclass(frozen=True, slots=True)
+class LateField:
+    """`width` bytes at `address` that hold that offset plus `addend`."""
+
+    address: int
+    width: int
+    addend: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnitLayout:
     """`block`: per block, where its copy lies. Per symbol: `copy`, its place in what is carried; `meaning`, the
     address that its name stands for (the old entry of a function that existed); `slot`, its pointer cell; `stub`,
@@ -110,6 +133,7 @@ class Layout:
     unwind: UnwindTable | None
     registrations: tuple[Registration, ...]
     refusals: tuple[Refusal, ...]
+    thread: ThreadImage | None = None
 
     def ends(self) -> Mapping[str, int]:
         """By protection, the end of what this patch takes of the arena."""
@@ -128,7 +152,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class LinkedImage:
-    """The final bytes: `segments[p]` are those of `Layout.written(p)`. Not to be used when there are `refusals`."""
+    """The final bytes: `segments[p]` are those of `Layout.written(p)`. Not to be used when there are `refusals`.
+    `late`: fields that are final when the new thread-local variables have their place."""
 
     segments: Mapping[str, bytes]
     refusals: tuple[Refusal, ...]
+    late: tuple[LateField, ...] = ()

@@ -16,11 +16,13 @@ from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, render, transaction
+from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.old_code import still_running
+from ipbp.host.quiet import BUSY
 from ipbp.host.unloaded import forget_unloaded
 from ipbp.host.words import help_text, parse
 from ipbp.protocol import Description, FunctionChange, PatchPlan, Region
@@ -100,7 +102,7 @@ class Command:
 
     def while_stopped(self, action: Callable[[], Outcome], journal: Journal) -> int:
         """Do this with the program stopped, then show its outcome, to which the stop's length is added, and how much
-        of it was our `work`."""
+        of it was our `work`. Where the program was running it is let go on for a moment when it is busy."""
         outcomes: list[Outcome] = []
 
         def act() -> None:
@@ -109,10 +111,18 @@ class Command:
                 inject.restartable(self.inferior)
             self._look(journal)
             transaction.recover(self.inferior, journal)
-            outcomes.append(action())
+            try:
+                outcomes.append(action())
+            except IpbpError as error:
+                if error.code != BUSY or not attempts.may_repeat():
+                    raise
+                return
             outcomes[0].setdefault("times", {})["work"] = 1000 * (time.perf_counter() - began)
 
         def then(stopped_ms: float) -> None:
+            if not outcomes:
+                attempts.go_on()
+                return
             outcome = outcomes[0]
             outcome["times"]["stopped"] = stopped_ms
             after = outcome.pop("then", None)
@@ -121,7 +131,8 @@ class Command:
             shown.append(self.show(outcome))
 
         shown: list[int] = []
-        self.inferior.while_stopped(act, then)
+        attempts = Attempts(self.inferior, lambda: self.inferior.while_stopped(act, then))
+        attempts.go_on()
         return shown[0] if shown else 0
 
     def plan_params(self, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:

@@ -53,8 +53,8 @@ def clear(inferior: Inferior, ranges: Ranges, regions: Optional[Sequence[Region]
     inside = [thread for thread in threads if thread.pc in span]
     for thread in inside:
         _step_out(inferior, thread, span)
-    stacks = _stacks(inferior, inferior.threads() if inside else threads, regions or inferior.regions())
-    held = users_of(stacks, ranges)
+    found = _stacks(inferior, inferior.threads() if inside else threads, regions or inferior.regions())
+    held = users_of(found, ranges)
     if held:
         names = ", ".join(map(str, held))
         raise IpbpError(
@@ -62,12 +62,12 @@ def clear(inferior: Inferior, ranges: Ranges, regions: Optional[Sequence[Region]
             f"thread {names} will return into bytes that would change",
             "Continue for a moment and try again.",
         )
-    return Cleared([thread.id for thread in inside], stacks)
+    return Cleared([thread.id for thread in inside], found)
 
 
 def users(inferior: Inferior, ranges: Ranges) -> list[int]:
     """Ids of the threads that are inside `ranges` or have a word on their stack that points there."""
-    return users_of(_stacks(inferior, inferior.threads(), inferior.regions()), ranges)
+    return users_of(stacks(inferior), ranges)
 
 
 def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
@@ -125,6 +125,11 @@ def _step_out(inferior: Inferior, thread: Thread, span: _Span) -> None:
         f"thread {thread.id} does not leave the bytes at {thread.pc:#x} within {STEP_LIMIT} instructions",
         "Continue until it has left that function's first instructions and try again.",
     )
+
+
+def stacks(inferior: Inferior) -> list[Stack]:
+    """Of all threads, as they are now."""
+    return _stacks(inferior, inferior.threads(), inferior.regions())
 
 
 def _stacks(inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Region]) -> list[Stack]:

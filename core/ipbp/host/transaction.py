@@ -20,6 +20,8 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, safepoint
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
+from ipbp.host.loads import load_libraries
+from ipbp.host.quiet import require_quiet
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
 from ipbp.host.safepoint import Stack
 from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
@@ -84,10 +86,12 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
     refusals = verify_plan(inferior, plan, regions)
     if refusals:
         raise Refused(refusals)
+    require_quiet(inferior, plan.quiet)
     steps = Steps(inferior)
     try:
         journal.begin(prepared.entry)
         _write_segments(steps, prepared)
+        load_libraries(steps, plan.loads)
         _make_calls(steps, plan)
         cleared = steps.clear(plan.replacements, plan.forbidden, regions)
         _require_same_code(inferior, plan)
@@ -225,7 +229,7 @@ def _take_back_calls(steps: Steps, plan: PatchPlan) -> None:
 
 def _require_same_code(inferior: Inferior, plan: PatchPlan) -> None:
     # What was compared before the calls has to be compared again: the program ran.
-    if all(call.on_undo for call in plan.calls):
+    if not plan.loads and all(call.on_undo for call in plan.calls):
         return
     refusals = verify_replacements(inferior, plan.replacements, [change.expected for change in plan.replacements])
     if refusals:

@@ -16,6 +16,7 @@ from ipbp.graph.threads import ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.old_side import addresses_by_name
 from ipbp.pipeline.record import Record
+from ipbp.pipeline.threads import patched_blocks
 from ipbp.stages.resolve import Defined, resolve
 from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
 
@@ -23,17 +24,18 @@ _NAMED = (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION, SymbolType.TL
 
 
 def bound(
-    units: Sequence[Unit], process: LoadedProcess, defined: dict[str, dict[str, Defined]]
+    units: Sequence[Unit], process: LoadedProcess, defined: dict[str, dict[str, Defined]], record: Record
 ) -> tuple[list[Unit], tuple[Refusal, ...]]:
     """The units with all outside names bound; the calls that ask for thread-local variables are gone. `defined`: see
     `defined_names`."""
     scopes = {unit.image: process.scope(unit.image) for unit in units}
+    patched = patched_blocks(record, process.read)
     found: dict[int, Unit] = {}
     refusals: list[Refusal] = []
     for key, scope in scopes.items():
         rows = [row for row, unit in enumerate(units) if unit.image == key]
         names = {name: row.address for name, row in defined.get(key, {}).items()}
-        threaded, refused = bind_thread_locals([units[row] for row in rows], _threads(scope, process), names)
+        threaded, refused = bind_thread_locals([units[row] for row in rows], _threads(scope, process, patched), names)
         found.update(zip(rows, threaded, strict=True))
         refusals += refused
     resolved, undefined = resolve([found[row] for row in range(len(units))], scopes, defined)
@@ -63,13 +65,13 @@ def _global_names(graph: LinkGraph, address: I64) -> dict[str, Defined]:
     }
 
 
-def _threads(scope: ImageScope, process: LoadedProcess) -> Threads:
+def _threads(scope: ImageScope, process: LoadedProcess, patched: Sequence[ThreadBlock]) -> Threads:
     main = process.executable_image()
 
     def block_of(key: str) -> ThreadBlock | None:
         return executable_block(main) if key == main.key else None
 
-    return Threads(scope.image, _own_block(scope.image), scope.lookup, block_of)
+    return Threads(scope.image, _own_block(scope.image), patched, scope.lookup, block_of)
 
 
 def _own_block(image: LoadedImage) -> ThreadBlock | None:

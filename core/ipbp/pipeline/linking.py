@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from ipbp.errors import raise_all
 from ipbp.formats.elf_patch import write_patch
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import Scope
-from ipbp.graph.layout import UnitLayout, Unwinder
+from ipbp.graph.layout import ThreadImage, UnitLayout, Unwinder
 from ipbp.graph.unit import Unit
+from ipbp.pipeline.loader import find_loader
 from ipbp.pipeline.request import Request
-from ipbp.protocol import Allocation
+from ipbp.pipeline.threads import new_thread_locals, thread_load
+from ipbp.protocol import Allocation, Load
 from ipbp.stages.arena import Arena
 from ipbp.stages.grouping import grouped
 from ipbp.stages.layout import layouts
@@ -23,31 +26,41 @@ from ipbp.stages.select import Replaced
 @dataclass(frozen=True, slots=True)
 class LinkedUnits:
     """`columns`: where everything of each unit lies, in the order of the units. `allocations`: arenas that have to be
-    mapped. `arenas`: all of them, with what this patch takes."""
+    mapped. `arenas`: all of them, with what this patch takes. `threads`: new thread-local variables, `loads`: the
+    libraries that make room for them."""
 
     groups: tuple[LinkedGroup, ...]
     columns: tuple[UnitLayout, ...]
     allocations: tuple[Allocation, ...]
     arenas: tuple[Arena, ...]
+    threads: tuple[ThreadImage, ...]
+    loads: tuple[Load, ...]
 
 
 def link_units(
-    units: Sequence[Unit], replaced: Sequence[Sequence[Replaced]], scopes: Mapping[str, Scope], request: Request
+    units: Sequence[Unit], replaced: Sequence[Sequence[Replaced]], process: LoadedProcess, request: Request
 ) -> LinkedUnits:
     """The units at their final addresses, written to patch files. `replaced`: for each unit its functions that have
     an old entry. Errors: `Refused`, `no-near-memory`, `debug-too-large`; OSError."""
+    scopes = {unit.image: process.scope(unit.image) for unit in units}
     images = {key: scope.image for key, scope in scopes.items()}
     unwinders = {key: found for key, scope in scopes.items() if (found := _unwinder(scope)) is not None}
     parts = grouped(units, images, unwinders, request.arenas, request.regions)
 
     # Beyond this point no block may grow.
-    placed = layouts(parts.groups)
-    raise_all(*(layout.refusals for layout in placed))
+    libraries = [request.folder / f"threads-{request.number}-{row}.so" for row in range(len(parts.groups))]
+    pairs = zip(parts.groups, libraries, strict=True)
+    placed = layouts([replace(group, library=str(library)) for group, library in pairs])
+    has_threads = any(layout.thread for layout in placed)
+    loader = find_loader(process) if has_threads else None
+    no_room = new_thread_locals(units, process) if has_threads and loader is None else ()
+    raise_all(*(layout.refusals for layout in placed), no_room)
     linked = [relocate(group.units, layout) for group, layout in zip(parts.groups, placed, strict=True)]
     raise_all(*(image.refusals for image in linked))
 
     # Beyond this point the bytes are final.
     groups: list[LinkedGroup] = []
+    loads: list[Load] = []
     columns: dict[int, UnitLayout] = {}
     allocations: list[Allocation] = []
     arenas = {arena.base: arena for arena in request.arenas}
@@ -55,12 +68,15 @@ def link_units(
     for group, order, is_new, layout, image in rows:
         file = request.folder / f"patch-{request.number}{f'-{len(groups)}' if groups else ''}.elf"
         segments = write_patch(file, group.units, layout, image)
+        if layout.thread and loader:
+            loads.append(thread_load(layout.thread, layout, image, loader))
         groups.append(LinkedGroup(file, group.units, [replaced[row] for row in order], layout, segments))
         columns.update(zip(order, layout.units, strict=True))
         allocations += group.arena.allocations() if is_new else ()
         arenas[group.arena.base] = group.arena.taken(layout.ends(), [unit.image for unit in group.units])
     in_order = tuple(columns[row] for row in range(len(units)))
-    return LinkedUnits(tuple(groups), in_order, tuple(allocations), tuple(arenas.values()))
+    threads = tuple(layout.thread for layout in placed if layout.thread)
+    return LinkedUnits(tuple(groups), in_order, tuple(allocations), tuple(arenas.values()), threads, tuple(loads))
 
 
 def _unwinder(scope: Scope) -> Unwinder | None:

@@ -18,6 +18,7 @@ from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.edited import Built, EditedUnits, edited_units
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.linking import link_units
+from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
@@ -77,11 +78,11 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     # from the unit's image.
     images = {unit.edited.image.key: unit.edited.image for unit in changed}
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
-    units, refusals = bound([unit.selection.unit for unit in changed], process, defined)
+    units, refusals = bound([unit.selection.unit for unit in changed], process, defined, request.record)
     raise_all(refusals)
 
     # Memory is chosen, laid out and filled.
-    linked = link_units(units, replaced, {key: process.scope(key) for key in images}, request)
+    linked = link_units(units, replaced, process, request)
     made = plan(
         number=request.number,
         groups=linked.groups,
@@ -104,8 +105,10 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
             data=tuple(f"{name} (new)" for unit in changed for name in new_variables(unit)),
             notes=(*notes, *made.notes),
             times=clock.times,
-            record=record_after(request.record, changed, linked.columns, followed).to_json(),
+            record=record_after(request.record, changed, linked.columns, followed, linked.threads).to_json(),
             arenas=tuple(arena.to_json() for arena in linked.arenas),
+            loads=linked.loads,
+            quiet=quiet_for(process, made.calls, linked.loads),
         )
     )
 
@@ -168,7 +171,7 @@ def _undefined(
     """Names that these units use and that nothing has. `others`: units of other images in the same patch."""
     every = [unit.selection.unit for unit in (*units, *others)]
     chosen = [unit.selection.unit for unit in (*units, *others) if unit.is_changed]
-    refusals = bound(chosen, process, defined_names(every, record, store))[1]
+    refusals = bound(chosen, process, defined_names(every, record, store), record)[1]
     files = {unit.edited.name for unit in units}
     return frozenset(row.symbol or "" for row in refusals if row.code == "undefined-symbol" and row.file in files)
 

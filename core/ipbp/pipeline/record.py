@@ -27,9 +27,12 @@ class UnitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """By the key of the image, then by source path or by what else names the unit."""
+    """By the key of the image, then by source path or by what else names the unit. `threads`: blocks of thread-local
+    variables that patches brought, (load address of the initial values, their size, address of the cell with the
+    block's offset from the thread pointer)."""
 
     images: dict[str, dict[str, UnitRecord]] = field(default_factory=dict)
+    threads: tuple[tuple[int, int, int], ...] = ()
 
     def units(self, image: str) -> dict[str, UnitRecord]:
         """The units of one image."""
@@ -38,16 +41,18 @@ class Record:
     def without(self, images: Iterable[str]) -> Record:
         """The record without the units of these images."""
         gone = set(images)
-        return Record({key: units for key, units in self.images.items() if key not in gone})
+        return Record({key: units for key, units in self.images.items() if key not in gone}, self.threads)
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Record:
         images = row.get("images", {})
         return Record(
-            {key: {name: UnitRecord(**unit) for name, unit in units.items()} for key, units in images.items()}
+            {key: {name: UnitRecord(**unit) for name, unit in units.items()} for key, units in images.items()},
+            tuple((start, size, cell) for start, size, cell in row.get("threads", ())),
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "images": {key: {name: asdict(unit) for name, unit in units.items()} for key, units in self.images.items()}
+            "images": {key: {name: asdict(unit) for name, unit in units.items()} for key, units in self.images.items()},
+            "threads": list(self.threads),
         }

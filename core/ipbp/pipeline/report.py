@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ipbp.graph.layout import UnitLayout
+from ipbp.graph.layout import ThreadImage, UnitLayout
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.judge import Judged
@@ -57,11 +57,15 @@ def new_variables(unit: Judged) -> list[str]:
 
 
 def record_after(
-    before: Record, changed: Sequence[Judged], columns: Sequence[UnitLayout], followed: Mapping[str, Followed]
+    before: Record,
+    changed: Sequence[Judged],
+    columns: Sequence[UnitLayout],
+    followed: Mapping[str, Followed],
+    threads: Sequence[ThreadImage],
 ) -> Record:
     """What the next patch needs to know: for each unit of this one, the load address of every name. Where definitions
     moved, units that did not change otherwise are among them: they have fewer names now, or more. `followed`: by the
-    image's key."""
+    image's key. `threads`: the thread-local variables that this patch brings."""
     placed = {(unit.edited.image.key, unit.edited.name): row for unit, row in zip(changed, columns, strict=True)}
     images = {key: dict(units) for key, units in before.images.items()}
     for key, found in followed.items():
@@ -70,7 +74,8 @@ def record_after(
         here = [unit for unit in changed if unit.edited.image.key == key]
         for unit in found.judged if found.moved else here:
             units[unit.edited.name] = _unit_record(unit, placed.get((key, unit.edited.name)), found)
-    return Record({key: units for key, units in images.items() if units})
+    blocks = (*before.threads, *((row.start, row.size, row.offset_at) for row in threads))
+    return Record({key: units for key, units in images.items() if units}, blocks)
 
 
 def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed) -> UnitRecord:

@@ -17,13 +17,14 @@ import numpy as np
 from ipbp.arch.x86_64_entry import STUB_SIZE
 from ipbp.errors import Refusal
 from ipbp.graph.layout import Layout, Registration, UnitLayout, Unwinder
-from ipbp.graph.model import COMMON, I64, Binding, BlockKind
+from ipbp.graph.model import COMMON, I64, Binding, BlockKind, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena
 from ipbp.stages.got_base import place_bases, with_base
 from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
 from ipbp.stages.targets import CarriedEdges, Exports, carried_edges, copies, exported, meanings
+from ipbp.stages.thread_image import THREAD_CHUNK, THREAD_EXTRA, align_threads, thread_image
 from ipbp.stages.unwind import carried_table, unwind_section
 
 CODE_ALIGNMENT = 16
@@ -35,27 +36,31 @@ _CHUNK_OF: Mapping[BlockKind, str] = {
     BlockKind.RELRO: ".data.rel.ro",
     BlockKind.DATA: ".data",
     BlockKind.BSS: ".bss",
+    BlockKind.TLS_DATA: THREAD_CHUNK,
+    BlockKind.TLS_BSS: THREAD_CHUNK,
 }
-_PROTECTION_OF = {".text": "rx", ".rodata": "r", ".data.rel.ro": "r", ".data": "rw", ".bss": "rw"}
+_PROTECTION_OF = {".text": "rx", ".rodata": "r", ".data.rel.ro": "r", THREAD_CHUNK: "r", ".data": "rw", ".bss": "rw"}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The units of a patch that go to one arena, and the unwinders that their code may meet."""
+    """The units of a patch that go to one arena, and the unwinders that their code may meet. `library`: the file
+    that will make room in the threads when the units bring thread-local variables."""
 
     units: Sequence[Unit]
     arena: Arena
     unwinders: Sequence[Unwinder] = ()
+    library: str = ""
 
 
-def layout(units: Sequence[Unit], arena: Arena) -> Layout:
+def layout(units: Sequence[Unit], arena: Arena, library: str = "") -> Layout:
     """The layout of a patch that needs one arena only."""
-    return layouts([Group(units, arena)])[0]
+    return layouts([Group(units, arena, library=library)])[0]
 
 
 def layouts(groups: Sequence[Group]) -> tuple[Layout, ...]:
     """Where everything goes, group by group; units of one group may use what another one brings. Refusals, in the
-    results: `new-thread-local`, `new-initialiser`, `duplicate-symbol`, `thread-local`,
+    results: `new-initialiser`, `duplicate-symbol`, `thread-local`,
     `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
 
     Errors: `arena-full` (ask `stages.arena.room` with `demand` first), `unwind-malformed`.
@@ -96,6 +101,7 @@ def _finish(placed: _Placed, exports: Exports) -> Layout:
         for unit, rows, column, base in zip(units, placed.edges, placed.copy, bases, strict=True)
     ]
     reached, slots, stubs = place_stubs(targets, arena, placer)
+    thread = thread_image(placer, placed.group.library)
     unwind = carried_table(units)
     registrations: list[Registration] = []
     if unwind is not None:
@@ -112,14 +118,15 @@ def _finish(placed: _Placed, exports: Exports) -> Layout:
         unwind=unwind,
         registrations=tuple(registrations),
         refusals=(),
+        thread=thread,
     )
-    refusals = (*_kind_refusals(units), *target_refusals(targets, arena), *_unwind_refusals(units, result))
+    refusals = (*_kind_refusals(units), *target_refusals(targets, arena, thread), *_unwind_refusals(units, result))
     return replace(result, refusals=refusals)
 
 
 def demand(units: Sequence[Unit], unwinders: Sequence[Unwinder] = ()) -> dict[str, int]:
     """Bytes that `layout` needs at most, by protection: as if every edge needed a slot and a stub."""
-    need = {"rx": 0, "r": 0, "rw": UNWIND_RECORD_SIZE * len(unwinders) + 64}
+    need = {"rx": 0, "r": THREAD_EXTRA, "rw": UNWIND_RECORD_SIZE * len(unwinders) + 64}
     for unit in units:
         rows, symbols = unit.graph.blocks, unit.graph.symbols
         for kind, chunk in _CHUNK_OF.items():
@@ -131,7 +138,9 @@ def demand(units: Sequence[Unit], unwinders: Sequence[Unwinder] = ()) -> dict[st
         section = unwind_section(unit.graph)
         need["rx"] += STUB_SIZE * edges
         need["r"] += SLOT_SIZE * (edges + 1) + (len(section.content) + 64 if section else 0)
-        need["rw"] += SLOT_SIZE * edges + int((symbols.size[commons] + symbols.offset[commons]).sum())
+        tentative = int((symbols.size[commons] + symbols.offset[commons]).sum())
+        need["r"] += tentative
+        need["rw"] += SLOT_SIZE * edges + tentative
     return need
 
 
@@ -139,6 +148,8 @@ def _place_blocks(units: Sequence[Unit], placer: Placer) -> list[I64]:
     # Kind by kind over all units, because a chunk is closed once the next one has begun.
     addresses = [np.full(len(unit.graph.blocks), UNBOUND, dtype=np.int64) for unit in units]
     for kind, chunk in _CHUNK_OF.items():
+        if chunk == THREAD_CHUNK:
+            align_threads(units, placer)
         least = CODE_ALIGNMENT if kind == BlockKind.CODE else 1
         for unit, column in zip(units, addresses, strict=True):
             rows = unit.graph.blocks
@@ -166,7 +177,9 @@ def _place_commons(
     for name in sorted(wanted.keys() - defined):
         size = max(int(units[number].graph.symbols.size[symbol]) for number, symbol in wanted[name])
         alignment = max(int(units[number].graph.symbols.offset[symbol]) for number, symbol in wanted[name])
-        address = placer.put(".bss", size, max(alignment, 1))
+        number, symbol = wanted[name][0]
+        is_thread_local = units[number].graph.symbols.type[symbol] == SymbolType.TLS
+        address = placer.put(THREAD_CHUNK if is_thread_local else ".bss", size, max(alignment, 1))
         for number, symbol in wanted[name]:
             placed[number][symbol] = address
     return placed
@@ -174,7 +187,7 @@ def _place_commons(
 
 def _kind_refusals(units: Sequence[Unit]) -> list[Refusal]:
     return [
-        _no_place(unit, block, BlockKind(int(unit.graph.blocks.kind[block])))
+        _runs_at_start(unit, block)
         for unit in units
         for block in unit.carried.tolist()
         if int(unit.graph.blocks.kind[block]) not in _CHUNK_OF
@@ -193,20 +206,12 @@ def _unwind_refusals(units: Sequence[Unit], result: Layout) -> list[Refusal]:
     return found
 
 
-def _no_place(unit: Unit, block: int, kind: BlockKind) -> Refusal:
+def _runs_at_start(unit: Unit, block: int) -> Refusal:
     name = unit.graph.block_name(block)
-    if kind == BlockKind.INIT:
-        return Refusal(
-            "new-initialiser",
-            f"'{name}' runs before main or at exit, and the program has started",
-            "Call the new initialisation from code that runs again, or restart the program.",
-            name,
-            unit.name,
-        )
     return Refusal(
-        "new-thread-local",
-        f"'{name}' is a new thread-local variable, and the running threads have no room for it",
-        "Make it an ordinary variable for now, or restart the program.",
+        "new-initialiser",
+        f"'{name}' runs before main or at exit, and the program has started",
+        "Call the new initialisation from code that runs again, or restart the program.",
         name,
         unit.name,
     )

@@ -15,6 +15,7 @@ _PROTECTION = {
     ".stubs": "rx",
     ".rodata": "r",
     ".data.rel.ro": "r",
+    ".tdata": "r",
     ".got": "r",
     ".eh_frame": "r",
     ".data": "rw",

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE
+from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_entry import stub
 from ipbp.arch.x86_64_fields import out_of_range, write_fields
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.layout import PROTECTIONS, Layout, LinkedImage, UnitLayout, UnwindTable
+from ipbp.graph.layout import PROTECTIONS, LateField, Layout, LinkedImage, UnitLayout, UnwindTable
 from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
-from ipbp.stages.thread_locals import OFFSET_KINDS, offsets
+from ipbp.stages.thread_image import late_fields, thread_targets
+from ipbp.stages.thread_locals import OFFSET_KINDS
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _INT3 = b"\xcc"
@@ -35,30 +36,36 @@ def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
     """
     pieces: list[tuple[int, bytes]] = []
     refusals: list[Refusal] = []
+    late: list[LateField] = []
     for unit, columns in zip(units, layout.units, strict=True):
         edges = carried_edges(unit)
         place = columns.block[edges.block] + edges.offset
-        value = _results(unit, columns, edges, place)
+        value = _results(unit, columns, edges, place, layout)
+        late += late_fields(unit, edges, place, value, WIDTH[edges.kind].astype(np.int64))
         refusals += _misses(unit, edges, value)
         pieces += _blocks(unit, columns, edges, value)
     pieces += [(row.address, row.value.to_bytes(8, "little")) for row in layout.slots if row.value != UNBOUND]
     pieces += [(row.address, stub(row.address, row.slot)) for row in layout.stubs]
+    if layout.thread is not None:
+        pieces.append((layout.thread.library_at, layout.thread.library.encode() + b"\0"))
+        late.append(LateField(layout.thread.offset_at, 8, 0))
     if layout.unwind is not None:
         content, missed = _unwind(units, layout, layout.unwind)
         pieces.append((layout.unwind.address, content))
         refusals += missed
     segments = {protection: _gather(layout, protection, pieces) for protection in PROTECTIONS}
-    return LinkedImage(segments, tuple(refusals))
+    return LinkedImage(segments, tuple(refusals), tuple(late))
 
 
-def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64) -> I64:
+def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, layout: Layout) -> I64:
     copy, meaning = columns.copy[edges.target], columns.meaning[edges.target]
     target = np.where(edges.interior & (copy != UNBOUND), copy, meaning)
     # A stub stands for a call's target that is far, and for an indirect function wherever its address is used.
     through_stub = (columns.stub[edges.target] != UNBOUND) & ((edges.kind == EdgeKind.BRANCH32) | (target == UNBOUND))
     target = np.where(through_stub, columns.stub[edges.target], target)
     target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
-    target = np.where(np.isin(edges.kind, OFFSET_KINDS), offsets(unit)[edges.target], target)
+    from_thread = thread_targets(unit, edges, meaning, layout)
+    target = np.where(np.isin(edges.kind, OFFSET_KINDS), from_thread, target)
     target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
     target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
     counted_from = np.where(PC_RELATIVE[edges.kind] != 0, place, 0)

@@ -18,13 +18,13 @@ import numpy as np
 from ipbp.arch.x86_64_entry import STUB_SIZE
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.layout import Slot, Stub
+from ipbp.graph.layout import Slot, Stub, ThreadImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, Arena
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges
-from ipbp.stages.thread_locals import THREAD_LOCAL
+from ipbp.stages.thread_locals import OFFSET_KINDS, THREAD_LOCAL
 
 SLOT_SIZE = 8
 _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
@@ -60,6 +60,16 @@ class UnitTargets:
     def is_indirect(self, symbols: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return np.asarray(self.is_unknown(symbols) & (self.unit.resolver[symbols] != UNBOUND))
 
+    def without_thread_place(self, thread: ThreadImage | None) -> list[int]:
+        """Thread-local variables of which it is not known where a thread has them, nor will be when the patch is
+        applied, and those that are reached in a way that was not made to use that."""
+        counted = self.of(OFFSET_KINDS)
+        start, end = (thread.start, thread.start + thread.size) if thread else (0, 0)
+        is_new = (self.meaning[counted] >= start) & (self.meaning[counted] < end)
+        known = is_new | np.isin(counted, list(self.unit.thread))
+        others = self.of([kind for kind in THREAD_LOCAL if kind not in OFFSET_KINDS])
+        return sorted({*counted[~known].tolist(), *others.tolist()})
+
     def far(self, symbols: I64, arena: Arena) -> I64:
         """Those that a 32-bit distance does not lead to, and those that are not known yet."""
         near = [arena.reaches(address) for address in self.meaning[symbols].tolist()]
@@ -93,13 +103,12 @@ def place_stubs(
     return tuple(reached), tuple(slots.values()), tuple(stubs.values())
 
 
-def target_refusals(targets: Sequence[UnitTargets], arena: Arena) -> list[Refusal]:
+def target_refusals(targets: Sequence[UnitTargets], arena: Arena, thread: ThreadImage | None = None) -> list[Refusal]:
     """`thread-local`, `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`: one for each unit and
     symbol."""
     found = []
     for row in targets:
-        unplaced = [symbol for symbol in row.of(THREAD_LOCAL).tolist() if symbol not in row.unit.thread]
-        found += [_thread_local(row.unit, symbol) for symbol in unplaced]
+        found += [_thread_local(row.unit, symbol) for symbol in row.without_thread_place(thread)]
         sized = row.of(_SIZES)
         outside = sized[np.isin(row.unit.graph.symbols.block[sized], (UNDEFINED, COMMON))]
         found += [_size_unknown(row.unit, symbol) for symbol in outside.tolist()]

@@ -19,7 +19,7 @@ from ipbp.arch.x86_64_tls import ACCESSES, NONE, Rewriting, local_exec
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import Found, LoadedImage
-from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, Edges, LinkGraph, SymbolType
+from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, BlockKind, Edges, LinkGraph, SymbolType
 from ipbp.graph.threads import ThreadBlock, ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 
@@ -35,10 +35,12 @@ _BLOCK_BASE = "_TLS_MODULE_BASE_"  # what local variables are counted from in th
 @dataclass(frozen=True, slots=True)
 class Threads:
     """What is known of the process's thread-local variables, seen from one image. `own`: that image's block, None
-    without one; `lookup`: what a name means; `block_of`: the block of an image, by what `Found.image` says."""
+    without one; `patched`: blocks of earlier patches; `lookup`: what a name means; `block_of`: the block of an image,
+    by what `Found.image` says."""
 
     image: LoadedImage
     own: ThreadBlock | None
+    patched: Sequence[ThreadBlock]
     lookup: Callable[[str], Found | None]
     block_of: Callable[[str], ThreadBlock | None]
 
@@ -130,12 +132,15 @@ class _Binder:
         name, address = symbols.name[symbol], int(self.unit.address[symbol])
         if name == _BLOCK_BASE:
             return self._base()
-        if address == UNBOUND and symbols.block[symbol] == UNDEFINED:
+        is_outside = symbols.block[symbol] in (UNDEFINED, COMMON)
+        if address == UNBOUND and is_outside:
             address = self._of_image(name)
             address = self.defined.get(name, UNBOUND) if address == UNBOUND else address
         if address != UNBOUND:
-            return own.place(address) if own is not None and own.holds(address) else None
-        found = self.threads.lookup(name) if symbols.block[symbol] == UNDEFINED else None
+            # What patches brought lies in their own memory; an image's block may seem to overlap what follows it.
+            blocks = [*self.threads.patched, *([own] if own is not None else [])]
+            return next((block.place(address) for block in blocks if block.holds(address)), None)
+        found = self.threads.lookup(name) if is_outside else None
         if found is None or not found.thread_local:
             return None
         block = self.threads.block_of(found.image)
@@ -160,7 +165,7 @@ class _Binder:
         """Whether the patch brings the variable: then it gets one offset for all threads, which code waits for."""
         graph = self.unit.graph
         home = int(graph.symbols.block[symbol])
-        return home >= 0 or (home == UNDEFINED and graph.symbols.name[symbol] in self.brought)
+        return home >= 0 or home == COMMON or (home == UNDEFINED and graph.symbols.name[symbol] in self.brought)
 
     def _settle(self, row: int, writer: _Writer) -> bool:
         """Whether this access has its final form or needs none."""

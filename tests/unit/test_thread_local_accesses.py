@@ -32,6 +32,7 @@ def threads(gcc: str, tmp_path_factory: pytest.TempPathFactory) -> Threads:
     return Threads(
         image,
         executable_block(image),
+        (),
         lambda name: found if name == "of_library" else None,
         lambda path: LIBRARY if path == "library" else None,
     )

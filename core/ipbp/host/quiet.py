@@ -1,0 +1,48 @@
+"""Whether a function of the program may be called now, while all its threads are held.
+
+What is called may want a lock, and a lock that a held thread has is never given back. Which locks are taken nobody can
+see; but a thread has one only while it is in the code that takes it, or will return to there. The engine says which
+code that is (`ipbp.protocol.Quiet`). Every word of a stack that could be a return address counts at first, for that
+costs little; then the debugger is asked whether it really is one.
+"""
+
+from __future__ import annotations
+
+from ipbp.errors import IpbpError
+from ipbp.host import safepoint
+from ipbp.host.inferior import Inferior, Ranges
+from ipbp.host.inject import SYSCALL
+from ipbp.protocol import Quiet
+
+BUSY = "program-busy"
+
+
+def require_quiet(inferior: Inferior, quiet: Quiet) -> None:
+    """Errors: `program-busy` when a thread is where it may hold a lock."""
+    if not quiet.held and not quiet.moving:
+        return
+    busy = [stack.thread for stack in safepoint.stacks(inferior) if _is_busy(inferior, quiet, stack)]
+    if busy:
+        raise IpbpError(
+            BUSY,
+            f"thread {', '.join(map(str, busy))} is just in the C library, where it may hold a lock that is needed",
+            "Continue for a moment and try again.",
+        )
+
+
+def _is_busy(inferior: Inferior, quiet: Quiet, stack: safepoint.Stack) -> bool:
+    if _inside(stack.pc, quiet.held):
+        return True
+    if _inside(stack.pc, quiet.moving) and not _is_in_system_call(inferior, stack.pc):
+        return True
+    if not quiet.held or not safepoint.users_of([stack], quiet.held):
+        return False
+    return any(_inside(address, quiet.held) for address in inferior.return_addresses(stack.thread))
+
+
+def _inside(address: int, ranges: Ranges) -> bool:
+    return any(start <= address < end for start, end in ranges)
+
+
+def _is_in_system_call(inferior: Inferior, pc: int) -> bool:
+    return inferior.read(pc - len(SYSCALL), len(SYSCALL)) == SYSCALL

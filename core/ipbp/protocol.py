@@ -101,7 +101,8 @@ class Replacement:
     """Bytes of the running program that change: `expected` must be there before, `replacement` is there after.
 
     Both have the same length. `name` is the function whose entry it is. `image`: which of the plan's images the
-    function belongs to.
+    function belongs to. `was_padding`: nothing ran there before, so no thread may be at its first byte either when it
+    is taken back.
     """
 
     address: int
@@ -109,6 +110,13 @@ class Replacement:
     replacement: bytes
     name: str
     image: int = 0
+    was_padding: bool = False
+
+    @property
+    def interior(self) -> tuple[int, int]:
+        """Where no thread may be when the old bytes come back. At the first byte of an entry it may: it will run
+        the old instruction there as a whole."""
+        return self.address + (not self.was_padding), self.address + len(self.expected)
 
 
 @dataclass(frozen=True)
@@ -219,7 +227,12 @@ class PatchPlan:
             segments=tuple(Segment(**r) for r in row["segments"]),
             replacements=tuple(
                 Replacement(
-                    r["address"], bytes.fromhex(r["expected"]), bytes.fromhex(r["replacement"]), r["name"], r["image"]
+                    r["address"],
+                    bytes.fromhex(r["expected"]),
+                    bytes.fromhex(r["replacement"]),
+                    r["name"],
+                    r["image"],
+                    r["was_padding"],
                 )
                 for r in row["replacements"]
             ),

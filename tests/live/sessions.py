@@ -300,6 +300,14 @@ def read_memory(pid: int, address: int, size: int) -> bytes:
         return os.pread(memory.fileno(), size, address)
 
 
+def code_of(pid: int) -> bytes:
+    """All bytes of the executable's code."""
+    program = os.readlink(f"/proc/{pid}/exe")
+    rows = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    places = [row[0].split("-") for row in rows if row[1] == "r-xp" and row[-1] == program]
+    return b"".join(read_memory(pid, int(low, 16), int(high, 16) - int(low, 16)) for low, high in places)
+
+
 def states(pid: int) -> list[str]:
     """The state of each thread: S sleeps in the kernel, R runs, t is stopped by a debugger (proc_pid_stat(5))."""
     found = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scenario import Talk
-from sessions import Session, debug_with, read_memory
+from sessions import Session, code_of, debug_with
 from shop import STEPS, build, build_shop, make
 
 from ipbp.cli.debuggers import find_debugger
@@ -33,7 +33,7 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
 
 def test_twenty_patches_in_one_session(session: tuple[Session, Talk, Path]) -> None:
     debugger, talk, folder = session
-    original = code(talk)
+    original = code_of(talk.process.pid)
     assert answers(talk, "price 3", "asked") == ["30", "1"]
     prices = ["30"]
     place: dict[str, int] = {}
@@ -62,7 +62,7 @@ def test_twenty_patches_in_one_session(session: tuple[Session, Talk, Path]) -> N
         assert talk.ask("price 3") == prices[number]
         assert debugger.call("undo")["outcome"] == "undone"
         assert applied(debugger) == list(range(1, number))
-    assert code(talk) == original
+    assert code_of(talk.process.pid) == original
     assert debugger.call("undo")["error"]["code"] == "nothing-to-undo"
     assert talk.ask("price 3") == "30"
     counted = int(talk.ask("asked"))
@@ -79,13 +79,6 @@ def answers(talk: Talk, *lines: str) -> list[str]:
 
 def applied(debugger: Session) -> list[int]:
     return [patch["patch"] for patch in debugger.call("status")["patches"]]
-
-
-def code(talk: Talk) -> bytes:
-    """All bytes of the program's code, as the kernel sees them."""
-    rows = Path(f"/proc/{talk.process.pid}/maps").read_text().splitlines()
-    start, end = next(row.split()[0].split("-") for row in rows if " r-xp " in row and row.endswith("/shop"))
-    return read_memory(talk.process.pid, int(start, 16), int(end, 16) - int(start, 16))
 
 
 def answers_of_a_fresh_build(folder: Path) -> list[str]:

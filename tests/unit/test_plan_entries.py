@@ -194,6 +194,93 @@ def test_padding_ends_with_the_section_because_fini_starts_there(linked: Linked)
     assert [refusal.code for refusal in caught.value.refusals] == ["entry-too-short"]
 
 
+SHORT = bytes.fromhex("89f8c3")  # mov %edi,%eax; ret
+NOPS = bytes.fromhex("662e0f1f8400000000000f1f4000")  # of ten and four bytes
+
+
+def _cramped(
+    first: bytes, gap: bytes, names: Mapping[str, tuple[int, int]]
+) -> tuple[Memory, Mapping[str, tuple[int, int]]]:
+    """`first` at TEXT, `gap` behind it, a long function behind that."""
+    memory = Memory({TEXT: (first + gap + LONG).ljust(TEXT_END - TEXT, b"\xcc")})
+    return memory, {**names, "last": (TEXT + len(first) + len(gap), len(LONG))}
+
+
+def test_two_bytes_and_padding_nearby_do_where_five_bytes_are_not_there(linked: Linked) -> None:
+    memory, symbols = _cramped(SHORT + LONG, NOPS, {"f": (TEXT, 3), "g": (TEXT + 3, len(LONG))})
+    made = _plan(linked, memory, [_replaced(linked, "f", TEXT, 3)], symbols=symbols)
+    relay, entry = made.replacements
+    gap = TEXT + 3 + len(LONG)
+    assert (relay.address, relay.expected, relay.replacement) == (gap, NOPS[:5], jump(gap, linked.address("f")))
+    assert (entry.address, entry.expected, entry.replacement) == (TEXT, SHORT[:2], bytes([0xEB, gap - TEXT - 2]))
+    assert (relay.interior, entry.interior) == ((gap, gap + 5), (TEXT + 1, TEXT + 2))
+    assert made.forbidden == ((gap + 1, gap + 5), (TEXT + 1, TEXT + 2))
+
+
+def test_two_short_functions_share_one_gap_and_a_third_finds_no_room(linked: Linked) -> None:
+    names = {"f": (TEXT, 3), "g": (TEXT + 3, 3), "h": (TEXT + 6, 3), "i": (TEXT + 9, len(LONG))}
+    memory, symbols = _cramped(SHORT * 3 + LONG, NOPS, names)
+    rows = [_replaced(linked, "f", TEXT, 3), _replaced(linked, "g", TEXT + 3, 3)]
+    made = _plan(linked, memory, rows, symbols=symbols)
+    gap = TEXT + 9 + len(LONG)
+    assert sorted(row.address for row in made.replacements if row.was_padding) == [gap, gap + 5]
+    block = _replaced(linked, "f", 0, 0).block
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, [*rows, Replaced(block, "h", TEXT + 6, 3)], symbols=symbols)
+    assert [(r.code, r.symbol) for r in caught.value.refusals] == [("entry-too-short", "h")]
+
+
+def test_a_later_patch_changes_the_relay_and_leaves_the_entry(linked: Linked) -> None:
+    gap = TEXT + 3 + len(LONG)
+    relayed = jump(gap, HIGH + 0x4000)
+    entry = bytes([0xEB, gap - TEXT - 2])
+    memory, symbols = _cramped(
+        entry + SHORT[2:] + LONG, relayed + NOPS[5:], {"f": (TEXT, 3), "g": (TEXT + 3, len(LONG))}
+    )
+    row = _replaced(linked, "f", TEXT, 3)
+    made = _plan(linked, memory, [row], symbols=symbols, entries={TEXT: entry, gap: relayed})
+    (change,) = made.replacements
+    assert (change.address, change.expected, change.was_padding) == (gap, relayed, True)
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, [row], symbols=symbols, entries={TEXT: entry, gap: NOPS[:5]})
+    assert [refusal.code for refusal in caught.value.refusals] == ["entry-changed"]
+
+
+@pytest.mark.parametrize(
+    ("before", "gap", "names"),
+    [
+        pytest.param(LONG[:-1] + b"\x90", NOPS, {}, id="the function before it runs on into it"),
+        pytest.param(LONG[:-5] + b"\xe8\0\0\0\0", NOPS, {}, id="it may return from its last call"),
+        pytest.param(LONG, NOPS[:10] + LONG[:4], {}, id="the gap is not all fill"),
+        pytest.param(LONG, NOPS, {"label": (TEXT + 3 + len(LONG), 0)}, id="a name without a size is at its start"),
+        pytest.param(LONG, NOPS[10:], {}, id="four bytes are too few"),
+        pytest.param(LONG * 10, NOPS, {}, id="it is too far away"),
+    ],
+)
+def test_padding_that_is_not_proved_or_not_in_reach_is_left_alone(
+    linked: Linked, before: bytes, gap: bytes, names: Mapping[str, tuple[int, int]]
+) -> None:
+    memory, symbols = _cramped(SHORT + before, gap, {"f": (TEXT, 3), "g": (TEXT + 3, len(before)), **names})
+    with pytest.raises(Refused) as caught:
+        _plan(linked, memory, [_replaced(linked, "f", TEXT, 3)], symbols=symbols)
+    assert [refusal.code for refusal in caught.value.refusals] == ["entry-too-short"]
+
+
+@pytest.mark.parametrize(("target", "relays"), [(1, None), (2, 1), (4, 1), (5, 0)])
+def test_a_table_that_leads_into_the_entry_leaves_two_bytes_or_nothing(
+    linked: Linked, target: int, relays: int | None
+) -> None:
+    memory, symbols = _cramped(LONG, NOPS, {"f": (TEXT, len(LONG))})
+    row = replace(_replaced(linked, "f", TEXT, len(LONG)), targets=(target,))
+    if relays is None:
+        with pytest.raises(Refused) as caught:
+            _plan(linked, memory, [row], symbols=symbols)
+        assert [refusal.code for refusal in caught.value.refusals] == ["entry-branch-target"]
+    else:
+        made = _plan(linked, memory, [row], symbols=symbols)
+        assert sum(change.was_padding for change in made.replacements) == relays
+
+
 def test_a_long_gap_without_a_symbol_is_not_padding(linked: Linked) -> None:
     memory = Memory({TEXT: b"\xc3" + b"\x90" * 255})
     with pytest.raises(Refused) as caught:

@@ -2,7 +2,8 @@
 
 The entry of a function that was replaced becomes `jmp new`, five bytes. That is safe under three conditions, all
 checked here on the bytes really in memory: the five bytes belong to the function, or to padding that nothing runs
-or reads; no branch of the function goes into the middle of them; no call in them returns into the middle of them.
+or reads; no branch goes into the middle of them; no call in them returns into the middle of them. Where five bytes
+cannot be had two may do: a short jump to padding nearby, which holds the long one (a relay).
 A leading `endbr64` stays first, because indirect calls must land on one where the processor enforces it (Intel SDM
 vol. 1, "Indirect Branch Tracking").
 """
@@ -16,8 +17,12 @@ from ipbp.errors import Refusal
 
 ENDBR64 = bytes([0xF3, 0x0F, 0x1E, 0xFA])  # endbr64
 JUMP_SIZE = 5
+SHORT_JUMP_SIZE = 2
+RELAY_REACH = range(-126, 130)
+"""Where a relay may begin, counted from the short jump's place: its 8-bit distance counts from its own end."""
 STUB_SIZE = 8
 _NEAR_JUMP = 0xE9  # jmp  <end of instruction + rel32>
+_SHORT_JUMP = 0xEB  # jmp  <end of instruction + rel8>
 _INDIRECT_JUMP = bytes([0xFF, 0x25])  # jmp  *<end of instruction + rel32>
 _INT3 = 0xCC
 
@@ -25,12 +30,14 @@ _INT3 = 0xCC
 @dataclass(frozen=True, slots=True)
 class OldEntry:
     """The entry of a running function. `code`: its bytes in memory; `after`: what follows it in memory, up to the
-    next symbol and not beyond the end of its section (a section's neighbour may start at once, without padding)."""
+    next symbol and not beyond the end of its section (a section's neighbour may start at once, without padding).
+    `targets`: offsets in the function to which something else than its own direct branches may jump."""
 
     name: str
     address: int
     code: bytes
     after: bytes
+    targets: tuple[int, ...] = ()
 
 
 def jump_place(entry: int, code: bytes) -> int:
@@ -46,20 +53,33 @@ def jump(place: int, target: int) -> bytes:
     return bytes([_NEAR_JUMP]) + (target - place - JUMP_SIZE).to_bytes(4, "little", signed=True)
 
 
+def short_jump(place: int, relay: int) -> bytes:
+    """`jmp relay` in two bytes for the address `place`; `relay - place` is in RELAY_REACH."""
+    return bytes([_SHORT_JUMP]) + (relay - place - SHORT_JUMP_SIZE).to_bytes(1, "little", signed=True)
+
+
+def relay_of(place: int, code: bytes) -> int:
+    """Where a jump made here leads on the way: the relay of a short one, the place itself for a near one."""
+    if len(code) != SHORT_JUMP_SIZE:
+        return place
+    return place + SHORT_JUMP_SIZE + int.from_bytes(code[1:], "little", signed=True)
+
+
 def stub(place: int, slot: int) -> bytes:
     """`jmp *slot(%rip)` for the address `place`, filled up to STUB_SIZE with `int3`. `slot` holds the target."""
     distance = (slot - place - 6).to_bytes(4, "little", signed=True)
     return (_INDIRECT_JUMP + distance).ljust(STUB_SIZE, bytes([_INT3]))
 
 
-def check_entry(entry: OldEntry) -> tuple[Refusal, ...]:
-    """Why the entry cannot hold a jump: `entry-too-short`, `entry-branch-target`, `entry-return-address`."""
+def check_entry(entry: OldEntry, size: int = JUMP_SIZE) -> tuple[Refusal, ...]:
+    """Why the entry cannot hold a jump of that size: `entry-too-short`, `entry-branch-target`,
+    `entry-return-address`."""
     skip = len(ENDBR64) if entry.code.startswith(ENDBR64) else 0
-    inside = range(skip + 1, skip + JUMP_SIZE)
+    inside = range(skip + 1, skip + size)
     refusals = []
-    if not _has_room(entry, skip + JUMP_SIZE):
+    if not _has_room(entry, skip + size):
         refusals.append(_too_short(entry))
-    if any(branch.target in inside for branch in branches(entry.code)):
+    if any(branch.target in inside for branch in branches(entry.code)) or not set(inside).isdisjoint(entry.targets):
         refusals.append(_branch_target(entry))
     if any(row.mnemonic.startswith("call") and row.offset + row.size in inside for row in instructions(entry.code)):
         refusals.append(_return_address(entry))
@@ -78,8 +98,8 @@ def _too_short(entry: OldEntry) -> Refusal:
     size = len(entry.code)
     return Refusal(
         "entry-too-short",
-        f"cannot replace '{entry.name}' ({size} byte{'' if size == 1 else 's'}, not enough padding after it): "
-        f"the jump at its entry needs {JUMP_SIZE}",
+        f"cannot replace '{entry.name}' ({size} byte{'' if size == 1 else 's'}, not enough padding after it or near "
+        f"it): the jump at its entry needs {JUMP_SIZE}",
         "Rebuild the program with -fpatchable-function-entry=5, or edit its callers instead.",
         entry.name,
     )
@@ -88,7 +108,7 @@ def _too_short(entry: OldEntry) -> Refusal:
 def _branch_target(entry: OldEntry) -> Refusal:
     return Refusal(
         "entry-branch-target",
-        f"cannot replace '{entry.name}': a loop in it jumps into its first {JUMP_SIZE} bytes, where the jump must be",
+        f"cannot replace '{entry.name}': a branch goes into its first {JUMP_SIZE} bytes, where the jump must be",
         "Rebuild the program with -fpatchable-function-entry=5, or edit its callers instead.",
         entry.name,
     )

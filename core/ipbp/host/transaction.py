@@ -125,7 +125,7 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     steps = Steps(inferior)
     try:
         journal.undoing(patch.number)
-        steps.clear(changes, _interiors(changes))
+        steps.clear(changes, [change.interior for change in changes])
         _replace(steps, changes, [change.expected for change in changes])
         steps.rearm([*steps.disarmed, *breakpoints])
         journal.undone(patch.number)
@@ -152,7 +152,7 @@ def recover(inferior: Inferior, journal: Journal) -> int:
     pending = _still_changed(inferior, patch)
     if pending:
         steps = Steps(inferior)
-        steps.clear(pending, _interiors(pending))
+        steps.clear(pending, [change.interior for change in pending])
         for change in pending:
             write_surely(inferior, change.address, change.expected)
         inferior.rearm(steps.disarmed)
@@ -280,10 +280,6 @@ def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:
             "Restart the program.",
         )
     return [change for change, memory in found if memory != change.expected]
-
-
-def _interiors(changes: Sequence[Replacement]) -> list[tuple[int, int]]:
-    return [(change.address + 1, change.address + len(change.expected)) for change in changes]
 
 
 def _require_finished(journal: Journal) -> None:

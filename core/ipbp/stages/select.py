@@ -21,6 +21,7 @@ from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.compare import Comparison, Status
 from ipbp.stages.correlate import Correlation
+from ipbp.stages.entry_targets import entry_targets
 from ipbp.stages.targets import ABSOLUTES
 
 DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS})
@@ -39,12 +40,14 @@ class OldSide:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A function with an old entry that gets a jump: the new block, its name, the entry, the old code's size."""
+    """A function with an old entry that gets a jump: the new block, its name, the entry, the old code's size.
+    `targets`: offsets in the old code to which something else than its own direct branches may jump."""
 
     block: int
     name: str
     entry: int
     old_size: int
+    targets: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,8 @@ class _Selector:
 
     def _replaced(self, carried: I32) -> tuple[Replaced, ...]:
         rows = []
+        old_blocks = self.comparison.old_block[carried]
+        targets = entry_targets(self.old.graph, old_blocks[old_blocks >= 0])
         for block in map(int, carried):
             anchor = int(self.new.blocks.anchor[block])
             name = self.new.symbols.name[anchor]
@@ -165,7 +170,7 @@ class _Selector:
                 continue
             if old_block >= 0 and not self.old.proved[old_block]:
                 self.refusals.append(_unproved(name, self.name))
-            rows.append(Replaced(block, name, entry, old_size))
+            rows.append(Replaced(block, name, entry, old_size, targets.get(old_block, ())))
         return tuple(rows)
 
     def _forget_running_copy(self, block: int) -> None:

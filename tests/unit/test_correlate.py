@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from objects_from_c import COMPILERS, VARIANT_NAMES, VARIANTS, pairs
+from objects_from_c import COMPILERS, SECTIONS, VARIANT_NAMES, VARIANTS, Pair, graph_of, pairs
 
 from ipbp.stages.compare import Status
 from ipbp.stages.name_numbers import base_name, is_numbered
@@ -158,3 +158,16 @@ def test_a_local_function_that_becomes_global_keeps_its_counterpart() -> None:
 )
 def test_compiler_numbers_are_taken_off_names(name: str, base: str, numbered: bool) -> None:
     assert (base_name(name), is_numbered(name)) == (base, numbered)
+
+
+@pytest.mark.parametrize("before", [(), SECTIONS], ids=["one section", "sections"])
+def test_clones_are_told_apart_by_who_calls_them(before: tuple[str, ...]) -> None:
+    source = (
+        "static __attribute__((noinline)) int f(int x, int mode) { int sum = 0;"
+        " for (int i = 0; i < x; i++) sum += mode == 1 ? i : i * i; return sum; }\n"
+        "int one(int x) { return f(x, 1) + 1; } int two(int x) { return f(x, 2) + 2; }\n"
+    )
+    pair = Pair(graph_of(source, "gcc", ("-O3", *before)), graph_of(source, "gcc", ("-O3", *SECTIONS)))
+    assert sum("constprop" in name for name in pair.new.symbols.name) == 2
+    assert pair.named(Status.NEW, Status.CHANGED) == set()
+    assert pair.removed == set()

@@ -16,11 +16,11 @@ _MOST = 20  # functions that are looked for one by one
 
 
 def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) -> list[str]:
-    """A sentence for each changed function of `plan` of which a thread may be in an older version, or come back to
-    one. `stacks`: as they were when the patch was applied; nothing here needs the program stopped. A stale word on a
-    stack can make this say too much."""
+    """A sentence for each function that `plan` changed or removed and of which a thread may be in an older version,
+    or come back to one. `stacks`: as they were when the patch was applied; nothing here needs the program stopped. A
+    stale word on a stack can make this say too much."""
     earlier = [row for patch in journal.patches() if patch.number != plan.number for row in patch.functions]
-    ranges = {row.name: _versions(row, earlier) for row in plan.functions if row.status == "changed"}
+    ranges = {row.name: _versions(row, earlier) for row in plan.functions if row.status != "new"}
     every = [part for parts in ranges.values() for part in parts]
     if not every or not users_of(stacks, every):
         return []

@@ -23,7 +23,9 @@ from ipbp.pipeline.moves import Followed, Scene, follow_definitions
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.protocol import PatchPlan
+from ipbp.stages.initialisers import judge_initialisers, registered
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
 from ipbp.stages.shared_entry import one_jump_each
@@ -60,13 +62,15 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
     changed = [unit for unit in judged if unit.is_changed]
+    beyond, ran = _beyond_one_object(judged, request.record, store, read)
     found = [note for row in followed.values() for note in row.notes]
-    notes = [*edited.notes, *found, *(note for unit in judged for note in unit.comparison.notes)]
+    notes = [*edited.notes, *found, *(note for unit in judged for note in unit.comparison.notes), *ran]
     replaced, shared = _jumps(judged, changed)
     raise_all(
         edited.refusals,
         shared,
         *(row.refusals for row in followed.values()),
+        beyond,
         *(u.comparison.refusals for u in judged),
         *(u.selection.refusals for u in judged),
     )
@@ -190,8 +194,31 @@ def _jumps(judged: Sequence[Judged], changed: Sequence[Judged]) -> tuple[list[tu
     return replaced, refusals
 
 
+def _beyond_one_object(
+    judged: Sequence[Judged], record: Record, store: Store, read: MemoryReader
+) -> tuple[list[Refusal], list[str]]:
+    """What the rest of an image has to say to an edit: callers that were not compiled again, and functions that ran
+    before main or are to run at exit. Refusals, and notes."""
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+    for image in {unit.edited.image.key: unit.edited.image for unit in judged}.values():
+        units = [unit for unit in judged if unit.edited.image.key == image.key]
+        refusals += refuse_old_callers(units, record.units(image.key), store, image)
+        known = registered(image, read)
+        for unit in units:
+            graph, address = unit.edited.new, unit.selection.unit.address
+            found, said = judge_initialisers(graph, unit.comparison.status, address, known, unit.edited.name)
+            refusals += found
+            notes += said
+    return refusals, notes
+
+
 def _in_vain(judged: Sequence[Judged], edited: EditedUnits) -> list[str]:
     """Why an edit may seem to do nothing."""
-    notes = [f"{unit.edited.name} was compiled, and the edit changes no machine code" for unit in judged[:3]]
+    notes = [
+        f"{unit.edited.name} was compiled, and the edit changes no machine code"
+        + (" that is still in the source" if unit.comparison.removed else "")
+        for unit in judged[:3]
+    ]
     vanished = [unit for row in edited.built for unit in row.commands.vanished]
     return notes + [f"{unit.source}, which the program was built from, is not there any more" for unit in vanished[:3]]

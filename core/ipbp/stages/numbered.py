@@ -17,6 +17,7 @@ import numpy as np
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 from ipbp.graph.rows import distinct, ragged
+from ipbp.stages.branches import with_local_branches
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.name_numbers import NameNumbers
 from ipbp.stages.referrers import Referrers, reference_marks
@@ -44,7 +45,13 @@ def pair_numbered(
     if len(after.row) == 0:
         return ()
     symbol[after.row] = UNPAIRED
-    old_view, new_view = Referrers(old, before.row), Referrers(new, after.row)
+    if _has_clones(before) or _has_clones(after):
+        # Without -ffunction-sections calls between local functions are not among the fixups. They are what tells one
+        # clone of a function from another.
+        old_view = Referrers(with_local_branches(old), before.row)
+        new_view = Referrers(with_local_branches(new), after.row)
+    else:
+        old_view, new_view = Referrers(old, before.row), Referrers(new, after.row)
     pairs, votes = _votes(old_view, new_view, names)
     valid = before.of_symbol[pairs[:, 0]] == after.of_symbol[pairs[:, 1]]
     pairs, votes = pairs[valid], votes[valid]
@@ -67,6 +74,12 @@ def pair_numbered(
         members = _Group(bool(is_code), open_old.get(group, ()), rows)
         ambiguous += _settle(members, old, new, weighed, old_view, new_view, symbol)
     return tuple(ambiguous)
+
+
+def _has_clones(members: _Members) -> bool:
+    """Whether a group has several functions; the keys of such groups are odd."""
+    _, count = np.unique(members.group[members.group % 2 == 1], return_counts=True)
+    return bool((count > 1).any())
 
 
 def _members(old: LinkGraph, new: LinkGraph, names: NameNumbers) -> tuple[_Members, _Members]:

@@ -22,6 +22,7 @@ from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.compare import Comparison, Status
 from ipbp.stages.correlate import Correlation
 from ipbp.stages.entry_targets import entry_targets
+from ipbp.stages.labels import stores_labels
 from ipbp.stages.targets import ABSOLUTES
 
 DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS})
@@ -170,6 +171,8 @@ class _Selector:
                 continue
             if old_block >= 0 and not self.old.proved[old_block]:
                 self.refusals.append(_unproved(name, self.name))
+            if old_block >= 0 and stores_labels(self.old.graph, old_block):
+                self.refusals.append(_stored_label(name, self.name))
             rows.append(Replaced(block, name, entry, old_size, targets.get(old_block, ())))
         return tuple(rows)
 
@@ -280,6 +283,16 @@ def _unproved(name: str, file: str) -> Refusal:
         "not-the-running-code",
         f"the code of '{name}' in memory is not the code of the old object",
         "Rebuild and restart the program once, so that the build tree and the process agree.",
+        name,
+        file,
+    )
+
+
+def _stored_label(name: str, file: str) -> Refusal:
+    return Refusal(
+        "label-in-variable",
+        f"'{name}' takes the address of one of its labels, and a place in the old code may be kept somewhere now",
+        "Leave this function out of the edit.",
         name,
         file,
     )

@@ -1,0 +1,116 @@
+"""Callers that were compiled for another signature.
+
+A function that takes or returns something else now is replaced for all who call it, and who calls it as before would
+hand over what it does not expect. A header that changed has its users compiled again; a prototype that is repeated by
+hand in another file has not. So where the debug information of old and new object differ in a signature, nobody
+else may call the function directly. Calls through pointers are not seen. The names of C++ functions carry what they
+take, so these are other functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ipbp.build.store import Store
+from ipbp.errors import Refusal
+from ipbp.formats.elf_object import read_object
+from ipbp.formats.signatures import signatures
+from ipbp.graph.image import LoadedImage
+from ipbp.graph.model import UNDEFINED, Binding, BlockKind
+from ipbp.graph.unit import UNBOUND
+from ipbp.pipeline.judge import Judged
+from ipbp.pipeline.record import UnitRecord
+from ipbp.stages.callers import direct_calls, functions_at
+
+
+def refuse_old_callers(
+    judged: Sequence[Judged], known: Mapping[str, UnitRecord], store: Store, image: LoadedImage
+) -> tuple[Refusal, ...]:
+    """`signature-changed` for each function with another signature that code outside of these units calls."""
+    callers = _callers(judged, known, store, image)
+    refusals = []
+    for unit in judged:
+        names = {row.name for row in unit.selection.replaced} & callers.keys()
+        before = _old_signatures(unit, names, known, store, image) if names else {}
+        after = signatures(store.get(unit.edited.digest).read_bytes(), names) if before else {}
+        refusals += [
+            _changed(name, unit.edited.name, before[name], after[name], callers[name])
+            for name in sorted(before.keys() & after.keys())
+            if before[name] != after[name]
+        ]
+    return tuple(refusals)
+
+
+def _callers(
+    judged: Sequence[Judged], known: Mapping[str, UnitRecord], store: Store, image: LoadedImage
+) -> dict[str, str]:
+    """For each replaced C function that code outside of these units calls, the name of one such caller."""
+    names = {row.entry: row.name for unit in judged for row in unit.selection.replaced if _is_shared(unit, row.block)}
+    if not names:
+        return {}
+    place, target = direct_calls(image, names.keys())
+    outside = ~_inside(judged, place)
+    found: dict[str, str] = {}
+    for entry, function in zip(target[outside].tolist(), functions_at(image, place[outside]), strict=True):
+        found.setdefault(names[entry], function or "code without a name")
+    edited = {unit.edited.name for unit in judged}
+    for key, row in known.items():
+        if row.object and key not in edited:
+            used = _used_names(store, row.object)
+            found.update({name: key for name in names.values() if name in used})
+    return found
+
+
+def _is_shared(unit: Judged, block: int) -> bool:
+    symbols, anchor = unit.edited.new.symbols, int(unit.edited.new.blocks.anchor[block])
+    return symbols.binding[anchor] != Binding.LOCAL and not symbols.name[anchor].startswith(("_Z", "_R"))
+
+
+def _inside(judged: Iterable[Judged], place: np.ndarray) -> np.ndarray:
+    """Which of these places are in code of the units, as it was before."""
+    result = np.zeros(len(place), dtype=np.bool_)
+    for unit in judged:
+        graph = unit.old.graph
+        rows = np.flatnonzero(graph.blocks.kind == BlockKind.CODE)
+        start = unit.old.address[graph.blocks.anchor[rows]]
+        known = start != UNBOUND
+        start, size = start[known], graph.blocks.size[rows[known]]
+        order = np.argsort(start)
+        if len(order):
+            at = np.maximum(np.searchsorted(start[order], place, side="right") - 1, 0)
+            result |= (place >= start[order][at]) & (place < start[order][at] + size[order][at])
+    return result
+
+
+def _used_names(store: Store, digest: str) -> frozenset[str]:
+    graph = read_object(store.get(digest).read_bytes(), digest)
+    used = np.unique(graph.edges.target)
+    return frozenset(graph.symbols.name[row] for row in used[graph.symbols.block[used] == UNDEFINED].tolist())
+
+
+def _old_signatures(
+    unit: Judged, names: set[str], known: Mapping[str, UnitRecord], store: Store, image: LoadedImage
+) -> dict[str, str]:
+    before = known.get(unit.edited.name)
+    if before is not None and before.object:
+        return signatures(store.get(before.object).read_bytes(), names)
+    if unit.edited.old_object is not None and not unit.is_lifted:
+        return signatures(unit.edited.old_object.read_bytes(), names)
+    return signatures(Path(image.debug_file).read_bytes(), names, unit.edited.new.source) if image.debug_file else {}
+
+
+def _changed(name: str, file: str, before: str, after: str, caller: str) -> Refusal:
+    return Refusal(
+        "signature-changed",
+        f"'{name}' was {before} and is {after}, and {_shown(caller)}, which was not compiled again, calls it as before",
+        "Edit that caller, too (a header that both include does it), or give the new function another name.",
+        name,
+        file,
+    )
+
+
+def _shown(caller: str) -> str:
+    return caller if "/" in caller or " " in caller else f"'{caller}'"

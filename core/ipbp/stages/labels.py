@@ -1,0 +1,34 @@
+"""Functions that take the address of a label of their own in code, to keep it somewhere (GCC, "Labels as Values").
+
+A table of labels is constant and is carried along with its function. An address that code stores may be anywhere by
+now: in the state of a coroutine, in a `__builtin_setjmp` buffer. It leads into the old code with a frame of the new.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ipbp.arch.x86_64_code import operands_near, takes_address
+from ipbp.graph.model import LinkGraph
+from ipbp.stages.targets import ABSOLUTES
+
+_LEA_BEFORE_FIELD = 3  # bytes of `lea disp32(%rip)` before its field: prefix, opcode, ModRM
+
+
+def stores_labels(graph: LinkGraph, block: int) -> bool:
+    """Whether the code of this block makes an address inside itself, other than that of the instruction that does
+    (which is how large code finds its global offset table)."""
+    edges = graph.edges
+    rows = np.arange(*graph.edges_of(block).indices(len(edges)))
+    own = rows[(graph.symbols.block[edges.target[rows]] == block) & np.isin(edges.kind[rows], ABSOLUTES)]
+    inside = graph.symbols.offset[edges.target[own]] + edges.addend[own]
+    if ((inside > 0) & (inside < graph.blocks.size[block])).any():
+        return True
+    fixed = set(edges.offset[rows].tolist())  # what these hold is not in the bytes
+    code = bytes(graph.content(block))
+    fields = [
+        field
+        for field, target in operands_near(code)
+        if field not in fixed and 0 < target < len(code) and target != field - _LEA_BEFORE_FIELD
+    ]
+    return bool(takes_address(np.frombuffer(code, np.uint8), np.array(fields, np.int64)).any()) if fields else False

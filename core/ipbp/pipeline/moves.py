@@ -9,7 +9,7 @@ own linker would refuse as well.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from ipbp.build.trust import require_agreement
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import Binding, SymbolType
+from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
 from ipbp.pipeline.old_side import lifted_side, recorded_side
@@ -124,6 +125,19 @@ def _as_new(unit: Edited) -> Judged:
     return judge_against(unit, empty_side(unit.new), False)
 
 
+def _places(side: OldSide) -> set[int]:
+    """Load addresses of what is defined there."""
+    return set(side.address[side.graph.symbols.block >= 0].tolist())
+
+
+def _without(unit: Judged, gone: set[int]) -> Judged:
+    """The unit, whose old side no longer says that what it lost runs at these addresses: another unit's does."""
+    address = unit.old.address.copy()
+    lost = np.isin(unit.old.graph.symbols.block, unit.comparison.removed) & np.isin(address, sorted(gone))
+    address[lost] = UNBOUND
+    return replace(unit, old=replace(unit.old, address=address)) if lost.any() else unit
+
+
 @dataclass(slots=True)
 class _Moves:
     """One pass over all units; what it finds on the way is collected in the last three fields."""
@@ -138,6 +152,11 @@ class _Moves:
 
     def run(self, notes: tuple[str, ...], refused: tuple[Refusal, ...]) -> Followed:
         judged = tuple(map(self._with_arrivals, self.units))
+        arrived: set[int] = set()
+        for before, after in zip(self.units, judged, strict=True):
+            if after is not before:
+                arrived |= _places(after.old) - _places(before.old)
+        judged = tuple(_without(unit, arrived) for unit in judged) if arrived else judged
         refusals = (*refused, *self.refusals)
         return Followed(judged, frozenset(self.moved), frozenset(self.vacated), notes, refusals)
 

@@ -25,10 +25,11 @@ from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.callers import direct_calls, functions_at
 
+Known = Mapping[str, UnitRecord]
+"""What the record says of the units of an image."""
 
-def refuse_old_callers(
-    judged: Sequence[Judged], known: Mapping[str, UnitRecord], store: Store, image: LoadedImage
-) -> tuple[Refusal, ...]:
+
+def refuse_old_callers(judged: Sequence[Judged], known: Known, store: Store, image: LoadedImage) -> tuple[Refusal, ...]:
     """`signature-changed` for each function with another signature that code outside of these units calls."""
     callers = _callers(judged, known, store, image)
     refusals = []
@@ -44,9 +45,7 @@ def refuse_old_callers(
     return tuple(refusals)
 
 
-def _callers(
-    judged: Sequence[Judged], known: Mapping[str, UnitRecord], store: Store, image: LoadedImage
-) -> dict[str, str]:
+def _callers(judged: Sequence[Judged], known: Known, store: Store, image: LoadedImage) -> dict[str, str]:
     """For each replaced C function that code outside of these units calls, the name of one such caller."""
     names = {row.entry: row.name for unit in judged for row in unit.selection.replaced if _is_shared(unit, row.block)}
     if not names:
@@ -91,9 +90,7 @@ def _used_names(store: Store, digest: str) -> frozenset[str]:
     return frozenset(graph.symbols.name[row] for row in used[graph.symbols.block[used] == UNDEFINED].tolist())
 
 
-def _old_signatures(
-    unit: Judged, names: set[str], known: Mapping[str, UnitRecord], store: Store, image: LoadedImage
-) -> dict[str, str]:
+def _old_signatures(unit: Judged, names: set[str], known: Known, store: Store, image: LoadedImage) -> dict[str, str]:
     before = known.get(unit.edited.name)
     if before is not None and before.object:
         return signatures(store.get(before.object).read_bytes(), names)

@@ -28,6 +28,7 @@ from ipbp.graph.model import (
     Symbols,
 )
 from ipbp.graph.names import Names
+from ipbp.graph.unit import UNBOUND
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.select import OldSide
 
@@ -73,13 +74,13 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
     home[theirs.symbols.block <= SIDE_BASE] = UNDEFINED
     name = [text if keep else "" for text, keep in zip(theirs.symbols.name, kept.tolist(), strict=True)]
     row = np.arange(len(theirs.symbols), dtype=np.int32) + first_symbol
-    address = own.address.copy()
+    address, arrived = own.address.copy(), np.where(kept, other.address, UNBOUND)
     symbols = _joined_symbols(mine.symbols, theirs.symbols, home)
     for symbol, meant in _references(mine, theirs, kept).items():
         if kept[symbol]:  # own references to it are references to the definition now
             symbols.block[meant], symbols.offset[meant] = home[symbol], theirs.symbols.offset[symbol]
             symbols.type[meant], address[meant] = theirs.symbols.type[symbol], other.address[symbol]
-        row[symbol], name[symbol] = meant, ""
+        row[symbol], name[symbol], arrived[symbol] = meant, "", UNBOUND
     graph = replace(
         mine,
         sections=SectionTable.of((*mine.sections, *theirs.sections)),
@@ -90,7 +91,7 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
     )
     return OldSide(
         graph,
-        np.concatenate([address, other.address]),
+        np.concatenate([address, arrived]),
         np.concatenate([own.proved, other.proved]),
         {**other.retired, **own.retired},
     )

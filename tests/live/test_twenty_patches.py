@@ -40,7 +40,7 @@ def test_twenty_patches_in_one_session(session: tuple[Session, Talk, Path]) -> N
     for number, step in enumerate(STEPS, start=1):
         make(step, folder, *FLAGS)
         outcome = debugger.call("apply")
-        assert outcome["outcome"] == "patched", f"{step.name}: {outcome['text']}"
+        assert outcome["outcome"] == "patched", f"{step.name}: {outcome}"
         assert {row["name"] for row in outcome["functions"]} == step.functions, (step.name, outcome["functions"])
         assert [(line, talk.ask(line)) for line, _answer in step.ask] == list(step.ask), step.name
         assert applied(debugger) == list(range(1, number + 1)), step.name

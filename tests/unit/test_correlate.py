@@ -6,6 +6,7 @@ import pytest
 from objects_from_c import COMPILERS, SECTIONS, VARIANT_NAMES, VARIANTS, Pair, graph_of, pairs
 
 from ipbp.stages.compare import Status
+from ipbp.stages.moved import empty_side
 from ipbp.stages.name_numbers import base_name, is_numbered
 
 variants = pytest.mark.parametrize(("compiler", "flags"), VARIANTS, ids=VARIANT_NAMES)
@@ -171,3 +172,11 @@ def test_clones_are_told_apart_by_who_calls_them(before: tuple[str, ...]) -> Non
     assert sum("constprop" in name for name in pair.new.symbols.name) == 2
     assert pair.named(Status.NEW, Status.CHANGED) == set()
     assert pair.removed == set()
+
+
+def test_what_is_new_to_the_process_pairs_with_nothing() -> None:
+    graph = graph_of('static int count; const char *f(int x) { count += x; return "text"; }', "gcc", ("-O2",))
+    pair = Pair(empty_side(graph).graph, graph)
+    assert (pair.correlation.block < 0).all()
+    assert (pair.correlation.symbol < 0).all()
+    assert pair.named(Status.NEW) >= {"f", "count"}

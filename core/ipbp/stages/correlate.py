@@ -121,8 +121,9 @@ def _pair_content(
     by_name = _first_equal(old_key * names.limit + old_base, key * names.limit + base)
     by_colour = _first_equal(old_key, key)
     found = np.where(by_name >= 0, by_name, by_colour)
-    block[rows] = np.where(found >= 0, old_rows[found], UNPAIRED)
-    symbol[new.blocks.anchor[rows]] = np.where(block[rows] >= 0, old.blocks.anchor[block[rows]], UNPAIRED)
+    block[rows] = symbol[new.blocks.anchor[rows]] = UNPAIRED
+    rows, partners = rows[found >= 0], old_rows[found[found >= 0]]
+    block[rows], symbol[new.blocks.anchor[rows]] = partners, old.blocks.anchor[partners]
 
 
 def _first_equal(known: I64, wanted: I64) -> I64:

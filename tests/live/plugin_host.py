@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from scenario import PROGRAMS
@@ -16,10 +16,9 @@ SOURCES = ("host.c", "library.c", "plugin.c", "library.h", "plugin_part.h")
 
 @dataclass(frozen=True)
 class Host:
-    """`folder` has the sources, the objects, `host`, `liblibrary.so` and `plugin.so`. `environment`: to run it with."""
+    """`folder` has the sources, the objects, `host`, `liblibrary.so` and `plugin.so`."""
 
     folder: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def program(self) -> Path:
@@ -52,6 +51,16 @@ def build_host(
     pie = [flag for flag in host if flag in ("-no-pie", "-pie")]
     run(folder, "gcc", *pie, "host.o", "-o", "host", "-L.", "-llibrary", f"-Wl,-rpath,{folder}", "-ldl")
     return Host(folder)
+
+
+def add_library(host: Host, source: str, *flags: str) -> None:
+    """One more source, compiled to a library of its name; it is in the compilation database, too."""
+    database = host.folder / "compile_commands.json"
+    command = compile_command(host.folder, source, *flags)
+    run(host.folder, *command["arguments"])
+    database.write_text(json.dumps([*json.loads(database.read_text()), command]))
+    stem = Path(source).stem
+    run(host.folder, "gcc", "-shared", f"{stem}.o", "-o", f"{stem}.so")
 
 
 def compile_command(folder: Path, source: str, *flags: str) -> dict[str, list[str] | str]:

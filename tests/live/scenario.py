@@ -125,9 +125,12 @@ def build_project(folder: Path, compiler: str, flags: Sequence[str]) -> Project:
 class Talk:
     """A running program and its two pipes."""
 
-    def __init__(self, program: Path, *arguments: str) -> None:
+    def __init__(self, program: Path, *arguments: str, **environment: str) -> None:
         self.process = subprocess.Popen(
-            [str(program), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "LC_ALL": "C"}
+            [str(program), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C", **environment},
         )
 
     def tell(self, line: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugin_host import Host, build_host
+from plugin_host import Host, add_library, build_host
 from scenario import Talk
 from sessions import ipbp
 
@@ -34,7 +34,7 @@ def talk(host: Host) -> Iterator[Talk]:
 def patched(talk: Talk, debugger: str) -> set[str]:
     """Names of the functions that one `ipbp apply` patched."""
     outcome = ipbp("apply", talk.process.pid, debugger)
-    assert outcome["outcome"] == "patched", outcome
+    assert outcome["outcome"] == "patched", outcome["text"]
     return {row["name"] for row in outcome["functions"]}
 
 
@@ -51,4 +51,65 @@ def test_a_library_function_is_patched_for_the_program_and_for_the_library(
     assert (talk.ask("twice 4"), talk.ask("outer 4"), talk.ask("total 1")) == ("800", "5802", "108 108")
     assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"
     assert (talk.ask("twice 4"), talk.ask("outer 4"), talk.ask("total 1")) == ("8", "11", "109 109")
+    assert talk.close() == 0
+
+
+def test_a_plugin_is_patched_with_the_program_and_forgotten_when_it_is_closed(
+    host: Host, talk: Talk, debugger: str
+) -> None:
+    assert (talk.ask("open local"), talk.ask("plugin 1"), talk.ask("own 1")) == ("opened", "12", "2")
+    host.edit("plugin.c", "x + 10;", "x + 1000;")
+    host.edit("host.c", "return x + 1; }", "return x + 100; }")
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    rows = {row["name"]: row["image"] for row in outcome["functions"]}
+    assert rows == {"own": "", "plugin_own": str(host.folder / "plugin.so")}
+    assert (talk.ask("plugin 1"), talk.ask("own 1")) == ("1003", "101")
+
+    assert talk.ask("close") == "closed"
+    status = ipbp("status", talk.process.pid, debugger)
+    assert any("plugin.so was unloaded" in note and "plugin_own" in note for note in status["notes"]), status
+    assert [[row["name"] for row in patch["functions"]] for patch in status["patches"]] == [["own"]]
+
+    # A new load is what its file says, mostly at the very same place, and can be patched anew.
+    assert (talk.ask("open local"), talk.ask("plugin 1")) == ("opened", "12")
+    assert patched(talk, debugger) == {"plugin_own"}
+    assert (talk.ask("plugin 1"), talk.ask("own 1")) == ("1003", "101")
+    assert (talk.ask("close"), talk.ask("open global"), talk.ask("plugin 1")) == ("closed", "opened", "12")
+    undone = ipbp("undo", talk.process.pid, debugger)
+    assert [patch["patch"] for patch in undone["patches"]] == [1]
+    assert (talk.ask("plugin 1"), talk.ask("own 1")) == ("13", "2")
+    assert talk.close() == 0
+
+
+def test_each_load_of_a_library_has_its_own_state_and_names(host: Host, talk: Talk, debugger: str) -> None:
+    assert (talk.ask("open local"), talk.ask("open other")) == ("opened", "opened")
+    assert (talk.ask("plugin 1"), talk.ask("plugin 1"), talk.ask("others 1")) == ("12", "13", "12")
+    host.edit("plugin.c", "return plugin_own(x) + calls;", "return plugin_own(x) * 100 + calls;")
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert [row["name"] for row in outcome["functions"]] == ["plugin_work", "plugin_work"]
+    assert (talk.ask("plugin 1"), talk.ask("others 1")) == ("1103", "1102")
+    # The other namespace has its own unwinder or none; both go back.
+    assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"
+    assert (talk.ask("plugin 1"), talk.ask("others 1")) == ("15", "14")
+    assert talk.close() == 0
+
+
+PRELOADED = "int twice(int x) { return x * 3 + (x >> 20); }\n"
+
+
+@pytest.mark.parametrize("host", [{"link": ("-Wl,-Bsymbolic",)}, {}], indirect=True, ids=["Bsymbolic", "interposed"])
+def test_a_preloaded_function_counts_where_the_library_lets_it(
+    host: Host, debugger: str, request: pytest.FixtureRequest
+) -> None:
+    (host.folder / "preloaded.c").write_text(PRELOADED)
+    add_library(host, "preloaded.c", "-O2", "-fPIC")
+    talk = Talk(host.program, LD_PRELOAD=str(host.folder / "preloaded.so"))
+    request.addfinalizer(talk.kill)
+    is_symbolic = "Bsymbolic" in request.node.name
+    assert (talk.ask("twice 4"), talk.ask("outer 4")) == ("12", "9" if is_symbolic else "13")
+    host.edit("library.c", "return twice(x) + calls;", "return twice(x) + interposed(0) + hidden_one(0) + 100 * calls;")
+    host.edit("preloaded.c", "x * 3 ", "x * 30 ")
+    assert patched(talk, debugger) == {"outer", "twice"}
+    outer = 8 + 60 + 3 + 200 if is_symbolic else 120 + 5000 + 3 + 200
+    assert (talk.ask("twice 4"), talk.ask("outer 4")) == ("120", str(outer))
     assert talk.close() == 0

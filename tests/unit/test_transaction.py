@@ -13,7 +13,7 @@ from ipbp.host import transaction
 from ipbp.host.fake import CODE, PAGE, FakeInferior
 from ipbp.host.inferior import Breakpoint
 from ipbp.host.journal import Journal, open_entry
-from ipbp.protocol import Allocation, Call, FunctionChange, PatchPlan, Replacement, Segment
+from ipbp.protocol import Allocation, Call, FunctionChange, PatchedImage, PatchPlan, Replacement, Segment
 
 ARENA_CODE, ARENA_DATA = 0x10000000, 0x10002000
 FIRST, SECOND = CODE + 0x100, CODE + 0x180
@@ -486,3 +486,31 @@ def test_a_hundred_patches_and_undoes_leave_the_program_as_it_was(tmp_path: Path
 
     assert {page: inferior.snapshot()[page] for page in before} == before
     assert sorted(path.name for path in journal.folder.iterdir()) == ["journal"]
+
+
+def test_a_patch_of_a_library_that_is_not_there_any_more_is_refused(tmp_path: Path, journal: Journal):
+    inferior = make_inferior()
+    gone = PatchedImage("/lib/gone.so", FIRST & -PAGE, (FIRST & -PAGE) + PAGE, 4711)
+    before = inferior.snapshot()
+
+    with pytest.raises(Refused) as caught:
+        apply(inferior, replace(make_plan(tmp_path), images=(gone,)), journal)
+
+    assert [refusal.code for refusal in caught.value.refusals] == ["image-unloaded"]
+    assert inferior.snapshot() == before
+
+
+def test_undo_and_recovery_leave_out_what_was_unloaded(tmp_path: Path, journal: Journal):
+    inferior = make_inferior()
+    plan = make_plan(tmp_path)
+    region = inferior.regions()[0]
+    program = PatchedImage("/app", region.start, region.end, region.inode, is_executable=True)
+    library = replace(program, path="/lib/gone.so", inode=4711)
+    changes = (plan.replacements[0], replace(plan.replacements[1], image=1))
+    apply(inferior, replace(plan, replacements=changes, images=(program, library)), journal)
+    inferior.write(SECOND, b"other")  # another library's, at the same place
+    journal.forget(library.key, 1)
+    transaction.undo(inferior, journal.patches()[-1], journal)
+
+    assert inferior.read(FIRST, 5) == OLD
+    assert inferior.read(SECOND, 5) == b"other"

@@ -22,6 +22,7 @@ exec gcc "$@"
 """
 
 CONFIGURATION = """
+server.modules = ("mod_deflate")
 server.document-root = "{folder}"
 server.bind = "127.0.0.1"
 server.port = {port}

@@ -1,6 +1,7 @@
 """A real program that nobody here wrote: lighttpd is patched under load, and no connection notices.
 
-The function edited writes the header of every answer; it keeps a static cache of the date, which has to survive.
+In the program the function edited writes the header of every answer; it keeps a static cache of the date, which has to
+survive. In a module that the server has opened with dlopen it is one that sees every answer.
 """
 
 from __future__ import annotations
@@ -11,48 +12,46 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from lighttpd import Lighttpd, build_lighttpd
+from lighttpd import Lighttpd
 from load import CONNECTIONS, Load
 
 pytestmark = pytest.mark.live
 
 BODY = b"hello\n"
 HEADER = b"\r\nX-Patched: yes\r\n"
-OLD = '		buffer_append_str2(b, CONST_STR_LEN("\\r\\nServer: "),'
-NEW = OLD.replace("\\r\\nServer: ", "\\r\\nX-Patched: yes\\r\\nServer: ")
+PROGRAM_EDIT = (
+    "response.c",
+    '		buffer_append_str2(b, CONST_STR_LEN("\\r\\nServer: "),',
+    '		buffer_append_str2(b, CONST_STR_LEN("\\r\\nX-Patched: yes\\r\\nServer: "),',
+)
+# The module never called this function of the program before.
+MODULE_EDIT = (
+    "mod_deflate.c",
+    "	if (r->http_method == HTTP_METHOD_HEAD) return HANDLER_GO_ON;\n",
+    '	http_header_response_set(r, HTTP_HEADER_OTHER, CONST_STR_LEN("X-Patched"), CONST_STR_LEN("yes"));\n',
+)
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Lighttpd:
-    return build_lighttpd(tmp_path_factory.mktemp("lighttpd"))
-
-
-@pytest.fixture
-def server(tree: Lighttpd, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    (tmp_path / "hello.txt").write_bytes(BODY)
-    process, port = tree.start(tmp_path)
-    yield process, port
-    process.terminate()
-    assert process.wait(timeout=20) == 0, (tmp_path / "error.log").read_text()
-
-
-@pytest.fixture
-def edited(tree: Lighttpd) -> Iterator[None]:
-    """The source with the new header, for the length of a test."""
-    source = tree.folder / "src" / "response.c"
+@pytest.fixture(params=[PROGRAM_EDIT, MODULE_EDIT], ids=["program", "module"])
+def edited(lighttpd: Lighttpd, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The source with the new header, for the length of a test; its name."""
+    name, old, new = request.param
+    source = lighttpd.folder / "src" / name
     text = source.read_text()
-    assert text.count(OLD) == 1
-    source.write_text(text.replace(OLD, NEW))
-    yield
+    assert text.count(old) == 1
+    source.write_text(text.replace(old, new))
+    yield name
     source.write_text(text)
 
 
-def ipbp(verb: str, debugger: str, pid: int, *words: str) -> dict[str, object]:
+def ipbp(verb: str, debugger: str, pid: int, *words: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "ipbp.cli.main", verb, "--pid", str(pid), "--debugger", debugger, "--json", *words]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    outcome: dict[str, object] = json.loads(run.stdout)
+    assert run.stdout, run.stderr
+    outcome: dict[str, Any] = json.loads(run.stdout)
     assert run.returncode == 0, outcome
     return outcome
 
@@ -69,16 +68,17 @@ def test_the_load_notices_a_dropped_connection(server: tuple[subprocess.Popen[by
             time.sleep(0.01)
 
 
-@pytest.mark.usefixtures("edited")
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
 def test_a_server_is_patched_under_load_and_no_connection_is_dropped(
-    tree: Lighttpd, server: tuple[subprocess.Popen[bytes], int], debugger: str
+    lighttpd: Lighttpd, server: tuple[subprocess.Popen[bytes], int], edited: str, debugger: str
 ) -> None:
     process, port = server
     with Load(port, HEADER, BODY) as load:
         load.all_answers(with_header=False)
-        outcome = ipbp("apply", debugger, process.pid, "--build-dir", str(tree.folder))
+        outcome = ipbp("apply", debugger, process.pid, "--build-dir", str(lighttpd.folder))
         assert outcome["outcome"] == "patched"
+        images = {Path(row["image"]).name for row in outcome["functions"]}
+        assert images == ({"mod_deflate.so"} if edited == "mod_deflate.c" else {""})
         load.all_answers(with_header=True)
         ipbp("undo", debugger, process.pid)
         load.all_answers(with_header=False)

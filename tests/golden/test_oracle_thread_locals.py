@@ -19,9 +19,10 @@ from ipbp.formats.elf_image import read_image
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import BlockKind, LinkGraph, SymbolType
+from ipbp.graph.threads import executable_block
 from ipbp.graph.unit import Unit
 from ipbp.stages.targets import carried_edges
-from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
+from ipbp.stages.thread_locals import Threads, bind_thread_locals
 
 SOURCE = """
 extern __thread int outer; extern __thread char wide[100]; __thread long shared = 5;

@@ -23,6 +23,8 @@ BUILDS = {
     "no plt": ("clang", ["-O2", "-fPIC", "-fno-plt"], []),
     "descriptors": ("gcc", ["-O2", "-fPIC", "-mtls-dialect=gnu2"], []),
     "static": ("gcc", ["-O2"], ["-static"]),
+    "library": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
+    "plugin": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
 }
 EDIT = ("    return sum;", "    return sum * 2 + own[0];")
 
@@ -38,12 +40,19 @@ def build(folder: Path, compiler: str, flags: Sequence[str], link: Sequence[str]
     rows = []
     for name in ("locals", "threads"):
         shutil.copy(PROGRAMS / f"{name}.c", folder)
-        arguments = [compiler, *flags, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
+        is_host = folder.name == "plugin" and name == "threads"
+        more = [f'-DPLUGIN="{folder}/liblocals.so"'] if is_host else []
+        arguments = [compiler, *flags, *more, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
         subprocess.run(arguments, cwd=folder, check=True)
         rows.append({"directory": str(folder), "file": f"{name}.c", "arguments": arguments})
     (folder / "compile_commands.json").write_text(json.dumps(rows))
     program = folder / "threads"
-    subprocess.run([compiler, "locals.o", "threads.o", *link, "-o", program, "-pthread"], cwd=folder, check=True)
+    parts = ["locals.o"]
+    if "-shared" in link:
+        subprocess.run([compiler, "-shared", "locals.o", "-o", "liblocals.so"], cwd=folder, check=True)
+        parts = ["-rdynamic"] if folder.name == "plugin" else [str(folder / "liblocals.so")]
+        link = []
+    subprocess.run([compiler, "threads.o", *parts, *link, "-o", program, "-pthread"], cwd=folder, check=True)
     return Project(folder, program)
 
 
@@ -54,7 +63,7 @@ def start(tmp_path: Path, clang: str) -> Iterator[Callable[[str], tuple[Project,
 
     def make(name: str) -> tuple[Project, Talk]:
         compiler, flags, link = BUILDS[name]
-        project = build(tmp_path / "project", clang if compiler == "clang" else compiler, flags, link)
+        project = build(tmp_path / name, clang if compiler == "clang" else compiler, flags, link)
         running.append(Talk(project.program))
         return project, running[-1]
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from patch_maker import compile_object, graph_of, symbol, unit_of
+from patch_maker import HIGH, compile_object, graph_of, link, symbol, undefined_names, unit_of
 
 from ipbp.arch.x86_64_tls import local_exec
 from ipbp.errors import Refusal
 from ipbp.formats.elf_image import read_image
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import Found
-from ipbp.graph.threads import ThreadBlock, ThreadPlace
+from ipbp.graph.threads import ThreadBlock, ThreadPlace, executable_block
 from ipbp.graph.unit import Unit
-from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
+from ipbp.stages.thread_locals import Threads, bind_thread_locals
 
 PROGRAM = "__thread long shared = 5; int main(void) { return (int)shared; }"
 LIBRARY = ThreadBlock(start=0x7000_0000, size=64, offset=-256, module=2)
@@ -100,3 +101,60 @@ def test_the_other_functions_of_the_section_stay_as_they_are(gcc: str, tmp_path:
     assert unit.graph.content(g) == graph.content(g)
     assert unit.graph.content(f) != graph.content(f)
     assert np.array_equal(unit.graph.edges.kind[unit.graph.edges_of(g)], graph.edges.kind[graph.edges_of(g)])
+
+
+PLUGIN = ThreadBlock(start=0x7100_0000, size=4096, offset=None, module=5)
+STATIC = """
+static __thread long one, two[4]; extern long *volatile kept;
+long f(int i) { kept = &one; one += i; two[i] += i; return one + two[i]; }
+"""
+
+
+def of_plugin(threads: Threads) -> Threads:
+    """Seen from a library whose variables each thread has elsewhere."""
+    found = Found(PLUGIN.start + 8, 4, False, False, "plugin", thread_local=True)
+    return replace(threads, own=PLUGIN, lookup=lambda _name: found, block_of=lambda _path: PLUGIN)
+
+
+def test_a_variable_without_a_fixed_place_is_asked_for_by_module_and_offset(
+    gcc: str, tmp_path: Path, threads: Threads
+) -> None:
+    source = "extern __thread int of_plugin; int f(void) { return of_plugin; }"
+    unit, refusals = bound(tmp_path, gcc, source, of_plugin(threads), "-O2", "-fPIC")
+    assert refusals == []
+    (finder,) = undefined_names(unit.graph)[-1:]
+    outside = replace(unit, address=np.where(np.array(unit.graph.symbols.name) == finder, HIGH, unit.address))
+    linked = link([outside])
+    (pair,) = linked.layout.pairs
+    assert (pair.module, pair.in_block) == (5, 8)
+    assert linked.read(pair.address, 16) == (5).to_bytes(8, "little") + (8).to_bytes(8, "little")
+    field = linked.address("f") + int(unit.graph.edges.offset[unit.graph.edges.kind == EdgeKind.TLS_GD32][0])
+    assert field + 4 + int.from_bytes(linked.read(field, 4), "little", signed=True) == pair.address
+
+
+def test_variables_that_are_counted_from_their_block_stay_so_there(gcc: str, tmp_path: Path, threads: Threads) -> None:
+    graph = graph_of(compile_object(tmp_path, STATIC, gcc, "-O2", "-fPIC"))
+    known = {"one": PLUGIN.start + 64, "two": PLUGIN.start + 128}
+    (unit,), refusals = bind_thread_locals([unit_of(graph, ["f"], known)], of_plugin(threads), {})
+    assert refusals == ()
+    kinds = set(unit.graph.edges.kind.tolist())
+    assert {EdgeKind.TLS_LD32, EdgeKind.DTPOFF32} <= kinds
+    assert {place.in_block for place in unit.thread.values()} == {64, 128}
+
+
+def test_a_new_variable_is_not_counted_from_a_block_that_it_is_not_in(
+    gcc: str, tmp_path: Path, threads: Threads
+) -> None:
+    graph = graph_of(compile_object(tmp_path, STATIC, gcc, "-O2", "-fPIC"))
+    known = {"one": PLUGIN.start + 64}
+    _units, refusals = bind_thread_locals([unit_of(graph, ["f", "two"], known)], of_plugin(threads), {})
+    assert [(row.code, row.symbol) for row in refusals] == [("thread-local", "two")]
+
+
+@pytest.mark.parametrize("option", ["-ftls-model=initial-exec", "-mtls-dialect=gnu2"])
+def test_what_wants_one_place_in_all_threads_is_refused_without(
+    option: str, gcc: str, tmp_path: Path, threads: Threads
+) -> None:
+    source = "extern __thread int of_plugin; int f(void) { return of_plugin; }"
+    _unit, refusals = bound(tmp_path, gcc, source, of_plugin(threads), "-O2", "-fPIC", option)
+    assert {(row.code, row.symbol) for row in refusals} == {("thread-local", "of_plugin")}

@@ -98,6 +98,15 @@ class ThreadImage:
 
 
 @dataclass(frozen=True, slots=True)
+class ThreadPair:
+    """Two cells at `address` by which __tls_get_addr finds a variable: a module's id, an offset in its block."""
+
+    address: int
+    module: int
+    in_block: int
+
+
+@dataclass(frozen=True, slots=True)
 class LateField:
     """`width` bytes at `address` that hold that offset plus `addend`."""
 
@@ -134,6 +143,7 @@ class Layout:
     registrations: tuple[Registration, ...]
     refusals: tuple[Refusal, ...]
     thread: ThreadImage | None = None
+    pairs: tuple[ThreadPair, ...] = ()
 
     def ends(self) -> Mapping[str, int]:
         """By protection, the end of what this patch takes of the arena."""

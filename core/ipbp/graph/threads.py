@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ipbp.graph.image import LoadedImage
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadPlace:
@@ -40,3 +42,8 @@ class ThreadBlock:
         """Of the variable whose initial value is at this load address."""
         in_block = address - self.start
         return ThreadPlace(None if self.offset is None else self.offset + in_block, self.module, in_block)
+
+
+def executable_block(image: LoadedImage) -> ThreadBlock | None:
+    """An executable's variables end at the thread pointer, and it is module 1 (psABI, TLS variant II)."""
+    return ThreadBlock(image.tls_start, image.tls_size, -image.tls_size, 1) if image.tls_size else None

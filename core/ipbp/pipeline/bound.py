@@ -10,7 +10,7 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.formats.elf_object import read_object
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
-from ipbp.graph.image import LoadedImage
+from ipbp.formats.elf_threads import thread_block
 from ipbp.graph.model import I64, Binding, LinkGraph, SymbolType, Visibility
 from ipbp.graph.threads import ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
@@ -18,7 +18,7 @@ from ipbp.pipeline.old_side import addresses_by_name
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.threads import patched_blocks
 from ipbp.stages.resolve import Defined, resolve
-from ipbp.stages.thread_locals import Threads, bind_thread_locals, executable_block
+from ipbp.stages.thread_locals import Threads, bind_thread_locals
 
 _NAMED = (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION, SymbolType.TLS)
 
@@ -66,15 +66,8 @@ def _global_names(graph: LinkGraph, address: I64) -> dict[str, Defined]:
 
 
 def _threads(scope: ImageScope, process: LoadedProcess, patched: Sequence[ThreadBlock]) -> Threads:
-    main = process.executable_image()
-
     def block_of(key: str) -> ThreadBlock | None:
-        return executable_block(main) if key == main.key else None
+        module = process.module(key)
+        return thread_block(process, module) if module is not None else None
 
-    return Threads(scope.image, _own_block(scope.image), patched, scope.lookup, block_of)
-
-
-def _own_block(image: LoadedImage) -> ThreadBlock | None:
-    if image.is_executable or not image.tls_size:
-        return executable_block(image)
-    return ThreadBlock(image.tls_start, image.tls_size, None)  # where a library's block is, is not known
+    return Threads(scope.image, thread_block(process, scope.module), patched, scope.lookup, block_of)

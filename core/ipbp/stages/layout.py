@@ -25,6 +25,7 @@ from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
 from ipbp.stages.targets import CarriedEdges, Exports, carried_edges, copies, exported, meanings
 from ipbp.stages.thread_image import THREAD_CHUNK, THREAD_EXTRA, align_threads, thread_image
+from ipbp.stages.thread_pairs import PAIR_SIZE, place_pairs
 from ipbp.stages.unwind import carried_table, unwind_section
 
 CODE_ALIGNMENT = 16
@@ -101,6 +102,7 @@ def _finish(placed: _Placed, exports: Exports) -> Layout:
         for unit, rows, column, base in zip(units, placed.edges, placed.copy, bases, strict=True)
     ]
     reached, slots, stubs = place_stubs(targets, arena, placer)
+    pairs = place_pairs(units, placed.edges, placer)
     thread = thread_image(placer, placed.group.library)
     unwind = carried_table(units)
     registrations: list[Registration] = []
@@ -119,6 +121,7 @@ def _finish(placed: _Placed, exports: Exports) -> Layout:
         registrations=tuple(registrations),
         refusals=(),
         thread=thread,
+        pairs=pairs,
     )
     refusals = (*_kind_refusals(units), *target_refusals(targets, arena, thread), *_unwind_refusals(units, result))
     return replace(result, refusals=refusals)
@@ -137,7 +140,7 @@ def demand(units: Sequence[Unit], unwinders: Sequence[Unwinder] = ()) -> dict[st
         commons = symbols.block == COMMON
         section = unwind_section(unit.graph)
         need["rx"] += STUB_SIZE * edges
-        need["r"] += SLOT_SIZE * (edges + 1) + (len(section.content) + 64 if section else 0)
+        need["r"] += PAIR_SIZE * (edges + 1) + (len(section.content) + 64 if section else 0)
         tentative = int((symbols.size[commons] + symbols.offset[commons]).sum())
         need["r"] += tentative
         need["rw"] += SLOT_SIZE * edges + tentative

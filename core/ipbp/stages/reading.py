@@ -124,6 +124,8 @@ def _meanings(
     # A pointer below the image was not relocated yet: the loader has not run.
     known &= (form != Form.ABSOLUTE) | (means >= image.start) | ~np.bool_(image.is_pie)
     known &= (~is_cell | (form == Form.TLS_CELL)) | (means >= image.start) | ~np.bool_(image.is_pie)
+    # Where a library's variables are in the threads is its loader's secret.
+    known &= ~(from_thread | (form == Form.TLS_CELL)) | np.bool_(image.is_executable or not image.is_pie)
     # What counts from the table tells nothing where the table is not known, and its base nothing where it is right.
     known &= ~np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)) | np.bool_(got_base != UNBOUND)
     known &= (form != Form.GOT_BASE) | ((means != got_base) & np.bool_(got_base != UNBOUND))

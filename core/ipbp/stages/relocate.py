@@ -24,6 +24,7 @@ from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
 from ipbp.stages.thread_image import late_fields, thread_targets
 from ipbp.stages.thread_locals import OFFSET_KINDS
+from ipbp.stages.thread_pairs import BLOCK_KINDS, PAIR_KINDS, pair_targets
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _INT3 = b"\xcc"
@@ -46,6 +47,8 @@ def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
         pieces += _blocks(unit, columns, edges, value)
     pieces += [(row.address, row.value.to_bytes(8, "little")) for row in layout.slots if row.value != UNBOUND]
     pieces += [(row.address, stub(row.address, row.slot)) for row in layout.stubs]
+    for pair in layout.pairs:
+        pieces.append((pair.address, pair.module.to_bytes(8, "little") + pair.in_block.to_bytes(8, "little")))
     if layout.thread is not None:
         pieces.append((layout.thread.library_at, layout.thread.library.encode() + b"\0"))
         late.append(LateField(layout.thread.offset_at, 8, 0))
@@ -66,6 +69,8 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, l
     target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
     from_thread = thread_targets(unit, edges, meaning, layout)
     target = np.where(np.isin(edges.kind, OFFSET_KINDS), from_thread, target)
+    asked = pair_targets(unit, edges, layout.pairs)
+    target = np.where(np.isin(edges.kind, (*PAIR_KINDS, *BLOCK_KINDS)), asked, target)
     target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
     target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
     counted_from = np.where(PC_RELATIVE[edges.kind] != 0, place, 0)

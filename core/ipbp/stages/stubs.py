@@ -20,11 +20,13 @@ from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import Slot, Stub, ThreadImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED
+from ipbp.graph.threads import ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, Arena
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges
 from ipbp.stages.thread_locals import OFFSET_KINDS, THREAD_LOCAL
+from ipbp.stages.thread_pairs import BLOCK_KINDS, PAIR_KINDS
 
 SLOT_SIZE = 8
 _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
@@ -32,6 +34,7 @@ _LOW = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
 _FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
 _ADDRESSES = (*_NEAR, *_LOW, *_FAR)
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
+_NOWHERE = ThreadPlace(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,10 @@ class UnitTargets:
         start, end = (thread.start, thread.start + thread.size) if thread else (0, 0)
         is_new = (self.meaning[counted] >= start) & (self.meaning[counted] < end)
         known = is_new | np.isin(counted, list(self.unit.thread))
-        others = self.of([kind for kind in THREAD_LOCAL if kind not in OFFSET_KINDS])
-        return sorted({*counted[~known].tolist(), *others.tolist()})
+        asked = self.of((*PAIR_KINDS, *BLOCK_KINDS))
+        has_pair = np.array([self.unit.thread.get(row, _NOWHERE).module != 0 for row in asked.tolist()], dtype=np.bool_)
+        others = self.of([kind for kind in THREAD_LOCAL if kind not in (*OFFSET_KINDS, *PAIR_KINDS, *BLOCK_KINDS)])
+        return sorted({*counted[~known].tolist(), *asked[~has_pair].tolist(), *others.tolist()})
 
     def far(self, symbols: I64, arena: Arena) -> I64:
         """Those that a 32-bit distance does not lead to, and those that are not known yet."""

@@ -3,7 +3,8 @@
 New code runs beside threads that have their variables already, so nothing is left to find out when it runs: where
 the offset from the thread pointer is known, the access is rewritten to use it, as a linker does for an executable
 (`arch.x86_64_tls`). That holds in every image whose block has one place in all threads, whoever the code belongs to.
-Rewriting takes the call of __tls_get_addr away, so this comes before `resolve` looks for that name.
+Rewriting takes the call of __tls_get_addr away, so this comes before `resolve` looks for that name. Where each thread
+has a block elsewhere, the call stays (`stages.thread_pairs`).
 
 Values of running threads are kept because nothing here touches them: only code is new.
 """
@@ -29,6 +30,7 @@ THREAD_LOCAL = (*ACCESSES, *OFFSET_KINDS, EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
 
 _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 _IN_BLOCK = {EdgeKind.DTPOFF32: EdgeKind.TPOFF32, EdgeKind.DTPOFF64: EdgeKind.TPOFF64}
+_OF_OWN_BLOCK = (EdgeKind.TLS_LD32, *_IN_BLOCK)
 _BLOCK_BASE = "_TLS_MODULE_BASE_"  # what local variables are counted from in the descriptor dialect
 
 
@@ -43,11 +45,6 @@ class Threads:
     patched: Sequence[ThreadBlock]
     lookup: Callable[[str], Found | None]
     block_of: Callable[[str], ThreadBlock | None]
-
-
-def executable_block(image: LoadedImage) -> ThreadBlock | None:
-    """An executable's variables end at the thread pointer, and it is module 1 (psABI, TLS variant II)."""
-    return ThreadBlock(image.tls_start, image.tls_size, -image.tls_size, 1) if image.tls_size else None
 
 
 def bind_thread_locals(
@@ -161,6 +158,12 @@ class _Binder:
         hidden = [row for row in rows if table.file[row] < 0 and len(table.files) > 0]
         return int(table.address[(shared or hidden)[0]]) if shared or hidden else UNBOUND
 
+    @property
+    def _asks_for_block(self) -> bool:
+        """Whether each thread has the variables of this image elsewhere. Then code that asks for their block once and
+        counts from there must go on to do so, for all of them."""
+        return self.threads.own is not None and self.threads.own.offset is None
+
     def _is_new(self, symbol: int) -> bool:
         """Whether the patch brings the variable: then it gets one offset for all threads, which code waits for."""
         graph = self.unit.graph
@@ -171,8 +174,10 @@ class _Binder:
         """Whether this access has its final form or needs none."""
         edges = self.unit.graph.edges
         kind, place = EdgeKind(int(edges.kind[row])), self.places.get(int(edges.target[row]))
+        if kind in _OF_OWN_BLOCK and self._asks_for_block:
+            return place is not None and place.module != 0
         if place is not None and place.offset is None:
-            return False
+            return kind == EdgeKind.TLS_GD32 and place.module != 0
         if kind in OFFSET_KINDS:
             return True
         if kind in _IN_BLOCK:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE, WIDTH
+from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE, ROWS, WIDTH
 from ipbp.arch.x86_64_entry import stub
 from ipbp.arch.x86_64_fields import out_of_range, write_fields
 from ipbp.errors import Refusal
@@ -21,6 +21,7 @@ from ipbp.graph.layout import PROTECTIONS, LateField, Layout, LinkedImage, UnitL
 from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import BASE_KINDS
+from ipbp.stages.stubs import shown
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
 from ipbp.stages.thread_image import late_fields, thread_targets
 from ipbp.stages.thread_locals import OFFSET_KINDS
@@ -104,7 +105,13 @@ def _unwind(units: Sequence[Unit], layout: Layout, table: UnwindTable) -> tuple[
     place = table.address + table.offset
     value = target + table.addend - np.where(PC_RELATIVE[table.kind] != 0, place, 0)
     missed = [
-        _out_of_range(units[int(table.unit[row])], ".eh_frame", int(table.target[row]), int(table.kind[row]))
+        _out_of_range(
+            units[int(table.unit[row])],
+            ".eh_frame",
+            int(table.target[row]),
+            EdgeKind(int(table.kind[row])),
+            int(value[row]),
+        )
         for row in np.flatnonzero(out_of_range(table.kind, value)).tolist()
     ]
     octets = np.frombuffer(table.content, dtype=np.uint8)
@@ -123,17 +130,27 @@ def _gather(layout: Layout, protection: str, pieces: Sequence[tuple[int, bytes]]
 
 def _misses(unit: Unit, edges: CarriedEdges, value: I64) -> list[Refusal]:
     return [
-        _out_of_range(unit, unit.graph.block_name(int(edges.block[row])), int(edges.target[row]), int(edges.kind[row]))
+        _out_of_range(
+            unit,
+            unit.graph.block_name(int(edges.block[row])),
+            int(edges.target[row]),
+            EdgeKind(int(edges.kind[row])),
+            int(value[row]),
+        )
         for row in np.flatnonzero(out_of_range(edges.kind, value)).tolist()
     ]
 
 
-def _out_of_range(unit: Unit, place: str, target: int, kind: int) -> Refusal:
-    name = unit.graph.symbols.name[target] or "an unnamed constant"
+def _out_of_range(unit: Unit, place: str, target: int, kind: EdgeKind, value: int) -> Refusal:
+    width = ROWS[kind].width
+    advice = "Build this file with -fPIC, which reaches far variables by a pointer."
+    if width < 4:  # no compiler writes those
+        advice = "Use a wider field there: the new code is not as near to everything as the old."
     return Refusal(
         "relocation-out-of-range",
-        f"'{place}' reaches '{name}' by a field of kind {EdgeKind(kind).name}, which cannot hold the distance",
-        "Build this file with -fPIC, which reaches far variables by a pointer.",
+        f"'{place}' reaches '{shown(unit, target)}' by a field of {8 * width} bits ({kind.name}), "
+        f"which cannot hold {value:#x}",
+        advice,
         unit.graph.symbols.name[target] or None,
         unit.name,
     )

@@ -30,9 +30,9 @@ from ipbp.stages.thread_pairs import BLOCK_KINDS, PAIR_KINDS
 
 SLOT_SIZE = 8
 _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
-_LOW = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
+_LOW = (EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
 _FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
-_ADDRESSES = (*_NEAR, *_LOW, *_FAR)
+_ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS32, *_FAR)
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _NOWHERE = ThreadPlace(None)
 
@@ -120,9 +120,13 @@ def target_refusals(targets: Sequence[UnitTargets], arena: Arena, thread: Thread
         used = row.of((EdgeKind.BRANCH32, *GOT_KINDS, *_ADDRESSES))
         unknown = row.is_unknown(used) & ~row.is_indirect(used)
         found += [_undefined(row.unit, symbol) for symbol in used[unknown].tolist()]
-        near, low = row.far(row.of(_NEAR), arena), row.of(_LOW)
-        beyond = np.union1d(near[~row.is_unknown(near)], low[row.meaning[low] >= LOW_END])
-        found += [_out_of_reach(row.unit, symbol) for symbol in beyond.tolist()]
+        near, low, zero_extended = row.far(row.of(_NEAR), arena), row.of(_LOW), row.of((EdgeKind.ABS32,))
+        beyond = {
+            *near[~row.is_unknown(near)].tolist(),
+            *low[row.meaning[low] >= LOW_END].tolist(),
+            *zero_extended[row.meaning[zero_extended] >= 2 * LOW_END].tolist(),
+        }
+        found += [_out_of_reach(row.unit, symbol) for symbol in sorted(beyond)]
     return found
 
 

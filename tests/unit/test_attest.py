@@ -134,6 +134,29 @@ def test_relaxed_instructions_are_the_code_that_was_compiled(kind: str, gcc: str
                 assert_proved(graph, found)
 
 
+@pytest.mark.parametrize("kind", ["pie", "fixed"])
+@pytest.mark.parametrize("linker", ["bfd", "gold", "lld", "mold"])
+def test_each_linkers_calls_without_a_plt_are_the_code_that_was_compiled(
+    linker: str, kind: str, gcc: str, clang: str, tmp_path: Path
+) -> None:
+    text = """
+    extern int shared; extern int outer(int); extern int puts(const char *); extern int (*fn)(int);
+    int relaxed(int n) { if (shared == n) return outer(n); return (fn == outer) + puts("far"); }
+    int tail(int n) { return outer(n + 1); }
+    """
+    other = "int shared = 1; int (*fn)(int); int outer(int n) { return n + 1; }\n"
+    main = WAIT + "int relaxed(int); int main(void) { relaxed(3); ready_and_wait(); return 0; }\n"
+    sources = {"main": main, "relaxed": text, "other": other}
+    for compiler, hints in itertools.product((gcc, clang), ("yes", "no")):
+        flags = ["-O2", "-fPIC", "-fno-plt", f"-Wa,-mrelax-relocations={hints}"]
+        options = [*LINKS[kind], f"-fuse-ld={linker}"]
+        folder = tmp_path / f"{Path(compiler).name}-{hints}"
+        program, objects = build(folder, sources, *flags, cc=compiler, link=options, ld=clang)
+        with running(program) as process:
+            graph = graph_of(objects["relaxed"])
+            assert_proved(graph, attest(graph, process.image(), process.read))
+
+
 @pytest.mark.parametrize("linker", ["bfd", "mold"])
 @pytest.mark.parametrize("lifted", [False, True], ids=["object", "image"])
 def test_the_code_tells_where_another_object_s_names_are(lifted: bool, linker: str, gcc: str, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ MODELS = {"medium": ["-mcmodel=medium", "-mlarge-data-threshold=4000"], "large":
 LINKS = {"pie": ["-pie"], "fixed": ["-no-pie"], "static": ["-static"]}
 CODES = {"pie": ["-fPIE"], "fixed": ["-fno-pie"], "static": ["-fPIC"]}
 SECTIONS = ["-ffunction-sections", "-fdata-sections"]
-LINKERS = {"pie": ("bfd", "lld"), "fixed": ("gold",), "static": ("bfd",)}
+LINKERS = {"pie": ("bfd", "lld"), "fixed": ("gold", "mold"), "static": ("bfd",)}
 
 
 @pytest.mark.parametrize(("model", "kind"), list(itertools.product(MODELS, LINKS)))

@@ -87,8 +87,8 @@ def test_a_function_that_existed_keeps_its_address_and_its_labels_mean_the_copy(
     .text; .globl f; .type f, @function
     f: leaq _GLOBAL_OFFSET_TABLE_(%rip), %rbx; movabs $f@GOTOFF, %rax; movabs $f@PLTOFF, %rax; inside: ret
     .size f, . - f
-    .data; .globl table; .type table, @object; .size table, 24
-    table: .quad inside@GOTOFF, _GLOBAL_OFFSET_TABLE_ - ., inside - .
+    .data; .globl table; .type table, @object; .size table, 28
+    table: .quad inside@GOTOFF, _GLOBAL_OFFSET_TABLE_ - ., inside - .; .long f@PLT + 24
     """
     graph = graph_of(compile_object(tmp_path, source, gcc, name="unit.s"))
     linked = link([unit_of(graph, addresses={"f": OLD}, got_base=OLD + 64)])
@@ -98,6 +98,7 @@ def test_a_function_that_existed_keeps_its_address_and_its_labels_mean_the_copy(
     assert columns.copy[symbol(graph, "f")] < inside
     first, second, third = (int.from_bytes(linked.read(table + 8 * n, 8), "little", signed=True) for n in range(3))
     assert (first + OLD + 64, second + table + 8, third + table + 16) == (inside, OLD + 64, inside)
+    assert int.from_bytes(linked.read(table + 24, 4), "little", signed=True) + table == OLD
 
 
 def test_the_size_of_what_another_file_defines_is_refused(gcc: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph
 
-_ABSOLUTE = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS64)
+_ABSOLUTE = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS64, EdgeKind.GOT_OFFSET64)
 
 
 def doubtful_addresses(new: LinkGraph, carried: I32) -> tuple[Refusal, ...]:
@@ -47,7 +47,7 @@ def _sharing_variables(graph: LinkGraph) -> np.ndarray[tuple[int], np.dtype[np.b
 
 
 def _address_rows(graph: LinkGraph, block: int) -> I64:
-    """Rows of the block's edges that are addresses: absolute ones, and operands of `lea`."""
+    """Rows of the block's edges that are addresses: absolute ones or those from the table's base, operands of `lea`."""
     rows = graph.edges_of(block)
     kind, offset = graph.edges.kind[rows], graph.edges.offset[rows]
     octets = np.frombuffer(graph.content(block), np.uint8)

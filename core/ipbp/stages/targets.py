@@ -120,6 +120,8 @@ def _interior(graph: LinkGraph, carried: I32, block: I32, kind: U8, target: I32,
     start = np.where(np.isin(kind, _FROM_START), 0, np.where(kind == EdgeKind.PCREL8, -1, -4))
     # A distance stored in data is an entry of a jump table: it counts from the table.
     inside = (place != start) | (~from_code & np.isin(kind, _RELATIVES))
+    # A branch field in data (`.long f@PLT - table`) names a function, wherever it counts from.
+    inside &= from_code | (kind != EdgeKind.BRANCH32)
     home = graph.symbols.block[target]
     inside |= _parents(graph, carried)[block] == home
     to_code = (home >= 0) & (graph.blocks.kind[np.maximum(home, 0)] == BlockKind.CODE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_program import WAIT, build, graph_of, running
+from running_program import WAIT, build, compile_object, graph_of, run, running
 
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.stages.attest import Attestation, attest
@@ -172,3 +172,35 @@ def test_the_code_tells_where_another_object_s_names_are(lifted: bool, linker: s
             (row,) = image.symbols.by_name[name]
             assert found.address[old.symbols.name.index(name)] == image.symbols.address[row]
         assert found.address[old.symbols.name.index("read")] == -1  # a stub is not the function
+
+
+@pytest.mark.parametrize("flags", [("-O0",), ("-O2",), ("-O2", "-ffunction-sections", "-fdata-sections")])
+@pytest.mark.parametrize("kind", ["pie", "static"])
+def test_a_stripped_image_is_searched_for_the_object_s_code(
+    kind: str, flags: tuple[str, ...], gcc: str, tmp_path: Path
+) -> None:
+    program, objects = build(tmp_path, SOURCES, *flags, *CODES[kind], cc=gcc, link=LINKS[kind])
+    with running(program) as process:
+        named = process.image()
+        wanted = attest(graph_of(objects["work"]), named, process.read)
+    run(["strip", "-s", "program"], tmp_path)
+    with running(program) as process:
+        image, graph = process.image(), graph_of(objects["work"])
+        found = attest(graph, image, process.read)
+    assert not image.symbols.files
+    assert not (found.proved & ~wanted.proved).any()
+    assert {"work", "pick", "helper"} <= {graph.block_name(block) for block in found.proved.nonzero()[0].tolist()}
+    own = (graph.symbols.block >= 0) & (found.address != -1)  # a variable that no code uses is not found
+    assert {"work", "pick", "helper", "count", "shared"} <= {graph.symbols.name[row] for row in own.nonzero()[0]}
+    assert (found.address[own] - image.bias).tolist() == (wanted.address[own] - named.bias).tolist()
+
+
+def test_another_object_s_code_is_not_found_in_a_stripped_image(gcc: str, tmp_path: Path) -> None:
+    program, _objects = build(tmp_path, SOURCES, "-O1", cc=gcc)
+    run(["strip", "-s", "program"], tmp_path)
+    other = WORK.replace("n * 3", "n * 5").replace("7 + calls", "8 + calls")
+    with running(program) as process:
+        found = attest(
+            graph_of(compile_object(tmp_path, "edited", other, "-O1", cc=gcc)), process.image(), process.read
+        )
+    assert not found.proved.any()

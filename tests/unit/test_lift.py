@@ -266,3 +266,12 @@ def test_code_in_memory_that_is_not_the_files_is_no_proof(gcc: str, tmp_path: Pa
         proved = {graph.block_name(block) for block in found.proved.nonzero()[0].tolist()}
     assert "pick" in proved
     assert "work" not in proved
+
+
+def test_a_stripped_image_without_an_object_is_refused(gcc: str, tmp_path: Path) -> None:
+    program, objects = build(tmp_path, SOURCES, "-O1", cc=gcc, link=["-rdynamic"])
+    run(["strip", "-s", "program"], tmp_path)
+    with running(program) as process, pytest.raises(IpbpError) as caught:
+        lift(graph_of(objects["work"]), process.image(), process.read)
+    assert caught.value.code == "no-symbols"
+    assert "count" in caught.value.fact or "calls" in caught.value.fact

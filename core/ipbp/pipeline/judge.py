@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipbp.build.store import Store
+from ipbp.errors import Refusal
 from ipbp.graph.image import MemoryReader
+from ipbp.graph.model import BlockKind
 from ipbp.pipeline.edited import Edited
 from ipbp.pipeline.old_side import LIFTED, old_side
 from ipbp.pipeline.record import Record
@@ -51,4 +54,22 @@ def judge_against(unit: Edited, old: OldSide, is_lifted: bool) -> Judged:
     comparison = compare(old.graph, unit.new, correlation)
     selection = select(unit.name, unit.new, old, correlation, comparison, unit.image.key)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
-    return Judged(unit, old, is_lifted, comparison, replace(selection, refusals=(*selection.refusals, *doubtful)))
+    refusals = (*selection.refusals, *doubtful, *_unlocated(unit, comparison, selection))
+    return Judged(unit, old, is_lifted, comparison, replace(selection, refusals=refusals))
+
+
+def _unlocated(unit: Edited, comparison: Comparison, selection: Selection) -> Iterator[Refusal]:
+    """Functions that ran before at a place that a stripped image does not tell. Where the image has names of static
+    functions, a function without one is not in it."""
+    if unit.image.symbols.files:
+        return
+    for block in selection.added:
+        name = unit.new.block_name(block)
+        if unit.new.blocks.kind[block] == BlockKind.CODE and comparison.old_block[block] >= 0:
+            yield Refusal(
+                "function-unlocated",
+                f"the place of '{name}' in the running program was not found: {unit.image.path} has no symbol table",
+                "Do not strip the program, or install its debug file.",
+                name,
+                unit.name,
+            )

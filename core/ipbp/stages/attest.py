@@ -20,11 +20,13 @@ import numpy.typing as npt
 
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.stages.by_content import places_by_content
 from ipbp.stages.candidates import candidates
 from ipbp.stages.got_base import GOT_NAME, image_base
 from ipbp.stages.reading import UNREADABLE, Reading, read_blocks
 
 UNKNOWN = -1
+_TELLING = 32  # bytes of a function that no other function is likely to have
 _COMPARED = (BlockKind.CODE, BlockKind.RODATA, BlockKind.RELRO)
 
 
@@ -74,6 +76,8 @@ class _Attestor:
         self._spread()
         while self._settle_ties():
             self._spread()
+        if not self.image.symbols.files:
+            self._place_by_content()
         address = self._addresses()
         self._check_agreement(address)
         self._add_outside(address)
@@ -178,6 +182,21 @@ class _Attestor:
             int(b) in self.tied.get(int(p), ()) for p, b in zip(piece, means - (there - self.base[piece]), strict=True)
         ]
         return bool((~known | (there == means)).all() and np.all(possible))
+
+    def _place_by_content(self) -> None:
+        """In an image without names of static functions: what nothing has led to is looked for by its bytes."""
+        code = np.flatnonzero((self.old.blocks.kind == BlockKind.CODE) & (self.old.blocks.size >= _TELLING))
+        for block in code[np.argsort(-self.old.blocks.size[code], kind="stable")].tolist():
+            piece = int(self.pieces.of_block[block])
+            if self.base[piece] != UNKNOWN or piece in self.tied:
+                continue
+            whole = np.flatnonzero(self.pieces.of_block == piece)
+            offset = int(self.pieces.offset[block])
+            bases = [place - offset for place in places_by_content(self.old, block, self.image)]
+            fits = [base for base in bases if self._fits(whole, base)]
+            if len(fits) == 1:
+                self.base[piece] = fits[0]
+                self._spread()
 
     def _addresses(self) -> I64:
         """Of each symbol that the object defines: what the symbol table says of a global name, else its place."""

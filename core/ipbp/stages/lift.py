@@ -57,6 +57,8 @@ class _Lifter:
     def run(self) -> tuple[LinkGraph, Attestation]:
         unit = self._unit()
         self._choose_rows(unit)
+        if not self.image.symbols.files:
+            self._require_places()
         different = self._code_of_other_bytes()
         self.new = reshaped(self.new, different)
         self.outline = Outline(self.new)
@@ -125,6 +127,26 @@ class _Lifter:
             foreign = table.file[row] >= 0 and table.file[row] != unit
             if not foreign and (self.row_of[symbol] == UNKNOWN or self._size_differs(symbol, self.row_of[symbol])):
                 self.row_of[symbol] = row
+
+    def _require_places(self) -> None:
+        """A stripped image may have anything without a name for it: what is not found, or found twice, would lose its
+        state or go on running unseen."""
+        symbols, named = self.new.symbols, self.named
+        kind = self.new.blocks.kind[np.maximum(symbols.block, 0)]
+        wanted = np.flatnonzero((symbols.block >= 0) & ~np.isin(kind, (*READ_ONLY, BlockKind.INIT)))
+        candidates_of = np.bincount(named.symbol, minlength=len(symbols))
+        doubtful = [
+            symbols.name[row]
+            for row in wanted[candidates_of[wanted] != 1].tolist()
+            if symbols.name[row] and not symbols.name[row].startswith(".")
+        ]
+        if doubtful:
+            raise IpbpError(
+                "no-symbols",
+                f"{self.image.path} has no symbol table, and no object of the build is what runs, so the places of "
+                f"{', '.join(doubtful[:3])}{' and more' if len(doubtful) > 3 else ''} are not known",
+                "Do not strip the program, install its debug file, or keep the objects that it was linked from.",
+            )
 
     def _code_of_other_bytes(self) -> dict[int, bytes]:
         """Memory of the functions that both sides have by name and that differ there, by new block."""

@@ -160,3 +160,29 @@ def test_a_name_that_an_edited_object_defines_comes_before_the_libraries(gcc: st
         own = int(image.symbols.address[image.symbols.by_name["own"][0]])
     assert refusals == ()
     assert found == {"own_static": 0x1000, "toupper": 0x2000, "own": own}
+
+
+@pytest.mark.parametrize("link", [["-fuse-ld=mold"], ["-fuse-ld=mold", "-static"]], ids=["mold", "mold static"])
+def test_global_names_that_the_linker_hid_are_found_or_refused_with_their_rivals(
+    link: list[str], gcc: str, tmp_path: Path
+) -> None:
+    other = OTHER + "__attribute__((noinline)) static int getpid(int n) { return n; }\n"
+    other += "int only_here(int n) { return getpid(n); } int somewhere = 3;\n"
+    program, _objects = build(tmp_path, {"main": MAIN, "other": other}, "-O1", "-fno-builtin", cc=gcc, link=link)
+    text = """
+    extern int only_here(int), getpid(int), absent(int), somewhere;
+    int fresh(int n) { return only_here(n) + getpid(n) + absent(n) + somewhere; }
+    """
+    new = unit_of(compile_object(tmp_path, "new", text, "-O1", cc=gcc))
+    with running(program) as process:
+        image = process.image()
+        (table,), refusals, _units = resolved(process, new)
+        for name in ("only_here", "somewhere"):
+            (row,) = image.symbols.by_name[name]
+            assert table[name] == image.symbols.address[row]
+        codes = {refusal.symbol: refusal.code for refusal in refusals}
+        assert codes == {"getpid": "symbol-ambiguous", "absent": "undefined-symbol"}
+        (fact,) = (refusal.fact for refusal in refusals if refusal.symbol == "getpid")
+        for row in image.symbols.by_name["getpid"]:
+            assert f"{int(image.symbols.address[row]):#x}" in fact
+        assert "of a library" in fact or "-static" in link

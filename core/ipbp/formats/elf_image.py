@@ -98,6 +98,7 @@ def build_image(
         near_end=near_end,
         inode=inode,
         is_executable=is_executable,
+        hides_globals=_hides_globals(symbols, dynamic),
     )
 
 
@@ -192,6 +193,14 @@ def _image_symbols(rows: SymbolRows, bias: int, tls_start: int) -> ImageSymbols:
         files=rows.files,
         by_name=by_name,
     )
+
+
+def _hides_globals(symbols: ImageSymbols, dynamic: DynamicTables) -> bool:
+    """Whether the linker wrote global names that it does not export as local ones of their files: mold does, and lld
+    where a version script says so. GNU linkers put such names under an STT_FILE without a name."""
+    shared = np.isin(symbols.type, (SymbolType.FUNCTION, SymbolType.OBJECT)) & (symbols.binding != Binding.LOCAL)
+    exported = all(symbols.name[row] in dynamic.rows for row in np.flatnonzero(shared).tolist())
+    return bool(symbols.files) and "" not in symbols.files and exported
 
 
 def _image_sections(file: LinkedFile, bias: int) -> tuple[ImageSection, ...]:

@@ -40,11 +40,13 @@ _NOTHING: Edited = {}
 @dataclass(frozen=True, slots=True)
 class _Place:
     """`resolver`: load address of an indirect function's resolver when `address` is not known yet. `giver`: key of
-    the image whose unit brings the name with this patch, "" when the process has it."""
+    the image whose unit brings the name with this patch, "" when the process has it. `rivals`: what the name may be,
+    in words, when that is not decided."""
 
     address: int = UNBOUND
     resolver: int = UNBOUND
     giver: str = ""
+    rivals: tuple[str, ...] = ()
 
 
 def resolve(
@@ -65,7 +67,9 @@ def resolve(
                 continue
             is_own = symbols.visibility[symbol] != Visibility.DEFAULT
             place = search.find(unit.image, name, is_own)
-            if place is not None and place.giver:
+            if place is not None and place.rivals:
+                refusals.append(_ambiguous(name, unit.name, place.rivals))
+            elif place is not None and place.giver:
                 giver[name] = place.giver
             elif place is not None:
                 address[symbol], resolver[symbol] = place.address, place.resolver
@@ -99,14 +103,17 @@ class _Search:
         own = self._defined_by(image, name) or _of_image(name, scope.image)
         if own is not None and (is_own or scope.binds_itself or not self._is_preemptible(image, name)):
             return own
+        hidden = _hidden(name, scope.image) if own is None else []
         if is_own:
-            return None
+            return _one_of(hidden)
         bound = scope.bound(name)
         if bound is not None:
             return _Place(bound)
         found = scope.lookup(name)
         if found is not None and found.thread_local:
             found = None
+        if hidden:
+            return _one_of([*hidden, "that of a library"] if found else hidden)
         if own is not None and not (found and _comes_before(found.image, image, scope.order)):
             return own
         if found is not None:
@@ -187,6 +194,33 @@ def _of_image(name: str, image: LoadedImage) -> _Place | None:
             return _Place(address)
         return _stub(name, image) or _Place(UNBOUND, address)
     return None
+
+
+def _hidden(name: str, image: LoadedImage) -> list[_Place | str]:
+    """Where the image has a local symbol that may be the global one, for linkers that do not tell the two apart."""
+    table = image.symbols
+    rows = image.symbols.by_name.get(name, ()) if image.hides_globals else ()
+    kinds = (SymbolType.FUNCTION, SymbolType.OBJECT)
+    return [_Place(int(table.address[row])) for row in rows if table.file[row] >= 0 and table.type[row] in kinds]
+
+
+def _one_of(found: Sequence[_Place | str]) -> _Place | None:
+    """The only one there is; several are rivals. A text stands for what another image defines."""
+    if len(found) == 1 and isinstance(found[0], _Place):
+        return found[0]
+    rivals = tuple(f"one at {row.address:#x}" if isinstance(row, _Place) else row for row in found)
+    return _Place(rivals=rivals) if rivals else None
+
+
+def _ambiguous(name: str, file: str, rivals: Sequence[str]) -> Refusal:
+    return Refusal(
+        "symbol-ambiguous",
+        f"the new code uses '{name}', which may be {' or '.join(rivals)}: the program's linker wrote its global names "
+        "as static ones",
+        "Give them different names, or link with -rdynamic, and start the program once more.",
+        name,
+        file,
+    )
 
 
 def _stub(name: str, image: LoadedImage) -> _Place | None:

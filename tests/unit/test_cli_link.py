@@ -137,3 +137,26 @@ def test_what_cannot_be_read_or_written_is_one_error(
         status, said = ipbp_link(capsys, *words, "--json")
         assert status == 1
         assert json.loads(said)["error"]["code"] == code
+
+
+def test_a_programs_thread_locals_are_reached_and_new_ones_need_a_process(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main_text = "__thread int seen = 3; __thread int pad[5]; int main(void) { return seen + pad[1]; }"
+    image, _objects = build(tmp_path, {"main": main_text}, "-O2")
+    source = "extern __thread int seen; int f(void) { return seen; }"
+    for number, flags in enumerate((["-fPIE"], ["-fPIC"], ["-fPIC", "-ftls-model=initial-exec"])):
+        new, output = compile_object(tmp_path, f"new{number}", source, "-O2", *flags), tmp_path / "p"
+        assert ipbp_link(capsys, new, "--image", image, "-o", output)[0] == 0
+        code = subprocess.run(["objdump", "-d", output], check=True, capture_output=True, text=True).stdout
+        ((immediate, displacement),) = re.findall(r"0x(f{8}[0-9a-f]{8})|-0x([0-9a-f]+)\(%r", code)
+        offset = int(immediate, 16) - (1 << 64) if immediate else -int(displacement, 16)
+        with image.open("rb") as stream:
+            (block,) = [row for row in ELFFile(stream).iter_segments() if row["p_type"] == "PT_TLS"]
+        # The block ends at the thread pointer, aligned (psABI, TLS variant II).
+        size = -(-block["p_memsz"] // block["p_align"]) * block["p_align"]
+        assert offset == symbols(image)["seen"] - size
+    new = compile_object(tmp_path, "fresh", "__thread int fresh; int f(void) { return fresh; }", "-O2", "-fPIE")
+    status, said = ipbp_link(capsys, new, "--image", image, "-o", tmp_path / "p")
+    assert status == 3
+    assert "[new-thread-local]" in said

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, strings_at
 
-PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_TLS = 1, 2, 4, 7
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
 PF_X = 1
 ET_EXEC, ET_DYN = 2, 3
 NT_GNU_BUILD_ID = 3

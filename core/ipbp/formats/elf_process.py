@@ -19,7 +19,7 @@ from ipbp.formats.elf_debug_file import has_debug_information, separate_debug_fi
 from ipbp.formats.elf_dynamic import R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT, DynamicTables, read_dynamic
 from ipbp.formats.elf_image import build_image
 from ipbp.formats.elf_link_map import LinkMap, namespaces
-from ipbp.formats.elf_linked import PF_X, LinkedFile
+from ipbp.formats.elf_linked import PF_X, PT_INTERP, LinkedFile
 from ipbp.formats.elf_mapped import VDSO, MappedFile, bias_of, mapped_files, open_mapped
 from ipbp.formats.elf_plt import plt_ranges
 from ipbp.formats.elf_search_lists import kept_lists
@@ -28,7 +28,6 @@ from ipbp.graph.model import SymbolType
 from ipbp.protocol import PatchedImage, Region
 
 _STT_FUNC, _STT_TLS, _STT_IFUNC = 2, 6, 10
-_PT_INTERP = 3
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,7 @@ def _namespaces(
 
 def _rtld_global(modules: Sequence[LoadedModule]) -> int:
     """Load address of glibc's variable of this name; 0 when the loader is another one."""
-    segment = modules[0].file.segment(_PT_INTERP)
+    segment = modules[0].file.segment(PT_INTERP)
     if segment is None:
         return 0
     content = modules[0].file.content[segment.offset : segment.offset + segment.file_size]

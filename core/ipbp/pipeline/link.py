@@ -15,16 +15,21 @@ import numpy as np
 
 from ipbp.errors import Refusal, raise_all
 from ipbp.formats.elf_image import read_image
+from ipbp.formats.elf_linked import PT_INTERP, map_file, read_linked
 from ipbp.formats.elf_patch import write_patch
 from ipbp.graph.image import Found, LoadedImage
 from ipbp.graph.layout import PROTECTIONS, Layout
-from ipbp.graph.model import UNDEFINED, Binding, LinkGraph
+from ipbp.graph.model import UNDEFINED, Binding, BlockKind, LinkGraph
+from ipbp.graph.threads import executable_block
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.protocol import Region
 from ipbp.stages.arena import PAGE, Arena, Part, choose_arena
 from ipbp.stages.layout import demand, layout
 from ipbp.stages.relocate import relocate
 from ipbp.stages.resolve import resolve
+from ipbp.stages.thread_locals import Threads, bind_thread_locals
+
+THREAD_KINDS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 
 
 def link(
@@ -39,8 +44,9 @@ def link(
     """
     image = read_image(str(image_file))
     units = [replace(_whole_unit(graph, defined), image=image.key) for graph in graphs]
+    units, unreached = bind_thread_locals(units, _threads(image, image_file), {})
     units, unresolved = resolve(units, {image.key: _Alone(image)})
-    raise_all(_defined_twice(units, defined), unresolved)
+    raise_all(_defined_twice(units, defined), _new_thread_locals(units), unreached, unresolved)
     placed = layout(units, _arena(image, base, demand(units)))
     raise_all(placed.refusals)
     linked = relocate(units, placed)
@@ -74,6 +80,27 @@ class _Alone:
 
     def bound(self, name: str) -> int | None:
         return None
+
+
+def _threads(image: LoadedImage, file: Path) -> Threads:
+    """Where a program has its thread-local variables is fixed by the ABI; of a library's only a process tells."""
+    is_program = not image.is_pie or read_linked(map_file(str(file)), str(file)).segment(PT_INTERP) is not None
+    own = executable_block(image) if is_program else None
+    return Threads(image, own, (), lambda _name: None, lambda _image: None)
+
+
+def _new_thread_locals(units: Sequence[Unit]) -> list[Refusal]:
+    return [
+        Refusal(
+            "new-thread-local",
+            f"'{unit.graph.block_name(block)}' is a new thread-local variable, and a file has no threads to give it to",
+            "Link without it: `hotpatch` adds it to a running program.",
+            unit.graph.block_name(block),
+            unit.name,
+        )
+        for unit in units
+        for block in np.flatnonzero(np.isin(unit.graph.blocks.kind, THREAD_KINDS)).tolist()
+    ]
 
 
 def _defined_twice(units: Sequence[Unit], defined: Mapping[str, int]) -> list[Refusal]:

@@ -110,6 +110,24 @@ def places_of(debug_file: Path, units: Collection[SourceUnit]) -> list[tuple[int
     return found
 
 
+def units_at(debug_file: Path, addresses: Collection[int]) -> dict[int, list[SourceUnit]]:
+    """For each link address the units that have code there; more than one where a linker folded functions. Of a file
+    whose `source_units` could be read."""
+    found: dict[int, list[SourceUnit]] = {address: [] for address in addresses}
+    with debug_file.open("rb") as file:
+        elf = ELFFile(file)
+        if not has_debug_information(elf):
+            return found
+        dwarf = debug_information(elf, debug_file)
+        for cu in dwarf.iter_CUs():
+            unit = _unit(cu)
+            for start, end in _ranges(dwarf, cu) if unit is not None else ():
+                for address in addresses:
+                    if unit is not None and start <= address < end and unit not in found[address]:
+                        found[address].append(unit)
+    return found
+
+
 def _variables(cu: Any) -> Iterator[int]:
     for entry in cu.iter_DIEs():
         where = entry.attributes.get("DW_AT_location") if entry.tag == "DW_TAG_variable" else None

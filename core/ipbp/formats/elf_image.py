@@ -99,6 +99,7 @@ def build_image(
         inode=inode,
         is_executable=is_executable,
         hides_globals=_hides_globals(symbols, dynamic),
+        leaves_out_folded=file.section(".note.gnu.gold-version") is not None,
     )
 
 

@@ -55,7 +55,7 @@ class LoadedImage:
     `parts`: the same with their kinds. `copied`: variables of libraries that live in this image (COPY relocations).
     `file` opens the very file that is mapped, also when its path was replaced; `debug_file` the one with its debug
     information, `file` itself when there is none or no other. `hides_globals`: a local symbol of a file may be a global
-    name of the program.
+    name of the program. `leaves_out_folded`: a static function that was folded into another has no symbol.
 
     Thread-local variables: `tls_start` is the load address of the block's initial image, `tls_size` its size, rounded
     so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
@@ -88,6 +88,7 @@ class LoadedImage:
     copied: Mapping[str, int] = field(default_factory=dict)
     debug_file: str = ""
     hides_globals: bool = False
+    leaves_out_folded: bool = False
     near_start: int = 0
     near_end: int = 0
     inode: int = 0

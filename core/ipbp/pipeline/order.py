@@ -16,6 +16,7 @@ from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.edited import Built, EditedUnits, edited_units
+from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.linking import link_units
 from ipbp.pipeline.loader import quiet_for
@@ -188,7 +189,10 @@ def _jumps(judged: Sequence[Judged], changed: Sequence[Judged]) -> tuple[list[tu
         rows = [row for row, unit in enumerate(changed) if unit.edited.image.key == key]
         running = [unit.old for unit in judged if unit.edited.image.key == key]
         found, refused = one_jump_each([changed[row].selection for row in rows], running, changed[rows[0]].edited.image)
-        refusals += refused
+        refusals += [
+            *refused,
+            *folded_elsewhere(changed[rows[0]].edited.image, [jumps for group in found for jumps in group]),
+        ]
         for row, jumps in zip(rows, found, strict=True):
             replaced[row] = jumps
     return replaced, refusals

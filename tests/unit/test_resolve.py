@@ -158,8 +158,11 @@ def test_a_name_that_an_edited_object_defines_comes_before_the_libraries(gcc: st
         symbols = unit.graph.symbols
         found = {name: int(unit.address[symbols.name.index(name)]) for name in defined}
         own = int(image.symbols.address[image.symbols.by_name["own"][0]])
+        edited[image.key]["own"] = Defined(0x3000, True, is_beside=True)
+        (again,), _ = resolve([home], {image.key: loaded.scope(image.key)}, edited)
     assert refusals == ()
     assert found == {"own_static": 0x1000, "toupper": 0x2000, "own": own}
+    assert int(again.address[symbols.name.index("own")]) == 0x3000, "what the image has is another function"
 
 
 @pytest.mark.parametrize("link", [["-fuse-ld=mold"], ["-fuse-ld=mold", "-static"]], ids=["mold", "mold static"])

@@ -1,8 +1,8 @@
 """Where new objects come from, in the order that is tried, and the way from there to the objects themselves.
 
-First what the user named; then what ipbp.toml says; then a compilation database near the program or its sources; then
-what the debug information records. Whatever it is, only the units that are in the running image count, where its debug
-information tells which these are.
+First what the user named; then what ipbp.toml says; then cargo, for a program in its folders; then a compilation
+database near the program or its sources; then what the debug information records. Whatever it is, only the units
+that are in the running image count, where its debug information tells which these are.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from ipbp.build.cargo import build_folder
 from ipbp.build.command import Command
 from ipbp.build.compile import Compiled, Tell, compile_units
 from ipbp.build.compile_commands import find_databases, given_database, read_database
 from ipbp.build.config import OwnBuild, find_config, read_config
+from ipbp.build.crates import crate_archives, rebuild_crates
 from ipbp.build.dirty import PatchedUnit, dirty
 from ipbp.build.entries import entries_of_image, entries_outside, vanished_units
 from ipbp.build.own_build import Part, run_own_build
@@ -30,6 +32,7 @@ class Origin(Enum):
     DATABASE = "compile_commands.json"
     OWN_BUILD = "ipbp.toml"
     PRODUCER = "debug information"
+    CARGO = "cargo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class Commands:
     """How the image's units are compiled. `file`: the database or ipbp.toml. `units`: of the image, empty when its
     debug information does not tell. `own`: the project's build command, then `commands` is empty. `outside`: how
     sources are compiled that the image was not built from; `vanished`: units whose source is gone. `notes`: what the
-    user should know."""
+    user should know. `cargo`: the program, when cargo built it; cargo is asked for the commands when they are needed.
+    """
 
     commands: tuple[Command, ...]
     origin: Origin
@@ -47,6 +51,7 @@ class Commands:
     outside: tuple[Command, ...] = ()
     vanished: tuple[SourceUnit, ...] = ()
     notes: tuple[str, ...] = ()
+    cargo: Path | None = None
 
 
 def find_commands(
@@ -67,6 +72,8 @@ def find_commands(
     if named is not None:
         file = given_database(named)
         return _of_database(file, read_database(file), _units_if_readable(debug_file or executable), executable)
+    if build_folder(executable) is not None and find_config([executable.parent, *sources_hint]) is None:
+        return Commands((), Origin.CARGO, None, (), cargo=executable)
     units = source_units(debug_file or executable)
     folders = [executable.parent, *sources_hint, *_folders(units)]
     found = find_config(folders)
@@ -106,7 +113,8 @@ def rebuild(
     """For each image the new objects of its units that may differ from what runs; none when nothing was edited. What
     is compiled in one way for several images is compiled once.
 
-    Errors: those of `trust.require_agreement`, `compile.compile_units` and `own_build.run_own_build`.
+    Errors: those of `trust.require_agreement`, `compile.compile_units`, `own_build.run_own_build` and
+    `crates.rebuild_crates`.
     """
     for target in targets:
         require_agreement(target.rows, target.commands.own)
@@ -115,6 +123,9 @@ def rebuild(
     compiled = compile_units(list(distinct.values()), store, tell, colour)
     by_command = {row.dirty.command: row for row in compiled}
     built = _own_builds(targets, store, tell)
+    for number, target in enumerate(targets):
+        if target.commands.cargo is not None:
+            built[number] = rebuild_crates(target.commands.cargo, target.mtime_ns, target.known, store, tell, colour)
     return tuple(
         built[number] if number in built else tuple(replace(by_command[row.command], dirty=row) for row in rows)
         for number, rows in enumerate(wanted)
@@ -137,6 +148,11 @@ def _own_builds(targets: Sequence[Target], store: Store, tell: Tell) -> dict[int
 def _part(target: Target) -> Part:
     sources = [unit.source for unit in target.commands.units if unit.source.is_absolute()]
     return Part(sources, target.mtime_ns, target.known)
+
+
+def archives_of(commands: Commands) -> tuple[Path, ...]:
+    """Archives of which the linker took only what the program needed then. Call it after `rebuild`."""
+    return crate_archives(commands.cargo) if commands.cargo is not None else ()
 
 
 def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:

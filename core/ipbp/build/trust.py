@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from ipbp.build.places import state_folder
 from ipbp.build.snapshot import digest_of
 from ipbp.errors import IpbpError
 
+_NOTHING: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -34,9 +36,13 @@ class Agreement:
     hash: str
 
 
-def needs_agreement(commands: Iterable[Command], own: OwnBuild | None = None) -> Agreement | None:
-    """What of these commands has to be agreed to, or None: nothing has, or it was agreed to before."""
-    shown: dict[str, str] = {}  # line -> digest of the file it names
+def needs_agreement(
+    commands: Iterable[Command], own: OwnBuild | None = None, settings: Mapping[str, str] = _NOTHING
+) -> Agreement | None:
+    """What of these commands has to be agreed to, or None: nothing has, or it was agreed to before. `settings`: lines
+    to show, with the file that each was found in."""
+    # Line -> digest of the file that it names.
+    shown = {line: digest_of(file) for line, file in settings.items()}
     if own is not None:
         shown[f"{own.directory}: {shlex.join(own.command)}"] = digest_of(str(own.file))
     for command in commands:
@@ -53,9 +59,11 @@ def needs_agreement(commands: Iterable[Command], own: OwnBuild | None = None) ->
     return Agreement(f"This project wants to run programs of its own to build:\n{lines}\n", digest)
 
 
-def require_agreement(commands: Iterable[Command], own: OwnBuild | None = None) -> None:
+def require_agreement(
+    commands: Iterable[Command], own: OwnBuild | None = None, settings: Mapping[str, str] = _NOTHING
+) -> None:
     """Raise `agreement-needed` with the text to show, unless the user has agreed to all of it."""
-    agreement = needs_agreement(commands, own)
+    agreement = needs_agreement(commands, own, settings)
     if agreement is not None:
         raise IpbpError(
             "agreement-needed",

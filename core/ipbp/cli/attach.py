@@ -55,6 +55,12 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         if verb in ("apply", "preview"):
             parser.add_argument("--build-dir", type=Path, metavar="DIR", help="where compile_commands.json is")
             parser.add_argument("--compile-commands", type=Path, metavar="FILE", help="the file itself")
+            parser.add_argument(
+                "--allow-layout",
+                action="append",
+                metavar="TYPE",
+                help="a type whose layout may change, because no value of it is alive; `all`",
+            )
         if verb == "undo":
             parser.add_argument("number", type=int, nargs="?", metavar="N", help="the patch that is to stay newest")
         parser.set_defaults(run=run, verb=verb)
@@ -110,7 +116,7 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
 
 def _request(arguments: argparse.Namespace, journal: Journal) -> Request:
     inferior = Bystander(arguments.pid)
-    options = {name: getattr(arguments, name) for name in ("build_dir", "compile_commands")}
+    options = {name: getattr(arguments, name) for name in ("build_dir", "compile_commands", "allow_layout")}
     colour = sys.stderr.isatty() and not arguments.json
     return Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
 

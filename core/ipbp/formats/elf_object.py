@@ -49,6 +49,8 @@ from ipbp.graph.rows import ByteRows, distinct
 _INIT_TYPES = (elf.SHT_INIT_ARRAY, elf.SHT_FINI_ARRAY, elf.SHT_PREINIT_ARRAY)
 _INIT_NAMES = (b".ctors", b".dtors", b".init_array", b".fini_array", b".preinit_array")
 _TABLE_TYPES = (0, elf.SHT_SYMTAB, elf.SHT_STRTAB, elf.SHT_RELA, elf.SHT_GROUP, elf.SHT_SYMTAB_SHNDX)
+_EXCEPTION_TABLE = b"GCC_except_table"
+"""What LLVM calls the exception table of its n-th function: a number and no name."""
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
 
 
@@ -180,7 +182,7 @@ class _Builder:
 
     def _symbol_map(self) -> _SymbolMap:
         symbols, names = self.file.symbols, self.file.symbols.name
-        named = names.are_given() & ~names.start_with(b".L")
+        named = names.are_given() & ~names.start_with(b".L") & ~names.start_with(_EXCEPTION_TABLE)
         keep = named & (symbols.type != elf.STT_SECTION) & (symbols.type != elf.STT_FILE)
         # Row 0 is the gABI's empty symbol; a relocation without a symbol uses it as the number zero.
         keep[0] = self.file.tables.refers[0]

@@ -324,6 +324,8 @@ def plan_params(
     for name in ("build_dir", "compile_commands"):
         if options.get(name):
             params[name] = os.path.abspath(options[name])
+    if options.get("allow_layout"):
+        params["allow_layout"] = list(options["allow_layout"])
     return params
 
 

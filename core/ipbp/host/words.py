@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         if name in ("apply", "preview", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")
+        if name in ("apply", "preview", "object"):
+            word.add_argument("--allow-layout", metavar="TYPE", action="append")
         if name == "apply":
             word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
         word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 
 from ipbp.build.store import Store
 from ipbp.errors import Refusal
-from ipbp.formats.elf_object import read_object
+from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
 from ipbp.formats.elf_threads import thread_block
 from ipbp.graph.model import I64, Binding, LinkGraph, SymbolType, Visibility
@@ -48,19 +48,28 @@ def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[s
     edited = {(unit.image, unit.name) for unit in units}
     for image, rows in record.images.items():
         for name, row in rows.items():
-            if row.object and (image, name) not in edited:
-                graph = read_object(store.get(row.object).read_bytes(), name)
-                names.setdefault(image, {}).update(_global_names(graph, addresses_by_name(graph, row.address)))
+            if not row.object:
+                shared = {found: Defined(address, False) for found, address in row.address.items()}
+                names.setdefault(image, {}).update(shared)
+            elif (image, name) not in edited:
+                graph = read_unit(store.get(row.object).read_bytes(), name)
+                address = addresses_by_name(graph, row.address)
+                names.setdefault(image, {}).update(global_names(graph, address, row.beside))
     for unit in units:
-        names.setdefault(unit.image, {}).update(_global_names(unit.graph, unit.address))
+        known = record.units(unit.image).get(unit.name)
+        beside = known.beside if known is not None else ()
+        names.setdefault(unit.image, {}).update(global_names(unit.graph, unit.address, beside))
     return names
 
 
-def _global_names(graph: LinkGraph, address: I64) -> dict[str, Defined]:
+def global_names(graph: LinkGraph, address: I64, beside: Container[str] = ()) -> dict[str, Defined]:
+    """The graph's global names that have an address."""
     symbols = graph.symbols
     rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (address != UNBOUND))
     return {
-        symbols.name[row]: Defined(int(address[row]), symbols.visibility[row] == Visibility.DEFAULT)
+        (name := symbols.name[row]): Defined(
+            int(address[row]), symbols.visibility[row] == Visibility.DEFAULT, name in beside
+        )
         for row in rows[np.isin(symbols.type[rows], _NAMED)].tolist()
     }
 

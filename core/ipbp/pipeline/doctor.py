@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ipbp.build.crates import program_crates
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
@@ -49,9 +50,18 @@ def _build(request: Request, process: LoadedProcess) -> str:
     lines = []
     for row in built:
         found, where = row.commands, row.commands.file or "its debug information"
+        if found.cargo is not None:
+            lines.append(f"{row.module.mapped.path}: {_cargo(found.cargo)}")
+            continue
         what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"
         lines.append(f"{row.module.mapped.path}: {what} from {where}")
     return "\n".join([*lines, *notes])
+
+
+def _cargo(executable: Path) -> str:
+    commands = program_crates(executable)
+    local = [row.name for row in commands if row.is_local and row.is_linked]
+    return f"cargo, {len(commands)} crates; these can be edited: {', '.join(local)}"
 
 
 def _near_memory(request: Request, image: LoadedImage) -> str:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipbp.build.compile import Compiled
-from ipbp.build.plan import Commands, Target, find_commands, rebuild
+from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
-from ipbp.formats.elf_object import read_object
+from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_process import LoadedModule, LoadedProcess
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import LinkGraph
@@ -24,7 +24,8 @@ from ipbp.stages.branches import with_local_branches
 class Edited:
     """`name`: the unit's key in the journal, its source path where that is known. `digest`: of the new object in the
     store. `old_object`: a file that may be the object that was linked, still to be proved. `dependencies`: path ->
-    sha256 of what the new object was made from. `image`: the one that the unit is a part of."""
+    sha256 of what the new object was made from. `image`: the one that the unit is a part of. `is_crate`: it is a Rust
+    crate."""
 
     name: str
     new: LinkGraph
@@ -32,6 +33,7 @@ class Edited:
     old_object: Path | None
     dependencies: dict[str, str]
     image: LoadedImage
+    is_crate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Built:
     def mtime_ns(self) -> int:
         """Of the mapped file."""
         return os.stat(self.module.opened_as or self.module.mapped.path).st_mtime_ns
+
+    def archives(self) -> tuple[Path, ...]:
+        """Of the libraries that the image was linked from, where that is known."""
+        return archives_of(self.commands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,10 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     compiled = rebuild(targets, store, tell, colour=request.colour)
     units: list[Edited] = []
     refusals: list[Refusal] = []
+    crates = {unit.source for row, found in zip(built, compiled, strict=True) if row.commands.cargo for unit in found}
     for row, modules in _homes(built, compiled):
         found, refused = as_edited([row], [module.image for module in modules])
-        units += found
+        units += [replace(unit, is_crate=unit.name in crates) for unit in found]
         refusals += refused
     warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
     return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built))
@@ -83,7 +90,7 @@ def as_edited(
     refusals: list[Refusal] = []
     for row in compiled:
         try:
-            graph = with_local_branches(read_object(row.object.read_bytes(), row.source))
+            graph = with_local_branches(read_unit(row.object.read_bytes(), row.source))
             homes = images if len(images) == 1 else images_by_symbols(graph, images, row.source)
         except Refused as refused:
             refusals.extend(refused.refusals)
@@ -142,7 +149,7 @@ def _homes(built: Sequence[Built], compiled: Sequence[Sequence[Compiled]]) -> li
     named = _named(built)
     for image, objects in zip(built, compiled, strict=True):
         for row in objects:
-            if image.commands.units:
+            if image.commands.units or image.commands.cargo:
                 rows.append((row, [image.module]))
             elif row.source not in named:
                 doubtful.setdefault((row.source, row.digest), (row, []))[1].append(image.module)
@@ -151,7 +158,7 @@ def _homes(built: Sequence[Built], compiled: Sequence[Sequence[Compiled]]) -> li
 
 def _given(old: Path, new: Path, request: Request, process: LoadedProcess, store: Store) -> EditedUnits:
     content = _content(new)
-    graph = with_local_branches(read_object(content, str(new)))
+    graph = with_local_branches(read_unit(content, str(new)))
     before, digest = store.put(_content(old)), store.put(content)
     # An object that runs already by an earlier patch is that patch's unit.
     known = [
@@ -161,7 +168,7 @@ def _given(old: Path, new: Path, request: Request, process: LoadedProcess, store
         if unit.object == before and (module := process.module(key)) is not None
     ]
     if not known:
-        old_graph = read_object(store.get(before).read_bytes(), str(old))
+        old_graph = read_unit(store.get(before).read_bytes(), str(old))
         images = images_by_memory(old_graph, process, process.read, str(old))
         known = [(str(old.absolute()), image) for image in images]
     units = tuple(Edited(name, graph, digest, store.get(before), {}, image) for name, image in known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from ipbp.pipeline.edited import Edited
 from ipbp.pipeline.old_side import LIFTED, old_side
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
+from ipbp.pipeline.types import judge_types
 from ipbp.stages.compare import Comparison, Status, compare
+from ipbp.stages.copies import copies_that_differ
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.select import OldSide, Selection, select
+from ipbp.stages.type_changes import NO_CHANGES, TypeChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,25 @@ class Judged:
         return self.is_lifted, int((self.comparison.status != Status.SAME).sum())
 
 
-def judge(unit: Edited, record: Record, store: Store, read: MemoryReader) -> Judged:
-    """The unit against the best old side that there is for it."""
+def judge(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str] = ()) -> Judged:
+    """The unit against the best old side that there is for it. `allow_layout`: types whose layout may change."""
     known = record.units(unit.image.key).get(unit.name)
     image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
     old, source = old_side(unit.new, unit.old_object, known, store, image, read)
-    return judge_against(unit, old, source == LIFTED)
+    types = judge_types(unit, old.graph, image if source == LIFTED else None, allow_layout)
+    return judge_against(unit, old, source == LIFTED, types)
 
 
-def judge_against(unit: Edited, old: OldSide, is_lifted: bool) -> Judged:
+def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES) -> Judged:
     """The unit against this old side."""
-    correlation = correlate(old.graph, unit.new)
+    correlation = correlate(old.graph, unit.new, types.renewed)
     comparison = compare(old.graph, unit.new, correlation)
     selection = select(unit.name, unit.new, old, correlation, comparison, unit.image.key)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
-    refusals = (*selection.refusals, *doubtful, *_unlocated(unit, comparison, selection))
+    copies = copies_that_differ(old.graph, unit.new, comparison)
+    unlocated = _unlocated(unit, comparison, selection)
+    refusals = (*types.refusals, *selection.refusals, *doubtful, *copies, *unlocated)
+    comparison = replace(comparison, notes=(*types.notes, *comparison.notes))
     return Judged(unit, old, is_lifted, comparison, replace(selection, refusals=refusals))
 
 

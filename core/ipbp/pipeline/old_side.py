@@ -14,7 +14,7 @@ import numpy as np
 
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_object import read_object
+from ipbp.formats.elf_archive import read_unit
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, LinkGraph
 from ipbp.graph.unit import UNBOUND
@@ -31,7 +31,7 @@ LIFTED = "the running image"
 def recorded_side(record: UnitRecord, store: Store) -> OldSide:
     """The object that an earlier patch made current. Its functions' entries are checked by the plan, which knows
     the bytes that the journal says are there."""
-    graph = read_object(store.get(record.object).read_bytes(), str(store.get(record.object)))
+    graph = read_unit(store.get(record.object).read_bytes(), str(store.get(record.object)))
     address = addresses_by_name(graph, record.address)
     return OldSide(graph, address, np.ones(len(graph.blocks), dtype=bool), _retired(record))
 
@@ -68,7 +68,7 @@ def old_side(
         return recorded_side(record, store), "the object of the last patch"
     if old_object is not None and old_object.exists():
         try:
-            graph = read_object(old_object.read_bytes(), str(old_object))
+            graph = read_unit(old_object.read_bytes(), str(old_object))
         except IpbpError:  # an object of another kind is no proof of anything; the image is
             return lifted_side(new, image, read), LIFTED
         side, found = attested_side(graph, image, read)

@@ -25,6 +25,7 @@ from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.signature import refuse_old_callers
+from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import PatchPlan
 from ipbp.stages.initialisers import judge_initialisers, registered
 from ipbp.stages.plan import plan
@@ -59,13 +60,13 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock.lap("compile")
 
     # What of them differs from the code that runs, and where definitions went that are in other files now.
-    judged = _one_of_each([judge(unit, request.record, store, read) for unit in edited.units])
+    judged = _one_of_each([judge(unit, request.record, store, read, request.allow_layout) for unit in edited.units])
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
     changed = [unit for unit in judged if unit.is_changed]
     beyond, ran = _beyond_one_object(judged, request.record, store, read)
-    found = [note for row in followed.values() for note in row.notes]
-    notes = [*edited.notes, *found, *(note for unit in judged for note in unit.comparison.notes), *ran]
+    said = [note for row in followed.values() for note in row.notes]
+    notes = [*edited.notes, *said, *(note for unit in judged for note in unit.comparison.notes), *ran]
     replaced, shared = _jumps(judged, changed)
     raise_all(
         edited.refusals,
@@ -80,14 +81,16 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
         return Outcome(None, (*notes, *_in_vain(judged, edited)), clock.times)
 
     # Every thread-local variable gets its place in the threads, every other outside name its address, as they are seen
-    # from the unit's image.
+    # from the unit's image; what the linker left out of it comes out of its archives.
     images = {unit.edited.image.key: unit.edited.image for unit in changed}
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
-    units, refusals = bound([unit.selection.unit for unit in changed], process, defined, request.record)
-    raise_all(refusals)
+    selected = [unit.selection.unit for unit in changed]
+    found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
+    raise_all(found.refusals)
 
     # Memory is chosen, laid out and filled.
-    linked = link_units(units, replaced, process, request)
+    replaced += [()] * found.added
+    linked = link_units(found.units, replaced, process, request)
     made = plan(
         number=request.number,
         groups=linked.groups,
@@ -103,14 +106,16 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
             made,
             functions=tuple(
                 row
-                for unit, columns in zip(changed, linked.columns, strict=True)
+                for unit, columns in zip(changed, linked.columns, strict=False)
                 for key in (unit.edited.image.key,)
                 for row in function_rows(unit, columns, followed[key], order.index(key))
             ),
             data=tuple(f"{name} (new)" for unit in changed for name in new_variables(unit)),
             notes=(*notes, *made.notes),
             times=clock.times,
-            record=record_after(request.record, changed, linked.columns, followed, linked.threads).to_json(),
+            record=record_after(
+                request.record, changed, found.units, linked.columns, followed, linked.threads
+            ).to_json(),
             arenas=tuple(arena.to_json() for arena in linked.arenas),
             loads=linked.loads,
             quiet=quiet_for(process, made.calls, linked.loads),
@@ -155,8 +160,8 @@ def _followed(
     for built in edited.built:
         key = built.module.key
         own, others = by_image.get(key, []), [unit for unit in judged if unit.edited.image.key != key]
-        if not own and not built.commands.vanished:
-            continue
+        if (not own and not built.commands.vanished) or built.commands.cargo:
+            continue  # the name of a crate's function says which crate it is of
 
         def undefined(units: Iterable[Judged], others: Sequence[Judged] = others) -> frozenset[str]:
             return _undefined(tuple(units), others, request.record, process, store)

@@ -14,15 +14,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
-    """`object`: sha256 of the object that runs; "" for a unit whose definitions are in other units now. `address`:
-    name -> load address (a function's is its old entry). `dependencies`: path -> sha256 of every file that it was
-    compiled from. `retired`: functions and shared variables that this unit no longer has, by name, with their
-    addresses and sizes: a function that comes back keeps its address."""
+    """`object`: sha256 of the object that runs; "" for a unit whose definitions are in other units now, and for what
+    was taken out of an archive as it is. `address`: name -> load address (a function's is its old entry).
+    `dependencies`: path -> sha256 of every file that it was compiled from. `retired`: functions and shared variables
+    that this unit no longer has, by name, with their addresses and sizes: a function that comes back keeps its
+    address. `beside`: names of functions that are not the next version of what the image has under that name, and run
+    beside it."""
 
     object: str
     address: dict[str, int]
     dependencies: dict[str, str] = field(default_factory=dict)
     retired: dict[str, tuple[int, int]] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ipbp.graph.layout import ThreadImage, UnitLayout
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind
-from ipbp.graph.unit import UNBOUND
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.pipeline.bound import global_names
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.moves import Followed
 from ipbp.pipeline.record import Record, UnitRecord
@@ -59,26 +60,34 @@ def new_variables(unit: Judged) -> list[str]:
 def record_after(
     before: Record,
     changed: Sequence[Judged],
+    linked: Sequence[Unit],
     columns: Sequence[UnitLayout],
     followed: Mapping[str, Followed],
     threads: Sequence[ThreadImage],
 ) -> Record:
     """What the next patch needs to know: for each unit of this one, the load address of every name. Where definitions
     moved, units that did not change otherwise are among them: they have fewer names now, or more. `followed`: by the
-    image's key. `threads`: the thread-local variables that this patch brings."""
-    placed = {(unit.edited.image.key, unit.edited.name): row for unit, row in zip(changed, columns, strict=True)}
+    image's key. `linked`: the changed units and behind them what came out of archives, of which the names count that
+    others can use. `threads`: the thread-local variables that this patch brings."""
+    placed = {(unit.edited.image.key, unit.edited.name): row for unit, row in zip(changed, columns, strict=False)}
     images = {key: dict(units) for key, units in before.images.items()}
+    for extra, row in list(zip(linked, columns, strict=True))[len(changed) :]:
+        units = images.setdefault(extra.image, {})
+        names = {name: found.address for name, found in global_names(extra.graph, row.copy).items()}
+        known = units[extra.name].address if extra.name in units else {}
+        units[extra.name] = UnitRecord("", {**known, **names})
     for key, found in followed.items():
         units = images.setdefault(key, {})
         units.update((name, UnitRecord("", {})) for name in found.vacated)
         here = [unit for unit in changed if unit.edited.image.key == key]
         for unit in found.judged if found.moved else here:
-            units[unit.edited.name] = _unit_record(unit, placed.get((key, unit.edited.name)), found)
+            name = unit.edited.name
+            units[name] = _unit_record(unit, placed.get((key, name)), found, before.units(key).get(name))
     blocks = (*before.threads, *((row.start, row.size, row.offset_at) for row in threads))
     return Record({key: units for key, units in images.items() if units}, blocks)
 
 
-def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed) -> UnitRecord:
+def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, before: UnitRecord | None) -> UnitRecord:
     graph, address = unit.edited.new, unit.selection.unit.address
     if columns is not None:
         # The unit's own place, also where another image's definition of the name is the one that counts.
@@ -96,7 +105,10 @@ def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed) -
         if unit.old.graph.blocks.kind[block] == BlockKind.CODE or is_shared:
             retired[name] = place, int(unit.old.graph.blocks.size[block])
     left = {name: row for name, row in retired.items() if name not in names}
-    return UnitRecord(unit.edited.digest, names, unit.edited.dependencies, left)
+    old = zip(unit.old.graph.symbols.name, unit.old.address.tolist(), strict=True)
+    fresh = {name for name, place in old if place not in (UNBOUND, names.get(name, place))}
+    beside = tuple(sorted((fresh | set(before.beside if before else ())) & names.keys()))
+    return UnitRecord(unit.edited.digest, names, unit.edited.dependencies, left, beside)
 
 
 def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:

@@ -17,7 +17,7 @@ class Request:
     gave to the journal, without the images that were unloaded since. `entries`: for each function entry that is
     rewritten now, the bytes that must be there.
     `arenas`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
-    instead of a build."""
+    instead of a build. `allow_layout`: types whose layout may change."""
 
     description: Description
     regions: tuple[Region, ...]
@@ -30,6 +30,7 @@ class Request:
     build_dir: Path | None = None
     compile_commands: Path | None = None
     colour: bool = False
+    allow_layout: tuple[str, ...] = ()
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Request:
@@ -46,6 +47,7 @@ class Request:
             build_dir=_path(row.get("build_dir")),
             compile_commands=_path(row.get("compile_commands")),
             colour=bool(row.get("colour")),
+            allow_layout=tuple(row.get("allow_layout", ())),
         )
 
 

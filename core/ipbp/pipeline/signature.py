@@ -16,7 +16,7 @@ import numpy as np
 
 from ipbp.build.store import Store
 from ipbp.errors import Refusal
-from ipbp.formats.elf_object import read_object
+from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.signatures import signatures
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind
@@ -35,6 +35,8 @@ def refuse_old_callers(judged: Sequence[Judged], known: Known, store: Store, ima
     refusals = []
     for unit in judged:
         names = {row.name for row in unit.selection.replaced} & callers.keys()
+        if unit.edited.is_crate:
+            continue  # all crates that use this one are compiled with it
         before = _old_signatures(unit, names, known, store, image) if names else {}
         after = signatures(store.get(unit.edited.digest).read_bytes(), names) if before else {}
         refusals += [
@@ -85,7 +87,7 @@ def _inside(judged: Iterable[Judged], place: np.ndarray) -> np.ndarray:
 
 
 def _used_names(store: Store, digest: str) -> frozenset[str]:
-    graph = read_object(store.get(digest).read_bytes(), digest)
+    graph = read_unit(store.get(digest).read_bytes(), digest)
     used = np.unique(graph.edges.target)
     return frozenset(graph.symbols.name[row] for row in used[graph.symbols.block[used] == UNDEFINED].tolist())
 

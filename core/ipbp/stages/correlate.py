@@ -9,6 +9,7 @@ content is paired by content. All of it is columns: an object has a hundred thou
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,16 @@ class Correlation:
     new_masked: ByteRows
 
 
-def correlate(old: LinkGraph, new: LinkGraph) -> Correlation:
-    """The pairs of two graphs of one translation unit."""
+def correlate(old: LinkGraph, new: LinkGraph, renewed: Collection[str] = ()) -> Correlation:
+    """The pairs of two graphs of one translation unit. `renewed`: names of new functions that are not the next
+    version of what has their name in the old object."""
     symbol = np.full(len(new.symbols), UNPAIRED, dtype=np.int32)
     names = name_numbers(old.symbols.name, new.symbols.name)
     old_content = has_content_identity(old, names.old_is_numbered)
     new_content = has_content_identity(new, names.new_is_numbered)
     _pair_names(old, new, names, symbol)
+    if renewed:
+        symbol[[row for row, name in enumerate(new.symbols.name) if name in renewed]] = UNPAIRED
     ambiguous = pair_numbered(old, new, names, symbol)
 
     old_masked, new_masked = mask(old), mask(new)

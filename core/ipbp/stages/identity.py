@@ -16,6 +16,7 @@ from ipbp.arch.x86_64 import WIDTH
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 from ipbp.graph.rows import ByteRows, distinct, intern, intern_numbers, ragged
+from ipbp.stages.panic_locations import POSITION, panic_locations
 
 READ_ONLY = (BlockKind.RODATA, BlockKind.RELRO)
 NO_COLOUR = -1
@@ -23,7 +24,8 @@ _EDGE_WORDS = 4
 
 
 def mask(graph: LinkGraph) -> ByteRows:
-    """The bytes of each block with its fixup fields as zeros, nothing for BSS; one copy of what the sections hold."""
+    """The bytes of each block with its fixup fields as zeros, nothing for BSS; one copy of what the sections hold. What
+    a source line's number is does not count either (`panic_locations`)."""
     blocks, edges, held = graph.blocks, graph.edges, graph.sections.content
     if len(blocks) == 0:
         return ByteRows(np.empty(0, dtype=np.uint8), *(np.empty(0, dtype=np.int64),) * 2)
@@ -37,6 +39,9 @@ def mask(graph: LinkGraph) -> ByteRows:
         places = field[width == distinct_width]
         for byte in range(distinct_width):
             octets[places + byte] = 0
+    places = start[panic_locations(graph)]
+    for byte in range(POSITION.start, POSITION.stop):
+        octets[places + byte] = 0
     return ByteRows(octets, np.where(length > 0, start, 0), length)
 
 

@@ -26,10 +26,12 @@ from ipbp.stages.targets import carried_edges
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """A global name of an edited object that runs already. `is_shared`: other images may see it."""
+    """A global name of an edited object that runs already. `is_shared`: other images may see it. `is_beside`: the image
+    has another function under that name, which goes on beside this one."""
 
     address: int
     is_shared: bool
+    is_beside: bool = False
 
 
 Edited = Mapping[str, Mapping[str, Defined]]
@@ -127,11 +129,15 @@ class _Search:
         return is_new or self.scopes[image].exports(name)
 
     def _defined_by(self, image: str, name: str) -> _Place | None:
-        """By an edited object, where the image itself does not define it."""
+        """By an edited object, where the image itself does not define it, or where what the image has under this name
+        only goes on beside it."""
         if name in self.brought.get(image, {}):
             return _Place(giver=image)
         row = self.edited.get(image, {}).get(name)
-        return _Place(row.address) if row and _of_image(name, self.scopes[image].image) is None else None
+        return _Place(row.address) if row and (row.is_beside or self._lacks(image, name)) else None
+
+    def _lacks(self, image: str, name: str) -> bool:
+        return _of_image(name, self.scopes[image].image) is None
 
     def _shared(self, name: str, scope: Scope) -> _Place | None:
         """What an edited object of another image newly exports."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from ipbp.stages.correlate import Correlation
 from ipbp.stages.entry_targets import entry_targets
 from ipbp.stages.labels import stores_labels
 from ipbp.stages.targets import ABSOLUTES
+from ipbp.stages.unwind import UnwindLinks, unwind_links
 
 DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS})
 
@@ -111,7 +113,12 @@ class _Selector:
         visible = self.new.symbols.binding[self.new.blocks.anchor] != Binding.LOCAL
         return [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added if visible[b]]
 
+    @cached_property
+    def unwind_links(self) -> UnwindLinks:
+        return unwind_links(self.new)
+
     def _carry(self, root: int) -> None:
+        links = self.unwind_links
         waiting = [root]
         while waiting:
             block = waiting.pop()
@@ -119,7 +126,8 @@ class _Selector:
                 continue
             self.carried.add(block)
             targets = np.unique(self.new.edges.target[self.new.edges_of(block)])
-            for symbol in targets:
+            # An exception table describes one function's code, and goes where that goes.
+            for symbol in (*targets, *links.symbol[links.block == block]):
                 target = int(self.new.symbols.block[symbol])
                 if target >= 0 and self._must_come_along(int(symbol), target, referrer=block):
                     waiting.append(target)

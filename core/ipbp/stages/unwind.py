@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ipbp.errors import IpbpError
 from ipbp.graph.layout import UnwindTable
@@ -79,6 +80,44 @@ def described_blocks(graph: LinkGraph, records: Sequence[UnwindRecord], section:
     found = (offsets[at] == fields) & np.array([not record.is_cie for record in records])
     blocks: I32 = np.where(found, np.maximum(graph.symbols.block[target], -1), -1).astype(np.int32)
     return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class UnwindLinks:
+    """What unwinding through a function needs, one row each: `block` of code, `symbol`. `is_own`: it belongs to that
+    function alone (its exception table), and not to all that share a CIE (the personality)."""
+
+    block: I32
+    symbol: I32
+    is_own: npt.NDArray[np.bool_]
+
+
+def unwind_links(graph: LinkGraph) -> UnwindLinks:
+    """Everything that the rows of the graph's code refer to besides that code. Errors: `unwind-malformed`."""
+    section = unwind_section(graph)
+    if section is None or len(section.offset) == 0:
+        none = np.empty(0, dtype=np.int32)
+        return UnwindLinks(none, none, none.astype(np.bool_))
+    records = unwind_records(section.content, graph.path)
+    block = described_blocks(graph, records, section)
+    start = np.array([record.start for record in records], dtype=np.int64)
+    function_field = np.array([record.pointer + 4 for record in records], dtype=np.int64)
+    owner = np.searchsorted(start, section.offset, side="right") - 1
+    own = (block[owner] >= 0) & (section.offset != function_field[owner])
+    # Edges of each CIE, for every FDE that belongs to it.
+    is_cie = np.array([record.is_cie for record in records], dtype=np.bool_)
+    common = np.flatnonzero(is_cie[owner])
+    cie = np.array([record.cie for record in records], dtype=np.int64)
+    pairs = [
+        (np.flatnonzero((block >= 0) & (cie == start[owner[edge]])), int(section.target[edge]))
+        for edge in common.tolist()
+    ]
+    shared = [block[rows] for rows, _ in pairs]
+    return UnwindLinks(
+        np.concatenate([block[owner[own]], *shared]).astype(np.int32),
+        np.concatenate([section.target[own], *(np.full(len(rows), symbol) for rows, symbol in pairs)]).astype(np.int32),
+        np.concatenate([np.ones(int(own.sum()), np.bool_), *(np.zeros(len(rows), np.bool_) for rows, _ in pairs)]),
+    )
 
 
 def _unit_table(number: int, unit: Unit) -> UnwindTable | None:

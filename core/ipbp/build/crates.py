@@ -1,0 +1,335 @@
+"""The crates of a cargo project that may differ from what runs, compiled in the order of their dependencies.
+
+A crate is ours as soon as one of its files is newer than what the user's build made of it, once it was patched, or
+when it needs a crate that is ours: rustc binds a crate to the very build of those that it uses. What we made stays
+in the workshop with a note of what it was made from, so that only what changed since is compiled again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
+from ipbp.build.command import Command
+from ipbp.build.compile import ATTEMPTS, Compiled, Tell
+from ipbp.build.depfile import dependencies_of
+from ipbp.build.dirty import Dirty, PatchedUnit
+from ipbp.build.places import cache_folder
+from ipbp.build.producer import source_units
+from ipbp.build.rustc_recorder import read_options
+from ipbp.build.rustc_replay import (
+    Workshop,
+    built_objects,
+    made_objects,
+    prepare,
+    replay_environment,
+    replay_words,
+)
+from ipbp.build.snapshot import MISSING, Snapshot
+from ipbp.build.store import Store
+from ipbp.errors import IpbpError, Refusal, Refused
+
+_ENVIRONMENT = re.compile(r"^# env-dep:([^=]+)(?:=(.*))?$", re.MULTILINE)
+_WATCHED = re.compile(rb"^cargo::?rerun-if-changed=(.*)$", re.MULTILINE)
+
+
+def rebuild_crates(
+    executable: Path,
+    image_mtime_ns: int,
+    known: Mapping[str, PatchedUnit],
+    store: Store,
+    tell: Tell,
+    colour: bool = False,
+) -> tuple[Compiled, ...]:
+    """New objects of the crates that may differ from what runs; none when nothing was edited. The object of a crate
+    is an archive of its codegen units' objects.
+
+    `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
+    by the path of their root module. Errors: `compile-failed` with what rustc printed; those of
+    `cargo_commands.crate_commands`; `Refused` with `cargo-build-needed` when something else than a crate of the
+    program was edited; `sources-changing`.
+    """
+    commands = program_crates(executable)
+    snapshot = Snapshot()
+    reasons = {row.stem: _reason(row, image_mtime_ns, known.get(row.source), snapshot) for row in commands}
+    refusals = [_not_ours(row, reasons[row.stem]) for row in commands if reasons[row.stem] and not _is_crate(row)]
+    refusals += [_script_outdated(row, path) for row in commands if (path := _newer_than_script(row, snapshot))]
+    if refusals:
+        raise Refused(refusals)
+    if not any(reasons.values()):
+        return ()
+    workshop = _workshop(commands)
+    found = []
+    with _alone(workshop):
+        ours: dict[str, _Made] = {}
+        for row in commands:
+            used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
+            reason = reasons[row.stem] or (f"it uses {used[0].crate.name}" if used else "")
+            if not reason or not _is_crate(row):
+                continue
+            made = _brought_up_to_date(row, used, workshop, tell, colour)
+            ours[file_of(str(row.product))] = made
+            unit = known.get(row.source)
+            digest = store.put(made.objects)
+            old = None if unit is not None else built_objects(row, made.objects, image_mtime_ns)
+            before = unit.object if unit is not None else store.put(old) if old is not None else ""
+            if digest == before:
+                continue
+            old_object = store.get(before) if old is not None else None
+            dirty = Dirty(_as_command(row), reason, old_object)
+            found.append(
+                Compiled(row.source, store.get(digest), digest, made.files, made.milliseconds, made.messages, dirty)
+            )
+    return tuple(found)
+
+
+def crate_archives(executable: Path) -> tuple[Path, ...]:
+    """The libraries of a program, as its sources are now, and those of Rust itself."""
+    commands = program_crates(executable)
+    workshop = _workshop(commands)
+    snapshot = Snapshot()
+    found = []
+    for row in commands:
+        if row.is_linked and row.kind in ("lib", "rlib"):
+            ours = _files_of_note(row, workshop)
+            is_current = ours and all(snapshot.digest(path) == digest for path, digest in ours.items())
+            found.append(workshop.product(row) if is_current else row.product)
+    compiler = Path(commands[-1].arguments[0])
+    done = subprocess.run([compiler, "--print", "target-libdir", *_target(commands[-1])], stdout=subprocess.PIPE)
+    folder = Path(os.fsdecode(done.stdout.strip()))
+    return (*found, *sorted(folder.glob("lib*.rlib")))
+
+
+def program_crates(executable: Path) -> tuple[CrateCommand, ...]:
+    """All crates of a program in cargo's folders. Errors: those of `cargo_commands.crate_commands`."""
+    return crate_commands(executable, lambda: [unit.directory for unit in source_units(executable)])
+
+
+def _workshop(commands: Sequence[CrateCommand]) -> Workshop:
+    """One for each of the user's folders of libraries."""
+    return Workshop(cache_folder("crates", hashlib.sha256(os.fsencode(commands[-1].folder)).hexdigest()[:16]))
+
+
+def _target(row: CrateCommand) -> list[str]:
+    triples = read_options(list(row.arguments)).get("--target", [])
+    return ["--target", triples[-1]] if triples else []
+
+
+def _files_of_note(row: CrateCommand, workshop: Workshop) -> dict[str, str]:
+    try:
+        files: dict[str, str] = json.loads(_note(workshop, row).read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return files
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A crate in the workshop. `key`: digest of all that it was made from. `files`: path -> sha256 of its sources."""
+
+    crate: CrateCommand
+    key: str
+    files: dict[str, str]
+    objects: bytes
+    messages: str
+    milliseconds: float
+
+
+def _is_crate(row: CrateCommand) -> bool:
+    """Whether its code is in the program, and the user's to edit."""
+    return row.kind in ("bin", "lib", "rlib") and row.is_local and row.is_linked
+
+
+def _reason(row: CrateCommand, image_mtime_ns: int, unit: PatchedUnit | None, snapshot: Snapshot) -> str:
+    """Why what was built of a crate may not be what its files say, or ""."""
+    if not row.is_local:
+        return ""
+    if unit is not None:
+        return "it was patched before"
+    if row.kind == "build-script":
+        return _script_reason(row, snapshot)
+    built = snapshot.modified_ns(str(row.product))
+    if built > image_mtime_ns:
+        return "its library is newer than the running program"
+    files, variables = _made_from(row.depfile, row.directory, snapshot)
+    for path in files:
+        # The same tick counts as newer: the clock of a file system stands still for some milliseconds.
+        if snapshot.modified_ns(path) >= built:
+            return f"{path} is newer than what was built of it"
+    for name, value in variables.items():
+        if dict(row.environment).get(name, os.environ.get(name)) != value:
+            return f"the environment variable {name}, which it reads, has changed"
+    return ""
+
+
+def _script_reason(row: CrateCommand, snapshot: Snapshot) -> str:
+    built = snapshot.modified_ns(str(row.product))
+    files, _ = _made_from(row.depfile, row.directory, snapshot)
+    newer = (path for path in files if snapshot.modified_ns(path) >= built > MISSING)
+    return next((f"{path} is newer than the build script made of it" for path in newer), "")
+
+
+def _newer_than_script(row: CrateCommand, snapshot: Snapshot) -> str:
+    """A file for whose sake cargo would run the build script of this crate's package again, or "". What the script
+    said in the user's build is beside its folder for files (Cargo book, "Build Scripts")."""
+    folder = dict(row.environment).get("OUT_DIR", "")
+    output = Path(folder).parent / "output"
+    if not folder or not row.is_local:
+        return ""
+    try:
+        said = output.read_bytes()
+    except OSError:
+        return ""
+    ran = snapshot.modified_ns(str(output))
+    for name in _WATCHED.findall(said):
+        path = snapshot.locate(row.package, os.fsdecode(name).strip())
+        if snapshot.modified_ns(path) > ran:
+            return path
+    return ""
+
+
+def _script_outdated(row: CrateCommand, path: str) -> Refusal:
+    return Refusal(
+        "cargo-build-needed",
+        f"the build script of {row.name} depends on {path}, which is newer than what it made",
+        "Run `cargo build` and start the program once more.",
+        row.name,
+        row.source,
+    )
+
+
+def _made_from(depfile: Path, directory: str, snapshot: Snapshot) -> tuple[list[str], dict[str, str | None]]:
+    """Files and environment variables that rustc wrote down (rustc book, "dep-info")."""
+    try:
+        content = depfile.read_bytes()
+    except OSError:
+        return [], {}
+    files = [snapshot.locate(directory, name) for name in dependencies_of(content)]
+    text = content.decode("utf-8", "surrogateescape")
+    variables = {match[1]: match[2] for match in _ENVIRONMENT.finditer(text)}
+    return files, variables
+
+
+def _not_ours(row: CrateCommand, reason: str) -> Refusal:
+    what = {"build-script": "a build script", "proc-macro": "a procedural macro"}.get(row.kind, f"a {row.kind}")
+    return Refusal(
+        "cargo-build-needed",
+        f"{what} changed, which decides what the code of other crates is: {reason}",
+        "Run `cargo build` and start the program once more.",
+        row.name,
+        row.source,
+    )
+
+
+def _brought_up_to_date(
+    row: CrateCommand, used: Sequence[_Made], workshop: Workshop, tell: Tell, colour: bool
+) -> _Made:
+    """The crate in the workshop, compiled unless it was made from just these files before."""
+    kept = _kept(row, used, workshop)
+    if kept is not None:
+        return kept
+    tell(f"compiling {row.name}")
+    replaced = {file_of(str(made.crate.product)): workshop.product(made.crate) for made in used}
+    before: dict[str, str] | None = None
+    start = time.perf_counter()
+    for _ in range(ATTEMPTS):
+        prepare(workshop, row)
+        _note(workshop, row).unlink(missing_ok=True)
+        # The folder's own time stamp is the file system's clock at this moment.
+        os.utime(workshop.objects(row))
+        began = workshop.objects(row).stat().st_mtime_ns
+        messages = _run(row, workshop, replaced, colour)
+        snapshot = Snapshot()
+        files, _variables = _made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
+        after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
+        if after == before or all(snapshot.modified_ns(path) < began for path in after):
+            objects = made_objects(row, workshop)
+            made = _Made(row, _key(row, used, after), after, objects, messages, (time.perf_counter() - start) * 1000)
+            _keep(made, workshop)
+            return made
+        before = after
+    raise IpbpError(
+        "sources-changing",
+        f"{row.source} or a file that it includes changed during each of {ATTEMPTS} compiles",
+        "Wait until the files are written, then try again.",
+    )
+
+
+def _run(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path], colour: bool) -> str:
+    try:
+        done = subprocess.run(
+            replay_words(row, workshop, replaced, colour),
+            cwd=row.directory,
+            env=replay_environment(row, workshop),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    except OSError as error:
+        raise IpbpError(
+            "compiler-missing",
+            f"{row.arguments[0]}, which compiles {row.name}, cannot be started: {error.strerror}",
+            "Install this toolchain, or build and start the program once more.",
+        ) from error
+    messages = done.stdout.decode("utf-8", "replace")
+    if done.returncode != 0:
+        raise IpbpError(
+            "compile-failed",
+            f"the crate {row.name} does not compile; nothing was changed",
+            "Correct the source and try again.",
+            messages or f"rustc ended with status {done.returncode}\n",
+        )
+    return messages
+
+
+def _key(row: CrateCommand, used: Sequence[_Made], files: Mapping[str, str]) -> str:
+    parts = [*row.arguments, *("=".join(pair) for pair in row.environment), *(made.key for made in used)]
+    parts += [f"{path}\0{digest}" for path, digest in sorted(files.items())]
+    return hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()
+
+
+def _note(workshop: Workshop, row: CrateCommand) -> Path:
+    return workshop.folder / f"{row.stem}.json"
+
+
+def _keep(made: _Made, workshop: Workshop) -> None:
+    row = {"key": made.key, "files": made.files, "objects": hashlib.sha256(made.objects).hexdigest()}
+    _note(workshop, made.crate).write_text(json.dumps(row))
+
+
+def _kept(row: CrateCommand, used: Sequence[_Made], workshop: Workshop) -> _Made | None:
+    try:
+        kept = json.loads(_note(workshop, row).read_text())
+        snapshot = Snapshot()
+        files = {path: snapshot.digest(path) for path in kept["files"]}
+        if _key(row, used, files) != kept["key"]:
+            return None
+        objects = made_objects(row, workshop)
+    except (OSError, ValueError, KeyError, IpbpError):
+        return None  # made before by another version, or cleared away: it is made anew
+    if hashlib.sha256(objects).hexdigest() != kept["objects"]:
+        return None
+    return _Made(row, kept["key"], files, objects, "", 0.0)
+
+
+@contextlib.contextmanager
+def _alone(workshop: Workshop) -> Iterator[None]:
+    """Two debuggers may work on programs of one target directory."""
+    with (workshop.folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _as_command(row: CrateCommand) -> Command:
+    return Command(Path(row.directory), Path(row.source), row.product, row.arguments, row.environment)

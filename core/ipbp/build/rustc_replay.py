@@ -1,0 +1,215 @@
+"""One crate compiled as cargo would, into a folder of ipbp's own, and not linked.
+
+The command is cargo's, word for word, but for where files go, the look of messages, and the linker of a program:
+that is a script which keeps the objects that it is given and says that all is well. What rustc knows of the last
+compile is in its incremental directory; ours begins as a copy of the user's (rustc replaces those files and never
+writes into them, so hard links do), and the first compile is as warm as the user's next one would be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.archive import NotAnArchive, members, packed
+from ipbp.build.cargo_commands import CrateCommand, file_of
+from ipbp.build.rustc_recorder import read_options
+from ipbp.errors import IpbpError
+
+_LINKER = """#!/bin/sh
+# Stands in for the linker: keeps the objects of the crate and links nothing.
+set -e
+for word in "$@"; do
+    case $word in
+    @*) echo "ipbp: the list of objects came in a file: $word" >&2; exit 1 ;;
+    *.rcgu.o) ln -f -- "$word" "$IPBP_OBJECTS/" 2>/dev/null || cp -- "$word" "$IPBP_OBJECTS/" ;;
+    esac
+done
+"""
+_OBJECT = ".rcgu.o"
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where the crates of one target directory are compiled: `deps`, `incremental` and `objects` below `folder`."""
+
+    folder: Path
+
+    @property
+    def deps(self) -> Path:
+        return self.folder / "deps"
+
+    @property
+    def incremental(self) -> Path:
+        return self.folder / "incremental"
+
+    def objects(self, crate: CrateCommand) -> Path:
+        return self.folder / "objects" / crate.stem
+
+    def product(self, crate: CrateCommand) -> Path:
+        """The library as we made it."""
+        return self.deps / crate.product.name
+
+    @property
+    def linker(self) -> Path:
+        return self.folder / "linker"
+
+
+def prepare(workshop: Workshop, crate: CrateCommand) -> None:
+    """Make the folders, the linker's stand-in, and a warm incremental directory for this crate."""
+    for folder in (workshop.deps, workshop.incremental, workshop.objects(crate)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in workshop.objects(crate).iterdir():
+        left.unlink()
+    if not workshop.linker.exists():
+        temporary = workshop.linker.with_suffix(f".{os.getpid()}")
+        temporary.write_text(_LINKER)
+        temporary.chmod(stat.S_IRWXU)
+        os.replace(temporary, workshop.linker)
+    for user in _sessions(crate):
+        ours = workshop.incremental / user.name
+        if not ours.exists():
+            _copy_by_links(user, ours)
+
+
+def replay_words(
+    crate: CrateCommand, workshop: Workshop, ours: Mapping[str, Path], colour: bool = False
+) -> tuple[str, ...]:
+    """The argument vector that compiles the crate into the workshop. `ours`: libraries that are to be used instead
+    of the user's, by `cargo_commands.file_of` of the user's file."""
+    words = [*_redirected(crate.arguments, workshop, ours)]
+    words += ["--error-format=human", f"--color={'always' if colour else 'never'}"]
+    # Searched as well: what the libraries of ours were compiled with. rustc tells them from the user's by their hash.
+    words += ["-L", f"dependency={workshop.deps}"]
+    if crate.kind == "bin":
+        words += ["-C", f"linker={workshop.linker}", "-C", "linker-flavor=gcc", "-C", "strip=none"]
+    return tuple(words)
+
+
+def replay_environment(crate: CrateCommand, workshop: Workshop) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("RUSTC_WRAPPER", "CARGO_MAKEFLAGS")}
+    return {**kept, **dict(crate.environment), "IPBP_OBJECTS": str(workshop.objects(crate))}
+
+
+def made_objects(crate: CrateCommand, workshop: Workshop) -> bytes:
+    """What the last replay made, as an archive of its objects. `crate-without-objects`."""
+    if crate.kind != "bin":
+        return _archive(_members(workshop.product(crate)), crate)
+    # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
+    units = {path.name for session in _sessions(crate, workshop.incremental) for path in _session_objects(session)}
+    rows = [(path.name, path.read_bytes()) for path in workshop.objects(crate).iterdir()]
+    return _archive([row for row in rows if not units or _unit_name(row[0], crate) in units], crate)
+
+
+def built_objects(crate: CrateCommand, made: bytes, image_mtime_ns: int) -> bytes | None:
+    """The objects of the user's own build, as far as it left them and none is newer than the image; None else.
+
+    A library has them; those of a program are gone after the link, but the incremental directory keeps them. `made`:
+    what we made of the crate, whose units' names tell the program's folder there from that of a library of its name.
+    """
+    try:
+        if crate.kind != "bin":
+            if crate.product.stat().st_mtime_ns > image_mtime_ns:
+                return None
+            return _archive(_members(crate.product), crate)
+        names = {name for name, _ in members(made)}
+        for session in _sessions(crate):
+            files = _session_objects(session)
+            if not names.isdisjoint(path.name for path in files) and all(
+                path.stat().st_mtime_ns <= image_mtime_ns for path in files
+            ):
+                return _archive([(path.name, path.read_bytes()) for path in files], crate)
+    except OSError:
+        pass  # the user's build is at work
+    return None
+
+
+def _redirected(arguments: Sequence[str], workshop: Workshop, ours: Mapping[str, Path]) -> Iterator[str]:
+    words = iter(arguments)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if name in ("--error-format", "--json", "--color", "--diagnostic-width"):
+            if not equals:
+                next(words)
+        elif word == "--out-dir":
+            next(words)
+            yield from ("--out-dir", str(workshop.deps))
+        elif word == "-C":
+            option = next(words)
+            if option.startswith("incremental="):
+                option = f"incremental={workshop.incremental}"
+            if not option.startswith(("linker=", "link-arg", "strip=", "linker-flavor=")):
+                yield from ("-C", option)
+        elif word == "--extern":
+            crate, _, path = next(words).partition("=")
+            yield from ("--extern", f"{crate}={_ours(path, ours)}" if path else crate)
+        else:
+            yield word
+
+
+def _ours(path: str, ours: Mapping[str, Path]) -> str:
+    replacement = ours.get(file_of(path))
+    return path if replacement is None else f"{file_of(str(replacement))}{Path(path).suffix}"
+
+
+def _sessions(crate: CrateCommand, instead: Path | None = None) -> list[Path]:
+    """rustc's folders for this crate in the user's incremental directory, or in the one given; their names hold a
+    hash of rustc's own."""
+    folders = [instead] if instead else map(Path, read_options(list(crate.arguments)).get("-C incremental", []))
+    found = [path for folder in folders for path in folder.glob(f"{crate.name}-*") if path.is_dir()]
+    # Of several crates of one name (a library and a program) the newest is the likeliest; the proof is elsewhere.
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _session_objects(session: Path) -> list[Path]:
+    """The objects of the last finished compile (rustc_incremental, "persist/fs.rs": `s-time-random-hash`)."""
+    finished = sorted(path for path in session.glob("s-*-*-*") if not path.name.endswith("-working"))
+    return sorted(finished[-1].glob("*.o")) if finished else []
+
+
+def _copy_by_links(source: Path, target: Path) -> None:
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
+        shutil.copytree(source, temporary, copy_function=_link_or_copy)
+        os.replace(temporary, target)
+    except (OSError, shutil.Error):
+        # The user's build is at work there, or the disk is full: a cold start is slower and nothing else.
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _members(library: Path) -> list[tuple[str, bytes]]:
+    content = library.read_bytes()
+    try:
+        return [(name, bytes(row)) for name, row in members(content) if name.endswith(_OBJECT)]
+    except NotAnArchive as error:
+        raise IpbpError(
+            "object-malformed", f"{library}: {error}", "The file is damaged or was still being written: build it again."
+        ) from error
+
+
+def _archive(rows: Sequence[tuple[str, bytes]], crate: CrateCommand) -> bytes:
+    if not rows:
+        raise IpbpError(
+            "crate-without-objects",
+            f"rustc made no objects for the crate '{crate.name}'",
+            'Build without `lto = "fat"` and without `-C linker-plugin-lto`.',
+        )
+    return packed(sorted((_unit_name(name, crate), content) for name, content in rows))
+
+
+def _unit_name(name: str, crate: CrateCommand) -> str:
+    """The codegen unit's name alone: `app-1f2e.4x3.0k1.rcgu.o` has a number of the invocation in it, and in the
+    incremental directory the same object is `4x3.o`."""
+    middle = name.removeprefix(f"{crate.stem}.").removesuffix(_OBJECT).removesuffix(".o").split(".")
+    return f"{middle[0]}.o"

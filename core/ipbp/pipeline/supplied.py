@@ -1,0 +1,91 @@
+"""What the new code uses and the program does not have, out of the archives that the program was linked from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.archive import NotAnArchive, defined_names
+from ipbp.errors import Refusal
+from ipbp.formats.elf_archive import objects_of
+from ipbp.formats.elf_object import read_object
+from ipbp.graph.image import LoadedImage
+from ipbp.graph.unit import Unit
+from ipbp.pipeline.edited import Built
+from ipbp.stages.supply import supply
+
+ROUNDS = 20
+"""Objects that need objects that need objects."""
+
+Bind = Callable[[Sequence[Unit]], "tuple[list[Unit], tuple[Refusal, ...]]"]
+"""Gives every outside name of some units its address, or a refusal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supplied:
+    """`units`: the edited ones and those that bring what was missing, all names bound. `added`: how many of the last
+    are such."""
+
+    units: list[Unit]
+    added: int
+    refusals: tuple[Refusal, ...]
+
+
+def with_archives(units: Sequence[Unit], bind: Bind, built: Sequence[Built]) -> Supplied:
+    """The units as `bind` leaves them; what that does not find is looked for in the archives of the unit's image, in
+    their order. These are asked for only then. What is in none of them stays refused."""
+    sources = {row.module.key: _Source(row) for row in built}
+    extra: list[Unit] = []
+    refused: list[Refusal] = []
+    for _ in range(ROUNDS):
+        every = [*units, *extra]
+        bound, refusals = bind(every)
+        image_of = {unit.name: unit.image for unit in every}
+        progress = False
+        for row in refusals:
+            source = sources.get(image_of.get(row.file or "", ""))
+            if row.code == "undefined-symbol" and row.symbol and source is not None:
+                progress |= source.wants(row.symbol)
+        if not progress:
+            break
+        made = [pair for source in sources.values() for pair in source.units()]
+        extra = [unit for unit, _ in made]
+        refused = [refusal for _, rows in made for refusal in rows]
+    return Supplied(bound, len(extra), (*refusals, *refused))
+
+
+class _Source:
+    """The archives of one image, and what was wanted of them so far: names by archive and member."""
+
+    def __init__(self, built: Built) -> None:
+        self._built = built
+        self._index: list[tuple[Path, dict[str, str]]] | None = None
+        self._wanted: dict[tuple[Path, str], set[str]] = {}
+
+    def wants(self, name: str) -> bool:
+        """Take a name along; False when no archive has it."""
+        if self._index is None:
+            self._index = [(path, dict(_names(path))) for path in self._built.archives()]
+        for path, names in self._index:
+            if name in names:
+                self._wanted.setdefault((path, names[name]), set()).add(name)
+                return True
+        return False
+
+    def units(self) -> Iterator[tuple[Unit, tuple[Refusal, ...]]]:
+        for (path, member), names in self._wanted.items():
+            yield _unit(path, member, names, self._built.module.image)
+
+
+def _names(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        yield from defined_names(path.read_bytes()).items()
+    except (OSError, NotAnArchive):
+        return  # what is in it stays undefined
+
+
+def _unit(path: Path, member: str, names: set[str], image: LoadedImage) -> tuple[Unit, tuple[Refusal, ...]]:
+    name = f"{path}({member})"
+    graph = read_object(objects_of(path.read_bytes(), str(path))[member], name)
+    return supply(name, graph, names, image)

@@ -1,0 +1,153 @@
+"""Rust: a cargo workspace is edited, and the program that runs out of it goes on with the new code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cargo_project import EDITS, REFUSED, CargoProject, build_cargo_project
+from scenario import Talk
+from sessions import ipbp
+
+from ipbp.cli.bystander import Bystander
+from ipbp.errors import IpbpError, Refused
+from ipbp.host.commands import plan_params
+from ipbp.host.journal import open_journal
+from ipbp.pipeline.order import Outcome, make_plan
+from ipbp.pipeline.request import Request
+
+pytestmark = pytest.mark.live
+BY_NAME = {edit.name: edit for edit in EDITS}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
+    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "market")
+
+
+@pytest.fixture
+def market(built: CargoProject) -> Iterator[CargoProject]:
+    yield built
+    built.restore()
+
+
+@pytest.fixture
+def talk(market: CargoProject) -> Iterator[Talk]:
+    program = Talk(market.program)
+    yield program
+    program.kill()
+
+
+def patched(talk: Talk, debugger: str, number: int = 0) -> set[str]:
+    """Names of the functions that one `ipbp apply` patched. `number`: of the patch, where that is known."""
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert outcome["outcome"] == "patched", json.dumps(outcome, indent=1)
+    assert number in (0, outcome["patch"])
+    return {row["name"] for row in outcome["functions"]}
+
+
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_all_edits_of_all_crates_are_live_and_undone(market: CargoProject, talk: Talk, debugger: str) -> None:
+    for edit in EDITS:
+        for command, before, _after in edit.ask[:1]:
+            assert talk.ask(command) == before, edit.name
+    market.edit(*EDITS)
+    assert patched(talk, debugger)
+    for edit in EDITS:
+        for command, _before, after in edit.ask:
+            assert talk.ask(command) == after, edit.name
+    assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"
+    assert talk.ask("price 4") == "40"
+    assert talk.ask("twice ab") == "abab"
+    assert talk.ask("tally y") == "102 x 3"
+    assert talk.ask("survive 9") == "too many: 9 ba"
+    assert talk.close() == 0
+
+
+def planned(talk: Talk, *allowed: str) -> Outcome:
+    """What the engine makes of the sources as they are now; nothing is written into the program."""
+    inferior, journal = Bystander(talk.process.pid), open_journal(talk.process.pid)
+    params = plan_params(inferior.describe(), inferior.regions(), journal, False, {"allow_layout": allowed})
+    return make_plan(Request.from_json(params), inferior.read_ranges, lambda line: None)
+
+
+def test_patch_after_patch_and_back(market: CargoProject, talk: Talk) -> None:
+    assert talk.ask("tally x") == "100 x 1"
+    edits = [EDITS[0], BY_NAME["unwinding through a patched function"]]
+    for number, edit in enumerate(edits, start=1):
+        market.edit(edit)
+        assert patched(talk, "gdb", number), edit.name
+        for command, _before, after in edit.ask:
+            assert talk.ask(command) == after, edit.name
+    market.restore()
+    assert patched(talk, "gdb", len(edits) + 1)
+    for edit in edits:
+        for command, before, _after in edit.ask[:1]:
+            assert talk.ask(command) == before, edit.name
+    assert talk.ask("tally y") == "101 x 2"
+    assert talk.close() == 0
+
+
+def test_edits_that_would_misread_what_lives_are_refused_by_the_types_name(market: CargoProject, talk: Talk) -> None:
+    for bad in REFUSED:
+        market.edit(bad.edit)
+        with pytest.raises(Refused) as caught:
+            planned(talk)
+        found = {(row.code, row.symbol) for row in caught.value.refusals}
+        assert (bad.code, bad.symbol) in found, (bad.edit.name, found)
+        market.restore()
+    market.edit(REFUSED[0].edit)
+    assert planned(talk, "market::Till").plan is not None, "the user knows that none is alive"
+
+
+def test_lines_that_moved_change_no_function(market: CargoProject, talk: Talk) -> None:
+    source = market.folder / "market/src/main.rs"
+    source.write_text(source.read_text().replace("use shapes::Shape;", "\n\n// Three lines more.\nuse shapes::Shape;"))
+    assert planned(talk).plan is None
+
+
+def test_a_compile_error_is_shown_as_rustc_prints_it(market: CargoProject, talk: Talk) -> None:
+    source = market.folder / "parts/src/lib.rs"
+    source.write_text(source.read_text().replace("items * 10\n", 'items * "ten"\n'))
+    with pytest.raises(IpbpError) as caught:
+        planned(talk)
+    assert caught.value.code == "compile-failed"
+    assert "error[E0277]: cannot multiply `u64` by `&str`" in caught.value.detail
+    assert "parts/src/lib.rs:" in caught.value.detail
+
+
+def test_closures_that_capture_more_are_new_and_old_ones_go_on(market: CargoProject, talk: Talk) -> None:
+    assert talk.ask("rules 10") == "15"
+    source = market.folder / "market/src/main.rs"
+    source.write_text(
+        source.read_text().replace("move |price| price - discount", "move |price| price - discount - tax")
+    )
+    outcome = ipbp("apply", talk.process.pid, "gdb")
+    assert outcome["outcome"] == "patched", outcome
+    assert any("market::rules" in note and "old code" in note for note in outcome["notes"])
+    assert talk.ask("rules 10") == "15", "what was boxed before the patch has no room for what the new one captures"
+    assert talk.close() == 0
+
+
+def test_the_users_build_is_left_alone(tmp_path: Path) -> None:
+    project = build_cargo_project(tmp_path / "market")
+    talk = Talk(project.program)
+    try:
+        before = project.files()
+        project.edit(*EDITS)
+        assert patched(talk, "gdb")
+        assert project.files() == before
+        project.restore()
+        assert "Fresh parts" in project.cargo("build", "-v")
+        assert "Compiling" not in project.cargo("build", "-v")
+        project.edit(BY_NAME["closure that is stored"])
+        said = project.cargo("build")
+        assert "Compiling market" in said
+        assert "Compiling parts" not in said
+    finally:
+        talk.kill()
+    rebuilt = Talk(project.program)
+    assert rebuilt.ask("rules 10") == "708"
+    assert rebuilt.close() == 0

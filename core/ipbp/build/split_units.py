@@ -21,6 +21,8 @@ from ipbp.build.debug_sections import has_debug_information, sections_of
 
 _DWO_NAMES = ("DW_AT_dwo_name", "DW_AT_GNU_dwo_name")
 _STRX = frozenset(f"DW_FORM_strx{width}" for width in ("", "1", "2", "3", "4")) | {"DW_FORM_GNU_str_index"}
+_ULEB = frozenset({"DW_FORM_strx", "DW_FORM_GNU_str_index", "DW_FORM_GNU_addr_index"})
+"""Forms that pyelftools would look up in a table, or does not know; all are ULEB128 numbers."""
 _OFFSETS_HEADER = 8  # of .debug_str_offsets.dwo in version 5 (DWARF 5, 7.26)
 
 
@@ -86,12 +88,9 @@ def _top_attributes(cu: Any) -> dict[str, Any]:
     for name, form in cu.get_abbrev_table().get_abbrev(code).iter_attr_specs():
         if form in ("DW_FORM_implicit_const", "DW_FORM_flag_present"):
             continue
-        value = struct_parse(structs.Dwarf_dw_form["DW_FORM_udata" if form in _STRX_ULEB else form], stream)
+        value = struct_parse(structs.Dwarf_dw_form["DW_FORM_udata" if form in _ULEB else form], stream)
         found[name] = _Index(value) if form in _STRX else value
     return found
-
-
-_STRX_ULEB = frozenset({"DW_FORM_strx", "DW_FORM_GNU_str_index", "DW_FORM_GNU_addr_index"})
 
 
 def _text(dwarf: Any, cu: Any, value: Any) -> str:

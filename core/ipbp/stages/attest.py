@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
-from ipbp.stages.by_content import places_by_content
+from ipbp.stages.by_content import code_of, places_by_content
 from ipbp.stages.candidates import candidates
 from ipbp.stages.got_base import GOT_NAME, image_base
 from ipbp.stages.reading import UNREADABLE, Reading, read_blocks
@@ -185,6 +185,7 @@ class _Attestor:
 
     def _place_by_content(self) -> None:
         """In an image without names of static functions: what nothing has led to is looked for by its bytes."""
+        running = code_of(self.image)
         code = np.flatnonzero((self.old.blocks.kind == BlockKind.CODE) & (self.old.blocks.size >= _TELLING))
         for block in code[np.argsort(-self.old.blocks.size[code], kind="stable")].tolist():
             piece = int(self.pieces.of_block[block])
@@ -192,7 +193,7 @@ class _Attestor:
                 continue
             whole = np.flatnonzero(self.pieces.of_block == piece)
             offset = int(self.pieces.offset[block])
-            bases = [place - offset for place in places_by_content(self.old, block, self.image)]
+            bases = [place - offset for place in places_by_content(self.old, block, running)]
             fits = [base for base in bases if self._fits(whole, base)]
             if len(fits) == 1:
                 self.base[piece] = fits[0]

@@ -6,6 +6,8 @@ image's code; whoever asks must still compare the whole, and take a place only w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ipbp.arch.x86_64 import WIDTH
@@ -17,18 +19,23 @@ _BEFORE, _AFTER = 8, 4
 _SHORTEST = 8  # a shorter run is found everywhere
 
 
-def places_by_content(graph: LinkGraph, block: int, image: LoadedImage) -> list[int]:
-    """Load addresses at which the longest part of this block of code that no linker touches stands in the file, as
-    addresses of the block's start. Empty when that part is too short to tell anything."""
+def code_of(image: LoadedImage) -> list[tuple[int, bytes]]:
+    """Load address and content, as the file has it, of each part of the image's code."""
+    parts = [part for part in image.parts if part.kind == BlockKind.CODE]
+    return [(part.start, image.original(part.start, part.end - part.start) or b"") for part in parts]
+
+
+def places_by_content(graph: LinkGraph, block: int, code: Sequence[tuple[int, bytes]]) -> list[int]:
+    """Load addresses at which the longest part of this block that no linker touches stands in the `code_of` an image,
+    as addresses of the block's start. Empty when that part is too short to tell anything."""
     start, needle = _longest_fixed_part(graph, block)
     if len(needle) < _SHORTEST:
         return []
     found = []
-    for part in image.parts:
-        content = image.original(part.start, part.end - part.start) if part.kind == BlockKind.CODE else None
-        at = content.find(needle) if content else -1
-        while content and at >= 0:
-            found.append(part.start + at - start)
+    for base, content in code:
+        at = content.find(needle)
+        while at >= 0:
+            found.append(base + at - start)
             at = content.find(needle, at + 1)
     return found
 

@@ -61,6 +61,8 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
                 metavar="TYPE",
                 help="a type whose layout may change, because no value of it is alive; `all`",
             )
+        if verb == "apply":
+            parser.add_argument("--load", metavar="LIBRARY", action="append", help="load this library first")
         if verb == "undo":
             parser.add_argument("number", type=int, nargs="?", metavar="N", help="the patch that is to stay newest")
         parser.set_defaults(run=run, verb=verb)
@@ -109,14 +111,18 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
     plan = journal.folder / f"plan-{planned.plan.number}.json"
     plan.write_text(json.dumps({"outcome": "planned", "plan": planned.plan.to_json()}))
     try:
-        return _attached_until_quiet(arguments, [*words, "--plan", str(plan)])
+        outcome = _attached_until_quiet(arguments, [*words, "--plan", str(plan)])
     finally:
         plan.unlink(missing_ok=True)
+    if planned.is_first and outcome["outcome"] == "patched":
+        return _of_verb(argparse.Namespace(**{**vars(arguments), "load": None}), pid, journal)
+    return outcome
 
 
 def _request(arguments: argparse.Namespace, journal: Journal) -> Request:
     inferior = Bystander(arguments.pid)
-    options = {name: getattr(arguments, name) for name in ("build_dir", "compile_commands", "allow_layout")}
+    names = ("build_dir", "compile_commands", "allow_layout", "load")
+    options = {name: getattr(arguments, name, None) for name in names}
     colour = sys.stderr.isatty() and not arguments.json
     return Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
 

@@ -64,7 +64,7 @@ def plan(channel: Channel, params: Answer) -> Answer:
     outcome = make_plan(Request.from_json(params), channel.read_memory, channel.tell)
     if outcome.plan is None:
         return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times}
-    return {"outcome": "planned", "plan": outcome.plan.to_json()}
+    return {"outcome": "planned", "plan": outcome.plan.to_json(), "is_first": outcome.is_first}
 
 
 def doctor(channel: Channel, params: Answer) -> Answer:

@@ -128,7 +128,8 @@ class Command:
             after = outcome.pop("then", None)
             if after is not None:
                 after()
-            shown.append(self.show(outcome))
+            following = outcome.pop("next", None)
+            shown.append(following() if following is not None else self.show(outcome))
 
         shown: list[int] = []
         attempts = Attempts(self.inferior, lambda: self.inferior.while_stopped(act, then))
@@ -182,6 +183,9 @@ def apply(command: Command, options: argparse.Namespace) -> int:
         raise IpbpError("plan-outdated", "the program was patched while this patch was made", "Try again.")
     prepared = transaction.prepare(plan)
 
+    if answer.get("is_first"):
+        return _load_first(command, options, prepared, journal)
+
     def action() -> Outcome:
         applied = transaction.apply(command.inferior, prepared, journal)
         _disarmed[plan.number] = applied.disarmed
@@ -192,6 +196,19 @@ def apply(command: Command, options: argparse.Namespace) -> int:
             _announce(command, journal)
 
         outcome["then"] = then
+        return outcome
+
+    return command.while_stopped(action, journal)
+
+
+def _load_first(command: Command, options: argparse.Namespace, prepared: transaction.Prepared, journal: Journal) -> int:
+    """Libraries that the user agreed to; when the program runs on with them, the patch that needs them."""
+
+    def action() -> Outcome:
+        transaction.apply(command.inferior, prepared, journal)
+        outcome = plan_outcome("patched", prepared.plan)
+        if getattr(options, "plan", None) is None:
+            outcome["next"] = lambda: apply(command, argparse.Namespace(**{**vars(options), "load": None}))
         return outcome
 
     return command.while_stopped(action, journal)
@@ -321,6 +338,8 @@ def plan_params(
     }
     if options.get("old"):
         params["objects"] = [os.path.abspath(options["old"]), os.path.abspath(options["new"])]
+    if options.get("load"):
+        params["load"] = list(options["load"])
     for name in ("build_dir", "compile_commands"):
         if options.get(name):
             params[name] = os.path.abspath(options[name])

@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "object":
             word.add_argument("old", metavar="OLD.o")
             word.add_argument("new", metavar="NEW.o")
+        if name in ("apply", "object"):
+            word.add_argument("--load", metavar="LIBRARY", action="append")
         if name in ("apply", "preview", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")

@@ -18,6 +18,7 @@ from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.edited import Built, EditedUnits, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.judge import Judged, judge
+from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import link_units
 from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
@@ -37,11 +38,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`plan` is None when nothing changed. `notes` and `times` (milliseconds) are then all there is to say."""
+    """`plan` is None when nothing changed. `notes` and `times` (milliseconds) are then all there is to say.
+    `is_first`: the plan loads libraries, and the patch is to be asked for once more when that is done."""
 
     plan: PatchPlan | None
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
+    is_first: bool = False
 
 
 def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
@@ -53,6 +56,11 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     store = user_store()
     process = read_process(request.description.pid, list(request.regions), request.description.executable, read)
     clock.lap("index")
+
+    # Libraries that the user agreed to come first: what is linked afterwards finds them.
+    loading = loading_plan(request, process) if request.load else None
+    if loading is not None:
+        return Outcome(replace(loading, times=clock.times), is_first=True)
 
     # Which units of which images were edited, and their new objects: the user's own compile, replayed while the
     # program runs.
@@ -86,7 +94,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
     selected = [unit.selection.unit for unit in changed]
     found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
-    raise_all(found.refusals)
+    raise_all(offered(found.refusals, process, request.description.pid))
 
     # Memory is chosen, laid out and filled.
     replaced += [()] * found.added

@@ -50,8 +50,10 @@ def is_source(name: str) -> bool:
     return name.endswith((".c", ".s", ".S", ".cc"))
 
 
-def plan_for(process: Running, record: Record | None = None, number: int = 1) -> Outcome:
-    """What `hotpatch` would do now. Errors: those of `make_plan`."""
+def plan_for(
+    process: Running, record: Record | None = None, number: int = 1, objects: tuple[Path, Path] | None = None
+) -> Outcome:
+    """What `hotpatch` would do now; `objects`: with these two. Errors: those of `make_plan`."""
     request = Request(
         description=Description(process.pid, "x86_64", "none", str(process.program), False, True),
         regions=tuple(process.regions()),
@@ -60,5 +62,6 @@ def plan_for(process: Running, record: Record | None = None, number: int = 1) ->
         record=record or Record(),
         entries={},
         arenas=(),
+        objects=objects,
     )
     return make_plan(request, process.read, lambda _: None)

@@ -26,7 +26,8 @@ class Unit:
     thread has the thread-local variables that carried code uses, by symbol; new ones are not among them.
 
     `image`: key of the loaded image that it is a part of. `giver`: of a name that this patch brings into the process,
-    key of the image whose unit has it, where that is another image than the unit's own.
+    key of the image whose unit has it, where that is another image than the unit's own. `straight`: names that the
+    unit exports and that the linker bound to it all the same.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Unit:
     thread: Mapping[int, ThreadPlace] = field(default_factory=dict)
     image: str = ""
     giver: Mapping[str, str] = field(default_factory=dict)
+    straight: frozenset[str] = frozenset()

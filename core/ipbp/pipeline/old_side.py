@@ -8,6 +8,7 @@ object is gone) the running image itself, lifted into a graph with the new objec
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from ipbp.stages.attest import Attestation, attest
 from ipbp.stages.lift import lift
 from ipbp.stages.moved import empty_side
 from ipbp.stages.select import OldSide
+from ipbp.stages.straight import straight_names
 
 LIFTED = "the running image"
 """Where an old side comes from that no object gave."""
@@ -33,7 +35,8 @@ def recorded_side(record: UnitRecord, store: Store) -> OldSide:
     the bytes that the journal says are there."""
     graph = read_unit(store.get(record.object).read_bytes(), str(store.get(record.object)))
     address = addresses_by_name(graph, record.address)
-    return OldSide(graph, address, np.ones(len(graph.blocks), dtype=bool), _retired(record))
+    proved = np.ones(len(graph.blocks), dtype=bool)
+    return OldSide(graph, address, proved, _retired(record), frozenset(record.straight))
 
 
 def _retired(record: UnitRecord) -> dict[str, tuple[int, int]]:
@@ -44,13 +47,15 @@ def _retired(record: UnitRecord) -> dict[str, tuple[int, int]]:
 def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> tuple[OldSide, Attestation]:
     """The object of the build tree, with what memory says of it."""
     found = attest(old, image, read)
-    return OldSide(old, found.address, found.proved, {}), found
+    side = OldSide(old, found.address, found.proved, {})
+    return replace(side, straight=straight_names(side, image, read)), found
 
 
 def lifted_side(new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str] = ()) -> OldSide:
     """The image itself. `sources`: see `lift`."""
     graph, found = lift(new, image, read, sources)
-    return OldSide(graph, found.address, found.proved, {})
+    side = OldSide(graph, found.address, found.proved, {})
+    return replace(side, straight=straight_names(side, image, read))
 
 
 def old_side(

@@ -1,8 +1,9 @@
 """What a patch leaves behind for the next one: kept by the plugin in its journal, understood by the engine only.
 
 For each translation unit that was patched: the object that runs now, by its content hash in the store, and the load
-address of everything that has a name in it. One source may be part of several images; each has a unit of its own.
-Records are cumulative: the record of the newest applied patch says it all, and after an undo the one before it does.
+address of everything that has a name in it, with what the linker bound names of other objects to. One source may be
+part of several images; each has a unit of its own. Records are cumulative: the record of the newest applied patch says
+it all, and after an undo the one before it does.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ class UnitRecord:
     `dependencies`: path -> sha256 of every file that it was compiled from. `retired`: functions and shared variables
     that this unit no longer has, by name, with their addresses and sizes: a function that comes back keeps its
     address. `beside`: names of functions that are not the next version of what the image has under that name, and run
-    beside it."""
+    beside it. `straight`: see `stages.straight`."""
 
     object: str
     address: dict[str, int]
     dependencies: dict[str, str] = field(default_factory=dict)
     retired: dict[str, tuple[int, int]] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
+    straight: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

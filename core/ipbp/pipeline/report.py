@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from ipbp.graph.layout import ThreadImage, UnitLayout
-from ipbp.graph.model import UNDEFINED, Binding, BlockKind
+from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.bound import global_names
 from ipbp.pipeline.judge import Judged
@@ -89,15 +90,14 @@ def record_after(
 
 def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, before: UnitRecord | None) -> UnitRecord:
     graph, address = unit.edited.new, unit.selection.unit.address
+    outside = graph.symbols.block == UNDEFINED
+    # What the running code says of another object's name (--wrap, a name that no table has) is not to be seen again.
+    bound = _by_name(graph, address, outside)
     if columns is not None:
         # The unit's own place, also where another image's definition of the name is the one that counts.
         own = np.where(columns.copy != UNBOUND, columns.copy, columns.meaning)
         address = np.where(address != UNBOUND, address, own)
-    names = {
-        name: int(value)
-        for name, value, block in zip(graph.symbols.name, address, graph.symbols.block, strict=True)
-        if name and value != UNBOUND and block != UNDEFINED
-    }
+    names = _by_name(graph, address, ~outside)
     retired = dict(unit.old.retired)
     for name, place, block in _removed(unit, followed):
         anchor = int(unit.old.graph.blocks.anchor[block])
@@ -108,7 +108,13 @@ def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, b
     old = zip(unit.old.graph.symbols.name, unit.old.address.tolist(), strict=True)
     fresh = {name for name, place in old if place not in (UNBOUND, names.get(name, place))}
     beside = tuple(sorted((fresh | set(before.beside if before else ())) & names.keys()))
-    return UnitRecord(unit.edited.digest, names, unit.edited.dependencies, left, beside)
+    straight = tuple(sorted(unit.old.straight))
+    return UnitRecord(unit.edited.digest, {**bound, **names}, unit.edited.dependencies, left, beside, straight)
+
+
+def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:
+    wanted = np.flatnonzero(rows & (address != UNBOUND)).tolist()
+    return {graph.symbols.name[row]: int(address[row]) for row in wanted if graph.symbols.name[row]}
 
 
 def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:

@@ -24,6 +24,7 @@ from ipbp.stages.by_content import code_of, places_by_content
 from ipbp.stages.candidates import candidates
 from ipbp.stages.got_base import GOT_NAME, image_base
 from ipbp.stages.reading import UNREADABLE, Reading, read_blocks
+from ipbp.stages.wrapped import possible_names
 
 UNKNOWN = -1
 _TELLING = 32  # bytes of a function that no other function is likely to have
@@ -271,6 +272,20 @@ class _Attestor:
             return means == image_base(image)
         if means == 0:
             return bool(self.old.symbols.binding[symbol] == Binding.WEAK)
+        if self._is_named(name, symbol, means, cell, address):
+            return True
+        if self.old.symbols.block[symbol] == UNDEFINED:
+            others = possible_names(name)[1:]
+            if any(self._is_named(other, symbol, means, cell, address) for other in others):
+                return True
+        if self.old.symbols.type[symbol] == SymbolType.IFUNC:
+            return image.start <= means < image.end
+        is_known = name in image.symbols.by_name or address[symbol] != UNKNOWN or means in image.stubs
+        return not is_known and name not in image.slots
+
+    def _is_named(self, name: str, symbol: int, means: int, cell: int, address: I64) -> bool:
+        """Whether the image's tables call `means`, or the cell that it was read from, by this name."""
+        image = self.image
         if cell and cell in image.slots.get(name, ()):
             return True
         places = {int(image.symbols.address[row]) for row in image.symbols.by_name.get(name, ())}
@@ -280,11 +295,7 @@ class _Attestor:
             stub = image.stubs[means]
             aliases = {int(image.symbols.address[row]) for row in image.symbols.by_name.get(stub, ())}
             return stub == name or not aliases.isdisjoint(places)
-        if means in places or image.copied.get(name) == means:
-            return True
-        if self.old.symbols.type[symbol] == SymbolType.IFUNC:
-            return image.start <= means < image.end
-        return not places and name not in image.slots
+        return means in places or image.copied.get(name) == means
 
     def _say(self, symbol: int) -> str:
         name, block = self.old.symbols.name[symbol], int(self.old.symbols.block[symbol])

@@ -18,13 +18,14 @@ from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_references import code_references
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage, MemoryReader
-from ipbp.graph.model import ABSOLUTE, I64, Binding, BlockKind, LinkGraph
+from ipbp.graph.model import ABSOLUTE, I64, UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.name_numbers import are_numbered
 from ipbp.stages.reading import Reading, read_blocks
+from ipbp.stages.wrapped import possible_names
 
 _TEXT = re.compile(rb"[\t-\r\x1b -~\x80-\xff]{2,}\0+", re.DOTALL)
 
@@ -147,8 +148,9 @@ class _Filler:
         the new object's target. Where the fixup does not tell (UNKNOWN), the hint is believed: all else was equal."""
         name, home = self.new.symbols.name[hint], int(self.new.symbols.block[hint])
         if cell in self.cell_name:
-            name = name if cell in self.image.slots.get(name, ()) else self.cell_name[cell]
-            return self._by_name(name), 0
+            names = possible_names(name) if home == UNDEFINED else (name,)
+            is_same = any(cell in self.image.slots.get(other, ()) for other in names)
+            return self._by_name(name if is_same else self.cell_name[cell]), 0
         if means == UNKNOWN or home == ABSOLUTE:
             return self._by_name(name) if name else self._unnamed_place(hint, home, means), 0
         if means == 0 and self.new.symbols.binding[hint] == Binding.WEAK:
@@ -161,8 +163,11 @@ class _Filler:
             self._guide(means - int(self.new.symbols.offset[hint]), home)
         if means in self.image.stubs:
             stub = self.image.stubs[means]
-            return self._by_name(stub if not self._is_at(name, self._first(stub)) else name), 0
+            is_same = self._is_at(name, self._first(stub)) or (home == UNDEFINED and stub in possible_names(name))
+            return self._by_name(name if is_same else stub), 0
         if self._is_at(name, means):
+            return self._by_name(name), 0
+        if home == UNDEFINED and any(self._is_at(other, means) for other in possible_names(name)):
             return self._by_name(name), 0
         found = self._at_address(means)
         if home >= 0 and self.new.blocks.kind[home] == BlockKind.CODE:

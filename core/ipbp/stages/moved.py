@@ -94,6 +94,7 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
         np.concatenate([address, arrived]),
         np.concatenate([own.proved, other.proved]),
         {**other.retired, **own.retired},
+        own.straight | other.straight,
     )
 
 

@@ -11,7 +11,7 @@ for layout knows its place. A name that is only declared weak and that nobody de
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType, Visibi
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import GOT_NAME, image_base
 from ipbp.stages.targets import carried_edges
+from ipbp.stages.wrapped import real_name, wrapper_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def resolve(
     """The units with `address`, `resolver` and `giver` of every outside symbol and `got_base` filled in, and one
     `undefined-symbol` for each name that nothing in the process has. `scopes`: of the units' images, by key.
     `edited`: global names of edited objects that run already, which the images may not know or know as static."""
-    search = _Search(scopes, _brought(units), edited)
+    search = _Search(scopes, _brought(units), edited, _hiding(units, scopes))
     refusals: list[Refusal] = []
     resolved = []
     for unit in units:
@@ -67,8 +68,8 @@ def resolve(
             name = symbols.name[symbol]
             if name == GOT_NAME:
                 continue
-            is_own = symbols.visibility[symbol] != Visibility.DEFAULT
-            place = search.find(unit.image, name, is_own)
+            is_own = symbols.visibility[symbol] != Visibility.DEFAULT or name in unit.straight
+            place = _wrapped(search, unit, symbol) or search.find(unit.image, name, is_own)
             if place is not None and place.rivals:
                 refusals.append(_ambiguous(name, unit.name, place.rivals))
             elif place is not None and place.giver:
@@ -86,23 +87,39 @@ def resolve(
     return resolved, tuple(dict.fromkeys(refusals))
 
 
-class _Search:
-    """Each name of each image is looked for once. `brought`: as `edited`, of what comes with this patch."""
+def _wrapped(search: _Search, unit: Unit, symbol: int) -> _Place | None:
+    """What an undefined symbol means when the image was linked with --wrap for it, else None."""
+    name = unit.graph.symbols.name[symbol]
+    if unit.graph.symbols.block[symbol] != UNDEFINED:
+        return None
+    wrapper, real = search.own(unit.image, wrapper_of(name)), real_name(name)
+    if wrapper is None and real and search.own(unit.image, name) is None:
+        return search.find(unit.image, real, False)
+    return wrapper
 
-    def __init__(self, scopes: Mapping[str, Scope], brought: Edited, edited: Edited) -> None:
-        self.scopes, self.brought, self.edited = scopes, brought, edited
+
+class _Search:
+    """Each name of each image is looked for once. `brought`: as `edited`, of what comes with this patch. `hiding`: keys
+    of images that were linked so that nothing new is exported by itself."""
+
+    def __init__(self, scopes: Mapping[str, Scope], brought: Edited, edited: Edited, hiding: Container[str]) -> None:
+        self.scopes, self.brought, self.edited, self.hiding = scopes, brought, edited, hiding
         self._found: dict[tuple[str, str, bool], _Place | None] = {}
 
     def find(self, image: str, name: str, is_own: bool) -> _Place | None:
-        """What `name` means from inside the image. `is_own`: the object says that its image defines it (hidden)."""
+        """What `name` means from inside the image. `is_own`: its own definition is meant (hidden, bound by the
+        linker)."""
         key = image, name, is_own
         if key not in self._found:
             self._found[key] = self._find(*key)
         return self._found[key]
 
+    def own(self, image: str, name: str) -> _Place | None:
+        """The image's own definition, an edited object's or that of the running code."""
+        return self._defined_by(image, name) or _of_image(name, self.scopes[image].image)
+
     def _find(self, image: str, name: str, is_own: bool) -> _Place | None:
-        scope = self.scopes[image]
-        own = self._defined_by(image, name) or _of_image(name, scope.image)
+        scope, own = self.scopes[image], self.own(image, name)
         if own is not None and (is_own or scope.binds_itself or not self._is_preemptible(image, name)):
             return own
         hidden = _hidden(name, scope.image) if own is None else []
@@ -126,7 +143,7 @@ class _Search:
         """Whether the loader decides which definition of an own name counts."""
         row = self.brought.get(image, {}).get(name) or self.edited.get(image, {}).get(name)
         is_new = row is not None and row.is_shared and _of_image(name, self.scopes[image].image) is None
-        return is_new or self.scopes[image].exports(name)
+        return (is_new and image not in self.hiding) or self.scopes[image].exports(name)
 
     def _defined_by(self, image: str, name: str) -> _Place | None:
         """By an edited object, where the image itself does not define it, or where what the image has under this name
@@ -163,6 +180,19 @@ def _brought(units: Sequence[Unit]) -> dict[str, dict[str, Defined]]:
         for row in np.flatnonzero(given).tolist():
             of_image[symbols.name[row]] = Defined(UNBOUND, symbols.visibility[row] == Visibility.DEFAULT)
     return names
+
+
+def _hiding(units: Sequence[Unit], scopes: Mapping[str, Scope]) -> set[str]:
+    """Images that do not export what their units would let them: a version script says what is exported."""
+    found: set[str] = set()
+    for unit in units:
+        symbols = unit.graph.symbols
+        rows = (symbols.block >= 0) & (symbols.binding == Binding.GLOBAL) & (symbols.visibility == Visibility.DEFAULT)
+        names = (symbols.name[row] for row in np.flatnonzero(rows & (unit.address != UNBOUND)).tolist())
+        scope = scopes[unit.image]
+        if any(not scope.exports(name) and _of_image(name, scope.image) is not None for name in names):
+            found.add(unit.image)
+    return found
 
 
 def _open_symbols(unit: Unit, scope: Scope) -> I64:

@@ -33,12 +33,14 @@ DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, Block
 @dataclass(frozen=True, slots=True)
 class OldSide:
     """What is known of the code that runs now. Per old symbol the load address or UNBOUND; per old block whether
-    memory was proved to hold it; `retired`: load address and size of what an earlier patch removed, by name."""
+    memory was proved to hold it; `retired`: load address and size of what an earlier patch removed, by name;
+    `straight`: exported names that the unit's code reaches without the dynamic loader's help."""
 
     graph: LinkGraph
     address: I64
     proved: npt.NDArray[np.bool_]
     retired: Mapping[str, tuple[int, int]]
+    straight: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class _Selector:
             int(b) for b in carried if int(b) not in has_entry and self._is_named(int(b)) and not self._is_part(int(b))
         )
         resolver = np.full(len(self.new.symbols), UNBOUND, dtype=np.int64)
-        unit = Unit(self.name, self.new, carried, self.address, resolver)
+        unit = Unit(self.name, self.new, carried, self.address, resolver, straight=self.old.straight)
         return Selection(unit, replaced, added, tuple(self.refusals))
 
     def _roots(self) -> list[int]:

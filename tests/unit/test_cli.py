@@ -97,6 +97,20 @@ def test_json_is_one_object_for_an_error_too(capsys: pytest.CaptureFixture[str],
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "object-malformed"
 
 
+def test_a_bug_is_an_outcome_with_its_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(pid: int) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr("ipbp.cli.attach.check_attachable", fail)
+    assert main.main(["status", "--pid", "1", "--json"]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "bug"
+    assert "unforeseen" in error["fact"]
+    assert "Traceback" in error["detail"]
+
+
 def test_a_process_that_has_ended_is_told_from_a_missing_one() -> None:
     child = subprocess.Popen(["true"])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

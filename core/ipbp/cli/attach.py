@@ -26,7 +26,7 @@ from ipbp.cli.outcome import Outcome
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
 from ipbp.host import render
-from ipbp.host.commands import EXIT, failed, plan_outcome, plan_params, status_outcome
+from ipbp.host.commands import EXIT, bug, failed, plan_outcome, plan_params, status_outcome
 from ipbp.host.journal import Journal, open_journal
 from ipbp.host.quiet import BUSY
 from ipbp.host.unloaded import forget_unloaded
@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = failed(error)
     except KeyboardInterrupt:
         outcome = failed(_INTERRUPTED)
+    except Exception as error:  # the border to the shell: a bug of ours is an outcome like any other
+        outcome = failed(bug(error))
     if arguments.json:
         print(render.as_json(outcome), end="")
     else:

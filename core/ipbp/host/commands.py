@@ -59,9 +59,13 @@ def run(inferior: Inferior, arguments: str, console: Console) -> int:
     except IpbpError as error:
         return command.show(failed(error))
     except Exception as error:  # the border to the debugger: a bug of ours is shown, and costs this command only
-        detail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        bug = IpbpError("bug", f"{type(error).__name__}: {error}", "Report this as a bug in ipbp.", detail)
-        return command.show(failed(bug))
+        return command.show(failed(bug(error)))
+
+
+def bug(error: Exception) -> IpbpError:
+    """The error that shows a failure of ipbp itself, with its trace."""
+    detail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return IpbpError("bug", f"{type(error).__name__}: {error}", "Report this as a bug in ipbp.", detail)
 
 
 def failed(error: IpbpError) -> Outcome:

@@ -44,6 +44,7 @@ def test_each_field_waits_with_the_variable_s_place_in_the_block(
     assert thread is not None
     assert thread.start % 64 == 0
     assert thread.alignment == 64
+    assert thread.size < 2 * 64, "room in the threads is scarce"
     names = ("counter", "zero", "wide", "pointer")
     places = {patch.address(name) - thread.start for name in names}
     late = [row for row in patch.image.late if row.address != thread.offset_at]

@@ -151,7 +151,7 @@ def _place_blocks(units: Sequence[Unit], placer: Placer) -> list[I64]:
     # Kind by kind over all units, because a chunk is closed once the next one has begun.
     addresses = [np.full(len(unit.graph.blocks), UNBOUND, dtype=np.int64) for unit in units]
     for kind, chunk in _CHUNK_OF.items():
-        if chunk == THREAD_CHUNK:
+        if kind == BlockKind.TLS_DATA:  # the first of the chunk
             align_threads(units, placer)
         least = CODE_ALIGNMENT if kind == BlockKind.CODE else 1
         for unit, column in zip(units, addresses, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from running_program import WAIT, build, compile_object, graph_of, not_yet_running, running
 
-from ipbp.graph.model import BlockKind
+from ipbp.graph.model import COMMON, BlockKind
 from ipbp.stages.attest import attest
 from ipbp.stages.compare import Status, compare
 from ipbp.stages.correlate import correlate
@@ -88,3 +88,20 @@ def test_a_huge_variable_is_lifted_without_reading_it(kind: str, gcc: str, tmp_p
         assert (compare(old, new, correlate(old, new)).status == Status.SAME).all()
         assert image.end - image.start > 3 << 30
         assert image.near_end - image.near_start < 1 << 20
+
+
+def test_a_large_tentative_definition_is_one(gcc: str, tmp_path: Path) -> None:
+    flags = ["-O1", "-fcommon", "-fPIE", "-mcmodel=medium"]
+    sources = {
+        "main": WAIT + "int big[100000]; int f(int x) { return big[x]; }"
+        "int main(void) { big[7] = 3; ready_and_wait(); return f(7); }",
+        "other": "int big[100000];",
+    }
+    program, objects = build(tmp_path, sources, *flags, cc=gcc, link=["-pie"])
+    with running(program) as process:
+        graph, image = graph_of(objects["main"]), process.image()
+        found = attest(graph, image, process.read)
+        assert found.mismatched == ()
+        big = graph.symbols.name.index("big")
+        assert graph.symbols.block[big] == COMMON
+        assert process.read([(int(found.address[big]) + 28, 4)]) == [(3).to_bytes(4, "little")]

@@ -33,6 +33,7 @@ SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS = 0x1, 0x2, 0x4, 0x1
 SHF_TLS, SHF_COMPRESSED, SHF_EXCLUDE = 0x400, 0x800, 0x80000000
 SHF_X86_64_LARGE = 0x10000000
 SHN_UNDEF, SHN_LORESERVE, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0, 0xFF00, 0xFFF1, 0xFFF2, 0xFFFF
+SHN_X86_64_LCOMMON = 0xFF02
 STT_SECTION, STT_FILE = 3, 4
 ET_REL, EM_X86_64 = 1, 62
 _BITCODE_MAGIC = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
@@ -318,9 +319,11 @@ def _symbol_sections(view: memoryview, sections: ElfSections, table: int, shndx:
             malformed(path, "the table of wide section indices is missing or too short")
         indices = np.frombuffer(view, np.dtype("<u4"), len(shndx), int(sections.start[extended[0]]))
         home[wide] = indices[wide]
+    # A large tentative definition differs from others in where a linker puts it (psABI, "Special Section Indexes").
+    shndx = np.where(shndx == SHN_X86_64_LCOMMON, SHN_COMMON, shndx)
     special = (shndx >= SHN_LORESERVE) & ~wide
     if (special & (shndx != SHN_ABS) & (shndx != SHN_COMMON)).any():
-        malformed(path, "a symbol is in a reserved section that x86-64 small-model code does not have")
+        malformed(path, "a symbol is in a reserved section that x86-64 code does not have")
     if (home[~special] >= len(sections)).any():
         malformed(path, "a symbol is in a section that is not there")
     home[special] = -shndx[special]

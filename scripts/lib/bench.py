@@ -1,176 +1,82 @@
-"""How long the program is stopped for a patch: nine threads, eight of them busy, and 1, 10 or 100 functions to change.
+"""Every figure that the project claims, measured on this machine; see the files beside this one for what is done.
 
-The program runs in the background of a debugger in a terminal; each round edits the functions, types `hotpatch
---json`, and takes the times from the answer. `stopped` is from the request to just before the program is resumed,
-`work` is our share of it: the rest is the kernel's and the debugger's, who stop nine threads, and on a busy machine
-mostly waiting for a processor (the busy threads have a lower priority than the debugger, so that it does not wait for
-them). Beside each figure stands what a hand-made prototype of the same steps took in the same
-debugger on a quiet machine. The first patch of a session also maps the memory that the later ones use; it is shown
-apart.
+`diff`: comparing two objects. `index`: knowing the symbols of an executable. `stop`: how long a patch stops the
+program. Figures of a busy machine say little by themselves, so each is shown beside something that is not ours: the
+sha256 of the same bytes, the compiler, a prototype in the same debugger.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 
-from demo import OPTIONS, QUIET, START, end_programs_of
-from terminal import Terminal
+import bench_diff
+import bench_index
+import bench_stop
+import measured
 
-from ipbp.cli.outcome import Outcome, find_outcome
-
-FUNCTIONS = 100
-PROTOTYPE = {"gdb": {1: 1.2, 10: 1.9, 100: 1.4}, "lldb": {1: 2.9, 10: 1.9, 100: 3.4}}
-"""Milliseconds from the request to just before resuming, 9 threads, writes through /proc/PID/mem."""
-ALLOWED = 2.0
-"""The stop may take this many times the prototype's."""
-
-MAIN = """\
-#include <pthread.h>
-#include <unistd.h>
-extern int (*const functions[])(int);
-static volatile int sink[8];
-static void *work(void *number)
-{
-    nice(10);
-    for (int x = 0;; x++) sink[(long)number] += functions[x % COUNT](x);
-    return NULL;
-}
-int main(void)
-{
-    pthread_t threads[8];
-    for (long i = 0; i < 8; i++) pthread_create(&threads[i], NULL, work, (void *)i);
-    for (;;) pause();
-}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Milliseconds; `ratio` is of the median to the prototype's. `work` and the stages are medians. `functions` is 0
-    for the first patch of the session."""
-
-    debugger: str
-    functions: int
-    least: float
-    median: float
-    most: float
-    ratio: float
-    work: float
-    compile: float
-    diff: float
-    link: float
-
-
-def measure(debugger: str, rounds: int) -> Iterator[Row]:
-    """A row for the first patch and one for each number of functions, all in one session."""
-    with tempfile.TemporaryDirectory(prefix="ipbp-bench-") as name:
-        folder = Path(name)
-        build(folder)
-        command = [sys.executable, "-m", "ipbp.cli.main", debugger, *OPTIONS[debugger], "--", "./bench"]
-        try:
-            with Terminal(command, folder) as terminal:
-                for line in ("", *QUIET[debugger], START[debugger]):
-                    terminal.type(line)
-                    terminal.wait_for_text(rf"^\({debugger}\)")
-                terminal.wait_for(lambda: is_running(folder), "the program's start")
-                generation = 1
-                write_functions(folder, 1, generation)
-                yield row(debugger, 0, [hotpatch(terminal)])
-                for functions in PROTOTYPE[debugger]:
-                    outcomes = []
-                    for _ in range(rounds):
-                        generation += 1
-                        write_functions(folder, functions, generation)
-                        outcomes.append(hotpatch(terminal))
-                    yield row(debugger, functions, outcomes)
-                terminal.type("kill" if debugger == "gdb" else "process kill")
-                terminal.type("quit")
-                terminal.wait_for_end()
-        finally:
-            end_programs_of(folder)
-
-
-def build(folder: Path) -> None:
-    (folder / "main.c").write_text(MAIN)
-    write_functions(folder, 0, 0)
-    commands = []
-    for source in ("main.c", "functions.c"):
-        words = ["gcc", "-g", "-O2", f"-DCOUNT={FUNCTIONS}", "-c", source, "-o", source.replace(".c", ".o")]
-        subprocess.run(words, cwd=folder, check=True)
-        commands.append({"directory": str(folder), "file": source, "arguments": words})
-    (folder / "compile_commands.json").write_text(json.dumps(commands))
-    subprocess.run(["gcc", "main.o", "functions.o", "-o", "bench", "-pthread"], cwd=folder, check=True)
-
-
-def write_functions(folder: Path, changed: int, generation: int) -> None:
-    """All functions; the first `changed` of them as they are in this generation."""
-    bodies = [
-        f"__attribute__((noinline)) int f{n}(int x) {{ return x * {n + 3} + {generation * 7 if n < changed else 1}; }}"
-        for n in range(FUNCTIONS)
-    ]
-    table = ", ".join(f"f{n}" for n in range(FUNCTIONS))
-    text = "\n".join([*bodies, f"int (*const functions[])(int) = {{{table}}};"])
-    (folder / "functions.c").write_text(text + "\n")
-
-
-def is_running(folder: Path) -> bool:
-    """The program and its eight threads."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "exe").readlink() == folder / "bench":
-                return len(list((process / "task").iterdir())) == 9
-        except OSError:  # not ours to look at, or gone meanwhile
-            continue
-    return False
-
-
-def hotpatch(terminal: Terminal) -> Outcome:
-    terminal.type("hotpatch --json")
-    terminal.wait_for(lambda: find_outcome(terminal.said) is not None, "an answer")
-    outcome = find_outcome(terminal.said)
-    if outcome is None or outcome["outcome"] != "patched":
-        raise SystemExit(f"hotpatch did not patch: {outcome}")
-    return outcome
-
-
-def row(debugger: str, functions: int, outcomes: list[Outcome]) -> Row:
-    def times(name: str) -> list[float]:
-        return [outcome["times"][name] for outcome in outcomes]
-
-    stops = times("stopped")
-    prototype = PROTOTYPE[debugger].get(functions)
-    ratio = median(stops) / prototype if prototype else 0.0
-    shares = (median(times(name)) for name in ("work", "compile", "diff", "link"))
-    return Row(debugger, functions, min(stops), median(stops), max(stops), ratio, *shares)
+PARTS = ("diff", "index", "stop")
+DEBUGGERS = ("gdb", "lldb")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the stop of a patch.")
-    parser.add_argument("debuggers", nargs="*", metavar="gdb|lldb")
-    parser.add_argument("--rounds", type=int, default=7, help="patches for each figure (7)")
+    arguments = _arguments()
+    everything: dict[str, object] = {}
+    in_time = True
+    for part in [part for part in PARTS if part in arguments.what] or PARTS:
+        if part == "stop":
+            found = list(_stops(arguments))
+            in_time = all(row.ratio <= bench_stop.ALLOWED for row in found)
+            everything[part] = {"rows": [asdict(row) for row in found], "allowed": bench_stop.ALLOWED}
+        else:
+            everything[part] = {"rows": [asdict(row) for row in _sizes(part, arguments)]}
+    if arguments.json:
+        print(json.dumps(everything))
+    return 0 if in_time else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure ipbp on this machine; status 1 when a stop is too long.")
+    parser.add_argument("what", nargs="*", metavar="|".join((*PARTS, *DEBUGGERS)), help="parts, debuggers (all)")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements, or patches, for each figure (7)")
+    parser.add_argument("--sizes", help="megabytes for diff and index, smallest first, with commas between them")
+    parser.add_argument("--functions", type=int, default=200, help="in the source that objects are made of (200)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    rows = [row for debugger in arguments.debuggers or ("gdb", "lldb") for row in measure(debugger, arguments.rounds)]
-    if arguments.json:
-        print(json.dumps({"rows": [asdict(row) for row in rows], "allowed": ALLOWED}))
-    else:
-        print("             stopped, ms                        median, ms")
-        print("functions    min  median     max  x prototype      work  compile    diff    link")
-        for row in rows:
-            which = f"{row.functions:4}" if row.functions else "first"
-            ratio = f"{row.ratio:10.2f}" if row.functions else " " * 10
-            stop = f"{row.least:7.2f} {row.median:7.2f} {row.most:7.2f}   {ratio}"
-            stages = f"{row.work:7.2f}  {row.compile:7.1f} {row.diff:7.1f} {row.link:7.1f}"
-            print(f"{row.debugger:4}{which:>5} {stop}   {stages}")
-    return 0 if all(row.ratio <= ALLOWED for row in rows) else 1
+    unknown = set(arguments.what) - {*PARTS, *DEBUGGERS}
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    if arguments.what and not set(arguments.what) & set(PARTS):
+        arguments.what.append("stop")  # a debugger alone
+    return arguments
+
+
+def _sizes(part: str, arguments: argparse.Namespace) -> Iterator[measured.Row]:
+    module = bench_diff if part == "diff" else bench_index
+    sizes = tuple(map(float, arguments.sizes.split(","))) if arguments.sizes else module.SIZES
+    _say(arguments, measured.HEAD)
+    with tempfile.TemporaryDirectory(prefix="ipbp-bench-") as name:
+        for row in module.measure(Path(name), sizes, arguments.rounds, arguments.functions):
+            _say(arguments, measured.line(row))
+            yield row
+
+
+def _stops(arguments: argparse.Namespace) -> Iterator[bench_stop.Row]:
+    _say(arguments, bench_stop.HEAD)
+    for debugger in [name for name in DEBUGGERS if name in arguments.what] or DEBUGGERS:
+        for row in bench_stop.measure(debugger, arguments.rounds):
+            _say(arguments, bench_stop.line(row))
+            yield row
+
+
+def _say(arguments: argparse.Namespace, text: str) -> None:
+    if not arguments.json:
+        print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from ipbp.arch.x86_64_entry import ENDBR64, jump
 from ipbp.errors import Refused
 from ipbp.graph.image import ImageSymbols, LoadedImage
 from ipbp.graph.layout import Unwinder
+from ipbp.graph.name_index import NameIndex
+from ipbp.graph.names import Names
 from ipbp.protocol import FunctionChange, PatchPlan, Segment
 from ipbp.stages.plan import LinkedGroup, plan
 from ipbp.stages.select import Replaced
@@ -48,14 +50,14 @@ def _image(symbols: Mapping[str, tuple[int, int]]) -> LoadedImage:
     names = [name for name, _place in rows]
     count = len(rows)
     table = ImageSymbols(
-        name=names,
+        name=Names.of(names),
         address=np.array([place[0] for _name, place in rows], dtype=np.int64),
         size=np.array([place[1] for _name, place in rows], dtype=np.int64),
         binding=np.ones(count, dtype=np.uint8),
         type=np.full(count, 2, dtype=np.uint8),
         file=np.full(count, -1, dtype=np.int64),
         files=(),
-        by_name={name: [row] for row, name in enumerate(names)},
+        by_name=NameIndex(Names.of(names)),
     )
     return LoadedImage(
         path="/app",

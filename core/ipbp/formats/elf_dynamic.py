@@ -12,8 +12,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.formats.elf_linked import PT_DYNAMIC, RELA, SYMBOL, LinkedFile, malformed, names_at
+from ipbp.formats.elf_linked import PT_DYNAMIC, RELA, SYMBOL, LinkedFile, malformed, names_at, names_of
 from ipbp.graph.model import I64, U8
+from ipbp.graph.name_index import NameIndex
+from ipbp.graph.names import Names
 
 DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_STRSZ = 1, 2, 4, 5, 6, 7, 8, 10
 DT_SONAME, DT_DEBUG, DT_JMPREL, DT_GNU_HASH = 14, 21, 23, 0x6FFFFEF5
@@ -32,7 +34,7 @@ class DynamicSymbols:
     """`section`: 0 for undefined. `value`: link address (an offset in the TLS block for TLS). `version`: index of
     its version, 0 and 1 for none; `hidden`: not the default version (`name@VERSION` with one `@`)."""
 
-    name: list[str]
+    name: Names
     type: U8
     binding: U8
     visibility: U8
@@ -65,12 +67,9 @@ class DynamicTables:
     is_symbolic: bool = False
 
     @cached_property
-    def rows(self) -> dict[str, list[int]]:
+    def rows(self) -> NameIndex:
         """Name -> rows of the symbol table."""
-        found: dict[str, list[int]] = {}
-        for row, name in enumerate(self.symbols.name):
-            found.setdefault(name, []).append(row)
-        return found
+        return NameIndex(self.symbols.name)
 
     def definition(self, name: str, version: str = "") -> int | None:
         """The row that a reference to this version binds to, without one to the default version (glibc's
@@ -105,7 +104,7 @@ class DynamicTables:
 
 
 _NOTHING = DynamicTables(
-    DynamicSymbols([], *(np.empty(0, np.uint8),) * 3, *(np.empty(0, np.int64),) * 4, np.empty(0, np.bool_)),
+    DynamicSymbols(Names.of(()), *(np.empty(0, np.uint8),) * 3, *(np.empty(0, np.int64),) * 4, np.empty(0, np.bool_)),
     DynamicRelocations(*(np.empty(0, np.int64),) * 4),
     (),
     "",
@@ -170,7 +169,7 @@ def _symbols(file: LinkedFile, where: dict[int, int], strings: memoryview, used:
     if DT_VERSYM in where:
         version = np.frombuffer(_part(file, where[DT_VERSYM], 2 * count, "version table"), "<u2").astype(np.int64)
     return DynamicSymbols(
-        name=names_at(strings, raw["name"], file.path),
+        name=names_of(strings, raw["name"], file.path),
         type=(raw["info"] & 15).astype(np.uint8),
         binding=(raw["info"] >> 4).astype(np.uint8),
         visibility=(raw["other"] & 3).astype(np.uint8),

@@ -256,25 +256,6 @@ def names_in(octets: U8, start: int, size: int, offsets: npt.NDArray[np.uint32],
     return Names(ByteRows(octets, at + start, ends[np.searchsorted(ends, at)] - at))
 
 
-def strings_at(table: memoryview, offsets: npt.NDArray[np.uint32], path: str) -> list[str]:
-    """The NUL-terminated string at each offset of a string table. Bytes that are not UTF-8 survive as surrogates."""
-    if len(offsets) == 0:
-        return []
-    if len(table) == 0 or table[-1] != 0:
-        malformed(path, "a string table does not end with a NUL byte")
-    if int(offsets.max()) >= len(table):
-        malformed(path, "a name starts outside its string table")
-    octets = np.frombuffer(table, np.uint8)
-    ends = np.flatnonzero(octets == 0)
-    stops = ends[np.searchsorted(ends, offsets)]
-    spans = zip(offsets.tolist(), stops.tolist(), strict=True)
-    if bool((octets < 128).all()):
-        text = bytes(table).decode("ascii")
-        return [text[a:b] for a, b in spans]
-    whole = bytes(table)
-    return [whole[a:b].decode("utf-8", "surrogateescape") for a, b in spans]
-
-
 def _the_symbol_table(sections: ElfSections, path: str) -> int:
     tables = np.flatnonzero(sections.type == SHT_SYMTAB)
     if len(tables) != 1:

@@ -37,28 +37,37 @@ from ipbp.formats.elf_file import (
     STT_FILE,
     STT_SECTION,
 )
+from ipbp.formats.elf_index_cache import IndexCache, at_bias
 from ipbp.formats.elf_linked import PT_TLS, RELA, LinkedFile, LinkedSection, map_file, read_linked
 from ipbp.formats.elf_plt import plt_entries
 from ipbp.formats.elf_symbol_table import SymbolRows, dynamic_rows, joined, static_rows
 from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
 from ipbp.graph.model import I64, Binding, BlockKind, SymbolType
+from ipbp.graph.name_index import NameIndex
 
 _STT_COMMON, _STT_TLS, _STT_IFUNC = 5, 6, 10
 _FAR_SIZE = 1 << 30
 """A section of this size, half of what a 32-bit distance spans, is not counted as near."""
 
 
-def read_image(file: str, bias: int = 0, path: str = "") -> LoadedImage:
-    """The image in `file`, loaded at `bias`; `path` is what users call it (`file` may be below /proc).
+def read_image(file: str, bias: int = 0, path: str = "", cache: IndexCache | None = None) -> LoadedImage:
+    """The image in `file`, loaded at `bias`; `path` is what users call it (`file` may be below /proc). Its symbols are
+    taken from the cache or put there.
 
     Errors: `image-unreadable`, `image-malformed`, `image-wrong-architecture`.
     """
     linked = read_linked(map_file(file), path or file)
-    return build_image(linked, read_dynamic(linked), bias, file)
+    return build_image(linked, read_dynamic(linked), bias, file, cache=cache)
 
 
 def build_image(
-    file: LinkedFile, dynamic: DynamicTables, bias: int, opened: str, inode: int = 0, is_executable: bool = False
+    file: LinkedFile,
+    dynamic: DynamicTables,
+    bias: int,
+    opened: str,
+    inode: int = 0,
+    is_executable: bool = False,
+    cache: IndexCache | None = None,
 ) -> LoadedImage:
     """The image of a file whose headers and dynamic tables were read before."""
     tls = file.segment(PT_TLS)
@@ -67,7 +76,7 @@ def build_image(
         tls_size += -(tls.address + tls.size) % tls.align
     is_whole = has_symbols(file) and has_debug_information(file)
     separate = None if is_whole else separate_debug_file(file)
-    symbols = _image_symbols(_symbol_rows(file, separate, dynamic), bias, tls_start)
+    symbols = at_bias(_symbols(file, separate, dynamic, tls_start, cache), bias)
     cells = cell_names(file, dynamic, symbols, bias)
     slots: dict[str, list[int]] = {}
     for address, name in cells.items():
@@ -112,8 +121,8 @@ def cell_names(file: LinkedFile, dynamic: DynamicTables, symbols: ImageSymbols, 
     found: dict[int, str] = {}
     named = np.isin(relocations.type, (R_GLOB_DAT, R_JUMP_SLOT)) & (relocations.symbol > 0)
     named &= relocations.symbol < len(dynamic.symbols.name)
-    for row in np.flatnonzero(named).tolist():
-        found[int(relocations.offset[row])] = dynamic.symbols.name[int(relocations.symbol[row])]
+    names = dynamic.symbols.name.take(relocations.symbol[named])
+    found.update(zip(relocations.offset[named].tolist(), names, strict=True))
     for row in np.flatnonzero(relocations.type == R_IRELATIVE).tolist():
         name = _name_at(symbols, int(relocations.addend[row]) + bias)
         if name:
@@ -160,26 +169,33 @@ def _own_pointers(file: LinkedFile, dynamic: DynamicTables) -> tuple[I64, I64]:
     return relocations.offset[relative][order], value[relative][order]
 
 
-def _symbol_rows(file: LinkedFile, separate: LinkedFile | None, dynamic: DynamicTables) -> SymbolRows:
+def _symbols(
+    file: LinkedFile, separate: LinkedFile | None, dynamic: DynamicTables, tls_start: int, cache: IndexCache | None
+) -> ImageSymbols:
+    """In link addresses."""
     for source in (file, separate):
         if source is not None and has_symbols(source):
-            return static_rows(source)
+            kept = cache.load(source, tls_start) if cache else None
+            if kept is None:
+                kept = _image_symbols(static_rows(source), tls_start)
+                if cache:
+                    cache.keep(source, tls_start, kept)
+            return kept
     embedded = embedded_symbols(file)
     rows = dynamic_rows(dynamic)
-    return joined(rows, static_rows(embedded)) if embedded is not None and has_symbols(embedded) else rows
+    if embedded is not None and has_symbols(embedded):
+        rows = joined(rows, static_rows(embedded))
+    return _image_symbols(rows, tls_start)
 
 
-def _image_symbols(rows: SymbolRows, bias: int, tls_start: int) -> ImageSymbols:
+def _image_symbols(rows: SymbolRows, tls_start: int) -> ImageSymbols:
     keep = (rows.section != 0) & (rows.type != STT_SECTION) & (rows.type != STT_FILE)
-    keep &= np.array([bool(name) for name in rows.name], dtype=np.bool_)
+    keep &= rows.name.are_given()
     kept = np.flatnonzero(keep)
-    address = rows.value[kept] + bias + np.where(rows.type[kept] == _STT_TLS, tls_start, 0)
+    address = rows.value[kept] + np.where(rows.type[kept] == _STT_TLS, tls_start, 0)
     order = np.argsort(address, kind="stable")
     kept, address = kept[order], address[order]
-    names = [rows.name[row].partition("@")[0] for row in kept.tolist()]
-    by_name: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        by_name.setdefault(name, []).append(row)
+    names = rows.name.take(kept).before(b"@")
     binding, type_ = rows.binding[kept], rows.type[kept]
     bindings = np.select([binding == 0, binding == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL)
     types = np.where(np.isin(type_, [int(known) for known in SymbolType]), type_, SymbolType.NONE)
@@ -192,7 +208,7 @@ def _image_symbols(rows: SymbolRows, bias: int, tls_start: int) -> ImageSymbols:
         type=types.astype(np.uint8),
         file=rows.file[kept],
         files=rows.files,
-        by_name=by_name,
+        by_name=NameIndex(names),
     )
 
 

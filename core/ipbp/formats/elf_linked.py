@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, strings_at
+from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, names_in
+from ipbp.graph.names import Names
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
 PF_X = 1
@@ -187,12 +188,18 @@ def malformed(path: str, fact: str) -> NoReturn:
     raise IpbpError("image-malformed", f"{path}: {fact}", "The file is damaged: build the program again.")
 
 
-def names_at(table: memoryview, offsets: npt.NDArray[np.uint32], path: str) -> list[str]:
-    """The string at each offset of a string table of a linked file."""
+def names_of(table: memoryview, offsets: npt.NDArray[np.uint32], path: str) -> Names:
+    """The names at these offsets of a string table of a linked file. In a copy of the table: a file that was mapped
+    may be written anew while its names are in use."""
     try:
-        return strings_at(table, offsets, path)
+        return names_in(np.frombuffer(bytes(table), np.uint8), 0, len(table), offsets, path)
     except IpbpError as error:
         raise IpbpError("image-malformed", error.fact, "The file is damaged: build the program again.") from error
+
+
+def names_at(table: memoryview, offsets: npt.NDArray[np.uint32], path: str) -> list[str]:
+    """The string at each offset of a string table of a linked file, for tables of a few."""
+    return list(names_of(table, offsets, path))
 
 
 def _number(view: memoryview, offset: int, width: int) -> int:

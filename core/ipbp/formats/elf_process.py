@@ -18,6 +18,7 @@ from ipbp.errors import IpbpError
 from ipbp.formats.elf_debug_file import has_debug_information, separate_debug_file
 from ipbp.formats.elf_dynamic import R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT, DynamicTables, read_dynamic
 from ipbp.formats.elf_image import build_image
+from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_link_map import LinkMap, namespaces
 from ipbp.formats.elf_linked import PF_X, PT_INTERP, LinkedFile
 from ipbp.formats.elf_mapped import VDSO, MappedFile, bias_of, mapped_files, open_mapped
@@ -38,6 +39,7 @@ class LoadedModule:
     mapped: MappedFile
     read: MemoryReader
     is_executable: bool = False
+    cache: IndexCache | None = None
 
     @cached_property
     def _opened(self) -> tuple[LinkedFile, str, int]:
@@ -68,7 +70,8 @@ class LoadedModule:
 
     @cached_property
     def image(self) -> LoadedImage:
-        return build_image(self.file, self.dynamic, self.bias, self.opened_as, self.mapped.inode, self.is_executable)
+        inode = self.mapped.inode
+        return build_image(self.file, self.dynamic, self.bias, self.opened_as, inode, self.is_executable, self.cache)
 
     @cached_property
     def key(self) -> str:
@@ -220,13 +223,16 @@ class LoadedProcess:
         return None
 
 
-def read_process(pid: int, regions: Sequence[Region], executable: str, read: MemoryReader) -> LoadedProcess:
-    """The images of a process. `executable` is the path that its debugger knows it by, `regions` its memory map.
+def read_process(
+    pid: int, regions: Sequence[Region], executable: str, read: MemoryReader, cache: IndexCache | None = None
+) -> LoadedProcess:
+    """The images of a process. `executable` is the path that its debugger knows it by, `regions` its memory map; the
+    symbols of images that are asked for are taken from `cache` or put there.
 
     Errors: `image-unreadable` when the executable is not among the mapped files or cannot be opened;
     `image-malformed`, `image-wrong-architecture`.
     """
-    modules = [LoadedModule(pid, file, read) for file in mapped_files(regions, read)]
+    modules = [LoadedModule(pid, file, read, cache=cache) for file in mapped_files(regions, read)]
     found = _main(modules, executable)
     main = replace(found, is_executable=True)
     modules = [main, *(module for module in modules if module is not found)]

@@ -8,8 +8,9 @@ import numpy as np
 
 from ipbp.formats.elf_dynamic import DynamicTables
 from ipbp.formats.elf_file import SHN_LORESERVE, SHN_XINDEX, SHT_SYMTAB, STT_FILE
-from ipbp.formats.elf_linked import SYMBOL, LinkedFile, malformed, names_at
+from ipbp.formats.elf_linked import SYMBOL, LinkedFile, malformed, names_of
 from ipbp.graph.model import I64, U8
+from ipbp.graph.names import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class SymbolRows:
     `value`: link address (an offset in the TLS block for TLS). `file`: row of `files`, the STT_FILE names without
     their folders, that a local symbol stands under, or -1."""
 
-    name: list[str]
+    name: Names
     type: U8
     binding: U8
     section: I64
@@ -34,7 +35,7 @@ def static_rows(file: LinkedFile) -> SymbolRows:
     if table.entry_size != 24:
         malformed(file.path, "the symbol table's entries are not 24 bytes")
     raw = np.frombuffer(file.section_content(table)[: table.size // 24 * 24], SYMBOL)
-    names = names_at(file.section_content(file.sections[table.link]), raw["name"], file.path)
+    names = names_of(static_strings(file), raw["name"], file.path)
     type_, binding = (raw["info"] & 15).astype(np.uint8), (raw["info"] >> 4).astype(np.uint8)
     section = raw["section"].astype(np.int64)
     section[section == SHN_XINDEX] = 1
@@ -42,6 +43,12 @@ def static_rows(file: LinkedFile) -> SymbolRows:
     group, files = _files(names, type_, binding, (raw["other"] & 3).astype(np.uint8))
     value, size = raw["value"].astype(np.int64), raw["size"].astype(np.int64)
     return SymbolRows(names, type_, binding, section, value, size, group, files)
+
+
+def static_strings(file: LinkedFile) -> memoryview:
+    """The string table of the same table."""
+    table = next(row for row in file.sections if row.type == SHT_SYMTAB)
+    return file.section_content(file.sections[table.link])
 
 
 def dynamic_rows(tables: DynamicTables) -> SymbolRows:
@@ -54,7 +61,7 @@ def dynamic_rows(tables: DynamicTables) -> SymbolRows:
 def joined(one: SymbolRows, other: SymbolRows) -> SymbolRows:
     """The rows of both, where only `other` has files."""
     return SymbolRows(
-        [*one.name, *other.name],
+        Names(one.name.rows.followed_by(other.name.rows)),
         np.concatenate([one.type, other.type]),
         np.concatenate([one.binding, other.binding]),
         np.concatenate([one.section, other.section]),
@@ -65,12 +72,12 @@ def joined(one: SymbolRows, other: SymbolRows) -> SymbolRows:
     )
 
 
-def _files(names: list[str], type_: U8, binding: U8, visibility: U8) -> tuple[I64, tuple[str, ...]]:
+def _files(names: Names, type_: U8, binding: U8, visibility: U8) -> tuple[I64, tuple[str, ...]]:
     """For each symbol the row in `files` of the STT_FILE that it stands under, -1 for globals and for none. A hidden
     global has become a local symbol of no file: GNU linkers put an STT_FILE with an empty name before those, lld
     leaves them under the file that defines them, but no static name has a visibility (gABI, "Symbol Visibility")."""
     heads = np.flatnonzero(type_ == STT_FILE)
-    files = tuple(names[row].rsplit("/", 1)[-1] for row in heads.tolist())
+    files = tuple(name.rsplit("/", 1)[-1] for name in names.take(heads))
     group: I64 = np.searchsorted(heads, np.arange(len(names)), side="right") - 1
     blank = np.array([not name for name in files] + [True], dtype=np.bool_)
     group[blank[group] | (binding != 0) | (visibility != 0)] = -1

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ipbp.graph.model import I64, U8, BlockKind
+from ipbp.graph.name_index import NameIndex
+from ipbp.graph.names import Names
 from ipbp.protocol import PatchedImage
 
 MemoryReader = Callable[[Sequence[tuple[int, int]]], "list[bytes | None]"]
@@ -24,14 +26,14 @@ class ImageSymbols:
     `file`: index into `files`, the STT_FILE name that a local symbol stands under, or -1. Names carry no version.
     """
 
-    name: list[str]
+    name: Names
     address: I64
     size: I64
     binding: U8  # graph.model.Binding
     type: U8  # graph.model.SymbolType
     file: I64
     files: tuple[str, ...]
-    by_name: Mapping[str, Sequence[int]]  # rows
+    by_name: NameIndex
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,17 @@ class Names(Sequence[str]):
         first, last = int(given.start.min()), int((given.start + given.length).max())
         return first, given.octets[first:last].tobytes()
 
+    def before(self, mark: bytes) -> Names:
+        """Each name up to the first `mark`, one byte, or all of it when it has none."""
+        first, whole = self._stretch()
+        places = first + np.flatnonzero(np.frombuffer(whole, np.uint8) == mark[0])
+        if len(places) == 0:
+            return self
+        start, length = self.rows.start, self.rows.length
+        at = places[np.minimum(np.searchsorted(places, start), len(places) - 1)]
+        inside = (at >= start) & (at < start + length)
+        return Names(ByteRows(self.rows.octets, start, np.where(inside, at - start, length)))
+
     def dotted_numbers(self) -> tuple[I64, I64, Flags]:
         """For each name in which a dot stands before a digit, or before what may be one outside of ASCII: its row, the
         place of the last such dot in the buffer, and whether there is just one."""

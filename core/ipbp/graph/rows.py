@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ipbp.graph.columns import I32, I64, U8, U64, Flags
 
 _WORD = 8
+_FULL = 0xFFFFFFFFFFFFFFFF
 _SHORT_TAIL = 16  # words
 _LOW_BYTES: U64 = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
 # Odd numbers without a pattern (the constants of splitmix64 and of xxHash's 64-bit rounds).
@@ -40,6 +41,23 @@ class ByteRows:
 
     def take(self, rows: I64 | I32 | Flags) -> ByteRows:
         return ByteRows(self.octets, self.start[rows], self.length[rows])
+
+    def compact(self) -> ByteRows:
+        """The same rows with the part of the buffer that they are in, and no more of it."""
+        filled = np.flatnonzero(self.length)
+        if len(filled) == 0:
+            return ByteRows(self.octets[:0], np.zeros_like(self.start), self.length)
+        first, last = int(self.start[filled].min()), int((self.start + self.length)[filled].max())
+        return ByteRows(self.octets[first:last], np.where(self.length > 0, self.start - first, 0), self.length)
+
+    def followed_by(self, other: ByteRows) -> ByteRows:
+        """These rows and then the others, in a buffer of their own."""
+        one, two = self.compact(), other.compact()
+        return ByteRows(
+            np.concatenate([one.octets, two.octets]),
+            np.concatenate([one.start, two.start + len(one.octets)]),
+            np.concatenate([one.length, two.length]),
+        )
 
     def are_digits(self, start: I64, end: I64) -> Flags:
         """For each stretch of the buffer whether it is one to eight decimal digits."""
@@ -101,6 +119,27 @@ def intern(*tables: ByteRows) -> tuple[I64, ...]:
     return tuple(np.split(number, np.cumsum([len(table) for table in tables])[:-1]))
 
 
+def hashes(rows: ByteRows) -> U64:
+    """A hash of the bytes of each row. Files keep these: another function needs another format there."""
+    word, within = _words(rows)
+    count = (rows.length + _WORD - 1) // _WORD
+    return _hashes(word, within, np.cumsum(count) - count, rows.length)
+
+
+def hash_of(content: bytes) -> int:
+    """The same hash of one row."""
+    one, two, three, four = (int(number) for number in _MIX)
+    total = len(content) * one
+    for at in range(0, len(content), _WORD):
+        word = int.from_bytes(content[at : at + _WORD], "little") ^ (at // _WORD * four & _FULL)
+        word = word * two & _FULL
+        word = (word ^ word >> 29) * three & _FULL
+        total += word ^ word >> 32
+    total &= _FULL
+    total = (total ^ total >> 31) * two & _FULL
+    return total ^ total >> 30
+
+
 def intern_numbers(rows: npt.NDArray[np.int64]) -> I64:
     """A number for every row of a matrix, equal where the rows are."""
     flat = np.ascontiguousarray(rows)
@@ -150,7 +189,7 @@ def representatives(values: U64) -> I64:
     waiting, factor = np.arange(len(values)), 1
     while len(waiting):
         # Another odd factor in each round makes another choice of slots.
-        factor = factor * int(_MIX[0]) & 0xFFFFFFFFFFFFFFFF
+        factor = factor * int(_MIX[0]) & _FULL
         value = values[waiting]
         slot = (value * np.uint64(factor)) >> np.uint64(64 - bits)
         table[slot] = waiting

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ipbp.build.crates import program_crates
+from ipbp.build.places import cache_folder
 from ipbp.errors import IpbpError
+from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import SymbolType
@@ -19,7 +21,8 @@ from ipbp.stages.arena import choose_arena
 def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
     """Lines of `name`, `ok` and `text`: symbols, build information, near memory."""
     described = request.description
-    process = read_process(described.pid, list(request.regions), described.executable, read)
+    cache = IndexCache(cache_folder("symbols"))
+    process = read_process(described.pid, list(request.regions), described.executable, read, cache)
     image = process.executable_image()
     return [
         _line("symbols", lambda: _symbols(image)),

@@ -18,6 +18,8 @@ from ipbp.errors import IpbpError
 from ipbp.formats.elf_archive import read_unit
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, LinkGraph
+from ipbp.graph.name_index import NameIndex
+from ipbp.graph.names import Names
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.attest import Attestation, attest
@@ -84,10 +86,10 @@ def old_side(
 
 def addresses_by_name(graph: LinkGraph, address: Mapping[str, int]) -> I64:
     """Per symbol of the graph the load address that its name has; UNBOUND for names that stand twice."""
-    seen: dict[str, int] = {}
-    for name in graph.symbols.name:
-        seen[name] = seen.get(name, 0) + 1
-    return np.array(
-        [address.get(name, UNBOUND) if seen[name] == 1 and name else UNBOUND for name in graph.symbols.name],
-        dtype=np.int64,
-    )
+    result = np.full(len(graph.symbols), UNBOUND, dtype=np.int64)
+    names = [name for name in address if name]
+    which, symbol = NameIndex(graph.symbols.name).pairs(Names.of(names))
+    single = np.bincount(which, minlength=len(names))[which] == 1
+    places = np.array([address[name] for name in names], dtype=np.int64)
+    result[symbol[single]] = places[which[single]]
+    return result

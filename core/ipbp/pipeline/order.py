@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refusal, raise_all
+from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.bound import bound, defined_names
@@ -54,7 +56,13 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     """
     clock = Clock()
     store = user_store()
-    process = read_process(request.description.pid, list(request.regions), request.description.executable, read)
+    process = read_process(
+        request.description.pid,
+        list(request.regions),
+        request.description.executable,
+        read,
+        IndexCache(cache_folder("symbols")),
+    )
     clock.lap("index")
 
     # Libraries that the user agreed to come first: what is linked afterwards finds them.

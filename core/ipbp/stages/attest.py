@@ -93,17 +93,20 @@ class _Attestor:
         piece = self.pieces.of_block[block]
         base = named.address[rows] - self.pieces.offset[block] - symbols.offset[symbol]
         weight = np.where(symbols.binding[symbol] == Binding.WEAK, 1, 1 << 20)
-        votes: dict[int, dict[int, int]] = {}
-        for p, b, w in zip(piece.tolist(), base.tolist(), weight.tolist(), strict=True):
-            place = votes.setdefault(p, {})
-            place[b] = place.get(b, 0) + w
-        for p, place in votes.items():
-            most = max(place.values())
-            best = [b for b, count in place.items() if count == most]
-            if len(best) == 1:
-                self.base[p] = best[0]
-            else:
-                self.tied[p] = best
+        if len(rows) == 0:
+            return
+        order = np.lexsort((base, piece))
+        piece, base = piece[order], base[order]
+        places = np.flatnonzero(np.diff(piece, prepend=-1) | np.diff(base, prepend=0))
+        votes = np.add.reduceat(weight[order], places)
+        piece, base = piece[places], base[places]
+        first = np.flatnonzero(np.diff(piece, prepend=-1))
+        most = np.repeat(np.maximum.reduceat(votes, first), np.diff(first, append=len(piece)))
+        piece, base = piece[votes == most], base[votes == most]
+        single = np.bincount(piece)[piece] == 1
+        self.base[piece[single]] = base[single]
+        for p, b in zip(piece[~single].tolist(), base[~single].tolist(), strict=True):
+            self.tied.setdefault(p, []).append(b)
 
     def _spread(self) -> None:
         """Compare what has a place and was not compared yet; give places to what its fixups lead to; repeat."""
@@ -309,7 +312,7 @@ class _Attestor:
         proved[list(self.reasons)] = False
         anchor = blocks.anchor
         weak = symbols.binding[anchor] == Binding.WEAK
-        named = np.array([bool(name) for name in symbols.name], dtype=np.bool_)[anchor]
+        named = symbols.name.are_given()[anchor]
         absent = (self.base[self.pieces.of_block] == UNKNOWN) & (address[anchor] == UNKNOWN)
         absent &= (named & ~blocks.mergeable) | (blocks.kind == BlockKind.CODE)
         elsewhere = weak & ~proved & np.isin(np.arange(len(blocks)), list(self.reasons))

@@ -47,14 +47,10 @@ def candidates(graph: LinkGraph, image: LoadedImage, sources: Collection[str] = 
 
 def _of_one_name(graph: LinkGraph, image: LoadedImage) -> I64:
     """(symbol, row of the image) for all that have one name; symbols ascending."""
-    names = image.symbols.by_name
-    defined = np.flatnonzero((graph.symbols.block >= 0) | (graph.symbols.block == COMMON))
-    pairs: list[tuple[int, int]] = []
-    for symbol in defined.tolist():
-        rows = names.get(graph.symbols.name[symbol])
-        if rows:
-            pairs += [(symbol, row) for row in rows]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    given = graph.symbols.name.are_given()
+    defined = np.flatnonzero(given & ((graph.symbols.block >= 0) | (graph.symbols.block == COMMON)))
+    wanted, row = image.symbols.by_name.pairs(graph.symbols.name.take(defined))
+    return np.stack([defined[wanted], row], axis=1)
 
 
 def _files_of(sources: Collection[str], table: ImageSymbols) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,36 @@
+"""`scripts/bench diff index` measures what it says, on inputs of every size that it is asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).parents[2] / "scripts" / "lib" / "bench.py"
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, BENCH, *words], capture_output=True, text=True, timeout=300)
+
+
+def test_small_sizes_are_measured_with_their_growth() -> None:
+    run = bench("diff", "index", "--sizes", "0.05,0.2", "--functions", "12", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert {part: [row["what"] for row in rows["rows"]] for part, rows in found.items()} == {
+        "diff": ["diff"] * 2,
+        "index": ["symbol index, cold", "symbol index, kept"] * 2,
+    }
+    for part in found.values():
+        rows = part["rows"]
+        assert all(0 < row["least"] <= row["median"] and row["x_hash"] > 0 for row in rows)
+        assert rows[-1]["megabytes"] > 2 * rows[0]["megabytes"]
+        assert [row["growth"] == 0 for row in rows] == [row["megabytes"] == rows[0]["megabytes"] for row in rows]
+    assert all(row["compile"] > 0 for row in found["diff"]["rows"])
+
+
+def test_a_part_that_there_is_not_is_named() -> None:
+    run = bench("link")
+    assert run.returncode == 2
+    assert "there is no link" in run.stderr

@@ -15,7 +15,9 @@ import pytest
 from running_program import WAIT, Running, build, not_yet_running, run, running
 
 from ipbp.errors import IpbpError
+from ipbp.formats.elf_dynamic import read_dynamic
 from ipbp.formats.elf_image import read_image
+from ipbp.formats.elf_linked import map_file, read_linked
 from ipbp.formats.elf_process import read_process
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind, SymbolType
@@ -104,6 +106,25 @@ def test_every_linker_s_images_are_found_where_they_are(linker: str, clang: str,
         if linker == "mold":  # it names its stubs, too
             assert {places["read"]} == _places(images["program"], "read$plt")
         assert list(images).index("libextra.so") < list(images).index("libc.so.6")  # its dynamic section was found
+
+
+@pytest.mark.parametrize("linker", ["bfd", "lld"])
+@pytest.mark.parametrize("packing", [[], ["-Wl,-z,pack-relative-relocs"]], ids=["plain", "packed"])
+def test_pointers_of_an_image_are_known_as_the_loader_makes_them(
+    packing: list[str], linker: str, clang: str, tmp_path: Path
+) -> None:
+    tables = "char *const words[] = {%s}; int (*const steps[])(const char *) = {length, length, 0, length};\n"
+    main = MAIN.replace("int main(", tables % ", ".join(f'"word {n}"' for n in range(200)) + "int main(", 1)
+    words = [f"-fuse-ld={linker}", *packing]
+    program, _objects = build(tmp_path, {"main": main}, "-O1", "-fPIE", cc=clang, link=["-pie", *words])
+    with running(program) as process:
+        image = process.image()
+        for name in ("words", "steps"):
+            (row,) = image.symbols.by_name[name]
+            address, size = int(image.symbols.address[row]), int(image.symbols.size[row])
+            assert process.read([(address, size)])[0] == image.original(address, size)
+    if packing:
+        assert len(read_dynamic(read_linked(map_file(str(program)), "program")).packed) > 100
 
 
 @pytest.mark.parametrize("kind", ["-static", "-static-pie"])

@@ -6,7 +6,7 @@ image that is only in memory are read the same way. Columns; a row of `symbols` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,12 +18,13 @@ from ipbp.graph.name_index import NameIndex
 from ipbp.graph.names import Names
 
 DT_NEEDED, DT_PLTRELSZ, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_RELASZ, DT_STRSZ = 1, 2, 4, 5, 6, 7, 8, 10
+DT_RELRSZ, DT_RELR = 35, 36
 DT_SONAME, DT_DEBUG, DT_JMPREL, DT_GNU_HASH = 14, 21, 23, 0x6FFFFEF5
 DT_SYMBOLIC, DT_FLAGS, DF_SYMBOLIC = 16, 30, 2
 DT_VERSYM, DT_VERDEF, DT_VERNEED = 0x6FFFFFF0, 0x6FFFFFFC, 0x6FFFFFFE
 R_64, R_COPY, R_GLOB_DAT, R_JUMP_SLOT, R_RELATIVE, R_IRELATIVE = 1, 5, 6, 7, 8, 37
 STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE = 1, 2, 10
-_ADDRESSES = frozenset((DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_GNU_HASH, DT_VERSYM))
+_ADDRESSES = frozenset((DT_HASH, DT_STRTAB, DT_SYMTAB, DT_RELA, DT_JMPREL, DT_GNU_HASH, DT_VERSYM, DT_RELR))
 _SHARED = (STB_GLOBAL, STB_WEAK, STB_GNU_UNIQUE)
 _EXPORTED = (0, 3)  # STV_DEFAULT, STV_PROTECTED
 _ADDRESSES_OF_VERSIONS = frozenset((DT_VERDEF, DT_VERNEED))
@@ -65,6 +66,8 @@ class DynamicTables:
     soname: str
     versions: dict[int, str]
     is_symbolic: bool = False
+    packed: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    """Link addresses of pointers into the image that hold their target's link address in the file (DT_RELR)."""
 
     @cached_property
     def rows(self) -> NameIndex:
@@ -140,6 +143,8 @@ def read_dynamic(file: LinkedFile, relocated_by: int = 0) -> DynamicTables:
         next((name for tag, name in named if tag == DT_SONAME), ""),
         _versions(file, where, strings),
         DT_SYMBOLIC in sizes or bool(sizes.get(DT_FLAGS, 0) & DF_SYMBOLIC),
+        # Read back from memory they hold their target already.
+        np.empty(0, np.int64) if relocated_by else _packed(file, where, sizes),
     )
 
 
@@ -210,6 +215,24 @@ def _relocations(file: LinkedFile, where: dict[int, int], sizes: dict[int, int])
             parts.append(np.frombuffer(content, RELA))
     raw = np.concatenate(parts) if parts else np.empty(0, RELA)
     return relocation_columns(raw)
+
+
+def _packed(file: LinkedFile, where: dict[int, int], sizes: dict[int, int]) -> I64:
+    """An even entry is the address of a field; an odd one says in 63 bits which of the words behind the last one are
+    fields, too (gABI, "Relative Relocation Table")."""
+    if DT_RELR not in where or not sizes.get(DT_RELRSZ):
+        return np.empty(0, np.int64)
+    content = _part(file, where[DT_RELR], sizes[DT_RELRSZ] // 8 * 8, "table of packed relocations")
+    found: list[int] = []
+    place = 0
+    for entry in np.frombuffer(content, "<u8").tolist():
+        if entry & 1:
+            found += [place + 8 * bit for bit in range(63) if entry >> bit + 1 & 1]
+            place += 8 * 63
+        else:
+            found.append(entry)
+            place = entry + 8
+    return np.array(found, dtype=np.int64)
 
 
 def relocation_columns(raw: npt.NDArray[np.void]) -> DynamicRelocations:

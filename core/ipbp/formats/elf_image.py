@@ -153,8 +153,7 @@ def _copied(dynamic: DynamicTables) -> Mapping[str, int]:
 
 
 def _own_pointers(file: LinkedFile, dynamic: DynamicTables) -> tuple[I64, I64]:
-    """Pointers that the loader makes out of the image's own addresses: (field, target) in link addresses. Packed ones
-    (DT_RELR) have their target in place already."""
+    """Pointers that the loader makes out of the image's own addresses: (field, target) in link addresses."""
     relocations, symbols = dynamic.relocations, dynamic.symbols
     if len(relocations.type) == 0 and file.is_pie:
         relocations = _static_relocations(file)
@@ -165,8 +164,11 @@ def _own_pointers(file: LinkedFile, dynamic: DynamicTables) -> tuple[I64, I64]:
         own = (relocations.type == R_64) & (symbols.section[symbol] != 0)
         value[own] += symbols.value[symbol[own]]
         relative = relative | own
-    order = np.argsort(relocations.offset[relative], kind="stable")
-    return relocations.offset[relative][order], value[relative][order]
+    held = [int.from_bytes(file.at(field, 8) or b"", "little") for field in dynamic.packed.tolist()]
+    fields = np.concatenate([relocations.offset[relative], dynamic.packed])
+    values = np.concatenate([value[relative], np.array(held, dtype=np.int64)])
+    order = np.argsort(fields, kind="stable")
+    return fields[order], values[order]
 
 
 def _symbols(

@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
 
@@ -60,13 +61,75 @@ int main(void)
 }
 """
 
-EDITS = (
-    ("    return items * 10;", "    return items * 10 * 80 / 100;"),
-    ("customer %d pays %d\\n", "customer %d pays only %d, it is happy hour\\n"),
+RUST_PRICES = """\
+pub fn price(items: u64) -> u64 {
+    items * 10
+}
+"""
+RUST_PROGRAM = """\
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+static CUSTOMERS: Mutex<u64> = Mutex::new(0);
+
+fn serve(till: u64) {
+    let mut customers = CUSTOMERS.lock().unwrap();
+    *customers += 1;
+    println!("till {till}: customer {customers} pays {}", prices::price(3));
+}
+
+fn main() {
+    thread::scope(|scope| {
+        for till in 1..=3 {
+            scope.spawn(move || loop {
+                serve(till);
+                thread::sleep(Duration::from_millis(200));
+            });
+        }
+    });
+}
+"""
+PACKAGE = '[package]\nname = "{}"\nversion = "0.1.0"\nedition = "2021"\n'
+HAPPY_HOUR = "pays only {}, it is happy hour"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A small program. `files`: path -> text. `edits`: (file, old text, new text)."""
+
+    files: Mapping[str, str]
+    build: Sequence[Sequence[str]]
+    program: str
+    edits: Sequence[tuple[str, str, str]]
+    database: str = ""
+
+
+GCC = ["gcc", "-g", "-O2", "-pthread", "-c", "shop.c", "-o", "shop.o"]
+C_SHOP = Shop(
+    files={"shop.c": PROGRAM},
+    build=(GCC, ["gcc", "-pthread", "shop.o", "-o", "shop"]),
+    program="./shop",
+    edits=(
+        ("shop.c", "    return items * 10;", "    return items * 10 * 80 / 100;"),
+        ("shop.c", "customer %d pays %d\\n", "customer %d pays only %d, it is happy hour\\n"),
+    ),
+    database="shop.c",
 )
-BUILD = (
-    ["gcc", "-g", "-O2", "-pthread", "-c", "shop.c", "-o", "shop.o"],
-    ["gcc", "-pthread", "shop.o", "-o", "shop"],
+RUST_SHOP = Shop(
+    files={
+        "Cargo.toml": '[workspace]\nmembers = ["prices", "shop"]\nresolver = "2"\n',
+        "prices/Cargo.toml": PACKAGE.format("prices"),
+        "prices/src/lib.rs": RUST_PRICES,
+        "shop/Cargo.toml": PACKAGE.format("shop") + '[dependencies]\nprices = { path = "../prices" }\n',
+        "shop/src/main.rs": RUST_PROGRAM,
+    },
+    build=(["cargo", "build", "--quiet", "--offline"],),
+    program="./target/debug/shop",
+    edits=(
+        ("prices/src/lib.rs", "    items * 10\n", "    items * 10 * 80 / 100\n"),
+        ("shop/src/main.rs", "pays {}", HAPPY_HOUR),
+    ),
 )
 OPTIONS = {"gdb": ["-nx", "-q"], "lldb": ["--no-lldbinit"]}
 QUIET = {
@@ -80,17 +143,17 @@ START = {
 }
 
 
-def demonstrate(debugger: str, say: Say) -> None:
+def demonstrate(debugger: str, say: Say, shop: Shop = C_SHOP) -> None:
     """Build, run, edit, patch, undo; ends with SystemExit when anything does not happen as it should."""
     with tempfile.TemporaryDirectory(prefix="ipbp-demo-") as name:
         folder = Path(name)
         say("note", f"# a program with three threads, built as anybody would, and started under {debugger}")
-        build(folder, say)
-        command = [sys.executable, "-m", "ipbp.cli.main", debugger, *OPTIONS[debugger], "--", "./shop"]
-        say("typed", f"$ ipbp {debugger} -- ./shop")
+        build(folder, say, shop)
+        command = [sys.executable, "-m", "ipbp.cli.main", debugger, *OPTIONS[debugger], "--", shop.program]
+        say("typed", f"$ ipbp {debugger} -- {shop.program}")
         try:
             with Terminal(command, folder) as terminal:
-                _session(debugger, terminal, folder, say)
+                _session(debugger, terminal, folder, say, shop)
         finally:
             end_programs_of(folder)
 
@@ -105,16 +168,20 @@ def end_programs_of(folder: Path) -> None:
             continue
 
 
-def build(folder: Path, say: Say) -> None:
-    (folder / "shop.c").write_text(PROGRAM)
-    for command in BUILD:
+def build(folder: Path, say: Say, shop: Shop = C_SHOP) -> None:
+    for name, text in shop.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for command in shop.build:
         say("typed", f"$ {shlex.join(command)}")
         subprocess.run(command, cwd=folder, check=True)
-    database = [{"directory": str(folder), "file": "shop.c", "arguments": BUILD[0]}]
-    (folder / "compile_commands.json").write_text(json.dumps(database))
+    if shop.database:
+        row = {"directory": str(folder), "file": shop.database, "arguments": shop.build[0]}
+        (folder / "compile_commands.json").write_text(json.dumps([row]))
 
 
-def _session(debugger: str, terminal: Terminal, folder: Path, say: Say) -> None:
+def _session(debugger: str, terminal: Terminal, folder: Path, say: Say, shop: Shop) -> None:
     prompt = f"({debugger})"
 
     def enter(line: str) -> None:
@@ -129,7 +196,7 @@ def _session(debugger: str, terminal: Terminal, folder: Path, say: Say) -> None:
     _show(terminal, folder, "pays 30", say)
 
     say("note", "# the program goes on; meanwhile, in an editor:")
-    _edit(folder, say)
+    _edit(folder, say, shop)
     enter("hotpatch")
     say("result", terminal.wait_for_text(r"patched \d.*\n|^.*\[[a-z0-9-]+\]$"))
     _show(terminal, folder, "pays only 24, it is happy hour", say)
@@ -159,17 +226,16 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
-def _edit(folder: Path, say: Say) -> None:
-    source = folder / "shop.c"
-    old = source.read_text()
-    new = old
-    for before, after in EDITS:
-        assert new.count(before) == 1
-        new = new.replace(before, after)
-    source.write_text(new)
-    for line in unified_diff(old.splitlines(), new.splitlines(), n=0):
-        if line[:1] in "+-" and line[:3] not in ("+++", "---"):
-            say("added" if line[0] == "+" else "removed", line)
+def _edit(folder: Path, say: Say, shop: Shop) -> None:
+    for name, before, after in shop.edits:
+        source = folder / name
+        old = source.read_text()
+        assert old.count(before) == 1
+        new = old.replace(before, after)
+        source.write_text(new)
+        for line in unified_diff(old.splitlines(), new.splitlines(), n=0):
+            if line[:1] in "+-" and line[:3] not in ("+++", "---"):
+                say("added" if line[0] == "+" else "removed", line)
 
 
 def say_on_terminal(kind: str, text: str) -> None:
@@ -179,10 +245,11 @@ def say_on_terminal(kind: str, text: str) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    if set(words) - {"gdb", "lldb"}:
-        raise SystemExit("usage: scripts/demo [gdb] [lldb]")
-    for debugger in words or ("gdb", "lldb"):
-        demonstrate(debugger, say_on_terminal)
+    if set(words) - {"gdb", "lldb", "rust"}:
+        raise SystemExit("usage: scripts/demo [rust] [gdb] [lldb]")
+    shop = RUST_SHOP if "rust" in words else C_SHOP
+    for debugger in [word for word in words if word != "rust"] or ("gdb", "lldb"):
+        demonstrate(debugger, say_on_terminal, shop)
         print()
 
 

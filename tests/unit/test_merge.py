@@ -9,6 +9,7 @@ from running_program import compile_object, graph_of
 
 from ipbp.graph.merge import merged
 from ipbp.graph.model import UNDEFINED, LinkGraph
+from ipbp.stages.correlate import correlate
 from ipbp.stages.unwind import described_blocks, unwind_records, unwind_section
 
 FIRST = """
@@ -68,3 +69,10 @@ def test_one_unwind_table_describes_all_functions(tmp_path: Path) -> None:
     described = described_blocks(graph, unwind_records(section.content, "both"), section)
     names = [graph.block_name(block) for block in described.tolist() if block >= 0]
     assert sorted(names) == ["common", "first", "helper", "own", "own"]
+
+
+def test_of_several_local_definitions_of_one_name_each_is_its_own_next_version(tmp_path: Path) -> None:
+    graph = both(tmp_path)
+    pairs = correlate(graph, graph).symbol
+    own = [index for index, name in enumerate(graph.symbols.name) if name == "own"]
+    assert pairs[own].tolist() == own

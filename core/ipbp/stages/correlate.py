@@ -77,6 +77,19 @@ def _pair_names(old: LinkGraph, new: LinkGraph, names: NameNumbers, symbol: I32)
     given = new.symbols.name.are_given()
     plain = given & ~((new.symbols.binding == Binding.LOCAL) & names.new_is_numbered)
     symbol[plain] = row_of[names.new_name[plain]]
+    _pair_copies(old, new, names, plain, symbol)
+
+
+def _pair_copies(old: LinkGraph, new: LinkGraph, names: NameNumbers, plain: Flags, symbol: I32) -> None:
+    """Of a local name that is defined several times in objects that were merged, the n-th is the n-th as before."""
+    before = np.flatnonzero((old.symbols.binding == Binding.LOCAL) & (old.symbols.block >= 0))
+    after = np.flatnonzero((new.symbols.binding == Binding.LOCAL) & (new.symbols.block >= 0) & plain)
+    one, other = names.old_name[before], names.new_name[after]
+    count = np.bincount(other, minlength=names.limit)
+    several = (count > 1) & (np.bincount(one, minlength=names.limit) == count)
+    one, before = one[several[one]], before[several[names.old_name[before]]]
+    other, after = other[several[other]], after[several[names.new_name[after]]]
+    symbol[after[np.argsort(other, kind="stable")]] = before[np.argsort(one, kind="stable")]
 
 
 def _anchor_tokens(graph: LinkGraph, token: I64) -> I64:

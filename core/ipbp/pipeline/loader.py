@@ -76,8 +76,10 @@ def code_ranges(module: LoadedModule) -> list[tuple[int, int]]:
 
 
 def quiet_for(process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load]) -> Quiet:
-    """When a plan's loads and calls may be made. A function that is called may want a lock of its own library."""
-    around = dict.fromkeys(row for call in calls for row in code_around(process, call.address))
+    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own; what
+    chooses an indirect function (its result is kept) takes none."""
+    registering = [call.address for call in calls if call.result_at is None]
+    around = dict.fromkeys(row for address in registering for row in code_around(process, address))
     found = _quiet(process) if loads else Quiet()
     return Quiet((*found.held, *around), found.moving)
 

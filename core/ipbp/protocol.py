@@ -191,7 +191,8 @@ class PatchPlan:
     initialiser that was not applied). `record`: what the engine wants back, as it is, in the journal of every later
     request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
     this patch was written, undone or not. Both are opaque to the plugin.
-    `quiet`: when the loads and calls may be made.
+    `quiet`: when the loads and calls may be made. `reclaimable`: half-open ranges of all memory that the patch takes,
+    if it can be given back once the patch is undone and nothing is found that points there; else empty.
     """
 
     number: int
@@ -210,6 +211,7 @@ class PatchPlan:
     images: tuple[PatchedImage, ...] = ()
     loads: tuple[Load, ...] = ()
     quiet: Quiet = field(default_factory=Quiet)
+    reclaimable: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -250,6 +252,7 @@ class PatchPlan:
             images=tuple(PatchedImage(**r) for r in row["images"]),
             loads=tuple(_load(r) for r in row.get("loads", ())),
             quiet=Quiet(**{name: _pairs(ranges) for name, ranges in row.get("quiet", {}).items()}),
+            reclaimable=_pairs(row.get("reclaimable", ())),
         )
 
 

@@ -86,14 +86,14 @@ def test_what_a_tool_printed_is_shown_as_it_is():
 def test_status_counts_the_versions_of_a_function():
     patches = [{"patch": number, "functions": [function("blit")], "state": "applied"} for number in (1, 2)]
 
-    lines = as_text({"outcome": "ok", "patches": patches, "memory": 128}).splitlines()
+    lines = as_text({"outcome": "ok", "patches": patches, "memory": 128, "mapped": 8192}).splitlines()
 
     assert lines == [
         "patch 1: 1 function in draw.c",
         "  blit  version 2  0x1000 -> 0x2000  64 bytes",
         "patch 2: 1 function in draw.c",
         "  blit  version 3  0x1000 -> 0x2000  64 bytes",
-        "memory: 128 bytes",
+        "memory: 128 bytes used, 8 KiB reserved",
     ]
 
 

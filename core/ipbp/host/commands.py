@@ -362,6 +362,7 @@ def status_outcome(journal: Journal) -> Outcome:
         "outcome": "ok",
         "patches": [_of_patch(patch) for patch in journal.patches()],
         "memory": sum(end - start for start, end in journal.written_ranges()),
+        "mapped": journal.mapped_size(),
     }
 
 

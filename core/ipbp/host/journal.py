@@ -25,7 +25,8 @@ from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.protocol import FunctionChange, PatchedImage, PatchPlan, Replacement
 
-APPLIED, UNFINISHED, UNDOING, UNDONE, ROLLED_BACK = "applied", "unfinished", "undoing", "undone", "rolled-back"
+APPLIED, UNFINISHED, UNDOING, UNDONE = "applied", "unfinished", "undoing", "undone"
+ROLLED_BACK, RECLAIMED = "rolled-back", "reclaimed"
 
 _STATE_AFTER = {
     "begin": UNFINISHED,
@@ -34,6 +35,7 @@ _STATE_AFTER = {
     "undoing": UNDOING,
     "undo-failed": APPLIED,
     "undone": UNDONE,
+    "reclaimed": RECLAIMED,
 }
 _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 
@@ -193,6 +195,23 @@ class Journal:
         self._append_event({"event": "undone", "number": number})
         self._forget_record(number)
 
+    def reclaimed(self, number: int) -> None:
+        """The memory of an undone patch is zero again, or not mapped any more: nothing led there."""
+        self._append_event({"event": "reclaimed", "number": number})
+
+    def uses(self, start: int, end: int, besides: int) -> bool:
+        """Whether another patch may have bytes in this range."""
+        return any(
+            start < segment.address + segment.size and segment.address < end
+            for patch in self._read()
+            if _has_memory(patch) and patch.number != besides
+            for segment in patch.plan.segments
+        )
+
+    def mapped_size(self) -> int:
+        """Bytes of address space that were reserved for patches and still are."""
+        return sum(block.size for patch in self._read() if _has_memory(patch) for block in patch.plan.allocations)
+
     def forget(self, image: str, number: int) -> None:
         """The image of this key is gone, with what all patches up to this number did to it."""
         self._append_event({"event": "unloaded", "number": number, "image": image})
@@ -301,7 +320,7 @@ def _encode(row: dict[str, Any]) -> bytes:
 
 
 def _has_memory(patch: Patch) -> bool:
-    return patch.state != ROLLED_BACK or patch.memory_kept
+    return patch.state not in (ROLLED_BACK, RECLAIMED) or patch.memory_kept
 
 
 def _own_folder(path: Path) -> Path:

@@ -87,7 +87,7 @@ def _status(outcome: Row) -> str:
             versions[key] = versions.get(key, row["status"] != "new") + 1
             lines.append(f"  {row['name']:{width}}  {_place(row, versions[key])}")
     if outcome.get("memory"):
-        lines.append(f"memory: {outcome['memory']} bytes")
+        lines.append(f"memory: {outcome['memory']} bytes used, {outcome.get('mapped', 0) >> 10} KiB reserved")
     return "\n".join(lines)
 
 

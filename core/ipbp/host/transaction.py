@@ -5,8 +5,8 @@ the way back (`rollback`). Whatever happens in between, a refusing kernel, a Ctr
 way in reverse. The replacements, which make the program run new code, come last; once they are read back the journal
 says so and the patch is in force. When the debugger itself dies in between, `recover` goes back from the journal.
 
-Memory that a patch was linked into is never taken away again once the program may have run code in it: threads
-may be in there for as long as they like, and pointers to it may be anywhere.
+Memory that a patch was linked into is taken away again only when it is proved that nothing leads there
+(`reclaim`): threads may be in it for as long as they like, and pointers to it may be anywhere.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.loads import load_libraries
 from ipbp.host.quiet import require_quiet
+from ipbp.host.reclaim import is_reachable
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
 from ipbp.host.safepoint import Stack
 from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
@@ -50,10 +51,12 @@ class Applied:
 
 @dataclass(frozen=True)
 class Undone:
-    """`calls_left`: calls of the patch's that were not made, each with the reason."""
+    """`calls_left`: calls of the patch's that were not made, each with the reason. `reclaimed`: its memory was given
+    back."""
 
     number: int
     calls_left: tuple[str, ...]
+    reclaimed: bool = False
 
 
 def prepare(plan: PatchPlan) -> Prepared:
@@ -137,7 +140,8 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
             raise
         raise error from cause
     # Beyond this point the patch is undone, whatever becomes of the calls: its memory stays, so they can be left out.
-    return Undone(patch.number, _make_undo_calls(inferior, patch.plan))
+    left = _make_undo_calls(inferior, patch.plan)
+    return Undone(patch.number, left, not left and _reclaim(inferior, patch, journal))
 
 
 def recover(inferior: Inferior, journal: Journal) -> int:
@@ -268,6 +272,27 @@ def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
         except IpbpError as error:
             left.append(f"{call.purpose}: {error.fact}")
     return tuple(left)
+
+
+def _reclaim(inferior: Inferior, patch: Patch, journal: Journal) -> bool:
+    """Give back the memory of an undone patch that nothing leads to: zeros for the next patch, or, when it was the
+    first of its arena and is the last one left, no mapping at all. It never fails an undo that has been done."""
+    plan = patch.plan
+    blocks = [(block.address, block.address + block.size) for block in plan.allocations]
+    if not plan.reclaimable or any(journal.uses(start, end, besides=plan.number) for start, end in blocks):
+        return False
+    try:
+        if is_reachable(inferior, plan.reclaimable):
+            return False
+        for block in plan.allocations:
+            inject.release(inferior, block.address, block.size)
+        for start, end in plan.reclaimable:
+            if not any(low <= start < high for low, high in blocks):
+                write_surely(inferior, start, bytes(end - start))
+        journal.reclaimed(plan.number)
+    except IpbpError:
+        return False  # half wiped and never used again
+    return True
 
 
 def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refusal, raise_all
@@ -21,7 +23,7 @@ from ipbp.pipeline.edited import Built, EditedUnits, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
-from ipbp.pipeline.linking import link_units
+from ipbp.pipeline.linking import LinkedUnits, link_units
 from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
 from ipbp.pipeline.record import Record
@@ -135,8 +137,33 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
             arenas=tuple(arena.to_json() for arena in linked.arenas),
             loads=linked.loads,
             quiet=quiet_for(process, made.calls, linked.loads),
+            reclaimable=_reclaimable(changed, linked),
         )
     )
+
+
+_REMEMBERS_A_PLACE = frozenset(
+    ("setjmp", "_setjmp", "__sigsetjmp", "getcontext", "makecontext", "swapcontext", "vfork", "clone")
+)
+"""Functions after which a place in the code that called them is kept in a form that a search may not find."""
+
+
+def _reclaimable(changed: Sequence[Judged], linked: LinkedUnits) -> tuple[tuple[int, int], ...]:
+    """All memory of the patch, if only replaced functions and their constants are in it: their addresses are the old
+    entries. The address of a new function or variable may be kept by the kernel, or encoded by libc."""
+    if linked.loads or linked.threads or any(unit.selection.added for unit in changed):
+        return ()
+    for unit in changed:
+        graph = unit.edited.new
+        rows = np.isin(graph.edges.block, unit.selection.unit.carried)
+        names = {graph.symbols.name[target] for target in np.unique(graph.edges.target[rows]).tolist()}
+        if not _REMEMBERS_A_PLACE.isdisjoint(names):
+            return ()
+    ranges = []
+    for group in linked.groups:
+        for protection, end in group.layout.ends().items():
+            ranges.append((min(c.start for c in group.layout.chunks if c.protection == protection), end))
+    return tuple(ranges)
 
 
 class Clock:

@@ -1,0 +1,98 @@
+"""Memory of undone patches is used again when nothing leads there, and kept when something does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scenario import EDITS, Edit, Project, Talk, build_project
+from sessions import Session, debug_with
+
+from ipbp.cli.debuggers import find_debugger
+
+pytestmark = pytest.mark.live
+
+BODY = next(edit for edit in EDITS if edit.name == "body")
+GREETING = next(edit for edit in EDITS if edit.name == "new string")
+ON_STACK = Edit(
+    "on stack", "talk.c", [("    return x + 1;\n}\n\noperation", "    return x + 70;\n}\n\noperation")], [], []
+)
+
+
+@pytest.fixture(params=["gdb", "lldb"])
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Session, Talk, Project]]:
+    project = build_project(tmp_path / "project", "gcc", ["-O2"])
+    talk = Talk(project.program)
+    with debug_with(request.param, find_debugger(request.param)) as opened:
+        opened.attach(talk.process.pid)
+        opened.resume()
+        yield opened, talk, project
+    talk.kill()
+
+
+def patch(debugger: Session, project: Project, edit: Edit) -> int:
+    """The place of the new code."""
+    project.edit(edit)
+    outcome = debugger.call("apply")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    return int(outcome["functions"][0]["address"])
+
+
+def undo(debugger: Session, project: Project, original: str) -> dict[str, int]:
+    assert debugger.call("undo")["outcome"] == "undone"
+    (project.folder / "talk.c").write_text(original)
+    return {key: debugger.call("status")[key] for key in ("memory", "mapped")}
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(200, marks=pytest.mark.slow)])
+def test_rounds_of_patch_and_undo_do_not_take_more_and_more(
+    session: tuple[Session, Talk, Project], rounds: int
+) -> None:
+    debugger, talk, project = session
+    original = (project.folder / "talk.c").read_text()
+    places = set()
+    for _round in range(rounds):
+        places.add(patch(debugger, project, BODY))
+        assert talk.ask("body 5") == "1005"
+        assert undo(debugger, project, original) == {"memory": 0, "mapped": 0}
+        assert talk.ask("body 5") == "6"
+    assert len(places) == 1
+    # The same behind a patch that stays.
+    patch(debugger, project, GREETING)
+    before = debugger.call("status")
+    kept = (project.folder / "talk.c").read_text()
+    places = set()
+    for _round in range(3):
+        places.add(patch(debugger, project, BODY))
+        assert talk.ask("body 5") == "1005"
+        assert undo(debugger, project, kept) == {key: before[key] for key in ("memory", "mapped")}
+    assert len(places) == 1
+    assert talk.ask("greeting") == "hello from the new code, which is longer"
+
+
+def test_a_thread_inside_keeps_the_code_that_it_is_in(session: tuple[Session, Talk, Project]) -> None:
+    debugger, talk, project = session
+    original = (project.folder / "talk.c").read_text()
+    first = patch(debugger, project, ON_STACK)
+    assert talk.ask("on_stack 1") == "waiting"
+    assert undo(debugger, project, original)["memory"] > 0
+    second = patch(debugger, project, BODY)
+    assert second != first
+    assert talk.ask("go on") == "71"
+    assert talk.ask("body 5") == "1005"
+    assert undo(debugger, project, original)["memory"] > 0
+
+
+def test_a_pointer_in_the_programs_data_keeps_what_it_points_to(session: tuple[Session, Talk, Project]) -> None:
+    debugger, talk, project = session
+    original = (project.folder / "talk.c").read_text()
+    patch(debugger, project, GREETING)
+    # `stored` is a variable of the program: the debugger puts the string's address there, as code might have done.
+    assert talk.ask("greeting") == "hello from the new code, which is longer"
+    debugger.stop()
+    before = debugger.evaluate("stored")
+    debugger.tell(f"{'print' if debugger.name == 'gdb' else 'expression'} stored = (operation) greeting()")
+    assert debugger.evaluate("stored") != before
+    debugger.resume()
+    assert undo(debugger, project, original)["memory"] > 0

@@ -1,0 +1,98 @@
+"""Whether something leads into memory: whatever is found keeps it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipbp.host import reclaim
+from ipbp.host.fake import DATA, PAGE, STACKS, FakeInferior
+
+HIGH = 0x7E00_1234_5000
+LOW = 0x1234_5000
+HEAP = 0x55550000_0000
+
+
+@pytest.fixture(params=[HIGH, LOW], ids=["high", "low"])
+def patch(request: pytest.FixtureRequest) -> tuple[FakeInferior, tuple[int, int]]:
+    """A program, and the 256 bytes of a patch in it."""
+    inferior = FakeInferior(threads=2)
+    start = int(request.param)
+    inferior.map(start, PAGE, "rx")
+    inferior.map(HEAP, 3 * PAGE, "rw")
+    return inferior, (start + 16, start + 272)
+
+
+def keeps(inferior: FakeInferior, span: tuple[int, int]) -> bool:
+    return reclaim.is_reachable(inferior, [span])
+
+
+def word(value: int) -> bytes:
+    return value.to_bytes(8, "little")
+
+
+def test_nothing_leads_to_what_nobody_knows(patch: tuple[FakeInferior, tuple[int, int]]) -> None:
+    assert not keeps(*patch)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 7, 8, 4089, 4093, 2 * PAGE + 5])
+def test_a_pointer_at_any_place_and_alignment_keeps_it(
+    patch: tuple[FakeInferior, tuple[int, int]], offset: int
+) -> None:
+    inferior, span = patch
+    inferior.write(HEAP + offset, word(span[0] + 3))
+    assert keeps(inferior, span)
+
+
+@pytest.mark.parametrize(("at", "kept"), [(-1, False), (0, True), (255, True), (256, True), (257, False)])
+def test_the_end_counts_and_the_neighbours_do_not(
+    patch: tuple[FakeInferior, tuple[int, int]], at: int, kept: bool
+) -> None:
+    inferior, span = patch
+    inferior.write(DATA + 64, word(span[0] + at))
+    assert keeps(inferior, span) == kept
+
+
+@pytest.mark.parametrize("register", ["rip", "rax", "r15", "rsi"])
+def test_a_register_keeps_it(patch: tuple[FakeInferior, tuple[int, int]], register: str) -> None:
+    inferior, span = patch
+    inferior.all_threads[1].registers[register] = span[0] + 40
+    assert keeps(inferior, span)
+
+
+def test_an_address_in_four_bytes_keeps_what_is_below_four_gigabytes() -> None:
+    inferior = FakeInferior()
+    inferior.map(LOW, PAGE, "rx")
+    inferior.write(DATA + 3, (LOW + 20).to_bytes(4, "little") + b"\xff\xff\xff\xff")
+    assert keeps(inferior, (LOW, LOW + 64))
+
+
+def test_a_stack_counts_from_its_red_zone_on_when_a_guard_page_tells_that_it_is_one(
+    patch: tuple[FakeInferior, tuple[int, int]],
+) -> None:
+    inferior, span = patch
+    stack = next(region for region in inferior.regions() if region.start >= STACKS)
+    thread = next(t for t in inferior.all_threads if stack.start <= t.registers["rsp"] < stack.end)
+    pointer = thread.registers["rsp"] = stack.start + 1024
+    inferior.write(stack.start + 64, word(span[0]))
+    assert keeps(inferior, span), "it may be a heap that a stack was made in"
+    inferior.map(stack.start - PAGE, PAGE, "")
+    assert not keeps(inferior, span)
+    inferior.write(pointer - 120, word(span[0]))
+    assert keeps(inferior, span)
+
+
+def test_what_the_patch_itself_holds_does_not_count() -> None:
+    inferior = FakeInferior()
+    inferior.map(HIGH, PAGE, "rw")
+    inferior.write(HIGH + 32, word(HIGH + 8))
+    assert not keeps(inferior, (HIGH, HIGH + 64))
+    inferior.write(HIGH + 128, word(HIGH + 8))
+    assert keeps(inferior, (HIGH, HIGH + 64))
+
+
+def test_more_memory_than_can_be_searched_in_a_moment_keeps_it(
+    patch: tuple[FakeInferior, tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inferior, span = patch
+    monkeypatch.setattr(reclaim, "LIMIT", 2 * PAGE)
+    assert keeps(inferior, span)

@@ -13,6 +13,7 @@ from typing import Any
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
 from elftools.elf.elffile import ELFFile
 
+from ipbp.build.abbreviations import read_as_needed
 from ipbp.compression import decompressed, decompressed_gnu
 
 _SECTIONS = (
@@ -46,7 +47,9 @@ def sections_of(elf: ELFFile, suffix: str = "") -> Any:
     """DWARFInfo of the sections with names that end in `suffix` (".dwo")."""
     sections = {f"{name}_sec": _section(elf, name, suffix) for name in _SECTIONS}
     unread = {f"{name}_sec": None for name in _UNREAD}
-    return DWARFInfo(DwarfConfig(elf.little_endian, elf.get_machine_arch(), 8), **sections, **unread)
+    found = DWARFInfo(DwarfConfig(elf.little_endian, elf.get_machine_arch(), 8), **sections, **unread)
+    read_as_needed(found)
+    return found
 
 
 def build_id(elf: ELFFile) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running_program import WAIT, Running, run, running
 
-from ipbp.formats import elf_process
+from ipbp.formats import elf_namespaces
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
 
 MAIN = (
@@ -61,7 +61,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def loaded(process: Running, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LoadedProcess:
     """The process, read with the search lists that glibc keeps, and with lists made from DT_NEEDED."""
     if request.param != "the loader's lists":
-        monkeypatch.setattr(elf_process, "kept_lists", lambda *_: None)
+        monkeypatch.setattr(elf_namespaces, "kept_lists", lambda *_: None)
     return process.process()
 
 

@@ -8,104 +8,24 @@ only until the name is found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_debug_file import has_debug_information, separate_debug_file
-from ipbp.formats.elf_dynamic import R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT, DynamicTables, read_dynamic
-from ipbp.formats.elf_image import build_image
+from ipbp.formats.elf_dynamic import R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT
 from ipbp.formats.elf_index_cache import IndexCache
-from ipbp.formats.elf_link_map import LinkMap, namespaces
-from ipbp.formats.elf_linked import PF_X, PT_INTERP, LinkedFile
-from ipbp.formats.elf_mapped import VDSO, MappedFile, bias_of, mapped_files, open_mapped
-from ipbp.formats.elf_plt import plt_ranges
-from ipbp.formats.elf_search_lists import kept_lists
+from ipbp.formats.elf_link_map import namespaces
+from ipbp.formats.elf_mapped import VDSO, mapped_files
+from ipbp.formats.elf_module import LoadedModule
+from ipbp.formats.elf_namespaces import Namespace, loaded_namespaces, one_namespace
 from ipbp.graph.image import Found, LoadedImage, MemoryReader
 from ipbp.graph.model import SymbolType
-from ipbp.protocol import PatchedImage, Region
+from ipbp.protocol import Region
 
 _STT_FUNC, _STT_TLS, _STT_IFUNC = 2, 6, 10
-
-
-@dataclass(frozen=True)
-class LoadedModule:
-    """One file of the process; everything about it is read when it is first asked for."""
-
-    pid: int
-    mapped: MappedFile
-    read: MemoryReader
-    is_executable: bool = False
-    cache: IndexCache | None = None
-
-    @cached_property
-    def _opened(self) -> tuple[LinkedFile, str, int]:
-        return open_mapped(self.pid, self.mapped, self.read)
-
-    @property
-    def file(self) -> LinkedFile:
-        return self._opened[0]
-
-    @property
-    def opened_as(self) -> str:
-        """A path that opens the very file that is mapped; "" when only memory has it."""
-        return self._opened[1]
-
-    @cached_property
-    def debug_file(self) -> str:
-        """A path that opens the file with the debug information: the very file that is mapped, or a separate one."""
-        separate = None if has_debug_information(self.file) else separate_debug_file(self.file)
-        return separate.path if separate is not None else self.opened_as
-
-    @cached_property
-    def bias(self) -> int:
-        return bias_of(self.file, self.mapped)
-
-    @cached_property
-    def dynamic(self) -> DynamicTables:
-        return read_dynamic(self.file, self._opened[2])
-
-    @cached_property
-    def image(self) -> LoadedImage:
-        inode = self.mapped.inode
-        return build_image(self.file, self.dynamic, self.bias, self.opened_as, inode, self.is_executable, self.cache)
-
-    @cached_property
-    def key(self) -> str:
-        """That of its image, without reading its symbols."""
-        mapped = self.mapped
-        return PatchedImage(mapped.path, mapped.start, mapped.end, mapped.inode, self.file.build_id()).key
-
-    def is_code(self, address: int) -> bool:
-        """Whether an executable segment holds this load address, linker-made stubs left out."""
-        link = address - self.bias
-        inside = any(row.flags & PF_X and row.address <= link < row.address + row.size for row in self.file.loads())
-        return inside and not self.is_stub(address)
-
-    def is_stub(self, address: int) -> bool:
-        return any(start <= address - self.bias < end for start, end in plt_ranges(self.file))
-
-
-@dataclass(frozen=True)
-class Namespace:
-    """Images that see each other. `members` in the order of loading; `lists`: by where it is mapped, the search list
-    of each image that was opened by itself."""
-
-    members: tuple[LoadedModule, ...]
-    lists: Mapping[int, tuple[LoadedModule, ...]]
-
-    def scope(self, module: LoadedModule) -> tuple[LoadedModule, ...]:
-        """The images that are searched from inside `module`: the global scope, then what was opened with it."""
-        found = dict.fromkeys(row.mapped.start for row in self.lists.get(self.members[0].mapped.start, ()))
-        for member in self.members:
-            opened = [row.mapped.start for row in self.lists.get(member.mapped.start, ())]
-            if module.mapped.start in opened:
-                found.update(dict.fromkeys(opened))
-        by_start = {row.mapped.start: row for row in self.members}
-        return tuple(by_start[start] for start in found)
 
 
 @dataclass(frozen=True)
@@ -237,7 +157,7 @@ def read_process(
     main = replace(found, is_executable=True)
     modules = [main, *(module for module in modules if module is not found)]
     chains = namespaces(main.file, main.bias, read)
-    spaces = _namespaces(modules, chains, read) if chains else _one_namespace(modules)
+    spaces = loaded_namespaces(modules, chains, read) if chains else one_namespace(modules)
     listed = [module for space in spaces for module in (*space.scope(space.members[0]), *space.members)]
     ordered = {module.mapped.start: module for module in (*listed, *modules)}
     return LoadedProcess(tuple(ordered.values()), tuple(spaces), bool(chains), read)
@@ -268,83 +188,6 @@ def _has_path(module: LoadedModule, executable: str) -> bool:
 
 def _has_name(module: LoadedModule, executable: str) -> bool:
     return module.mapped.path.rsplit("/", 1)[-1] == executable.rsplit("/", 1)[-1]
-
-
-def _one_namespace(modules: Sequence[LoadedModule]) -> list[Namespace]:
-    """Before the loader has run: all that is mapped."""
-    members = tuple(module for module in modules if module.mapped.path != VDSO)
-    return [Namespace(members, {members[0].mapped.start: members})]
-
-
-def _namespaces(
-    modules: Sequence[LoadedModule], chains: Sequence[Sequence[LinkMap]], read: MemoryReader
-) -> list[Namespace]:
-    """The loader's namespaces. Its link maps are found among the mapped files by where their dynamic section is; the
-    vdso exports nothing to the program, and the loader itself has a map in each namespace."""
-    by_map: dict[int, LoadedModule] = {}
-    for row in (row for rows in chains for row in rows):
-        holder = next((module for module in modules if module.mapped.holds(row.dynamic)), None)
-        if holder is not None and holder.mapped.path != VDSO:
-            by_map[row.address] = holder
-    variable = _rtld_global(modules)
-    kept = kept_lists(chains, variable, read) if variable else None
-    spaces = []
-    for rows in chains:
-        mapped = [by_map[row.address] for row in rows if row.address in by_map]
-        members = tuple({module.mapped.start: module for module in mapped}.values())
-        if not members:
-            continue
-        if kept is None:
-            lists = _inferred_lists(members)
-        else:
-            lists = {
-                by_map[row.address].mapped.start: tuple(by_map[other] for other in kept[row.address] if other in by_map)
-                for row in rows
-                if row.address in by_map and row.address in kept
-            }
-        spaces.append(Namespace(members, lists))
-    return spaces
-
-
-def _rtld_global(modules: Sequence[LoadedModule]) -> int:
-    """Load address of glibc's variable of this name; 0 when the loader is another one."""
-    segment = modules[0].file.segment(PT_INTERP)
-    if segment is None:
-        return 0
-    content = modules[0].file.content[segment.offset : segment.offset + segment.file_size]
-    name = bytes(content).rstrip(b"\0").decode("utf-8", "replace").rsplit("/", 1)[-1]
-    for module in modules:
-        if module.mapped.path.rsplit("/", 1)[-1] == name:
-            row = module.dynamic.definition("_rtld_global")
-            return int(module.dynamic.symbols.value[row]) + module.bias if row is not None else 0
-    return 0
-
-
-def _inferred_lists(members: Sequence[LoadedModule]) -> dict[int, tuple[LoadedModule, ...]]:
-    """Search lists by what each image needs, breadth first. What stands before the first needed library of the
-    namespace's first image was preloaded."""
-    by_name = {_soname(module): module for module in reversed(members)}
-    needed = members[0].dynamic.needed
-    first_needed = next((i for i, module in enumerate(members) if _soname(module) in needed), 1)
-    lists = {module.mapped.start: _closure((module,), by_name) for module in members[1:]}
-    lists[members[0].mapped.start] = _closure(members[:first_needed], by_name)
-    return lists
-
-
-def _closure(roots: Sequence[LoadedModule], by_name: Mapping[str, LoadedModule]) -> tuple[LoadedModule, ...]:
-    found = {module.mapped.start: module for module in roots}
-    waiting = list(roots)
-    while waiting:
-        for name in waiting.pop(0).dynamic.needed:
-            module = by_name.get(name)
-            if module is not None and module.mapped.start not in found:
-                found[module.mapped.start] = module
-                waiting.append(module)
-    return tuple(found.values())
-
-
-def _soname(module: LoadedModule) -> str:
-    return module.dynamic.soname or module.mapped.path.rsplit("/", 1)[-1]
 
 
 def _canonical(main: LoadedModule, name: str) -> Found | None:

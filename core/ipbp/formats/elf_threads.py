@@ -13,7 +13,8 @@ import numpy as np
 from ipbp.formats.elf_dynamic import DynamicTables
 from ipbp.formats.elf_link_map import namespaces
 from ipbp.formats.elf_linked import PT_TLS
-from ipbp.formats.elf_process import LoadedModule, LoadedProcess
+from ipbp.formats.elf_module import LoadedModule
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.threads import ThreadBlock, executable_block
 
 _DTPMOD64, _TPOFF64 = 16, 18

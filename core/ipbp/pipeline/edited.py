@@ -12,7 +12,8 @@ from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuil
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.formats.elf_archive import read_unit
-from ipbp.formats.elf_process import LoadedModule, LoadedProcess
+from ipbp.formats.elf_module import LoadedModule
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.homes import images_by_memory, images_by_symbols, patchable

@@ -15,7 +15,8 @@ import numpy as np
 from ipbp.errors import Refusal, Refused
 from ipbp.formats.elf_debug_file import has_debug_information
 from ipbp.formats.elf_mapped import VDSO
-from ipbp.formats.elf_process import LoadedModule, LoadedProcess
+from ipbp.formats.elf_module import LoadedModule
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import Binding, LinkGraph, SymbolType
 from ipbp.stages.attest import attest

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ipbp.formats.elf_linked import PF_X
-from ipbp.formats.elf_process import LoadedModule, LoadedProcess
+from ipbp.formats.elf_module import LoadedModule
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.layout import LateField
 from ipbp.protocol import Call, Load, Quiet
 

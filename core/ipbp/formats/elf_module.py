@@ -1,0 +1,74 @@
+"""One file that a process has mapped: its headers, its dynamic tables and its image, each read when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ipbp.formats.elf_debug_file import has_debug_information, separate_debug_file
+from ipbp.formats.elf_dynamic import DynamicTables, read_dynamic
+from ipbp.formats.elf_image import build_image
+from ipbp.formats.elf_index_cache import IndexCache
+from ipbp.formats.elf_linked import PF_X, LinkedFile
+from ipbp.formats.elf_mapped import MappedFile, bias_of, open_mapped
+from ipbp.formats.elf_plt import plt_ranges
+from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.protocol import PatchedImage
+
+
+@dataclass(frozen=True)
+class LoadedModule:
+    """One file of the process; everything about it is read when it is first asked for."""
+
+    pid: int
+    mapped: MappedFile
+    read: MemoryReader
+    is_executable: bool = False
+    cache: IndexCache | None = None
+
+    @cached_property
+    def _opened(self) -> tuple[LinkedFile, str, int]:
+        return open_mapped(self.pid, self.mapped, self.read)
+
+    @property
+    def file(self) -> LinkedFile:
+        return self._opened[0]
+
+    @property
+    def opened_as(self) -> str:
+        """A path that opens the very file that is mapped; "" when only memory has it."""
+        return self._opened[1]
+
+    @cached_property
+    def debug_file(self) -> str:
+        """A path that opens the file with the debug information: the very file that is mapped, or a separate one."""
+        separate = None if has_debug_information(self.file) else separate_debug_file(self.file)
+        return separate.path if separate is not None else self.opened_as
+
+    @cached_property
+    def bias(self) -> int:
+        return bias_of(self.file, self.mapped)
+
+    @cached_property
+    def dynamic(self) -> DynamicTables:
+        return read_dynamic(self.file, self._opened[2])
+
+    @cached_property
+    def image(self) -> LoadedImage:
+        inode = self.mapped.inode
+        return build_image(self.file, self.dynamic, self.bias, self.opened_as, inode, self.is_executable, self.cache)
+
+    @cached_property
+    def key(self) -> str:
+        """That of its image, without reading its symbols."""
+        mapped = self.mapped
+        return PatchedImage(mapped.path, mapped.start, mapped.end, mapped.inode, self.file.build_id()).key
+
+    def is_code(self, address: int) -> bool:
+        """Whether an executable segment holds this load address, linker-made stubs left out."""
+        link = address - self.bias
+        inside = any(row.flags & PF_X and row.address <= link < row.address + row.size for row in self.file.loads())
+        return inside and not self.is_stub(address)
+
+    def is_stub(self, address: int) -> bool:
+        return any(start <= address - self.bias < end for start, end in plt_ranges(self.file))

@@ -52,7 +52,7 @@ MODELS = {
     "fixed_debug4": ("-fno-pie", "-gdwarf-4"),
     "medium": ("-fPIC", "-mcmodel=medium", "-mlarge-data-threshold=16"),
     "medium_fixed": ("-fno-pie", "-mcmodel=medium", "-mlarge-data-threshold=16"),
-    "large": ("-fPIC", "-mcmodel=large"),
+    "large": ("-fPIC", "-mcmodel=large", "-g"),
     "large_fixed": ("-fno-pie", "-mcmodel=large"),
 }
 

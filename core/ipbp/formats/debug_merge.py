@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.arch.x86_64 import GOT_RELATIVE
 from ipbp.arch.x86_64_fields import out_of_range, write_fields
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_ranges import empty_dead_ranges
@@ -82,6 +83,9 @@ def _fill(unit: Unit, columns: UnitLayout, section: SideSection, bases: I64) -> 
     tombstone = 1 if section.name in _LISTS_ENDED_BY_ZEROS else 0
     missing = np.where(_is_code(unit)[section.target], tombstone, 0)
     value = np.where(known == UNBOUND, missing, known + section.addend)
+    # Values that large-model code computes from the table's base: distances, or nothing where it has no base.
+    distance = np.where((known == UNBOUND) | (columns.got_base == UNBOUND), 0, value - columns.got_base)
+    value = np.where(GOT_RELATIVE[section.kind] == 1, distance, value)
     # An offset in the program's thread-local block means nothing in another file.
     value = np.where(np.isin(section.kind, _THREAD_LOCAL), 0, value)
     to_side = home <= SIDE_BASE

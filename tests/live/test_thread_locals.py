@@ -25,6 +25,7 @@ BUILDS = {
     "static": ("gcc", ["-O2"], ["-static"]),
     "library": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
     "plugin": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
+    "plugin of descriptors": ("gcc", ["-O2", "-fPIC", "-mtls-dialect=gnu2", "-DLARGE"], ["-shared"]),
 }
 EDIT = ("    return sum;", "    return sum * 2 + own[0];")
 
@@ -40,7 +41,7 @@ def build(folder: Path, compiler: str, flags: Sequence[str], link: Sequence[str]
     rows = []
     for name in ("locals", "threads"):
         shutil.copy(PROGRAMS / f"{name}.c", folder)
-        is_host = folder.name == "plugin" and name == "threads"
+        is_host = folder.name.startswith("plugin") and name == "threads"
         more = [f'-DPLUGIN="{folder}/liblocals.so"'] if is_host else []
         arguments = [compiler, *flags, *more, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
         subprocess.run(arguments, cwd=folder, check=True)
@@ -50,7 +51,7 @@ def build(folder: Path, compiler: str, flags: Sequence[str], link: Sequence[str]
     parts = ["locals.o"]
     if "-shared" in link:
         subprocess.run([compiler, "-shared", "locals.o", "-o", "liblocals.so"], cwd=folder, check=True)
-        parts = ["-rdynamic"] if folder.name == "plugin" else [str(folder / "liblocals.so")]
+        parts = ["-rdynamic"] if folder.name.startswith("plugin") else [str(folder / "liblocals.so")]
         link = []
     subprocess.run([compiler, "threads.o", *parts, *link, "-o", program, "-pthread"], cwd=folder, check=True)
     return Project(folder, program)
@@ -63,7 +64,7 @@ def start(tmp_path: Path, clang: str) -> Iterator[Callable[[str], tuple[Project,
 
     def make(name: str) -> tuple[Project, Talk]:
         compiler, flags, link = BUILDS[name]
-        project = build(tmp_path / name, clang if compiler == "clang" else compiler, flags, link)
+        project = build(tmp_path / name.replace(" ", "-"), clang if compiler == "clang" else compiler, flags, link)
         running.append(Talk(project.program))
         return project, running[-1]
 

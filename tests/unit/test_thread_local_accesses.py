@@ -158,3 +158,20 @@ def test_what_wants_one_place_in_all_threads_is_refused_without(
     source = "extern __thread int of_plugin; int f(void) { return of_plugin; }"
     _unit, refusals = bound(tmp_path, gcc, source, of_plugin(threads), "-O2", "-fPIC", option)
     assert {(row.code, row.symbol) for row in refusals} == {("thread-local", "of_plugin")}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_variable_without_one_place_is_reached_by_a_descriptor_that_the_image_has(
+    gcc: str, tmp_path: Path, threads: Threads, known: bool
+) -> None:
+    assert threads.own is not None
+    plugin = replace(
+        threads,
+        own=replace(threads.own, offset=None, module=3),
+        named_descriptors={"shared": 0x5000} if known else {},
+    )
+    source = "extern __thread long shared; long f(void) { return shared; }"
+    unit, refusals = bound(tmp_path, gcc, source, plugin, "-O2", "-fPIC", "-mtls-dialect=gnu2")
+    assert unit.thread[symbol(unit.graph, "shared")].descriptor == (0x5000 if known else 0)
+    assert [row.code for row in refusals] == ([] if known else ["thread-local"] * 2)
+    assert unit.graph.edges.kind.tolist() == [EdgeKind.TLSDESC_PCREL32, EdgeKind.TLSDESC_CALL]

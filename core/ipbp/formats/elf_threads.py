@@ -17,7 +17,7 @@ from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.threads import ThreadBlock, executable_block
 
-_DTPMOD64, _TPOFF64 = 16, 18
+_DTPMOD64, _TPOFF64, _TLSDESC = 16, 18, 36
 _MODULE, _OFFSET = "_thread_db_link_map_l_tls_modid", "_thread_db_link_map_l_tls_offset"
 _FARTHEST = 1 << 31
 
@@ -36,6 +36,24 @@ def thread_block(process: LoadedProcess, module: LoadedModule) -> ThreadBlock | 
     described = _described(process, module)
     number, offset = _from_cells(module, process) if described is None else described
     return ThreadBlock(start, segment.size, offset, number)
+
+
+def descriptors(module: LoadedModule) -> tuple[dict[str, int], dict[int, int]]:
+    """Load addresses of the module's descriptors (R_X86_64_TLSDESC): by the name of the variable, and for the module's
+    own ones by their offset in its block. Code that asks by descriptor may use any that is about its variable."""
+    dynamic = module.dynamic
+    relocations, symbols = dynamic.relocations, dynamic.symbols
+    own = set(_own_rows(dynamic, _TLSDESC))
+    by_name: dict[str, int] = {}
+    by_place: dict[int, int] = {}
+    for row in np.flatnonzero(relocations.type == _TLSDESC).tolist():
+        symbol, addend = int(relocations.symbol[row]), int(relocations.addend[row])
+        address = module.bias + int(relocations.offset[row])
+        if symbol and addend == 0:
+            by_name[symbols.name[symbol]] = address
+        if row in own:
+            by_place[addend + (int(symbols.value[symbol]) if symbol else 0)] = address
+    return by_name, by_place
 
 
 def _described(process: LoadedProcess, module: LoadedModule) -> tuple[int, int | None] | None:

@@ -18,11 +18,13 @@ from ipbp.graph.image import LoadedImage
 @dataclass(frozen=True, slots=True)
 class ThreadPlace:
     """One variable. `offset` from the thread pointer, None when every thread has it elsewhere; `module` id of its
-    image, 0 when not known; `in_block`: offset in that image's block."""
+    image, 0 when not known; `in_block`: offset in that image's block; `descriptor`: load address of one that the loader
+    keeps for code that asks by descriptor, 0 for none."""
 
     offset: int | None
     module: int = 0
     in_block: int = 0
+    descriptor: int = 0
 
 
 @dataclass(frozen=True, slots=True)

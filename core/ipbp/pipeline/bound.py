@@ -10,7 +10,7 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
-from ipbp.formats.elf_threads import thread_block
+from ipbp.formats.elf_threads import descriptors, thread_block
 from ipbp.graph.model import I64, Binding, LinkGraph, SymbolType, Visibility
 from ipbp.graph.threads import ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
@@ -79,4 +79,5 @@ def _threads(scope: ImageScope, process: LoadedProcess, patched: Sequence[Thread
         module = process.module(key)
         return thread_block(process, module) if module is not None else None
 
-    return Threads(scope.image, thread_block(process, scope.module), patched, scope.lookup, block_of)
+    own = thread_block(process, scope.module)
+    return Threads(scope.image, own, patched, scope.lookup, block_of, *descriptors(scope.module))

@@ -25,7 +25,7 @@ from ipbp.stages.stubs import shown
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
 from ipbp.stages.thread_image import late_fields, thread_targets
 from ipbp.stages.thread_locals import OFFSET_KINDS
-from ipbp.stages.thread_pairs import BLOCK_KINDS, PAIR_KINDS, pair_targets
+from ipbp.stages.thread_pairs import ASKING_KINDS, pair_targets
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _INT3 = b"\xcc"
@@ -71,7 +71,7 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, l
     from_thread = thread_targets(unit, edges, meaning, layout)
     target = np.where(np.isin(edges.kind, OFFSET_KINDS), from_thread, target)
     asked = pair_targets(unit, edges, layout.pairs)
-    target = np.where(np.isin(edges.kind, (*PAIR_KINDS, *BLOCK_KINDS)), asked, target)
+    target = np.where(np.isin(edges.kind, ASKING_KINDS), asked, target)
     target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
     target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
     counted_from = np.where(PC_RELATIVE[edges.kind] != 0, place, 0)

@@ -26,7 +26,7 @@ from ipbp.stages.arena import LOW_END, Arena
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges
 from ipbp.stages.thread_locals import OFFSET_KINDS, THREAD_LOCAL
-from ipbp.stages.thread_pairs import BLOCK_KINDS, PAIR_KINDS
+from ipbp.stages.thread_pairs import ASKING_KINDS, BLOCK_KINDS, DESCRIPTOR_KINDS, PAIR_KINDS
 
 SLOT_SIZE = 8
 _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
@@ -72,8 +72,11 @@ class UnitTargets:
         known = is_new | np.isin(counted, list(self.unit.thread))
         asked = self.of((*PAIR_KINDS, *BLOCK_KINDS))
         has_pair = np.array([self.unit.thread.get(row, _NOWHERE).module != 0 for row in asked.tolist()], dtype=np.bool_)
-        others = self.of([kind for kind in THREAD_LOCAL if kind not in (*OFFSET_KINDS, *PAIR_KINDS, *BLOCK_KINDS)])
-        return sorted({*counted[~known].tolist(), *asked[~has_pair].tolist(), *others.tolist()})
+        undescribed = [
+            row for row in self.of(DESCRIPTOR_KINDS).tolist() if not self.unit.thread.get(row, _NOWHERE).descriptor
+        ]
+        others = self.of([kind for kind in THREAD_LOCAL if kind not in (*OFFSET_KINDS, *ASKING_KINDS)])
+        return sorted({*counted[~known].tolist(), *asked[~has_pair].tolist(), *undescribed, *others.tolist()})
 
     def far(self, symbols: I64, arena: Arena) -> I64:
         """Those that a 32-bit distance does not lead to, and those that are not known yet."""

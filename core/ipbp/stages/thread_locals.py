@@ -23,6 +23,7 @@ from ipbp.graph.image import Found, LoadedImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, BlockKind, Edges, LinkGraph, SymbolType
 from ipbp.graph.threads import ThreadBlock, ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.thread_pairs import DESCRIPTOR_KINDS
 
 OFFSET_KINDS = (EdgeKind.TPOFF32, EdgeKind.TPOFF64)
 THREAD_LOCAL = (*ACCESSES, *OFFSET_KINDS, EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
@@ -38,13 +39,23 @@ _BLOCK_BASE = "_TLS_MODULE_BASE_"  # what local variables are counted from in th
 class Threads:
     """What is known of the process's thread-local variables, seen from one image. `own`: that image's block, None
     without one; `patched`: blocks of earlier patches; `lookup`: what a name means; `block_of`: the block of an image,
-    by what `Found.image` says."""
+    by what `Found.image` says. Load addresses of the image's descriptors: `named_descriptors` by the variable's name,
+    `own_descriptors` by its offset in `own`."""
 
     image: LoadedImage
     own: ThreadBlock | None
     patched: Sequence[ThreadBlock]
     lookup: Callable[[str], Found | None]
     block_of: Callable[[str], ThreadBlock | None]
+    named_descriptors: Mapping[str, int] = field(default_factory=dict)
+    own_descriptors: Mapping[int, int] = field(default_factory=dict)
+
+    def described(self, name: str, place: ThreadPlace) -> ThreadPlace:
+        """The variable of this name with its descriptor, where the image has one."""
+        found = self.named_descriptors.get(name, 0)
+        if not found and self.own is not None and place.module == self.own.module:
+            found = self.own_descriptors.get(place.in_block, 0)
+        return replace(place, descriptor=found)
 
 
 def bind_thread_locals(
@@ -114,7 +125,7 @@ class _Binder:
         for symbol in np.unique(graph.edges.target[rows]).tolist():
             place = self._place(symbol)
             if place is not None:
-                self.places[symbol] = place
+                self.places[symbol] = self.threads.described(graph.symbols.name[symbol], place)
             elif not self._is_new(symbol):
                 unknown.add(symbol)
                 self.refusals.append(_undefined(graph.symbols.name[symbol], self.unit.name))
@@ -177,6 +188,8 @@ class _Binder:
         if kind in _OF_OWN_BLOCK and self._asks_for_block:
             return place is not None and place.module != 0
         if place is not None and place.offset is None:
+            if kind in DESCRIPTOR_KINDS:
+                return place.descriptor != 0
             return kind == EdgeKind.TLS_GD32 and place.module != 0
         if kind in OFFSET_KINDS:
             return True

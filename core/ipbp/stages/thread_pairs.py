@@ -1,7 +1,9 @@
-"""Variables that each thread has elsewhere: the code asks __tls_get_addr for them, as it was compiled to.
+"""Variables that each thread has elsewhere: the code asks for them, as it was compiled to.
 
-That function wants a pair of numbers, the module's id and an offset in the module's block ("ELF Handling For
-Thread-Local Storage", section 3.4.6); local dynamic code asks for the block's start and adds the offsets itself.
+__tls_get_addr wants a pair of numbers, the module's id and an offset in the module's block ("ELF Handling For
+Thread-Local Storage", section 3.4.6); local dynamic code asks for the block's start and adds the offsets itself. A
+descriptor holds the function to ask and what it wants to know, which is the loader's own affair; so code that asks by
+descriptor uses the one that the loader keeps for the image's old code.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from ipbp.stages.targets import CarriedEdges
 PAIR_SIZE = 16
 PAIR_KINDS = (EdgeKind.TLS_GD32, EdgeKind.TLS_LD32)
 BLOCK_KINDS = (EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
+DESCRIPTOR_KINDS = (EdgeKind.TLSDESC_PCREL32, EdgeKind.TLSDESC_CALL)
+ASKING_KINDS = (*PAIR_KINDS, *BLOCK_KINDS, *DESCRIPTOR_KINDS)
+"""Fixups of code that asks; `pair_targets` has their targets."""
 
 
 def place_pairs(units: Sequence[Unit], edges: Sequence[CarriedEdges], placer: Placer) -> tuple[ThreadPair, ...]:
@@ -33,13 +38,16 @@ def place_pairs(units: Sequence[Unit], edges: Sequence[CarriedEdges], placer: Pl
 
 
 def pair_targets(unit: Unit, edges: CarriedEdges, pairs: Sequence[ThreadPair]) -> I64:
-    """Per fixup the address of its pair or the variable's offset in its block; UNBOUND for all others."""
+    """Per fixup the address of its pair or descriptor, or the variable's offset in its block; UNBOUND for others."""
     column = np.full(len(edges.kind), UNBOUND, dtype=np.int64)
     places = {(pair.module, pair.in_block): pair.address for pair in pairs}
-    for row in np.flatnonzero(np.isin(edges.kind, (*PAIR_KINDS, *BLOCK_KINDS))).tolist():
+    for row in np.flatnonzero(np.isin(edges.kind, ASKING_KINDS)).tolist():
         place = unit.thread[int(edges.target[row])]
         if edges.kind[row] in BLOCK_KINDS:
             column[row] = place.in_block
+        elif edges.kind[row] in DESCRIPTOR_KINDS:
+            # The fixup at the call only marks it, and changes no bytes.
+            column[row] = 0 if edges.kind[row] == EdgeKind.TLSDESC_CALL else place.descriptor
         else:
             column[row] = places[place.module, place.in_block if edges.kind[row] == EdgeKind.TLS_GD32 else 0]
     return column

@@ -5,6 +5,9 @@ extern __thread long outer;
 __thread long shared = 5;
 static __thread long own[3] = {1, 2, 3};
 static __thread long zero;
+#ifdef LARGE
+__thread char large[1 << 16]; /* too much for the room that glibc keeps for plugins in every thread */
+#endif
 
 long visit(long x) {
     outer += x;

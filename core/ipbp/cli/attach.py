@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipbp.cli.bystander import Bystander
 from ipbp.cli.debuggers import DEBUGGERS, find_debugger
@@ -30,8 +31,9 @@ from ipbp.host.commands import EXIT, bug, failed, plan_outcome, plan_params, sta
 from ipbp.host.journal import Journal, open_journal
 from ipbp.host.quiet import BUSY
 from ipbp.host.unloaded import forget_unloaded
-from ipbp.pipeline.order import make_plan
-from ipbp.pipeline.request import Request
+
+if TYPE_CHECKING:
+    from ipbp.pipeline.order import Outcome as Planned
 
 _VERBS = {
     "apply": "compile what was edited and patch the running program",
@@ -105,7 +107,7 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
         words.append(str(arguments.number))
     if arguments.verb not in ("apply", "preview"):
         return _attached(arguments, words)
-    planned = make_plan(_request(arguments, journal), Bystander(pid).read_ranges, _tell(arguments.json))
+    planned = _planned(arguments, journal)
     if planned.plan is None:
         return {"outcome": "unchanged", "notes": list(planned.notes), "times": planned.times}
     if arguments.verb == "preview":
@@ -121,12 +123,17 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
     return outcome
 
 
-def _request(arguments: argparse.Namespace, journal: Journal) -> Request:
+def _planned(arguments: argparse.Namespace, journal: Journal) -> Planned:
+    # Only here: the stages bring numpy and the readers with them, which take longer to load than an undo takes.
+    from ipbp.pipeline.order import make_plan
+    from ipbp.pipeline.request import Request
+
     inferior = Bystander(arguments.pid)
     names = ("build_dir", "compile_commands", "allow_layout", "load")
     options = {name: getattr(arguments, name, None) for name in names}
     colour = sys.stderr.isatty() and not arguments.json
-    return Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
+    request = Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
+    return make_plan(request, inferior.read_ranges, _tell(arguments.json))
 
 
 def _attached_until_quiet(arguments: argparse.Namespace, words: list[str]) -> Outcome:

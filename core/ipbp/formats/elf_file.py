@@ -16,7 +16,6 @@ from io import BytesIO
 from itertools import pairwise
 from typing import Any, NoReturn
 
-import lief
 import numpy as np
 import numpy.typing as npt
 
@@ -433,6 +432,8 @@ def check_with_lief(file: ElfFile) -> None:
     """Refuse what lief cannot read as an x86-64 object, or reads with another number of sections. It is shown the
     header, the first section headers and their names, all of it where the file has it; not what the sections hold."""
     shown = min(len(file.sections), _JUDGED_SECTIONS)
+    import lief  # only here: it takes half a second to load, and an image or a journal is read without it
+
     options = lief.ELF.ParserConfig()
     for part in ("parse_dyn_symbols", "parse_symtab_symbols", "parse_relocations", "parse_notes", "parse_overlay"):
         setattr(options, part, False)

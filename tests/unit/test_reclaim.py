@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import select
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from ipbp.host import reclaim
@@ -12,10 +18,15 @@ LOW = 0x1234_5000
 HEAP = 0x55550000_0000
 
 
+def fake() -> FakeInferior:
+    """For which the kernel keeps what it keeps for this process."""
+    return FakeInferior(threads=2, pid=os.getpid(), local=True)
+
+
 @pytest.fixture(params=[HIGH, LOW], ids=["high", "low"])
 def patch(request: pytest.FixtureRequest) -> tuple[FakeInferior, tuple[int, int]]:
     """A program, and the 256 bytes of a patch in it."""
-    inferior = FakeInferior(threads=2)
+    inferior = fake()
     start = int(request.param)
     inferior.map(start, PAGE, "rx")
     inferior.map(HEAP, 3 * PAGE, "rw")
@@ -60,7 +71,7 @@ def test_a_register_keeps_it(patch: tuple[FakeInferior, tuple[int, int]], regist
 
 
 def test_an_address_in_four_bytes_keeps_what_is_below_four_gigabytes() -> None:
-    inferior = FakeInferior()
+    inferior = fake()
     inferior.map(LOW, PAGE, "rx")
     inferior.write(DATA + 3, (LOW + 20).to_bytes(4, "little") + b"\xff\xff\xff\xff")
     assert keeps(inferior, (LOW, LOW + 64))
@@ -82,7 +93,7 @@ def test_a_stack_counts_from_its_red_zone_on_when_a_guard_page_tells_that_it_is_
 
 
 def test_what_the_patch_itself_holds_does_not_count() -> None:
-    inferior = FakeInferior()
+    inferior = fake()
     inferior.map(HIGH, PAGE, "rw")
     inferior.write(HIGH + 32, word(HIGH + 8))
     assert not keeps(inferior, (HIGH, HIGH + 64))
@@ -96,3 +107,47 @@ def test_more_memory_than_can_be_searched_in_a_moment_keeps_it(
     inferior, span = patch
     monkeypatch.setattr(reclaim, "LIMIT", 2 * PAGE)
     assert keeps(inferior, span)
+
+
+@pytest.fixture
+def libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def epoll(libc: ctypes.CDLL) -> Iterator[int]:
+    """An epoll instance that waits for a pipe, and gives back the word that a test has put there."""
+    with select.epoll() as instance:
+        yield instance.fileno()
+
+
+def test_what_epoll_will_give_back_keeps_it(
+    patch: tuple[FakeInferior, tuple[int, int]], libc: ctypes.CDLL, epoll: int
+) -> None:
+    inferior, span = patch
+    reading, writing = os.pipe()
+    event = (1).to_bytes(4, "little") + word(span[0] + 8)  # struct epoll_event is packed: EPOLLIN, then the data
+    assert libc.epoll_ctl(epoll, 1, reading, event) == 0
+    assert keeps(inferior, span)
+    os.close(reading)
+    os.close(writing)
+    assert not keeps(inferior, span)
+
+
+def test_what_a_timer_will_give_back_keeps_it(patch: tuple[FakeInferior, tuple[int, int]], libc: ctypes.CDLL) -> None:
+    inferior, span = patch
+    timer = ctypes.c_void_p()
+    # struct sigevent: the value, the signal, SIGEV_SIGNAL.
+    event = (word(span[0] + 8) + int(signal.SIGUSR1).to_bytes(4, "little")).ljust(64, b"\0")
+    assert libc.timer_create(1, event, ctypes.byref(timer)) == 0
+    assert keeps(inferior, span)
+    assert libc.timer_delete(timer) == 0
+    assert not keeps(inferior, span)
+
+
+def test_what_the_kernel_keeps_unseen_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    inferior = fake()
+    inferior.map(HIGH, PAGE, "rx")
+    assert not keeps(inferior, (HIGH, HIGH + 64))
+    monkeypatch.setattr("os.readlink", lambda path: "anon_inode:[io_uring]")
+    assert keeps(inferior, (HIGH, HIGH + 64))

@@ -2,10 +2,10 @@
 
 A thread may be in its code, return to there, or have it in a register; the program may have kept the address of a
 string of it; a coroutine may wait in it on a stack of its own. All of these are words that point there, so the
-threads' registers and every byte of the program's writable memory are searched, at any alignment. The part of a
-thread's stack that is not in use is left out where it is certain which part that is. What a search cannot see is
-excluded by the engine beforehand (`PatchPlan.reclaimable`): addresses that the kernel or libc keep, encoded or not,
-can only be those of functions that the patch brought, or of places that setjmp remembers.
+threads' registers, what the kernel keeps for the program and every byte of its writable memory are searched, at any
+alignment. The part of a thread's stack that is not in use is left out where it is certain which part that is. What a
+search cannot see is excluded by the engine beforehand (`PatchPlan.reclaimable`): what libc keeps in a code of its own
+can only be addresses of functions that the patch brought, or of places that setjmp remembers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Iterable, Iterator, Optional, Sequence
 
 from ipbp.errors import IpbpError
 from ipbp.host.inferior import Inferior, Ranges, Thread
+from ipbp.host.kernel_words import kept_words
 from ipbp.protocol import Region
 
 LIMIT = 64 << 20
@@ -31,6 +32,9 @@ def is_reachable(inferior: Inferior, ranges: Ranges) -> bool:
     threads, regions = inferior.threads(), inferior.regions()
     if any(_is_in(value, ranges) for thread in threads for value in _values(inferior, thread)):
         return True
+    kept = _kept_by_kernel(inferior)
+    if kept is None or any(_is_in(value, ranges) for value in kept):
+        return True
     parts = list(_parts(inferior, threads, regions, ranges))
     if sum(end - start for start, end in parts) > LIMIT:
         return True
@@ -45,6 +49,11 @@ def is_reachable(inferior: Inferior, ranges: Ranges) -> bool:
 
 def _values(inferior: Inferior, thread: Thread) -> Iterable[int]:
     return inferior.registers(thread.id, _REGISTERS).values()
+
+
+def _kept_by_kernel(inferior: Inferior) -> Optional[list[int]]:
+    described = inferior.describe()
+    return kept_words(described.pid) if described.local else None
 
 
 def _is_in(value: int, ranges: Ranges) -> bool:

@@ -43,7 +43,7 @@ def build(folder: Path, compiler: str, flags: Sequence[str], link: Sequence[str]
         shutil.copy(PROGRAMS / f"{name}.c", folder)
         is_host = folder.name.startswith("plugin") and name == "threads"
         more = [f'-DPLUGIN="{folder}/liblocals.so"'] if is_host else []
-        arguments = [compiler, *flags, *more, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
+        arguments = [compiler, *flags, *more, "-fno-tree-slp-vectorize", "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
         subprocess.run(arguments, cwd=folder, check=True)
         rows.append({"directory": str(folder), "file": f"{name}.c", "arguments": arguments})
     (folder / "compile_commands.json").write_text(json.dumps(rows))

@@ -50,7 +50,7 @@ def test_a_variable_of_the_program_ends_at_the_thread_pointer(gcc: str, tmp_path
     source = "extern __thread long shared; long f(void) { return shared; }"
     unit, refusals = bound(tmp_path, gcc, source, threads, "-O2", "-fPIC")
     assert refusals == []
-    assert unit.thread[symbol(unit.graph, "shared")] == ThreadPlace(-8, 1, 0)
+    assert unit.thread[symbol(unit.graph, "shared")] == ThreadPlace(-8, 1, 0, alignment=8)
     assert unit.graph.edges.kind.tolist() == [EdgeKind.TPOFF32]
 
 

@@ -97,6 +97,7 @@ def build_image(
         slots=slots,
         sections=tuple((row.name, row.start, row.end) for row in parts),
         tls_size=tls_size,
+        tls_alignment=tls.align if tls else 1,
         is_pie=file.is_pie,
         tls_start=bias + tls_start if tls else 0,
         parts=parts,

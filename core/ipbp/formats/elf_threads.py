@@ -32,10 +32,10 @@ def thread_block(process: LoadedProcess, module: LoadedModule) -> ThreadBlock | 
         return None
     start = module.bias + segment.address
     if not process.is_linked:
-        return ThreadBlock(start, segment.size, None)
+        return ThreadBlock(start, segment.size, None, alignment=segment.align)
     described = _described(process, module)
     number, offset = _from_cells(module, process) if described is None else described
-    return ThreadBlock(start, segment.size, offset, number)
+    return ThreadBlock(start, segment.size, offset, number, segment.align)
 
 
 def descriptors(module: LoadedModule) -> tuple[dict[str, int], dict[int, int]]:

@@ -61,7 +61,8 @@ class LoadedImage:
 
     Thread-local variables: `tls_start` is the load address of the block's initial image, `tls_size` its size, rounded
     so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
-    offset from the thread pointer is `address - tls_start - tls_size` (psABI, TLS variant II).
+    offset from the thread pointer is `address - tls_start - tls_size` (psABI, TLS variant II). `tls_alignment`: of the
+    block.
 
     [near_start, near_end): what 32-bit distances in the image lead to, which is all of it but the sections that the
     medium and large code models put apart, however large.
@@ -85,6 +86,7 @@ class LoadedImage:
     tls_size: int
     is_pie: bool
     tls_start: int = 0
+    tls_alignment: int = 1
     parts: Sequence[ImageSection] = ()
     original: Callable[[int, int], bytes | None] = _nothing
     copied: Mapping[str, int] = field(default_factory=dict)

@@ -19,23 +19,26 @@ from ipbp.graph.image import LoadedImage
 class ThreadPlace:
     """One variable. `offset` from the thread pointer, None when every thread has it elsewhere; `module` id of its
     image, 0 when not known; `in_block`: offset in that image's block; `descriptor`: load address of one that the loader
-    keeps for code that asks by descriptor, 0 for none."""
+    keeps for code that asks by descriptor, 0 for none; `alignment`: of its block."""
 
     offset: int | None
     module: int = 0
     in_block: int = 0
     descriptor: int = 0
+    alignment: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadBlock:
     """The variables of one image. `start`, `size`: load address and size of their initial values. `offset`: of the
-    block's start from the thread pointer, None as above; `module`: its id, 0 when not known."""
+    block's start from the thread pointer, None as above; `module`: its id, 0 when not known; `alignment`: what the
+    loader aligns the block, and the thread pointer, to at least."""
 
     start: int
     size: int
     offset: int | None
     module: int = 0
+    alignment: int = 1
 
     def holds(self, address: int) -> bool:
         return self.start <= address < self.start + max(self.size, 1)
@@ -43,9 +46,12 @@ class ThreadBlock:
     def place(self, address: int) -> ThreadPlace:
         """Of the variable whose initial value is at this load address."""
         in_block = address - self.start
-        return ThreadPlace(None if self.offset is None else self.offset + in_block, self.module, in_block)
+        offset = None if self.offset is None else self.offset + in_block
+        return ThreadPlace(offset, self.module, in_block, alignment=self.alignment)
 
 
 def executable_block(image: LoadedImage) -> ThreadBlock | None:
     """An executable's variables end at the thread pointer, and it is module 1 (psABI, TLS variant II)."""
-    return ThreadBlock(image.tls_start, image.tls_size, -image.tls_size, 1) if image.tls_size else None
+    if image.tls_size == 0:
+        return None
+    return ThreadBlock(image.tls_start, image.tls_size, -image.tls_size, 1, image.tls_alignment)

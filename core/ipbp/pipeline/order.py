@@ -32,6 +32,7 @@ from ipbp.pipeline.request import Request
 from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import PatchPlan
+from ipbp.stages.alignment import misaligned
 from ipbp.stages.initialisers import judge_initialisers, registered
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
@@ -104,7 +105,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
     selected = [unit.selection.unit for unit in changed]
     found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
-    raise_all(offered(found.refusals, process, request.description.pid))
+    raise_all(offered(found.refusals, process, request.description.pid), misaligned(found.units))
 
     # Memory is chosen, laid out and filled.
     replaced += [()] * found.added

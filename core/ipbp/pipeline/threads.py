@@ -34,7 +34,7 @@ def patched_blocks(record: Record, read: MemoryReader) -> list[ThreadBlock]:
     """The blocks of earlier patches, each with the offset that the loader gave it."""
     cells = read([(cell, 8) for _start, _size, cell in record.threads]) if record.threads else []
     return [
-        ThreadBlock(start, size, int.from_bytes(content, "little", signed=True))
+        ThreadBlock(start, size, int.from_bytes(content, "little", signed=True), alignment=min(start & -start, 64))
         for (start, size, _cell), content in zip(record.threads, cells, strict=True)
         if content is not None
     ]

@@ -1,0 +1,74 @@
+"""Running variables that lie where the new code cannot use them.
+
+A compiler that sees a variable's definition may give it a larger alignment than its type has, and then use
+instructions that need it: adding two neighbours at once with `paddq` faults on an address that is no multiple of 16
+(Intel SDM vol. 2, table 2-21). The running variable stays where it is, so its place has to fit what the new object says
+of its alignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ipbp.errors import Refusal
+from ipbp.graph.model import COMMON, BlockKind
+from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.targets import carried_edges
+
+_VARIABLES = (
+    BlockKind.RODATA,
+    BlockKind.RELRO,
+    BlockKind.DATA,
+    BlockKind.BSS,
+    BlockKind.TLS_DATA,
+    BlockKind.TLS_BSS,
+)
+
+
+def misaligned(units: Sequence[Unit]) -> tuple[Refusal, ...]:
+    """`data-alignment-changed` for each variable that carried code uses and whose running copy does not fit. To be
+    asked once `Unit.address` and `Unit.thread` are filled in."""
+    found = [
+        _refusal(unit, symbol, alignment)
+        for unit in units
+        for symbol, alignment in _bound_variables(unit)
+        if not _fits(unit, symbol, alignment)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _bound_variables(unit: Unit) -> Iterator[tuple[int, int]]:
+    """(symbol, alignment) of the variables of this unit that carried code uses and that are not carried."""
+    symbols, blocks = unit.graph.symbols, unit.graph.blocks
+    used = np.unique(carried_edges(unit).target).astype(np.int64)
+    home = symbols.block[used]
+    own = (home >= 0) & np.isin(blocks.kind[np.maximum(home, 0)], _VARIABLES) & ~np.isin(home, unit.carried)
+    for symbol, block in zip(used[own].tolist(), home[own].tolist(), strict=True):
+        yield symbol, int(blocks.alignment[block])
+    for symbol in used[home == COMMON].tolist():
+        yield symbol, int(symbols.offset[symbol])
+
+
+def _fits(unit: Unit, symbol: int, alignment: int) -> bool:
+    symbols = unit.graph.symbols
+    inside = int(symbols.offset[symbol]) if symbols.block[symbol] >= 0 else 0
+    thread = unit.thread.get(symbol)
+    if thread is not None:
+        start = (thread.in_block if thread.offset is None else thread.offset) - inside
+        return alignment <= thread.alignment and start % alignment == 0
+    address = int(unit.address[symbol])
+    return address == UNBOUND or (address - inside) % max(alignment, 1) == 0
+
+
+def _refusal(unit: Unit, symbol: int, alignment: int) -> Refusal:
+    name = unit.graph.symbols.name[symbol] or unit.graph.block_name(int(unit.graph.symbols.block[symbol]))
+    return Refusal(
+        "data-alignment-changed",
+        f"the compiler now counts on '{name}' lying at a multiple of {alignment}, which the running one does not",
+        "Build this file with -fno-tree-slp-vectorize, or edit it so that neighbouring variables are not changed "
+        "together; else restart the program.",
+        name,
+        unit.name,
+    )

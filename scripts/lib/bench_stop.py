@@ -4,9 +4,10 @@ The program runs in the background of a debugger in a terminal; each round edits
 --json`, and takes the times from the answer. `stopped` is from the request to just before the program is resumed,
 `work` is our share of it: the rest is the kernel's and the debugger's, who stop nine threads, and on a busy machine
 mostly waiting for a processor (the busy threads have a lower priority than the debugger, so that it does not wait for
-them). Beside each figure stands what a hand-made prototype of the same steps took in the same
-debugger on a quiet machine. The first patch of a session also maps the memory that the later ones use; it is shown
-apart.
+them). Beside each figure stands how many times that is what a hand-made prototype of the same steps took in the same
+debugger. The prototype ran on another day, so the part of the stop that is not ours is the yardstick: how much longer
+than the prototype's it takes here and now says how slow the machine is (`slower`), and the prototype's figure is
+multiplied by that. The first patch of a session also maps the memory that the later ones use; it is shown apart.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from ipbp.cli.outcome import Outcome, find_outcome
 FUNCTIONS = 100
 PROTOTYPE = {"gdb": {1: 1.2, 10: 1.9, 100: 1.4}, "lldb": {1: 2.9, 10: 1.9, 100: 3.4}}
 """Milliseconds from the request to just before resuming, 9 threads, writes through /proc/PID/mem."""
+BARE_STOP = {"gdb": 0.75, "lldb": 2.0}
+"""Of which the stop alone, before anything is looked at."""
 ALLOWED = 2.0
 """The stop may take this many times the prototype's."""
 
@@ -53,8 +56,8 @@ int main(void)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Milliseconds; `ratio` is of the median to the prototype's. `work` and the stages are medians. `functions` is 0
-    for the first patch of the session."""
+    """Milliseconds; `ratio` is of the median to the prototype's on a machine that is `slower` as many times. `work` and
+    the stages are medians. `functions` is 0 for the first patch of the session."""
 
     debugger: str
     functions: int
@@ -62,6 +65,7 @@ class Row:
     median: float
     most: float
     ratio: float
+    slower: float
     work: float
     compile: float
     diff: float
@@ -146,19 +150,21 @@ def row(debugger: str, functions: int, outcomes: list[Outcome]) -> Row:
 
     stops = times("stopped")
     prototype = PROTOTYPE[debugger].get(functions)
-    ratio = median(stops) / prototype if prototype else 0.0
+    bare = median(stop - work for stop, work in zip(stops, times("work"), strict=True))
+    slower = max(bare / BARE_STOP[debugger], 1.0)
+    ratio = median(stops) / (prototype * slower) if prototype else 0.0
     shares = (median(times(name)) for name in ("work", "compile", "diff", "link"))
-    return Row(debugger, functions, min(stops), median(stops), max(stops), ratio, *shares)
+    return Row(debugger, functions, min(stops), median(stops), max(stops), ratio, slower, *shares)
 
 
 HEAD = """\
-             stopped, ms                        median, ms
-functions    min  median     max  x prototype      work  compile    diff    link"""
+             stopped, ms                                median, ms
+functions    min  median     max  x prototype  slower      work  compile    diff    link"""
 
 
 def line(row: Row) -> str:
     which = f"{row.functions:4}" if row.functions else "first"
-    ratio = f"{row.ratio:10.2f}" if row.functions else " " * 10
+    ratio = f"{row.ratio:10.2f}  {row.slower:6.2f}" if row.functions else " " * 18
     stop = f"{row.least:7.2f} {row.median:7.2f} {row.most:7.2f}   {ratio}"
     stages = f"{row.work:7.2f}  {row.compile:7.1f} {row.diff:7.1f} {row.link:7.1f}"
     return f"{row.debugger:4}{which:>5} {stop}   {stages}"

@@ -14,6 +14,7 @@ from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
 from ipbp.errors import IpbpError, Refused
+from ipbp.formats.elf_file import load_lief
 from ipbp.pipeline.doctor import examine
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.request import Request
@@ -29,6 +30,7 @@ _KEEP_BYTES = 4 << 30
 def serve(channel: Channel) -> int:
     """Answer requests until the plugin goes away."""
     user_store().prune((), _KEEP_BYTES, _KEEP_SECONDS)
+    load_lief()
     while (request := channel.next_request()) is not None:
         try:
             channel.answer(_dispatch(channel, request))

@@ -12,6 +12,7 @@ Sources: System V gABI chapters 4 and 5 for every rule named here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from io import BytesIO
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -426,6 +427,11 @@ def _headers(file: ElfFile, shown: int) -> bytes:
     header[40:48] = (64).to_bytes(8, "little")
     header[60:64] = shown.to_bytes(2, "little") + place.to_bytes(2, "little")
     return bytes(header) + rows.tobytes() + bytes(file.content[at : at + size])
+
+
+def load_lief() -> None:
+    """Have it loaded before a user waits for `check_with_lief`."""
+    import_module("lief")
 
 
 def check_with_lief(file: ElfFile) -> None:

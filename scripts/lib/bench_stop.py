@@ -5,9 +5,9 @@ The program runs in the background of a debugger in a terminal; each round edits
 `work` is our share of it: the rest is the kernel's and the debugger's, who stop nine threads, and on a busy machine
 mostly waiting for a processor (the busy threads have a lower priority than the debugger, so that it does not wait for
 them). Beside each figure stands how many times that is what a hand-made prototype of the same steps took in the same
-debugger. The prototype ran on another day, so the part of the stop that is not ours is the yardstick: how much longer
-than the prototype's it takes here and now says how slow the machine is (`slower`), and the prototype's figure is
-multiplied by that. The first patch of a session also maps the memory that the later ones use; it is shown apart.
+debugger. The prototype ran on another day: how many times longer than then the part of the stop takes that is not ours
+(`slower`) hints at how much of that is the machine's doing; it is no part of the verdict. The first patch of a session
+also maps the memory that the later ones use; it is shown apart.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ int main(void)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Milliseconds; `ratio` is of the median to the prototype's on a machine that is `slower` as many times. `work` and
-    the stages are medians. `functions` is 0 for the first patch of the session."""
+    """Milliseconds; `ratio` is of the median to the prototype's, `slower` of the median of what is not our work to the
+    prototype's. `work` and the stages are medians. `functions` is 0 for the first patch of the session."""
 
     debugger: str
     functions: int
@@ -151,10 +151,9 @@ def row(debugger: str, functions: int, outcomes: list[Outcome]) -> Row:
     stops = times("stopped")
     prototype = PROTOTYPE[debugger].get(functions)
     bare = median(stop - work for stop, work in zip(stops, times("work"), strict=True))
-    slower = max(bare / BARE_STOP[debugger], 1.0)
-    ratio = median(stops) / (prototype * slower) if prototype else 0.0
+    ratio = median(stops) / prototype if prototype else 0.0
     shares = (median(times(name)) for name in ("work", "compile", "diff", "link"))
-    return Row(debugger, functions, min(stops), median(stops), max(stops), ratio, slower, *shares)
+    return Row(debugger, functions, min(stops), median(stops), max(stops), ratio, bare / BARE_STOP[debugger], *shares)
 
 
 HEAD = """\

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenario import PROGRAMS, Edit
+from scenario import PROGRAMS, Edit, edit_sources
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,7 @@ class CargoProject:
     original: Mapping[Path, tuple[bytes, int]]
 
     def edit(self, *edits: Edit) -> None:
-        for edit in edits:
-            path = self.folder / edit.file
-            text = path.read_text()
-            for old, new in edit.replace:
-                assert text.count(old) == 1, f"{edit.name}: {old!r} must stand once in {edit.file}"
-                text = text.replace(old, new)
-            path.write_text(text)
+        edit_sources(self.folder, edits)
 
     def restore(self) -> None:
         for path, (content, time) in self.original.items():

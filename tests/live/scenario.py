@@ -86,6 +86,17 @@ EDITS = (
 )
 
 
+def edit_sources(folder: Path, edits: Sequence[Edit]) -> None:
+    """Make these edits in the sources of `folder`."""
+    for edit in edits:
+        path = folder / edit.file
+        text = path.read_text()
+        for old, new in edit.replace:
+            assert text.count(old) == 1, f"{edit.name}: {old!r} must stand once in {edit.file}"
+            text = text.replace(old, new)
+        path.write_text(text)
+
+
 @dataclass(frozen=True)
 class Project:
     """Sources, objects and program in one folder with a compile_commands.json, all built by the test."""
@@ -94,14 +105,7 @@ class Project:
     program: Path
 
     def edit(self, *edits: Edit) -> None:
-        """Make these edits in the sources."""
-        for edit in edits:
-            path = self.folder / edit.file
-            text = path.read_text()
-            for old, new in edit.replace:
-                assert text.count(old) == 1, f"{edit.name}: {old!r} must stand once in {edit.file}"
-                text = text.replace(old, new)
-            path.write_text(text)
+        edit_sources(self.folder, edits)
 
 
 def build_project(folder: Path, compiler: str, flags: Sequence[str]) -> Project:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import gdb
@@ -36,6 +37,8 @@ class GdbInferior:
         self._is_stale = False  # whether gdb's idea of registers is out of date
 
     def describe(self) -> Description:
+        if _known.description is not None:
+            return _known.description
         pid = _process()
         return Description(
             pid=pid,
@@ -50,7 +53,12 @@ class GdbInferior:
         return procfs.regions(_process())
 
     def threads(self) -> list[Thread]:
-        return tasks.stopped_threads(_process())
+        pid = _process()
+        if _known.description is None:
+            return tasks.stopped_threads(pid)
+        if _known.threads is None:
+            _known.threads = tasks.stopped_threads(pid)
+        return _known.threads
 
     def return_addresses(self, thread: int) -> list[int]:
         _process()
@@ -97,12 +105,12 @@ class GdbInferior:
         for name, value in values.items():
             if name not in ptrace.NAMES or not 0 <= value <= _MASK:
                 raise IpbpError("inferior-register", f"{name} cannot be {value}", "Report this as a bug.")
-        self._is_stale = True
+        self._moves()
         ptrace.write_registers(thread, values)
 
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)
-        self._is_stale = True
+        self._moves()
         if gdb.parameter("breakpoint always-inserted"):
             with breakpoints_off():
                 ptrace.step(pid, thread)
@@ -116,6 +124,7 @@ class GdbInferior:
     def call(self, address: int, arguments: Sequence[int]) -> int:
         _process()
         self._refresh()
+        _known.threads = None
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
@@ -164,18 +173,18 @@ class GdbInferior:
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         def act(stop_is_ours: bool) -> None:
-            _known.pid = _process()
+            _known.description = None if _process() != description.pid else replace(description, stopped=True)
             try:
                 if stop_is_ours:
                     inject.restartable(self)
                 action()
             finally:
-                _known.pid = 0
+                _known.description = _known.threads = None
                 self._refresh()
 
-        pid = _process()
-        if _is_running():
-            run_in_silent_stop(pid, act, then, self._report)
+        description = self.describe()
+        if not description.stopped:
+            run_in_silent_stop(description.pid, act, then, self._report)
             return
         with without_interrupts(), kept_selection():
             act(stop_is_ours=False)
@@ -186,6 +195,10 @@ class GdbInferior:
         if not tasks.is_alive(pid, thread):
             raise _no_thread(thread)
         return pid
+
+    def _moves(self) -> None:
+        self._is_stale = True
+        _known.threads = None
 
     def _refresh(self) -> None:
         if self._is_stale:
@@ -222,10 +235,12 @@ class _Announced:
 
 
 class _Known:
-    """`pid`: of the process that a silent stop is about, while nothing but our own action runs in gdb: what `_process`
-    asks about it stays as it is, and there are hundreds of such questions in a stop."""
+    """`description`: of the stopped process, while nothing but our own action runs in gdb: what `describe` and
+    `_process` ask about it stays as it is, and there are hundreds of such questions in a stop. `threads`: as long as
+    none of them was moved."""
 
-    pid = 0
+    description: Optional[Description] = None
+    threads: Optional[list[Thread]] = None
 
 
 _known = _Known()
@@ -236,7 +251,7 @@ def _process() -> int:
     inferior = gdb.selected_inferior()
     if inferior.pid == 0:
         raise IpbpError("inferior-none", "no program is running", "`run` it, or `attach` to it.")
-    if inferior.pid == _known.pid:
+    if _known.description is not None and inferior.pid == _known.description.pid:
         return int(inferior.pid)
     if _VERSION < _OLDEST:
         fact = f"gdb {gdb.VERSION} cannot tell where its breakpoints are"

@@ -186,14 +186,15 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     if plan.number != journal.next_number():
         raise IpbpError("plan-outdated", "the program was patched while this patch was made", "Try again.")
     prepared = transaction.prepare(plan)
-
+    journal.keep_record(prepared.entry)
     if answer.get("is_first"):
         return _load_first(command, options, prepared, journal)
+
+    outcome = plan_outcome("patched", plan)
 
     def action() -> Outcome:
         applied = transaction.apply(command.inferior, prepared, journal)
         _disarmed[plan.number] = applied.disarmed
-        outcome = plan_outcome("patched", plan)
 
         def then() -> None:
             outcome["notes"] += still_running(applied.stacks, plan, journal)

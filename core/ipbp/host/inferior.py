@@ -19,12 +19,13 @@ Ranges = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Thread:
-    """A thread of the stopped inferior. `id` is the kernel's thread id (gettid(2)). `stack_pointer`: where it is known
-    without asking for registers."""
+    """A thread of the stopped inferior. `id` is the kernel's thread id (gettid(2)). `stack_pointer`, and the number of
+    the `system_call` that it is in: where they are known without asking for registers."""
 
     id: int
     pc: int
     stack_pointer: Optional[int] = None
+    system_call: Optional[int] = None
 
 
 @dataclass(frozen=True)

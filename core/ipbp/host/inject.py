@@ -19,7 +19,7 @@ import errno
 from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs, tasks
+from ipbp.host import procfs
 from ipbp.host.inferior import Inferior
 from ipbp.protocol import Description, Region
 
@@ -103,8 +103,7 @@ def restartable(inferior: Inferior) -> list[int]:
     """
     description = inferior.describe()
     if description.local:
-        calls = tasks.stopped_calls(description.pid)
-        waiting = [number for number, where in calls if where.number in _EPOLL_CALLS]
+        waiting = [thread.id for thread in inferior.threads() if thread.system_call in _EPOLL_CALLS]
         threads = [number for number in waiting if not procfs.signals_to_handle(description.pid, number)]
     else:
         threads = [thread.id for thread in inferior.threads()]

@@ -110,6 +110,7 @@ class Journal:
         self.folder = folder
         self._path = folder / "journal"
         self._parsed = 0  # bytes of the file that `_patches` stands for
+        self._kept: Optional[Opening] = None  # whose record is written
         self._patches: dict[int, Patch] = {}
         self._unloaded: list[tuple[str, int]] = []  # key of an image, number of the newest patch at that time
 
@@ -168,9 +169,24 @@ class Journal:
             for segment in patch.plan.segments
         ]
 
+    def keep_record(self, opening: Opening) -> None:
+        """What `begin` would do as well, but while the program still runs: write the record of a patch to come."""
+        if self._kept is opening:
+            return
+        path = self._record_path(opening.number)
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(file, opening.record, 0)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        self._kept = opening
+
     def begin(self, opening: Opening) -> None:
         """From here on, bytes of the inferior may be those of this patch."""
-        self._write_record(opening)
+        self.keep_record(opening)
         self._append(opening.line)
 
     def commit(self, number: int) -> None:
@@ -217,17 +233,28 @@ class Journal:
         self._append_event({"event": "unloaded", "number": number, "image": image})
 
     def _read(self) -> list[Patch]:
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            content = b""
+        content = self._unread()
         whole = content.rfind(b"\n") + 1  # what follows was cut off while it was written: it never happened
-        if whole < self._parsed:
-            raise _malformed(self._path, "it became shorter")
-        for line in content[self._parsed : whole].splitlines():
+        for line in content[:whole].splitlines():
             self._take(line)
-        self._parsed = whole
+        self._parsed += whole
         return list(self._patches.values())
+
+    def _unread(self) -> bytes:
+        # What was appended since the last time.
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            size, content = 0, b""
+        else:
+            try:
+                size = os.fstat(file).st_size
+                content = os.pread(file, max(size - self._parsed, 0), self._parsed)
+            finally:
+                os.close(file)
+        if size < self._parsed:
+            raise _malformed(self._path, "it became shorter")
+        return content
 
     def _take(self, line: bytes) -> None:
         try:
@@ -265,18 +292,8 @@ class Journal:
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
-    def _write_record(self, opening: Opening) -> None:
-        path = self._record_path(opening.number)
-        try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(file, opening.record, 0)
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-
     def _forget_record(self, number: int) -> None:
+        self._kept = None
         try:
             os.unlink(self._record_path(number))
         except FileNotFoundError:  # `begin` did not get that far

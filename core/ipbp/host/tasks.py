@@ -15,15 +15,10 @@ from ipbp.host.inferior import Thread
 
 
 def stopped_threads(pid: int) -> list[Thread]:
-    """Every live thread with its pc, in the order of their ids.
+    """Every live thread with where it is stopped, in the order of their ids.
 
     Errors: `inferior-running` when one of them is not stopped, `inferior-gone`, `inferior-permission`.
     """
-    return [Thread(number, where.pc, where.stack_pointer) for number, where in stopped_calls(pid)]
-
-
-def stopped_calls(pid: int) -> list[tuple[int, procfs.SystemCall]]:
-    """Every live thread with where it is stopped, in the order of their ids. Errors: as `stopped_threads`."""
     found = []
     for number in _listed(pid):
         where = _where(pid, number)
@@ -36,7 +31,7 @@ def stopped_calls(pid: int) -> list[tuple[int, procfs.SystemCall]]:
                 f"thread {number} of process {pid} is running",
                 "Stop all threads of the program and try again.",
             )
-        found.append((number, where))
+        found.append(Thread(number, where.pc, where.stack_pointer, where.number))
     if not found:
         raise IpbpError("inferior-gone", f"process {pid} has ended", "Start it again.")
     return found

@@ -19,12 +19,9 @@ Imported inside the debugger: Python 3.9, standard library only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Iterable, NewType, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 PROTOCOL_VERSION = 1
-
-LoadAddress = NewType("LoadAddress", int)
-"""An address in the inferior."""
 
 
 @dataclass(frozen=True)

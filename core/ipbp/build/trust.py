@@ -16,7 +16,6 @@ import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from ipbp.build.command import LAUNCHERS, Command, split_compiler
 from ipbp.build.config import OwnBuild
@@ -164,8 +163,3 @@ def _is_of_the_system(word: str) -> bool:
 def _visible(line: str) -> str:
     """The line without control characters, which could hide what it says on a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-
-
-def trusted_folder() -> Path:
-    """Where the user's answers are kept; removing a file there takes an answer back."""
-    return state_folder("trusted")

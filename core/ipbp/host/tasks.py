@@ -50,11 +50,6 @@ def is_alive(pid: int, thread: int) -> bool:
     return _state(pid, thread) not in (None, "Z", "X")
 
 
-def is_any_running(pid: int) -> bool:
-    """Whether a thread is in no stop at all, neither a debugger's (`t`) nor that of a signal (`T`)."""
-    return any(_state(pid, number) not in (None, "t", "T") for number in live_threads(pid))
-
-
 def executable(pid: int) -> str:
     """Path of the program, without the mark that the kernel adds when its file was replaced meanwhile."""
     try:

@@ -47,7 +47,6 @@ class Status(IntEnum):
     SAME = 0
     CHANGED = 1
     NEW = 2
-    REMOVED = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,33 +250,6 @@ class _Filler:
                 found.append(LiftedEdge(reference.field, reference.kind, at[0], at[1] - after))
         return found
 
-    def _believed(self, hint: int) -> int:
-        """The old symbol for a pointer that is taken to be as the new one."""
-        name, home = self.new.symbols.name[hint], int(self.new.symbols.block[hint])
-        if name:
-            return self._by_name(name)
-        for (_address, _size), block in self.unnamed.items():
-            if self.guide_of[block] == home:
-                return self.maker.anchors[block]
-        section, alignment = section_of(self.new, home)
-        size, kind = int(self.new.blocks.size[home]), BlockKind(int(self.new.blocks.kind[home]))
-        block = self.maker.add_block(UNKNOWN, size, kind, section, alignment, ())
-        self.maker.mergeable[block] = bool(self.new.blocks.mergeable[home])
-        self.unnamed[(UNKNOWN, len(self.unnamed))] = block
-        self.guide_of[block] = home
-        content, rows = bytes(self.new.content(home)), self.new.edges_of(home)
-        inner = [
-            LiftedEdge(
-                int(self.new.edges.offset[row]),
-                EdgeKind(int(self.new.edges.kind[row])),
-                self._believed(int(self.new.edges.target[row])),
-                int(self.new.edges.addend[row]),
-            )
-            for row in range(rows.start, rows.stop)
-        ]
-        self.maker.fill(block, content, inner)
-        return self.maker.anchors[block]
-
 
 def _same_text(memory: bytes, wanted: bytes) -> bool:
     """Whether a string in a shared `.rodata` is the same one; how much fill follows it depends on its neighbours."""

@@ -8,19 +8,16 @@ import numpy as np
 
 from ipbp.build.store import Store
 from ipbp.errors import Refusal
-from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
 from ipbp.formats.elf_threads import descriptors, thread_block
-from ipbp.graph.model import I64, Binding, LinkGraph, SymbolType, Visibility
+from ipbp.graph.model import I64, LinkGraph
 from ipbp.graph.threads import ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
-from ipbp.pipeline.old_side import addresses_by_name
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.threads import patched_blocks
+from ipbp.pipeline.unit_names import global_symbols, stored_names
 from ipbp.stages.resolve import Defined, resolve
 from ipbp.stages.thread_locals import Threads, bind_thread_locals
-
-_NAMED = (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION, SymbolType.TLS)
 
 
 def bound(
@@ -52,25 +49,25 @@ def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[s
                 shared = {found: Defined(address, False) for found, address in row.address.items()}
                 names.setdefault(image, {}).update(shared)
             elif (image, name) not in edited:
-                graph = read_unit(store.get(row.object).read_bytes(), name)
-                address = addresses_by_name(graph, row.address)
-                names.setdefault(image, {}).update(global_names(graph, address, row.beside))
+                known = stored_names(store, row.object).defined.items()
+                names.setdefault(image, {}).update(
+                    (found, Defined(row.address[found], is_shared, found in row.beside))
+                    for found, is_shared in known
+                    if found in row.address
+                )
     for unit in units:
-        known = record.units(unit.image).get(unit.name)
-        beside = known.beside if known is not None else ()
+        before = record.units(unit.image).get(unit.name)
+        beside = before.beside if before is not None else ()
         names.setdefault(unit.image, {}).update(global_names(unit.graph, unit.address, beside))
     return names
 
 
 def global_names(graph: LinkGraph, address: I64, beside: Container[str] = ()) -> dict[str, Defined]:
     """The graph's global names that have an address."""
-    symbols = graph.symbols
-    rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (address != UNBOUND))
+    rows = np.flatnonzero(address != UNBOUND)
     return {
-        (name := symbols.name[row]): Defined(
-            int(address[row]), symbols.visibility[row] == Visibility.DEFAULT, name in beside
-        )
-        for row in rows[np.isin(symbols.type[rows], _NAMED)].tolist()
+        name: Defined(int(address[row]), is_shared, name in beside)
+        for row, name, is_shared in global_symbols(graph, rows)
     }
 
 

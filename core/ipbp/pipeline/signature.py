@@ -16,13 +16,13 @@ import numpy as np
 
 from ipbp.build.store import Store
 from ipbp.errors import Refusal
-from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.signatures import signatures
 from ipbp.graph.image import LoadedImage
-from ipbp.graph.model import UNDEFINED, Binding, BlockKind
+from ipbp.graph.model import Binding, BlockKind
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.record import UnitRecord
+from ipbp.pipeline.unit_names import stored_names
 from ipbp.stages.callers import direct_calls, functions_at
 
 Known = Mapping[str, UnitRecord]
@@ -60,7 +60,7 @@ def _callers(judged: Sequence[Judged], known: Known, store: Store, image: Loaded
     edited = {unit.edited.name for unit in judged}
     for key, row in known.items():
         if row.object and key not in edited:
-            used = _used_names(store, row.object)
+            used = stored_names(store, row.object).used
             found.update({name: key for name in names.values() if name in used})
     return found
 
@@ -84,12 +84,6 @@ def _inside(judged: Iterable[Judged], place: np.ndarray) -> np.ndarray:
             at = np.maximum(np.searchsorted(start[order], place, side="right") - 1, 0)
             result |= (place >= start[order][at]) & (place < start[order][at] + size[order][at])
     return result
-
-
-def _used_names(store: Store, digest: str) -> frozenset[str]:
-    graph = read_unit(store.get(digest).read_bytes(), digest)
-    used = np.unique(graph.edges.target)
-    return frozenset(graph.symbols.name[row] for row in used[graph.symbols.block[used] == UNDEFINED].tolist())
 
 
 def _old_signatures(unit: Judged, names: set[str], known: Known, store: Store, image: LoadedImage) -> dict[str, str]:

@@ -98,6 +98,13 @@ def refusals(command: Command) -> tuple[Refusal, ...]:
     return tuple(found)
 
 
+def is_optimised(command: Command) -> bool:
+    """Whether the compiler is asked to optimise; the last -O counts."""
+    rows = arguments_of(expanded(split_compiler(command)[1], str(command.directory)))
+    levels = [word for row in rows if (word := row.words[0]).startswith("-O")]
+    return bool(levels) and levels[-1] != "-O0"
+
+
 def split_compiler(command: Command) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The launchers with the compiler, and its arguments."""
     row = command.arguments

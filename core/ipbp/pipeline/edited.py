@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ipbp.build.command import is_optimised
 from ipbp.build.compile import Compiled
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
 from ipbp.build.store import Store
@@ -26,7 +27,7 @@ class Edited:
     """`name`: the unit's key in the journal, its source path where that is known. `digest`: of the new object in the
     store. `old_object`: a file that may be the object that was linked, still to be proved. `dependencies`: path ->
     sha256 of what the new object was made from. `image`: the one that the unit is a part of. `is_crate`: it is a Rust
-    crate."""
+    crate. `is_optimised`: its compiler was asked to optimise, or that is not known."""
 
     name: str
     new: LinkGraph
@@ -35,6 +36,7 @@ class Edited:
     dependencies: dict[str, str]
     image: LoadedImage
     is_crate: bool = False
+    is_optimised: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ def as_edited(
         except Refused as refused:
             refusals.extend(refused.refusals)
             continue
+        old, level = row.dirty.old_object, is_optimised(row.dirty.command)
         units += [
-            Edited(row.source, graph, row.digest, row.dirty.old_object, row.dependencies, image) for image in homes
+            Edited(row.source, graph, row.digest, old, row.dependencies, image, is_optimised=level) for image in homes
         ]
     return tuple(units), tuple(refusals)
 

@@ -17,7 +17,7 @@ from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.types import judge_types
 from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.copies import copies_that_differ
-from ipbp.stages.correlate import correlate
+from ipbp.stages.correlate import Correlation, correlate
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.select import OldSide, Selection, select
 from ipbp.stages.type_changes import NO_CHANGES, TypeChanges
@@ -25,17 +25,21 @@ from ipbp.stages.type_changes import NO_CHANGES, TypeChanges
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One edited unit after the diff. `is_lifted`: its old side is the image itself, no object."""
+    """One edited unit after the diff. `is_lifted`: its old side is the image itself, no object. `types`: what changed
+    in the types that it describes."""
 
     edited: Edited
     old: OldSide
     is_lifted: bool
+    types: TypeChanges
+    correlation: Correlation
     comparison: Comparison
     selection: Selection
 
     @property
     def is_changed(self) -> bool:
-        return bool(len(self.selection.unit.carried))
+        """Whether anything of it is other code now, though another unit of the patch may bring it."""
+        return bool(len(self.selection.unit.carried) or self.selection.elsewhere)
 
     @property
     def misfit(self) -> tuple[bool, int]:
@@ -56,13 +60,30 @@ def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChange
     """The unit against this old side."""
     correlation = correlate(old.graph, unit.new, types.renewed)
     comparison = compare(old.graph, unit.new, correlation)
-    selection = select(unit.name, unit.new, old, correlation, comparison, unit.image.key)
+    selection = _selected(unit, old, types, correlation, comparison)
+    comparison = replace(comparison, notes=(*types.notes, *comparison.notes))
+    return Judged(unit, old, is_lifted, types, correlation, comparison, selection)
+
+
+def judge_without(unit: Judged, elsewhere: frozenset[str]) -> Judged:
+    """The unit, of which another one brings what is named."""
+    selection = _selected(unit.edited, unit.old, unit.types, unit.correlation, unit.comparison, elsewhere)
+    return replace(unit, selection=selection)
+
+
+def _selected(
+    unit: Edited,
+    old: OldSide,
+    types: TypeChanges,
+    correlation: Correlation,
+    comparison: Comparison,
+    elsewhere: frozenset[str] = frozenset(),
+) -> Selection:
+    selection = select(unit.name, unit.new, old, correlation, comparison, unit.image.key, elsewhere)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     copies = copies_that_differ(old.graph, unit.new, comparison)
     unlocated = _unlocated(unit, comparison, selection)
-    refusals = (*types.refusals, *selection.refusals, *doubtful, *copies, *unlocated)
-    comparison = replace(comparison, notes=(*types.notes, *comparison.notes))
-    return Judged(unit, old, is_lifted, comparison, replace(selection, refusals=refusals))
+    return replace(selection, refusals=(*types.refusals, *selection.refusals, *doubtful, *copies, *unlocated))
 
 
 def _unlocated(unit: Edited, comparison: Comparison, selection: Selection) -> Iterator[Refusal]:

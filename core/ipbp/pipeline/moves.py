@@ -8,7 +8,7 @@ own linker would refuse as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ipbp.build.store import Store
 from ipbp.build.trust import require_agreement
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage, MemoryReader
+from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import Binding, SymbolType
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.edited import Edited, as_edited
@@ -173,11 +174,12 @@ class _Moves:
         return unit if old is unit.old else judge_against(unit.edited, old, unit.is_lifted)
 
     def _from_edited(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
-        """Out of another edited unit, which does not define them any more."""
+        """Out of another edited unit, which does not define them any more, or from which this one has them as well."""
         for other in self.units:
             if other is unit:
                 continue
             left = shared_definitions(other.old.graph).keys() - shared_definitions(other.edited.new).keys()
+            old = self._take_too(old, other.old, names, self._linkonce(unit, names))
             static = statics(other.old.graph, other.comparison.removed)
             old = self._take(old, other.old, names, names.keys() & left, static)
         return old
@@ -190,6 +192,7 @@ class _Moves:
             if key in judged or not row.object:
                 continue
             other = recorded_side(row, self.scene.store)
+            old = self._take_too(old, other, names, self._linkonce(unit, names))
             arrived = names.keys() & shared_definitions(other.graph).keys()
             if arrived and key in there:
                 self._refuse(unit, names, arrived, key)
@@ -199,8 +202,8 @@ class _Moves:
         return old
 
     def _from_image(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
-        """Out of a unit of the image that is not edited now: its source must be gone. Weak definitions are the
-        exception: every unit that uses an inline function has one, and the program runs the first of them."""
+        """Out of a unit of the image that is not edited now: its source must be gone. Definitions that every unit may
+        have are the exception: the program runs the first of them."""
         arrived = {name for name in names if self._in_image(name)}
         if not arrived:
             return old
@@ -209,6 +212,7 @@ class _Moves:
         explained = not self.commands.units or returned or any(other.is_lifted for other in self.units)
         if not explained:
             weak = {name for name in arrived if unit.edited.new.symbols.binding[names[name]] == Binding.WEAK}
+            weak |= self._linkonce(unit, names)
             strange = arrived - weak - self.gone - unit.old.retired.keys()
             self._refuse(unit, names, strange, "the running program")
             arrived -= strange
@@ -236,6 +240,19 @@ class _Moves:
         for name in taken:
             del names[name]
         return joined(old, other, taken, frozenset(static))
+
+    def _take_too(self, old: OldSide, other: OldSide, names: dict[str, int], shared: Container[str]) -> OldSide:
+        """What both units have by right and what runs by the other's account."""
+        symbols = shared_definitions(other.graph)
+        taken = {name for name in names.keys() & symbols.keys() if name in shared}
+        taken = {name for name in taken if other.address[symbols[name]] != UNBOUND}
+        for name in taken:
+            del names[name]
+        return joined(old, other, taken, ()) if taken else old
+
+    def _linkonce(self, unit: Judged, names: Mapping[str, int]) -> frozenset[str]:
+        shared = is_linkonce(unit.edited.new)
+        return frozenset(name for name, row in names.items() if shared[row])
 
     def _refuse(self, unit: Judged, names: dict[str, int], twice: Iterable[str], where: str) -> None:
         for name in sorted(twice):

@@ -18,6 +18,7 @@ from ipbp.errors import Refusal, raise_all
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
+from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.edited import Built, EditedUnits, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
@@ -211,7 +212,7 @@ def _followed(
             return _undefined(tuple(units), others, request.record, process, store)
 
         found[key] = follow_definitions(own, built.commands, _scene(built, request, process, store, tell), undefined)
-    return found
+    return {key: one_of_each_copy(row) for key, row in found.items()}
 
 
 def _scene(built: Built, request: Request, process: LoadedProcess, store: Store, tell: Tell) -> Scene:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.graph.layout import ThreadImage, UnitLayout
+from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.bound import global_names
@@ -120,7 +121,10 @@ def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dic
 def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:
     """Name, load address and old block of what this unit had and no unit has any more."""
     graph, address = unit.old.graph, unit.old.address
+    others_may_have = is_linkonce(graph)
     for block in unit.comparison.removed:
         anchor = int(graph.blocks.anchor[block])
+        if others_may_have[anchor]:
+            continue
         if graph.symbols.name[anchor] not in followed.moved and address[anchor] != UNBOUND:
             yield graph.symbols.name[anchor], int(address[anchor]), block

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ipbp.errors import Refusal
+from ipbp.graph.columns import Flags
 from ipbp.graph.image import LoadedImage, Scope
 from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType, Visibility
 from ipbp.graph.unit import UNBOUND, Unit
@@ -202,6 +203,7 @@ def _open_symbols(unit: Unit, scope: Scope) -> I64:
     symbols = unit.graph.symbols
     target = np.unique(carried_edges(unit).target).astype(np.int64)
     outside = (symbols.block[target] == UNDEFINED) | (symbols.block[target] == COMMON)
+    outside |= _brought_elsewhere(unit)[target]
     is_open = outside & (unit.address[target] == UNBOUND)
     if not scope.binds_itself:
         defined = (symbols.block[target] >= 0) | (symbols.block[target] == COMMON)
@@ -209,6 +211,17 @@ def _open_symbols(unit: Unit, scope: Scope) -> I64:
     plain = (symbols.type[target] != SymbolType.TLS) & (symbols.type[target] != SymbolType.IFUNC)
     result: I64 = target[is_open & (plain | (outside & (symbols.type[target] != SymbolType.TLS)))]
     return result
+
+
+def _brought_elsewhere(unit: Unit) -> Flags:
+    """For each symbol whether the unit defines it and does not bring it: another unit does, or nobody needs it."""
+    symbols = unit.graph.symbols
+    kept = np.ones(len(unit.graph.blocks) + 1, dtype=np.bool_)
+    kept[unit.carried] = False
+    kept[-1] = False
+    home = np.where(symbols.block >= 0, symbols.block, len(unit.graph.blocks))
+    found: Flags = kept[home] & (symbols.binding != Binding.LOCAL)
+    return found
 
 
 def _comes_before(one: str, other: str, order: Sequence[str]) -> bool:

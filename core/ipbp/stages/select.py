@@ -10,7 +10,7 @@ A function that the process has keeps its old entry as its address for ever; the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -57,19 +57,28 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
+    """`elsewhere`: names of definitions of this unit that another unit of the patch brings."""
+
     unit: Unit
     replaced: tuple[Replaced, ...]
     added: tuple[int, ...]  # blocks of functions and variables that the process did not have
     refusals: tuple[Refusal, ...]
+    elsewhere: frozenset[str] = frozenset()
 
 
 def select(
-    name: str, new: LinkGraph, old: OldSide, correlation: Correlation, comparison: Comparison, image: str = ""
+    name: str,
+    new: LinkGraph,
+    old: OldSide,
+    correlation: Correlation,
+    comparison: Comparison,
+    image: str = "",
+    elsewhere: frozenset[str] = frozenset(),
 ) -> Selection:
     """The selection for one translation unit; `name` is its source path, for messages, `image` the key of the loaded
-    image that it is a part of."""
-    found = _Selector(name, new, old, correlation, comparison).run()
-    return replace(found, unit=replace(found.unit, image=image))
+    image that it is a part of. `elsewhere`: names of functions and variables that another unit brings."""
+    found = _Selector(name, new, old, correlation, comparison, elsewhere).run()
+    return replace(found, unit=replace(found.unit, image=image), elsewhere=elsewhere)
 
 
 def is_part(name: str) -> bool:
@@ -81,9 +90,16 @@ class _Selector:
     """One walk over the graph. `address` starts as what the process has and loses what is carried as a copy."""
 
     def __init__(
-        self, name: str, new: LinkGraph, old: OldSide, correlation: Correlation, comparison: Comparison
+        self,
+        name: str,
+        new: LinkGraph,
+        old: OldSide,
+        correlation: Correlation,
+        comparison: Comparison,
+        elsewhere: Container[str],
     ) -> None:
         self.name, self.new, self.old, self.comparison = name, new, old, comparison
+        self.elsewhere = elsewhere
         self.address = running_addresses(new, old, correlation)
         self.ambiguous = dict(correlation.ambiguous)
         self.label_tables = label_tables(new)
@@ -113,7 +129,8 @@ class _Selector:
         changed = np.flatnonzero(code & (status == Status.CHANGED))
         added = np.flatnonzero((status == Status.NEW) & np.isin(self.new.blocks.kind, (BlockKind.CODE, *DATA_KINDS)))
         visible = self.new.symbols.binding[self.new.blocks.anchor] != Binding.LOCAL
-        return [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added if visible[b]]
+        roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added if visible[b]]
+        return [block for block in roots if not self._is_elsewhere(block)]
 
     @cached_property
     def unwind_links(self) -> UnwindLinks:
@@ -140,6 +157,8 @@ class _Selector:
         known = self.address[symbol] != UNBOUND
         if not self._is_named(block) or self._is_part(block):
             return True
+        if self._is_elsewhere(block):
+            return False
         if kind == BlockKind.CODE:
             # A function that runs under no address of its own (inlined everywhere, dropped by the linker) is new
             # to the process whatever the objects say.
@@ -193,6 +212,9 @@ class _Selector:
         return bool(self.new.symbols.name[int(self.new.blocks.anchor[block])]) and not bool(
             self.new.blocks.mergeable[block]
         )
+
+    def _is_elsewhere(self, block: int) -> bool:
+        return self.new.symbols.name[int(self.new.blocks.anchor[block])] in self.elsewhere
 
     def _is_part(self, block: int) -> bool:
         return is_part(self.new.symbols.name[int(self.new.blocks.anchor[block])])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import ABSOLUTE, COMMON, I32, I64, U8, UNDEFINED, Binding, BlockKind, LinkGraph
+from ipbp.graph.model import ABSOLUTE, I32, I64, U8, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
 
 ABSOLUTES = (EdgeKind.ABS64, EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
@@ -105,7 +105,6 @@ def meanings(unit: Unit, copy: I64, exports: Exports) -> I64:
     absolute = (meaning == UNBOUND) & (symbols.block == ABSOLUTE)
     meaning[absolute] = symbols.offset[absolute]
     shared = (unit.address == UNBOUND) & (symbols.binding != Binding.LOCAL)
-    shared &= (copy != UNBOUND) | (symbols.block == UNDEFINED) | (symbols.block == COMMON)
     for symbol in np.flatnonzero(shared).tolist():
         name = symbols.name[symbol]
         meaning[symbol] = exports.get((unit.giver.get(name, unit.image), name), meaning[symbol])

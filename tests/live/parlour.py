@@ -1,0 +1,123 @@
+"""A C++ program in several files with threads that never rest, and edits of it, one after the other.
+
+The threads call virtual functions and throw exceptions through all of the files all the time; what they find must
+always be something that the old code or the new code may answer.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenario import PROGRAMS, Project
+
+Replace = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`replace`: file -> (text that stands in it once, new text). `ask`: command -> answer, in this order. `functions`:
+    of the patch, by the last part of their names."""
+
+    name: str
+    replace: Mapping[str, Sequence[Replace]]
+    ask: Sequence[tuple[str, str]]
+    functions: set[str]
+
+
+STEPS = (
+    Step(
+        "inline functions, templates, static members and statics of inline functions in a header",
+        {
+            "shapes.h": [
+                ("#define SCALE 10", "#define SCALE 100"),
+                ("return x + x;", "return x + x + 1000;"),
+                ("count += x; return count;", "count += 2 * x; return count;"),
+                ("left -= n; return left;", "left -= 5 * n; return left;"),
+                ("made += 1;", "made += 2;"),
+            ]
+        },
+        [("left 1", "2014"), ("right 1", "1833"), ("left 1", "2027"), ("boxed 3", "610"), ("area 1", "12 circle")],
+        {"scaled", "twice", "counted", "take", "put"},
+    ),
+    Step(
+        "anonymous namespaces, and a local class",
+        {
+            "left.cpp": [("return x + 1;", "return x + 2;")],
+            "right.cpp": [("return x + 5;", "return x + 6;"), ("total += n; return", "total += n * 2; return")],
+        },
+        [("left 1", "2034"), ("right 1", "1755"), ("odd 2", "56")],
+        {"hidden", "next"},
+    ),
+    Step(
+        "a virtual function, reached through old tables",
+        {"shapes.cpp": [("return side * side;", "return side * side + 1000;")]},
+        [("area 0", "1016 shape"), ("made 3", "1009 shape"), ("turns", "on")],
+        {"area"},
+    ),
+    Step(
+        "what is thrown",
+        {"risky.cpp": [("case 1: throw Failure(1);", "case 1: throw Failure(11);")]},
+        [("caught 1", "ioh failure 11"), ("again 1", "io(11)risky failure"), ("old 1", "old failure 11 7Failure")],
+        {"risky"},
+    ),
+    Step(
+        "what it is thrown through",
+        {"through.cpp": [("return risky(x) + 1;", "Trace more(log, 'm'); return risky(x) + 2;")]},
+        [
+            *(("caught 0", "got 2"), ("caught 1", "mioh failure 11"), ("caught 2", "mioh worse 20")),
+            *(("caught 3", "mioh risky"), ("caught 4", "mioh int 4"), ("old 1", "old failure 11 7Failure")),
+            *(("old 2", "old worse 20"), ("old 3", "old risky"), ("turns", "on")),
+        ],
+        {"through"},
+    ),
+    Step(
+        "who catches it",
+        {"caught.cpp": [('" worse " + std', '" WORSE " + std'), ('log + " int "', 'log + " INT "')]},
+        [
+            *(("caught 1", "mioh failure 11"), ("caught 2", "mioh WORSE 20"), ("caught 4", "mioh INT 4")),
+            *(("again 1", "mio(11)risky failure"), ("again 2", "mio(20)risky worse"), ("turns", "on")),
+        ],
+        {"caught"},
+    ),
+)
+BEFORE = (
+    *(("left 1", "916"), ("right 1", "829"), ("mapped 2", "743"), ("boxed 3", "308"), ("odd 2", "52")),
+    *(("caught 0", "got 1"), ("caught 1", "ioh failure 1"), ("caught 2", "ioh worse 20"), ("caught 3", "ioh risky")),
+    *(("caught 4", "ioh int 4"), ("again 1", "io(1)risky failure"), ("again 2", "io(20)risky worse")),
+    *(("kind 0", "plain 1"), ("kind 1", "worse 20"), ("area 0", "16 shape"), ("made 2", "4 shape")),
+    *(("old 1", "old failure 1 7Failure"), ("firm 1", "42"), ("turns", "on")),
+)
+
+
+def build_parlour(folder: Path, *flags: str, compiler: str = "g++") -> Project:
+    """The program as it is before the first edit."""
+    shutil.copytree(PROGRAMS / "parlour", folder)
+    write_database(folder, *flags, compiler=compiler)
+    for row in json.loads((folder / "compile_commands.json").read_text()):
+        subprocess.run(row["arguments"], cwd=folder, check=True)
+    objects = sorted(path.with_suffix(".o").name for path in folder.glob("*.cpp"))
+    subprocess.run([compiler, *objects, "-o", "parlour", "-pthread"], cwd=folder, check=True)
+    return Project(folder, folder / "parlour")
+
+
+def make(step: Step, folder: Path) -> None:
+    """The edit."""
+    for name, pairs in step.replace.items():
+        text = (folder / name).read_text()
+        for old, new in pairs:
+            assert text.count(old) == 1, (step.name, old)
+            text = text.replace(old, new)
+        (folder / name).write_text(text)
+
+
+def write_database(folder: Path, *flags: str, compiler: str) -> None:
+    rows = []
+    for source in sorted(folder.glob("*.cpp")):
+        words = [compiler, "-std=c++17", *flags, "-g", "-MD", "-c", source.name, "-o", source.with_suffix(".o").name]
+        rows.append({"directory": str(folder), "file": source.name, "arguments": words})
+    (folder / "compile_commands.json").write_text(json.dumps(rows))

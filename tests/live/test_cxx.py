@@ -1,0 +1,73 @@
+"""C++ is patched while it runs: what many objects define, what is thrown, and what is virtual."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from parlour import BEFORE, STEPS, build_parlour, make
+from scenario import Project, Talk
+from sessions import Outcome, Session, debug_with
+
+from ipbp.cli.debuggers import find_debugger
+
+pytestmark = pytest.mark.live
+
+RUNS = [
+    ("gdb", "g++", "-O2"),
+    ("lldb", "g++", "-O0"),
+    ("gdb", "clang++-19", "-O0"),
+    ("lldb", "clang++-19", "-O2"),
+]
+
+
+@pytest.fixture(params=RUNS, ids=" ".join)
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Session, Talk, Project]]:
+    debugger, compiler, level = request.param
+    project = build_parlour(tmp_path / "parlour", level, compiler=compiler)
+    talk = Talk(project.program)
+    with debug_with(debugger, find_debugger(debugger)) as opened:
+        opened.attach(talk.process.pid)
+        opened.resume()
+        yield opened, talk, project
+    talk.kill()
+
+
+def test_edits_of_a_running_program_one_after_the_other(session: tuple[Session, Talk, Project]) -> None:
+    debugger, talk, project = session
+    assert [(line, talk.ask(line)) for line, _ in BEFORE] == list(BEFORE)
+    for step in STEPS:
+        make(step, project.folder)
+        outcome = debugger.call("apply")
+        assert outcome["outcome"] == "patched", f"{step.name}: {outcome}"
+        assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), step.name
+        assert last_parts(outcome) == step.functions, (step.name, outcome["functions"])
+        entries = [row["entry"] for row in outcome["functions"]]
+        assert len(set(entries)) == len(entries), "one jump for each entry"
+    assert talk.ask("firm 1") == "42"
+    assert debugger.call("apply")["outcome"] == "unchanged"
+    assert debugger.call("undo 1")["outcome"] == "undone"
+    assert talk.ask("caught 4") == "ioh int 4"
+    assert talk.ask("area 0") == "16 shape"
+    assert talk.ask("turns") == "on"
+    assert talk.close() == 0
+
+
+def last_parts(outcome: Outcome) -> set[str]:
+    """The names of the functions as they stand in the source."""
+    return {last_part(row["name"]) for row in outcome["functions"]}
+
+
+def last_part(mangled: str) -> str:
+    """The last <source-name> before the parameters of an Itanium name (5.1): a number and as many letters."""
+    at, name = 2, ""
+    while match := re.compile(r"[NKZ]*(\d+)").match(mangled, at):
+        at = match.end() + int(match[1])
+        name = mangled[match.end() : at]
+        if mangled[at : at + 2] == "iE":  # the parameter of the function around a local class
+            at += 2
+        while mangled[at : at + 3] == "IiE":
+            at += 3
+    return name

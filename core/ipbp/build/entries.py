@@ -9,11 +9,18 @@ the comparison with memory can say then (`pipeline.order`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ipbp.build.command import Command, split_compiler
 from ipbp.build.producer import SourceUnit
+
+# Options that turn debug information on or off, not those that only shape it.
+_DEBUG_LEVEL = re.compile(
+    r"-g|-g[0-3]|-ggdb[0-3]?|-gdwarf(-[2-5])?|-gsplit-dwarf|-gline-tables-only|-gline-directives-only|-gmlt|-glldb|-gsce"
+    r"|-Wa,(.*,)?(-g|--gdwarf|--gen-debug).*"
+)
 
 
 def entries_of_image(rows: Iterable[Command], units: Sequence[SourceUnit], executable: Path) -> tuple[Command, ...]:
@@ -32,6 +39,20 @@ def entries_outside(rows: Iterable[Command], units: Sequence[SourceUnit], execut
     others = _one_of_each_source(row for row in every if row.source not in inside)
     ours = [row for row in every if row.source in inside and _is_of_target(row, executable)]
     return tuple(row for row in others if _is_of_target(row, executable)) if ours else others
+
+
+def undescribed(rows: Iterable[Command]) -> tuple[Command, ...]:
+    """Of entries that no debug information names those that would not be named anyway: their command asks for none, as
+    those of hand-written assembly often do. They may be of the image all the same."""
+    return tuple(row for row in rows if not _asks_for_debug_information(row))
+
+
+def _asks_for_debug_information(row: Command) -> bool:
+    asks = False
+    for word in split_compiler(row)[1]:
+        if _DEBUG_LEVEL.fullmatch(word):
+            asks = word != "-g0"  # the last one counts (GCC manual, "Debugging Options")
+    return asks
 
 
 def vanished_units(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[SourceUnit, ...]:

@@ -7,7 +7,7 @@ that are in the running image count, where its debug information tells which the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -18,8 +18,8 @@ from ipbp.build.compile import Compiled, Tell, compile_units
 from ipbp.build.compile_commands import find_databases, given_database, read_database
 from ipbp.build.config import OwnBuild, find_config, read_config
 from ipbp.build.crates import crate_archives, rebuild_crates
-from ipbp.build.dirty import PatchedUnit, dirty
-from ipbp.build.entries import entries_of_image, entries_outside, vanished_units
+from ipbp.build.dirty import Dirty, PatchedUnit, dirty
+from ipbp.build.entries import entries_of_image, entries_outside, undescribed, vanished_units
 from ipbp.build.own_build import Part, run_own_build
 from ipbp.build.producer import SourceUnit, include_folders, source_units
 from ipbp.build.reconstruct import command_from_producer
@@ -39,7 +39,8 @@ class Origin(Enum):
 class Commands:
     """How the image's units are compiled. `file`: the database or ipbp.toml. `units`: of the image, empty when its
     debug information does not tell. `own`: the project's build command, then `commands` is empty. `outside`: how
-    sources are compiled that the image was not built from; `vanished`: units whose source is gone. `notes`: what the
+    sources are compiled that the image was not built from; `undescribed`: those of them that may be in it all the same,
+    for want of debug information of their own; `vanished`: units whose source is gone. `notes`: what the
     user should know. `cargo`: the program, when cargo built it; cargo is asked for the commands when they are needed.
     """
 
@@ -49,6 +50,7 @@ class Commands:
     units: tuple[SourceUnit, ...]
     own: OwnBuild | None = None
     outside: tuple[Command, ...] = ()
+    undescribed: tuple[Command, ...] = ()
     vanished: tuple[SourceUnit, ...] = ()
     notes: tuple[str, ...] = ()
     cargo: Path | None = None
@@ -94,17 +96,25 @@ def find_commands(
 @dataclass(frozen=True, slots=True)
 class Target:
     """One loaded image and how its units are compiled. `mtime_ns`: of the mapped file. `known`: its units that were
-    patched, by source path."""
+    patched, by source path. `has`: whether a unit that no debug information describes is in the image."""
 
     commands: Commands
     mtime_ns: int
     known: Mapping[str, PatchedUnit]
+    has: Callable[[Command], bool] = lambda command: True
 
     @property
     def rows(self) -> tuple[Command, ...]:
-        """Of the image, and sources that an earlier patch brought in: these are as good as the image's own."""
+        """Of the image, sources that an earlier patch brought in: these are as good as the image's own, and those
+        that it may have."""
         brought = (row for row in self.commands.outside if str(row.source) in self.known)
-        return (*self.commands.commands, *brought)
+        return tuple(dict.fromkeys((*self.commands.commands, *brought, *self.commands.undescribed)))
+
+    def dirty(self) -> list[Dirty]:
+        """The rows that may differ from what runs."""
+        found = [] if self.commands.own else dirty(self.rows, self.mtime_ns, self.known)
+        doubtful = {row for row in self.commands.undescribed if str(row.source) not in self.known}
+        return [row for row in found if row.command not in doubtful or self.has(row.command)]
 
 
 def rebuild(
@@ -118,7 +128,7 @@ def rebuild(
     """
     for target in targets:
         require_agreement(target.rows, target.commands.own)
-    wanted = [[] if target.commands.own else dirty(target.rows, target.mtime_ns, target.known) for target in targets]
+    wanted = [target.dirty() for target in targets]
     distinct = {row.command: row for rows in wanted for row in rows}
     compiled = compile_units(list(distinct.values()), store, tell, colour)
     by_command = {row.dirty.command: row for row in compiled}
@@ -168,12 +178,14 @@ def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:
 def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
     note = f"{executable.name} has no readable debug information: every source of {file} counts as a part of it"
     rows = tuple(entries)
+    outside = entries_outside(rows, units, executable)
     return Commands(
         commands=entries_of_image(rows, units, executable),
         origin=Origin.DATABASE,
         file=file,
         units=units,
-        outside=entries_outside(rows, units, executable),
+        outside=outside,
+        undescribed=undescribed(outside),
         vanished=vanished_units(rows, units),
         notes=() if units else (note,),
     )

@@ -66,6 +66,7 @@ class DynamicTables:
     soname: str
     versions: dict[int, str]
     is_symbolic: bool = False
+    defines_versions: bool = False
     packed: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     """Link addresses of pointers into the image that hold their target's link address in the file (DT_RELR)."""
 
@@ -89,15 +90,29 @@ class DynamicTables:
 
     def wanted_version(self, name: str) -> str:
         """The version that the image's own references to `name` ask for; "" for none."""
-        return next((self.version(row) for row in self.rows.get(name, ()) if self.symbols.section[row] == 0), "")
+        return next(iter(self.wanted_versions(name)), "")
+
+    def wanted_versions(self, name: str) -> tuple[str, ...]:
+        """All of them, for an image that asks for several."""
+        rows = (row for row in self.rows.get(name, ()) if self.symbols.section[row] == 0)
+        return tuple(dict.fromkeys(self.version(row) for row in rows))
 
     def exports(self, name: str) -> bool:
-        """Whether the image defines `name` for others, and not as protected."""
+        """Whether the image defines `name`, or `name@VERSION`, for others, and not as protected."""
         symbols = self.symbols
+        base, _, version = name.partition("@")
         return any(
             symbols.section[row] != 0 and symbols.binding[row] in _SHARED and symbols.visibility[row] == 0
-            for row in self.rows.get(name, ())
+            for row in self.rows.get(base, ())
+            if version in ("", self.version(row))
         )
+
+    def known_as(self, row: int) -> str:
+        """What the image's objects call this symbol: `name@VERSION` (.symver) for a definition that is not the default
+        one, and where the image asks for several versions of a name."""
+        name, version = self.symbols.name[row], self.version(row)
+        is_one_of_several = self.symbols.section[row] == 0 and len(self.wanted_versions(name)) > 1
+        return f"{name}@{version}" if version and (self.symbols.hidden[row] or is_one_of_several) else name
 
     def version(self, row: int) -> str:
         """The version's name, "" for none. Index 1 is the image itself and no version (LSB core, "Symbol
@@ -143,6 +158,7 @@ def read_dynamic(file: LinkedFile, relocated_by: int = 0) -> DynamicTables:
         next((name for tag, name in named if tag == DT_SONAME), ""),
         _versions(file, where, strings),
         DT_SYMBOLIC in sizes or bool(sizes.get(DT_FLAGS, 0) & DF_SYMBOLIC),
+        DT_VERDEF in sizes,
         # Read back from memory they hold their target already.
         np.empty(0, np.int64) if relocated_by else _packed(file, where, sizes),
     )

@@ -102,6 +102,7 @@ def build_image(
         tls_start=bias + tls_start if tls else 0,
         parts=parts,
         original=_Original(file, bias, *_own_pointers(file, dynamic)),
+        versions=_versions(dynamic),
         copied={name: bias + place for name, place in _copied(dynamic).items()},
         debug_file=separate.path if separate is not None and not has_debug_information(file) else opened,
         near_start=near_start,
@@ -122,7 +123,9 @@ def cell_names(file: LinkedFile, dynamic: DynamicTables, symbols: ImageSymbols, 
     found: dict[int, str] = {}
     named = np.isin(relocations.type, (R_GLOB_DAT, R_JUMP_SLOT)) & (relocations.symbol > 0)
     named &= relocations.symbol < len(dynamic.symbols.name)
-    names = dynamic.symbols.name.take(relocations.symbol[named])
+    wanted = relocations.symbol[named].tolist()
+    name_of = {row: dynamic.known_as(row) for row in set(wanted)}
+    names = [name_of[row] for row in wanted]
     found.update(zip(relocations.offset[named].tolist(), names, strict=True))
     for row in np.flatnonzero(relocations.type == R_IRELATIVE).tolist():
         name = _name_at(symbols, int(relocations.addend[row]) + bias)
@@ -145,6 +148,12 @@ def _static_relocations(file: LinkedFile) -> DynamicRelocations:
     ]
     raw = np.concatenate(parts) if parts else np.empty(0, RELA)
     return relocation_columns(raw)
+
+
+def _versions(dynamic: DynamicTables) -> Mapping[str, tuple[str, ...]]:
+    symbols = dynamic.symbols
+    names = symbols.name.take(np.flatnonzero((symbols.section == 0) & (symbols.version > 1)))
+    return {name: dynamic.wanted_versions(name) for name in names}
 
 
 def _copied(dynamic: DynamicTables) -> Mapping[str, int]:
@@ -180,7 +189,7 @@ def _symbols(
         if source is not None and has_symbols(source):
             kept = cache.load(source, tls_start) if cache else None
             if kept is None:
-                kept = _image_symbols(static_rows(source), tls_start)
+                kept = _image_symbols(static_rows(source), tls_start, dynamic.defines_versions)
                 if cache:
                     cache.keep(source, tls_start, kept)
             return kept
@@ -188,17 +197,18 @@ def _symbols(
     rows = dynamic_rows(dynamic)
     if embedded is not None and has_symbols(embedded):
         rows = joined(rows, static_rows(embedded))
-    return _image_symbols(rows, tls_start)
+    return _image_symbols(rows, tls_start, dynamic.defines_versions)
 
 
-def _image_symbols(rows: SymbolRows, tls_start: int) -> ImageSymbols:
+def _image_symbols(rows: SymbolRows, tls_start: int, defines_versions: bool) -> ImageSymbols:
     keep = (rows.section != 0) & (rows.type != STT_SECTION) & (rows.type != STT_FILE)
     keep &= rows.name.are_given()
     kept = np.flatnonzero(keep)
     address = rows.value[kept] + np.where(rows.type[kept] == _STT_TLS, tls_start, 0)
     order = np.argsort(address, kind="stable")
     kept, address = kept[order], address[order]
-    names = rows.name.take(kept).before(b"@")
+    # What an image without versions of its own has defined under a library's version, it has copied from there.
+    names = rows.name.take(kept).without_versions(of_all=not defines_versions)
     binding, type_ = rows.binding[kept], rows.type[kept]
     bindings = np.select([binding == 0, binding == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL)
     types = np.where(np.isin(type_, [int(known) for known in SymbolType]), type_, SymbolType.NONE)

@@ -27,7 +27,7 @@ from ipbp.graph.name_index import NameIndex
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows
 
-_MAGIC = b"ipbp-symbols-1\0\0"  # another number whenever a column, or a hash, means something else
+_MAGIC = b"ipbp-symbols-2\0\0"  # another number whenever a column, or a hash, means something else
 _HEADER = struct.Struct("<16sQQQ")  # magic, checksum of the words that follow, symbols, bytes of file names
 _WIDE = 7  # columns of 64 bits; two of 8 bits follow
 _KEPT_BYTES = 1 << 29

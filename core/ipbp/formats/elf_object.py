@@ -273,7 +273,7 @@ class _Builder:
             [symbols.binding[kept] == 0, symbols.binding[kept] == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL
         )
         return Symbols(
-            symbols.name.take(kept),
+            symbols.name.take(kept).without_versions(of_all=False),
             block.astype(np.int32),
             offset,
             symbols.size[kept],

@@ -48,12 +48,19 @@ class ImageScope:
         own = self._canonical(name)
         if own is not None:
             return own
-        version = self.module.dynamic.wanted_version(name)
+        plain, version = self._version(name)
         for module in self.modules:
-            row = module.dynamic.definition(name, version)
+            row = module.dynamic.definition(plain, version)
             if row is not None:
-                return self.process.found(module, name, row)
+                return self.process.found(module, plain, row)
         return None
+
+    def _version(self, name: str) -> tuple[str, str]:
+        """A name and the version of it that an object means by `name` or `name@VERSION`: without one what the image's
+        own references ask for, or where these ask for several, the default."""
+        plain, at, version = name.partition("@")
+        wanted = () if at else self.module.dynamic.wanted_versions(plain)
+        return plain, wanted[0] if len(wanted) == 1 else version
 
     def _canonical(self, name: str) -> Found | None:
         main = self.process.modules[0]
@@ -66,11 +73,21 @@ class ImageScope:
     def exports(self, name: str) -> bool:
         return self.module.dynamic.exports(name)
 
+    def _cells(self, name: str) -> Sequence[int]:
+        slots = self.image.slots
+        found = next((slots[known] for known in self.image.imported_as(name) if known in slots), None)
+        if found is not None or len(self.module.dynamic.wanted_versions(name)) < 2:
+            return found or ()
+        # Of several versions a name without one means the default.
+        defaults = ((module, module.dynamic.definition(name)) for module in self.modules)
+        version = next((module.dynamic.version(row) for module, row in defaults if row is not None), "")
+        return slots.get(f"{name}@{version}", ())
+
     def bound(self, name: str) -> int | None:
         own = self._canonical(name)
         if own is not None:
             return own.address
-        cells = self.image.slots.get(name, ()) if self.process.is_linked else ()
+        cells = self._cells(name) if self.process.is_linked else ()
         for content in self.process.read([(cell, 8) for cell in cells]) if cells else ():
             value = int.from_bytes(content or b"", "little")
             if value and not self.module.is_stub(value):

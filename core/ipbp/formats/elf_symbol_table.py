@@ -55,7 +55,9 @@ def dynamic_rows(tables: DynamicTables) -> SymbolRows:
     """What the dynamic loader sees, which knows no files."""
     rows = tables.symbols
     none = np.full(len(rows.name), -1, dtype=np.int64)
-    return SymbolRows(rows.name, rows.type, rows.binding, rows.section, rows.value, rows.size, none, ())
+    older = np.flatnonzero(rows.hidden & (rows.section != 0)).tolist()
+    names = rows.name.with_text({row: tables.known_as(row) for row in older})
+    return SymbolRows(names, rows.type, rows.binding, rows.section, rows.value, rows.size, none, ())
 
 
 def joined(one: SymbolRows, other: SymbolRows) -> SymbolRows:

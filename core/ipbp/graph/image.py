@@ -53,7 +53,8 @@ def _nothing(address: int, size: int) -> bytes | None:
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
     """`stubs`: address of a PLT entry -> name of the function it jumps to. `slots`: name -> addresses of GOT cells
-    that the dynamic loader fills with that symbol's address. `sections`: (name, start, end) of allocated sections,
+    that the dynamic loader fills with that symbol's address. A name that the image asks for in several versions is
+    `name@VERSION` there; `versions`: those that it asks for. `sections`: (name, start, end) of allocated sections,
     `parts`: the same with their kinds. `copied`: variables of libraries that live in this image (COPY relocations).
     `file` opens the very file that is mapped, also when its path was replaced; `debug_file` the one with its debug
     information, `file` itself when there is none or no other. `hides_globals`: a local symbol of a file may be a global
@@ -90,6 +91,7 @@ class LoadedImage:
     parts: Sequence[ImageSection] = ()
     original: Callable[[int, int], bytes | None] = _nothing
     copied: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     debug_file: str = ""
     hides_globals: bool = False
     leaves_out_folded: bool = False
@@ -106,6 +108,15 @@ class LoadedImage:
     @property
     def key(self) -> str:
         return self.identity.key
+
+    def imported_as(self, name: str) -> tuple[str, ...]:
+        """What `stubs` and `slots` call what an object calls `name`, which may have a version (.symver)."""
+        plain, _, version = name.partition("@")
+        return (name, plain) if version and self.versions.get(plain, (version,)) == (version,) else (name,)
+
+    def in_any_version(self, name: str) -> tuple[str, ...]:
+        """What they may call it: which of several versions was the default one is not known here."""
+        return (*self.imported_as(name), *(f"{name}@{version}" for version in self.versions.get(name, ())))
 
 
 @dataclass(frozen=True, slots=True)

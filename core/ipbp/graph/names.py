@@ -7,7 +7,7 @@ UTF-8 survive as surrogates (PEP 383), so different names stay different.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from ipbp.graph.columns import I32, I64, U64, Flags
 from ipbp.graph.rows import ByteRows, byte_rows, intern, words_at
 
-_DOT = 0x2E
+_DOT, _AT = 0x2E, 0x40
 
 
 class Names(Sequence[str]):
@@ -103,16 +103,25 @@ class Names(Sequence[str]):
         first, last = int(given.start.min()), int((given.start + given.length).max())
         return first, given.octets[first:last].tobytes()
 
-    def before(self, mark: bytes) -> Names:
-        """Each name up to the first `mark`, one byte, or all of it when it has none."""
+    def without_versions(self, of_all: bool) -> Names:
+        """Each name without the version that a linker or assembler wrote behind it: a default one, `name@@VERSION`;
+        `of_all`: one that is asked for by name, `name@VERSION`, too (ld(1), "VERSION")."""
         first, whole = self._stretch()
-        places = first + np.flatnonzero(np.frombuffer(whole, np.uint8) == mark[0])
+        places = first + np.flatnonzero(np.frombuffer(whole, np.uint8) == _AT)
         if len(places) == 0:
             return self
         start, length = self.rows.start, self.rows.length
         at = places[np.minimum(np.searchsorted(places, start), len(places) - 1)]
-        inside = (at >= start) & (at < start + length)
-        return Names(ByteRows(self.rows.octets, start, np.where(inside, at - start, length)))
+        cut = (at >= start) & (at < start + length)
+        if not of_all:
+            cut &= (at + 1 < start + length) & (self.rows.octets[np.minimum(at + 1, len(self.rows.octets) - 1)] == _AT)
+        return Names(ByteRows(self.rows.octets, start, np.where(cut, at - start, length)))
+
+    def with_text(self, texts: Mapping[int, str]) -> Names:
+        """The names, some of them others."""
+        row = np.arange(len(self))
+        row[list(texts)] = len(self) + np.arange(len(texts))
+        return Names(self.rows.followed_by(Names.of(texts.values()).rows)).take(row) if texts else self
 
     def dotted_numbers(self) -> tuple[I64, I64, Flags]:
         """For each name in which a dot stands before a digit, or before what may be one outside of ASCII: its row, the

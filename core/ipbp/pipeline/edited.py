@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ipbp.build.command import is_optimised
+from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
 from ipbp.build.store import Store
@@ -17,7 +18,8 @@ from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import LinkGraph
-from ipbp.pipeline.homes import images_by_memory, images_by_symbols, patchable
+from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
+from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
 from ipbp.stages.branches import with_local_branches
 
@@ -71,13 +73,16 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     if request.objects is not None:
         return _given(*request.objects, request, process, store)
     built, notes = buildable(request, process)
-    targets = [Target(row.commands, row.mtime_ns, request.record.units(row.module.key)) for row in built]
+    targets = [
+        Target(row.commands, row.mtime_ns, request.record.units(row.module.key), partial(_has, row.module.image))
+        for row in built
+    ]
     compiled = rebuild(targets, store, tell, colour=request.colour)
     units: list[Edited] = []
     refusals: list[Refusal] = []
     crates = {unit.source for row, found in zip(built, compiled, strict=True) if row.commands.cargo for unit in found}
-    for row, modules in _homes(built, compiled):
-        found, refused = as_edited([row], [module.image for module in modules])
+    for row, modules, described in _homes(built, compiled, request.record):
+        found, refused = as_edited([row], [module.image for module in modules], described)
         units += [replace(unit, is_crate=unit.name in crates) for unit in found]
         refusals += refused
     warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
@@ -85,16 +90,18 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
 
 
 def as_edited(
-    compiled: Iterable[Compiled], images: Sequence[LoadedImage]
+    compiled: Iterable[Compiled], images: Sequence[LoadedImage], described: Container[str] = ()
 ) -> tuple[tuple[Edited, ...], tuple[Refusal, ...]]:
     """The new objects as graphs, and why some cannot be read. `images`: of which they may be parts; of several their
-    symbols choose."""
+    symbols choose. `described`: keys of those whose debug information names other units."""
     units: list[Edited] = []
     refusals: list[Refusal] = []
     for row in compiled:
         try:
             graph = with_local_branches(read_unit(row.object.read_bytes(), row.source))
-            homes = images if len(images) == 1 else images_by_symbols(graph, images, row.source)
+            homes = [image for image in images if image.key not in described or has_undescribed(image, graph)]
+            if len(images) > 1:
+                homes = images_by_symbols(graph, homes, row.source)
         except Refused as refused:
             refusals.extend(refused.refusals)
             continue
@@ -145,18 +152,38 @@ def _named(built: Iterable[Built]) -> set[str]:
     return {str(command.source) for row in built if row.commands.units for command in row.commands.commands}
 
 
-def _homes(built: Sequence[Built], compiled: Sequence[Sequence[Compiled]]) -> list[tuple[Compiled, list[LoadedModule]]]:
-    """Each new object with the modules that it may be a part of: the one whose debug information names its source, or
-    all that have no debug information, unless another one's names it."""
-    rows: list[tuple[Compiled, list[LoadedModule]]] = []
-    doubtful: dict[tuple[str, str], tuple[Compiled, list[LoadedModule]]] = {}
-    named = _named(built)
+def _has(image: LoadedImage, command: Command) -> bool:
+    """Whether the object that the build left is a part of the image, though no debug information says so. True where
+    the build left none: the new one will tell."""
+    if command.output is None or not command.output.is_file():
+        return True
+    try:
+        return has_undescribed(image, read_unit(command.output.read_bytes(), str(command.output)))
+    except Refused:
+        return True  # of the new object it is said why
+
+
+_Home = tuple[Compiled, list[LoadedModule], set[str]]
+
+
+def _homes(built: Sequence[Built], compiled: Sequence[Sequence[Compiled]], record: Record) -> list[_Home]:
+    """Each new object with the modules that it may be a part of: the one that was patched with it before or whose debug
+    information names its source, or all whose debug information may leave it out, unless it is surely another one's;
+    and the keys of those that have debug information, which is of other units."""
+    rows: list[_Home] = []
+    doubtful: dict[tuple[str, str], _Home] = {}
+    named = _named(built).union(*record.images.values())
     for image, objects in zip(built, compiled, strict=True):
+        undescribed = {str(command.source) for command in image.commands.undescribed}
+        is_described = bool(image.commands.units or image.commands.cargo)
+        known = record.units(image.module.key)
         for row in objects:
-            if image.commands.units or image.commands.cargo:
-                rows.append((row, [image.module]))
+            if row.source in known or (is_described and row.source not in undescribed):
+                rows.append((row, [image.module], set()))
             elif row.source not in named:
-                doubtful.setdefault((row.source, row.digest), (row, []))[1].append(image.module)
+                _, modules, described = doubtful.setdefault((row.source, row.digest), (row, [], set()))
+                modules.append(image.module)
+                described |= {image.module.key} if image.commands.units else set()
     return [*rows, *doubtful.values()]
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ipbp.build.producer import units_at
 from ipbp.errors import Refusal, Refused
 from ipbp.formats.elf_debug_file import has_debug_information
 from ipbp.formats.elf_mapped import VDSO
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage, MemoryReader
-from ipbp.graph.model import Binding, LinkGraph, SymbolType
+from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.attest import attest
 
 _SYSTEM = ("/usr/lib", "/lib", "/usr/lib64", "/lib64", "/usr/lib32", "/lib32")
@@ -48,6 +49,15 @@ def images_by_symbols(graph: LinkGraph, images: Sequence[LoadedImage], name: str
     return best
 
 
+def has_undescribed(image: LoadedImage, graph: LinkGraph) -> bool:
+    """Whether the image has one of these functions where none of its described units has code. (Every program has a
+    `main`; another program's is not this one's.)"""
+    table = image.symbols
+    rows = [row for name in _functions(graph) for row in table.by_name.get(name, ())]
+    places = [int(table.address[row]) - image.bias for row in rows if table.binding[row] != Binding.LOCAL]
+    return bool(places) and not all(units_at(Path(image.debug_file), places).values())
+
+
 def images_by_memory(old: LinkGraph, process: LoadedProcess, read: MemoryReader, name: str) -> list[LoadedImage]:
     """The images in whose memory the old object's code is; where it is in none, those that its symbols tell, at last
     the executable. Errors: `Refused` with `image-ambiguous`."""
@@ -63,9 +73,16 @@ def images_by_memory(old: LinkGraph, process: LoadedProcess, read: MemoryReader,
 
 
 def _common(graph: LinkGraph, image: LoadedImage) -> int:
+    return sum(name in image.symbols.by_name for name in _functions(graph))
+
+
+def _functions(graph: LinkGraph) -> list[str]:
+    """Names that other files can see. Those of hand-written assembly are often without a type."""
     symbols = graph.symbols
-    rows = (symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (symbols.type == SymbolType.FUNCTION)
-    return sum(symbols.name[row] in image.symbols.by_name for row in np.flatnonzero(rows).tolist())
+    rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL))
+    is_code = graph.blocks.kind[symbols.block[rows]] == BlockKind.CODE
+    is_code &= np.isin(symbols.type[rows], (SymbolType.FUNCTION, SymbolType.NONE))
+    return [symbols.name[row] for row in rows[is_code].tolist()]
 
 
 def _ambiguous(name: str, images: Sequence[LoadedImage]) -> Refusal:

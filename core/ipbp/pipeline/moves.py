@@ -89,7 +89,8 @@ def _newcomers(
     units: tuple[Judged, ...], commands: Commands, scene: Scene, gone: frozenset[str], undefined: Undefined
 ) -> tuple[list[Judged], tuple[str, ...], tuple[Refusal, ...]]:
     """Units from outside the image: those that define what is missing, and what these miss themselves."""
-    rows = tuple(row for row in commands.outside if str(row.source) not in scene.known)
+    seen = {*scene.known, *(unit.edited.name for unit in units)}
+    rows = tuple(row for row in commands.outside if str(row.source) not in seen)
     found: list[Judged] = []
     notes: list[str] = []
     refused: list[Refusal] = []

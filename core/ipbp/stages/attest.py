@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.arch.x86_64_code import is_padding
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.by_content import code_of, places_by_content
@@ -224,6 +225,8 @@ class _Attestor:
         symbols = self.old.symbols
         for reading in self.readings:
             for row in np.flatnonzero(~reading.matches()).tolist():
+                if self._is_fill(int(reading.block[row])):
+                    continue
                 self.reasons.setdefault(int(reading.block[row]), _difference(int(reading.difference[row])))
             target = self.old.edges.target[reading.edge].astype(np.int64)
             wanted = np.where(symbols.block[target] == ABSOLUTE, symbols.offset[target], address[target])
@@ -239,6 +242,13 @@ class _Attestor:
                     block = int(reading.block[reading.owner[row]])
                     self.reasons.setdefault(block, f"it refers to another thing than '{self._say(what[0])}'")
         self._check_places(address)
+
+    def _is_fill(self, block: int) -> bool:
+        """Whether it is nops that no name stands for (-fpatchable-function-entry=N,M): an earlier patch may have
+        written into them, or the program itself."""
+        kind, anchor = self.old.blocks.kind[block], int(self.old.blocks.anchor[block])
+        is_code = kind == BlockKind.CODE and not self.old.symbols.name[anchor]
+        return bool(is_code) and is_padding(bytes(self.old.content(block)))
 
     def _add_outside(self, address: I64) -> None:
         """What fixups that lead straight to it say of a name that another object of the image defines: that is what the
@@ -289,7 +299,7 @@ class _Attestor:
     def _is_named(self, name: str, symbol: int, means: int, cell: int, address: I64) -> bool:
         """Whether the image's tables call `means`, or the cell that it was read from, by this name."""
         image = self.image
-        if cell and cell in image.slots.get(name, ()):
+        if cell and any(cell in image.slots.get(known, ()) for known in image.in_any_version(name)):
             return True
         places = {int(image.symbols.address[row]) for row in image.symbols.by_name.get(name, ())}
         if address[symbol] != UNKNOWN:
@@ -297,7 +307,7 @@ class _Attestor:
         if means in image.stubs:
             stub = image.stubs[means]
             aliases = {int(image.symbols.address[row]) for row in image.symbols.by_name.get(stub, ())}
-            return stub == name or not aliases.isdisjoint(places)
+            return stub in image.in_any_version(name) or not aliases.isdisjoint(places)
         return means in places or image.copied.get(name) == means
 
     def _say(self, symbol: int) -> str:

@@ -149,7 +149,8 @@ class _Filler:
         name, home = self.new.symbols.name[hint], int(self.new.symbols.block[hint])
         if cell in self.cell_name:
             names = possible_names(name) if home == UNDEFINED else (name,)
-            is_same = any(cell in self.image.slots.get(other, ()) for other in names)
+            imports = (known for other in names for known in self.image.imported_as(other))
+            is_same = any(cell in self.image.slots.get(known, ()) for known in imports)
             return self._by_name(name if is_same else self.cell_name[cell]), 0
         if means == UNKNOWN or home == ABSOLUTE:
             return self._by_name(name) if name else self._unnamed_place(hint, home, means), 0
@@ -163,7 +164,8 @@ class _Filler:
             self._guide(means - int(self.new.symbols.offset[hint]), home)
         if means in self.image.stubs:
             stub = self.image.stubs[means]
-            is_same = self._is_at(name, self._first(stub)) or (home == UNDEFINED and stub in possible_names(name))
+            imports = (known for other in possible_names(name) for known in self.image.imported_as(other))
+            is_same = self._is_at(name, self._first(stub)) or (home == UNDEFINED and stub in imports)
             return self._by_name(name if is_same else stub), 0
         if self._is_at(name, means):
             return self._by_name(name), 0

@@ -2,8 +2,9 @@
 
 Compilers align functions and fill the gaps with nops. Such a gap is free when it lies between the end of a function
 whose size is known and the next symbol, or the end of the section; when all of it is fill, as the program's file has
-it; and when the function before it does not run on into it. A symbol without a size may be followed by code without
-a name: what comes after one is left alone.
+it; and when the function before it does not run on into it. Nops before an entry that the user asked for
+(`-fpatchable-function-entry=N,M`) are for somebody else to write to: a table tells where they are. A symbol without a
+size may be followed by code without a name: what comes after one is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ipbp.graph.model import I64, SymbolType
 
 LONGEST_PADDING = 64
 """No compiler aligns code further than a cache line. A longer gap holds something that has no symbol."""
+_PATCHABLE = "__patchable_function_entries"  # GCC manual, "Instrumentation Options"
 _ENDS = ("ret", "retq", "repz ret", "jmp", "notrack jmp", "bnd jmp", "ud2", "hlt", "int3")
 """Instructions after which nothing runs on. Not a call: whether it returns is not written in it."""
 
@@ -37,6 +39,7 @@ class Padding:
     read: MemoryReader
     taken: list[tuple[int, int]]
     _gaps: dict[int, bool] = field(default_factory=dict)
+    _reserved: list[I64] = field(default_factory=list)
 
     def take(self, place: int) -> Piece | None:
         """Five bytes that a short jump at `place` reaches, nearest first, or None."""
@@ -61,8 +64,19 @@ class Padding:
             return []
         starts, ends, rows = self._between_functions(*section)
         near = np.flatnonzero((starts <= highest) & (ends >= lowest + JUMP_SIZE))
-        gaps = zip(starts[near].tolist(), ends[near].tolist(), rows[near].tolist(), strict=True)
+        starts, ends, rows = starts[near], self._before_reserved(starts[near], ends[near]), rows[near]
+        gaps = zip(starts.tolist(), ends.tolist(), rows.tolist(), strict=True)
         return [(start, end) for start, end, row in gaps if self._is_free(start, end, row)]
+
+    def _before_reserved(self, starts: I64, ends: I64) -> I64:
+        """The ends of these gaps, without the nops that belong to the entry behind each."""
+        if not self._reserved:
+            tables = (row[1:] for row in self.loaded.sections if row[0] == _PATCHABLE)
+            contents = [self.loaded.original(start, (end - start) // 8 * 8) or b"" for start, end in tables]
+            self._reserved.append(np.sort(np.frombuffer(b"".join(contents), "<i8")))
+        places = np.append(self._reserved[0], np.iinfo(np.int64).max)
+        result: I64 = np.minimum(ends, places[np.searchsorted(places, starts)])
+        return result
 
     def _between_functions(self, low: int, high: int) -> tuple[I64, I64, I64]:
         """Gaps of a section: where each starts, where it ends, and the symbol whose function is before it."""

@@ -77,6 +77,7 @@ KINDS = {
     "split": Kind("gcc -O2 -gsplit-dwarf", "gcc"),
     "split clang": Kind("clang -O2 -gsplit-dwarf", "clang"),
     "split dwarf 4": Kind("gcc -O2 -gsplit-dwarf -gdwarf-4", "gcc"),
+    "split package": Kind("gcc -O2 -gsplit-dwarf -gdwarf-4", "gcc", ["dwp -e program -o program.dwp", "rm *.dwo"]),
     "compressed": Kind("gcc -O2 -gz=zlib", "gcc -gz=zlib"),
     "compressed zstd": Kind("clang -O2 -gz=zstd", "clang -fuse-ld=lld -gz=zstd"),
     "debug link": Kind("gcc -O2", "gcc", [SPLIT, LINKED]),

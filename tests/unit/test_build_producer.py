@@ -78,10 +78,43 @@ def test_split_units_are_named_without_their_own_files(compiler, options, fate, 
     assert {unit.producer for unit in units} == {""}
 
 
+PACKAGERS = [
+    ("gcc", ["-gdwarf-4"], "dwp"),
+    ("gcc", ["-gdwarf-5"], "llvm-dwp"),
+    ("clang-19", ["-gdwarf-4"], "llvm-dwp"),
+    ("clang-19", ["-gdwarf-5", "-gz=zlib"], "llvm-dwp"),
+]
+
+
+@pytest.mark.parametrize(("compiler", "options", "packager"), PACKAGERS, ids=lambda word: "".join(word))
+def test_split_units_are_described_by_their_package(compiler, options, packager, tmp_path, monkeypatch):
+    program = build(tmp_path, compiler, *options, "-O2", "-gsplit-dwarf")
+    wanted = source_units(program)
+    assert all(unit.producer for unit in wanted)
+    run(packager, "-e", "program", "-o", "program.dwp", cwd=tmp_path)
+    for file in tmp_path.glob("*.dwo"):
+        file.unlink()
+    assert source_units(program) == wanted
+    # Stripped, with the debug information in a file of its own.
+    run("objcopy", "--only-keep-debug", "program", "program.debug", cwd=tmp_path)
+    assert source_units(tmp_path / "program.debug") == wanted
+
+    # Another build's says nothing, nor does a damaged one.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
+    package = tmp_path / "program.dwp"
+    content = package.read_bytes()
+    build(tmp_path / "other", compiler, *options, "-O1", "-gsplit-dwarf", "-Dg=k", "-Dx=y")
+    run(packager, "-e", "program", "-o", str(package), cwd=tmp_path / "other")
+    assert [unit.producer for unit in source_units(program)] == ["", ""]
+    for size in range(64, len(content), 97):
+        package.write_bytes(content[:size])
+        assert [unit.source for unit in source_units(program)] == [unit.source for unit in wanted]
+
+
 def test_answer_is_kept_by_content(tmp_path, monkeypatch):
     program = build(tmp_path, "gcc", "-g")
     first = source_units(program)
-    monkeypatch.setattr("ipbp.build.producer._units", lambda file: iter([]))
+    monkeypatch.setattr("ipbp.build.producer._units", lambda file, package: iter([]))
 
     assert source_units(program) == first
 

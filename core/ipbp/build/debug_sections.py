@@ -6,6 +6,7 @@ pyelftools reads neither zstd nor the sections of `.dwo` files, so the sections 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,20 @@ def debug_information(elf: ELFFile, path: Path) -> Any:
 
 def sections_of(elf: ELFFile, suffix: str = "") -> Any:
     """DWARFInfo of the sections with names that end in `suffix` (".dwo")."""
-    sections = {f"{name}_sec": _section(elf, name, suffix) for name in _SECTIONS}
+    return sections_from(elf, {name: section_content(elf, f"{name}{suffix}") for name in _SECTIONS})
+
+
+def sections_from(elf: ELFFile, contents: Mapping[str, bytes | None]) -> Any:
+    """DWARFInfo of these contents of sections, by name without a dot."""
+    sections = {f"{name}_sec": _descriptor(name, contents.get(name)) for name in _SECTIONS}
     unread = {f"{name}_sec": None for name in _UNREAD}
     found = DWARFInfo(DwarfConfig(elf.little_endian, elf.get_machine_arch(), 8), **sections, **unread)
     read_as_needed(found)
     return found
+
+
+def _descriptor(name: str, content: bytes | None) -> Any:
+    return None if content is None else DebugSectionDescriptor(BytesIO(content), f".{name}", 0, len(content), 0)
 
 
 def build_id(elf: ELFFile) -> str:
@@ -60,15 +70,18 @@ def build_id(elf: ELFFile) -> str:
     return content[16:].hex()  # behind three sizes and the name "GNU\0" (gABI, "Note Section")
 
 
-def _section(elf: ELFFile, name: str, suffix: str) -> Any:
-    plain, packed = (elf.get_section_by_name(f".{prefix}{name}{suffix}") for prefix in ("", "z"))
+def section_content(elf: ELFFile, name: str, start: int = 0, size: int | None = None) -> bytes | None:
+    """A section's bytes, unpacked, or `size` of them from `start`; None when there is no such section. `name`: without
+    a dot."""
+    plain, packed = (elf.get_section_by_name(f".{prefix}{name}") for prefix in ("", "z"))
     section = plain or packed
     if section is None:
         return None
+    end = None if size is None else start + size
+    if plain is not None and not section.compressed:
+        whole = int(section["sh_size"])
+        section.stream.seek(section["sh_offset"] + min(start, whole))
+        return bytes(section.stream.read(max(0, min(whole, whole if end is None else end) - start)))
     section.stream.seek(section["sh_offset"])
     content = section.stream.read(section["sh_size"])
-    if plain is None:
-        content = decompressed_gnu(content)
-    elif section.compressed:
-        content = decompressed(content)
-    return DebugSectionDescriptor(BytesIO(content), section.name, section["sh_offset"], len(content), 0)
+    return (decompressed_gnu(content) if plain is None else decompressed(content))[start:end]

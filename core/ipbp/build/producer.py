@@ -20,10 +20,11 @@ from elftools.elf.elffile import ELFFile
 
 from ipbp.build.debug_sections import build_id, debug_information, has_debug_information
 from ipbp.build.places import cache_folder
+from ipbp.build.split_package import Package, package_of
 from ipbp.build.split_units import is_skeleton, split_unit
 from ipbp.errors import IpbpError
 
-_FORMAT = 3  # of the kept answers; a new number forgets the old ones
+_FORMAT = 4  # of the kept answers; a new number forgets the old ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
             kept = _kept(note)
             if kept is not None:
                 return kept
-            units = tuple(_units(debug_information(elf, debug_file)))
+            units = tuple(_units(debug_information(elf, debug_file), _package(debug_file)))
     except OSError as error:
         raise IpbpError(
             "program-unreadable", f"{debug_file}: cannot be read: {error.strerror}", "Check its permissions."
@@ -82,9 +83,9 @@ def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
         elf = ELFFile(file)
         if not has_debug_information(elf):
             return {}
-        dwarf = debug_information(elf, debug_file)
+        dwarf, package = debug_information(elf, debug_file), _package(debug_file)
         for cu in dwarf.iter_CUs():
-            unit = _unit(cu)
+            unit = _unit(cu, package)
             program = dwarf.line_program_for_CU(cu) if unit is not None else None
             if unit is not None and program is not None:
                 names = (_text(_folder_name(entry)) for entry in program.header.include_directory)
@@ -102,9 +103,9 @@ def places_of(debug_file: Path, units: Collection[SourceUnit]) -> list[tuple[int
         elf = ELFFile(file)
         if not has_debug_information(elf):
             return []
-        dwarf = debug_information(elf, debug_file)
+        dwarf, package = debug_information(elf, debug_file), _package(debug_file)
         for cu in dwarf.iter_CUs():
-            if _unit(cu) in units:
+            if _unit(cu, package) in units:
                 found += _ranges(dwarf, cu)
                 found += [(place, place + 1) for place in _variables(cu)]
     return found
@@ -118,9 +119,9 @@ def units_at(debug_file: Path, addresses: Collection[int]) -> dict[int, list[Sou
         elf = ELFFile(file)
         if not has_debug_information(elf):
             return found
-        dwarf = debug_information(elf, debug_file)
+        dwarf, package = debug_information(elf, debug_file), _package(debug_file)
         for cu in dwarf.iter_CUs():
-            unit = _unit(cu)
+            unit = _unit(cu, package)
             for start, end in _ranges(dwarf, cu) if unit is not None else ():
                 for address in addresses:
                     if unit is not None and start <= address < end and unit not in found[address]:
@@ -164,14 +165,19 @@ def _is_system(folder: Path) -> bool:
     return text.startswith(("/usr/include", "/usr/lib")) or "/lib/gcc/" in text or "/lib/clang/" in text
 
 
-def _units(dwarf: Any) -> Iterator[SourceUnit]:
+def _package(debug_file: Path) -> Package | None:
+    path = package_of(debug_file)
+    return Package(path) if path is not None else None
+
+
+def _units(dwarf: Any, package: Package | None) -> Iterator[SourceUnit]:
     for cu in dwarf.iter_CUs():
-        unit = _unit(cu)
+        unit = _unit(cu, package)
         if unit is not None:
             yield unit
 
 
-def _unit(cu: Any) -> SourceUnit | None:
+def _unit(cu: Any, package: Package | None) -> SourceUnit | None:
     top = cu.get_top_DIE()
     if top.tag not in ("DW_TAG_compile_unit", "DW_TAG_skeleton_unit"):
         return None  # a shared part of several units
@@ -181,7 +187,7 @@ def _unit(cu: Any) -> SourceUnit | None:
         for key in ("DW_AT_name", "DW_AT_comp_dir", "DW_AT_producer")
     )
     if is_skeleton(cu):
-        found = split_unit(cu, directory)
+        found = split_unit(cu, directory, package)
         name, producer = found.name, found.producer
     if not name or name.startswith("<"):
         return None  # "<artificial>": made by the link-time optimiser
@@ -194,13 +200,16 @@ def _text(value: Any) -> str:
 
 
 def _key(elf: ELFFile, path: Path) -> str:
-    """Names the content: by the build id where there is one, else by all bytes. The size tells a stripped copy."""
+    """Names the content: by the build id where there is one, else by all bytes. The size tells a stripped copy; that of
+    a package, whether there is one."""
     identity = build_id(elf)
     with path.open("rb") as file:
         if not identity:
             identity = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
-    return hashlib.sha256(f"{_FORMAT} {identity} {size}".encode()).hexdigest()
+    package = package_of(path)
+    packed = package.stat().st_size if package is not None else 0
+    return hashlib.sha256(f"{_FORMAT} {identity} {size} {packed}".encode()).hexdigest()
 
 
 def _kept(note: Path) -> tuple[SourceUnit, ...] | None:

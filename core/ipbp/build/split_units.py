@@ -1,8 +1,9 @@
 """What a unit compiled with -gsplit-dwarf is called and how it was compiled.
 
 The program then has a skeleton of each unit only: where its code is, and the name of the `.dwo` file with the rest
-(DWARF 5, 3.1.2). The file is read when it is there and of this very compile, which its number says; the next build
-writes another one in its place. Else the line table, which is in the program, has at least the source's name.
+(DWARF 5, 3.1.2). The file, or its copy in the program's package (`split_package`), is read when it is there and of
+this very compile, which its number says; the next build writes another one in its place. Else the line table, which
+is in the program, has at least the source's name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from elftools.common.utils import struct_parse
 from elftools.elf.elffile import ELFFile
 
 from ipbp.build.debug_sections import has_debug_information, sections_of
+from ipbp.build.split_package import Package
 
 _DWO_NAMES = ("DW_AT_dwo_name", "DW_AT_GNU_dwo_name")
 _STRX = frozenset(f"DW_FORM_strx{width}" for width in ("", "1", "2", "3", "4")) | {"DW_FORM_GNU_str_index"}
@@ -38,11 +40,15 @@ def is_skeleton(cu: Any) -> bool:
     return any(name in cu.get_top_DIE().attributes for name in _DWO_NAMES)
 
 
-def split_unit(cu: Any, directory: str) -> SplitUnit:
-    """Of a skeleton. `directory`: the unit's compilation directory, from which its `.dwo` file is named."""
+def split_unit(cu: Any, directory: str, package: Package | None) -> SplitUnit:
+    """Of a skeleton. `directory`: the unit's compilation directory, from which its `.dwo` file is named. `package`: of
+    the program, when it has one."""
     attributes = cu.get_top_DIE().attributes
     name = next(os.fsdecode(attributes[key].value) for key in _DWO_NAMES if key in attributes)
-    found = _read(Path(directory, name), _identity(cu))
+    identity = _identity(cu)
+    found = None
+    if identity is not None:
+        found = _read(Path(directory, name), identity) or (_packed(package, identity) if package else None)
     return found or SplitUnit(_name_in_line_table(cu, Path(name).stem), "")
 
 
@@ -54,20 +60,32 @@ def _identity(cu: Any) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _read(path: Path, identity: int | None) -> SplitUnit | None:
+# Of a file that is not there, or that is written anew this moment: no worse than one that was cleaned away.
+_UNREADABLE = (OSError, ELFError, DWARFError, ValueError, KeyError, AssertionError)
+
+
+def _read(path: Path, identity: int) -> SplitUnit | None:
     try:
         with path.open("rb") as file:
             elf = ELFFile(file)
-            if not has_debug_information(elf, ".dwo"):
-                return None
-            dwarf = sections_of(elf, ".dwo")
-            for cu in dwarf.iter_CUs():
-                if _identity(cu) == identity and identity is not None:
-                    row = _top_attributes(cu)
-                    return SplitUnit(*(_text(dwarf, cu, row.get(f"DW_AT_{key}")) for key in ("name", "producer")))
-    except (OSError, ELFError, DWARFError, ValueError, KeyError, AssertionError):
-        # Not there, or written anew this moment: no worse than a file that was cleaned away.
+            return _found(sections_of(elf, ".dwo"), identity) if has_debug_information(elf, ".dwo") else None
+    except _UNREADABLE:
         return None
+
+
+def _packed(package: Package, identity: int) -> SplitUnit | None:
+    try:
+        dwarf = package.unit(identity)
+        return _found(dwarf, identity) if dwarf is not None else None
+    except _UNREADABLE:
+        return None
+
+
+def _found(dwarf: Any, identity: int) -> SplitUnit | None:
+    for cu in dwarf.iter_CUs():
+        if _identity(cu) == identity:
+            row = _top_attributes(cu)
+            return SplitUnit(*(_text(dwarf, cu, row.get(f"DW_AT_{key}")) for key in ("name", "producer")))
     return None
 
 

@@ -47,6 +47,7 @@ class GdbInferior:
             executable=tasks.executable(pid),
             stopped=not _is_running(),
             attached=tasks.parent(pid) != tasks.tracer(pid),
+            debug_folders=gdb.parameter("debug-file-directory").split(":"),
         )
 
     def regions(self) -> list[Region]:

@@ -54,7 +54,14 @@ class LldbInferior:
             executable=tasks.executable(pid),
             stopped=self._is_stopped(),
             attached=tasks.parent(pid) != tasks.tracer(pid),
+            debug_folders=self._debug_folders(),
         )
+
+    def _debug_folders(self) -> list[str]:
+        name = self._debugger.GetInstanceName()
+        shown = lldb.SBDebugger.GetInternalVariableValue("target.debug-file-search-paths", name)
+        # lldb 19 gives the lines that it would show: "  [0]: /folder".
+        return [re.sub(r"^\s*\[\d+\]: ", "", shown.GetStringAtIndex(row)) for row in range(shown.GetSize())]
 
     def regions(self) -> list[Region]:
         return procfs.regions(self._pid())

@@ -41,7 +41,8 @@ class Description:
     """The inferior as a whole.
 
     `stopped` says whether it is stopped for the debugger now. `attached` is false when the debugger launched it.
-    `local` says that /proc/PID of this machine is the inferior.
+    `local` says that /proc/PID of this machine is the inferior. `debug_folders`: where its debugger was told to look
+    for separate debug files.
     """
 
     pid: int
@@ -51,6 +52,7 @@ class Description:
     stopped: bool
     attached: bool
     local: bool = True
+    debug_folders: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

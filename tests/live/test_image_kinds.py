@@ -288,6 +288,28 @@ def test_the_program_s_file_may_be_gone(fate: str, debugger: str, clang: str, tm
         assert talk.close() == 0
 
 
+SETTINGS = {"gdb": "set debug-file-directory", "lldb": "settings set target.debug-file-search-paths"}
+
+
+@pytest.mark.parametrize("debugger", SETTINGS)
+def test_debug_files_are_found_where_the_debugger_is_told_to_look(debugger: str, clang: str, tmp_path: Path) -> None:
+    project = build(tmp_path / "project", KINDS["debug link"], clang)
+    folder = tmp_path / "debug files"
+    place = folder / (project.folder.relative_to("/") if debugger == "gdb" else "")
+    place.mkdir(parents=True)
+    (project.folder / "program.debug").rename(place / "program.debug")
+    for path in project.folder.glob("*.o"):
+        path.unlink()
+    with debugged(project.program, debugger) as (session, talk):
+        project.edit(*EDITS[:1])
+        outcome = session.call("apply")
+        assert (outcome["outcome"], outcome["error"]["code"]) == ("error", "no-symbols"), outcome
+        session.tell(f'{SETTINGS[debugger]} "{folder}"' if debugger == "lldb" else f"{SETTINGS[debugger]} {folder}")
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "patched", outcome
+        assert talk.ask("body 5") == "1005"
+
+
 FOLDING = ["lld icf", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gold icf", "mold icf"))]
 
 

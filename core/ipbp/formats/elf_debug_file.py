@@ -43,7 +43,10 @@ def has_debug_information(file: LinkedFile) -> bool:
 
 def separate_debug_file(file: LinkedFile, folders: Sequence[str] = (DEBUG_FOLDER,)) -> LinkedFile | None:
     """The file with what was stripped off `file`; its `path` opens it, its segments are not described. None when
-    there is none that surely belongs to it. `folders`: the global ones, as of gdb's debug-file-directory."""
+    there is none that surely belongs to it, or nothing was stripped off. `folders`: the global ones, as of gdb's
+    debug-file-directory and lldb's target.debug-file-search-paths."""
+    if has_symbols(file) and has_debug_information(file):
+        return None
     build_id, link = file.build_id(), debug_link(file)
     for path in _places(file.path, build_id, link, folders):
         found = _read(path)
@@ -86,7 +89,9 @@ def _places(path: str, build_id: str, link: DebugLink | None, folders: Sequence[
         beside = Path(os.path.realpath(path)).parent
         yield beside / link.name
         yield beside / ".debug" / link.name
-        yield from (Path(folder, *beside.parts[1:], link.name) for folder in folders)
+        for folder in folders:
+            yield Path(folder, *beside.parts[1:], link.name)
+            yield Path(folder, link.name)  # lldb's way
     if build_id:
         yield from (cache / build_id / "debuginfo" for cache in _debuginfod_caches())
 

@@ -57,7 +57,7 @@ def read_image(file: str, bias: int = 0, path: str = "", cache: IndexCache | Non
     Errors: `image-unreadable`, `image-malformed`, `image-wrong-architecture`.
     """
     linked = read_linked(map_file(file), path or file)
-    return build_image(linked, read_dynamic(linked), bias, file, cache=cache)
+    return build_image(linked, read_dynamic(linked), bias, file, separate_debug_file(linked), cache=cache)
 
 
 def build_image(
@@ -65,17 +65,16 @@ def build_image(
     dynamic: DynamicTables,
     bias: int,
     opened: str,
+    separate: LinkedFile | None,
     inode: int = 0,
     is_executable: bool = False,
     cache: IndexCache | None = None,
 ) -> LoadedImage:
-    """The image of a file whose headers and dynamic tables were read before."""
+    """The image of a file whose headers and dynamic tables were read before. `separate`: its separate debug file."""
     tls = file.segment(PT_TLS)
     tls_start, tls_size = (tls.address, tls.size) if tls else (0, 0)
     if tls and tls.align > 1:  # its end lies at the thread pointer, which is aligned (psABI, TLS variant II)
         tls_size += -(tls.address + tls.size) % tls.align
-    is_whole = has_symbols(file) and has_debug_information(file)
-    separate = None if is_whole else separate_debug_file(file)
     symbols = at_bias(_symbols(file, separate, dynamic, tls_start, cache), bias)
     cells = cell_names(file, dynamic, symbols, bias)
     slots: dict[str, list[int]] = {}

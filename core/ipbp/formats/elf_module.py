@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ipbp.formats.elf_debug_file import has_debug_information, separate_debug_file
+from ipbp.formats.elf_debug_file import DEBUG_FOLDER, has_debug_information, separate_debug_file
 from ipbp.formats.elf_dynamic import DynamicTables, read_dynamic
 from ipbp.formats.elf_image import build_image
 from ipbp.formats.elf_index_cache import IndexCache
@@ -25,6 +25,7 @@ class LoadedModule:
     read: MemoryReader
     is_executable: bool = False
     cache: IndexCache | None = None
+    debug_folders: tuple[str, ...] = (DEBUG_FOLDER,)
 
     @cached_property
     def _opened(self) -> tuple[LinkedFile, str, int]:
@@ -42,8 +43,12 @@ class LoadedModule:
     @cached_property
     def debug_file(self) -> str:
         """A path that opens the file with the debug information: the very file that is mapped, or a separate one."""
-        separate = None if has_debug_information(self.file) else separate_debug_file(self.file)
+        separate = None if has_debug_information(self.file) else self._separate
         return separate.path if separate is not None else self.opened_as
+
+    @cached_property
+    def _separate(self) -> LinkedFile | None:
+        return separate_debug_file(self.file, self.debug_folders)
 
     @cached_property
     def bias(self) -> int:
@@ -55,8 +60,16 @@ class LoadedModule:
 
     @cached_property
     def image(self) -> LoadedImage:
-        inode = self.mapped.inode
-        return build_image(self.file, self.dynamic, self.bias, self.opened_as, inode, self.is_executable, self.cache)
+        return build_image(
+            self.file,
+            self.dynamic,
+            self.bias,
+            self.opened_as,
+            self._separate,
+            self.mapped.inode,
+            self.is_executable,
+            self.cache,
+        )
 
     @cached_property
     def key(self) -> str:

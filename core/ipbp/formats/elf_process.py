@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from ipbp.errors import IpbpError
+from ipbp.formats.elf_debug_file import DEBUG_FOLDER
 from ipbp.formats.elf_dynamic import R_GLOB_DAT, R_IRELATIVE, R_JUMP_SLOT
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_link_map import namespaces
@@ -161,15 +162,23 @@ class LoadedProcess:
 
 
 def read_process(
-    pid: int, regions: Sequence[Region], executable: str, read: MemoryReader, cache: IndexCache | None = None
+    pid: int,
+    regions: Sequence[Region],
+    executable: str,
+    read: MemoryReader,
+    cache: IndexCache | None = None,
+    debug_folders: Sequence[str] = (),
 ) -> LoadedProcess:
     """The images of a process. `executable` is the path that its debugger knows it by, `regions` its memory map; the
-    symbols of images that are asked for are taken from `cache` or put there.
+    symbols of images that are asked for are taken from `cache` or put there. `debug_folders`: where the user keeps
+    separate debug files.
 
     Errors: `image-unreadable` when the executable is not among the mapped files or cannot be opened;
     `image-malformed`, `image-wrong-architecture`.
     """
-    modules = [LoadedModule(pid, file, read, cache=cache) for file in mapped_files(regions, read)]
+    folders = tuple(dict.fromkeys((*debug_folders, DEBUG_FOLDER)))
+    files = mapped_files(regions, read)
+    modules = [LoadedModule(pid, file, read, cache=cache, debug_folders=folders) for file in files]
     found = _main(modules, executable)
     main = replace(found, is_executable=True)
     modules = [main, *(module for module in modules if module is not found)]

@@ -22,7 +22,8 @@ def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
     """Lines of `name`, `ok` and `text`: symbols, build information, near memory."""
     described = request.description
     cache = IndexCache(cache_folder("symbols"))
-    process = read_process(described.pid, list(request.regions), described.executable, read, cache)
+    regions, folders = list(request.regions), described.debug_folders
+    process = read_process(described.pid, regions, described.executable, read, cache, folders)
     image = process.executable_image()
     return [
         _line("symbols", lambda: _symbols(image)),

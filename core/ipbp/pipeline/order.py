@@ -66,6 +66,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
         request.description.executable,
         read,
         IndexCache(cache_folder("symbols")),
+        request.description.debug_folders,
     )
     clock.lap("index")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plugin_host import Host, add_library, build_host
+from plugin_host import Host, add_library, build_host, run
 from scenario import Talk
 from sessions import ipbp
 
@@ -92,6 +93,24 @@ def test_each_load_of_a_library_has_its_own_state_and_names(host: Host, talk: Ta
     assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"
     assert (talk.ask("plugin 1"), talk.ask("others 1")) == ("15", "14")
     assert talk.close() == 0
+
+
+def test_a_plugin_that_was_bound_deeply_comes_before_the_program(host: Host, debugger: str, tmp_path: Path) -> None:
+    host.edit("plugin.c", "static int calls;", "static int calls;\nint interposed(int x) { return x + 70; }")
+    for row in json.loads((host.folder / "compile_commands.json").read_text()):
+        if row["file"] == "plugin.c":
+            run(host.folder, *row["arguments"])
+    run(host.folder, "gcc", "-shared", "plugin.o", "-o", "plugin.so")
+    deep, local = Talk(host.program), Talk(host.program)
+    try:
+        assert (deep.ask("open deep"), local.ask("open local")) == ("opened", "opened")
+        assert (deep.ask("plugin 1"), local.ask("plugin 1")) == ("12", "12")
+        host.edit("plugin.c", "return plugin_own(x) + calls;", "return plugin_own(x) + interposed(0) * 100 + calls;")
+        assert patched(deep, debugger) == patched(local, debugger) == {"plugin_work"}
+        assert (deep.ask("plugin 1"), local.ask("plugin 1")) == ("7013", "500013")
+    finally:
+        deep.kill()
+        local.kill()
 
 
 PRELOADED = "int twice(int x) { return x * 3 + (x >> 20); }\n"

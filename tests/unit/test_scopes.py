@@ -22,6 +22,7 @@ static void open_one(const char *name, int flags) { if (!dlopen(name, RTLD_NOW |
 int main(void) {
   open_one(FOLDER "/local.so", RTLD_LOCAL);
   open_one(FOLDER "/global.so", RTLD_GLOBAL);
+  open_one(FOLDER "/deep.so", RTLD_LOCAL | RTLD_DEEPBIND);
   if (!dlmopen(LM_ID_NEWLM, FOLDER "/local.so", RTLD_NOW)) puts(dlerror());
   int bound_at_the_first_call = needed();
   ready_and_wait();
@@ -36,6 +37,7 @@ SOURCES = {
     "part": "int part(void) { return 6; }\nint by_all(void) { return 7; }\n",
     "local": "int part(void), by_all(void); int local_one(void) { return part() + by_all(); }\n"
     "int twice_there(void) { return 8; }\n",
+    "deep": "int part(void); int by_all(void) { return 11; } int deep_one(void) { return part() + by_all(); }\n",
     "global": "int global_one(void) { return 9; }\nint twice_there(void) { return 10; }\n",
 }
 
@@ -47,7 +49,13 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for name, text in SOURCES.items():
         (folder / f"{name}.c").write_text(text)
     there = ["-L.", f"-Wl,-rpath,{folder}"]
-    for name, link in {"needed": [], "part": [], "local": [*there, "-l:part.so"], "global": []}.items():
+    for name, link in {
+        "needed": [],
+        "part": [],
+        "local": [*there, "-l:part.so"],
+        "deep": [*there, "-l:part.so"],
+        "global": [],
+    }.items():
         soname = f"-Wl,-soname,{name}.so"
         run(["gcc", "-shared", "-fPIC", "-O1", soname, f"{name}.c", *link, "-o", f"{name}.so"], folder)
     # A fixed executable, which copies the library's variable.
@@ -101,6 +109,16 @@ def test_a_plugin_sees_the_global_scope_first_and_then_its_own_libraries(loaded:
     assert definer(local, "by_all") == definer(part, "by_all") == "program"
     assert definer(local, "part") == "part.so"
     assert definer(part, "local_one") == "local.so"
+
+
+def test_a_deeply_bound_plugin_comes_before_the_global_scope(process: Running) -> None:
+    loaded = process.process()
+    (deep,), (program,) = scopes(loaded, "deep.so"), scopes(loaded, "program")
+    assert definer(deep, "by_all") == "deep.so"
+    assert definer(deep, "part") == "part.so"
+    assert definer(deep, "global_one") == "global.so"
+    assert deep.order[0] == deep.module.key
+    assert set(program.order) < set(deep.order)
 
 
 def test_namespaces_do_not_see_each_other(loaded: LoadedProcess) -> None:

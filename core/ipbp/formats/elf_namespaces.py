@@ -6,26 +6,34 @@ The dynamic loader has the images in namespaces: the program's own, and one for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 
 from ipbp.formats.elf_link_map import LinkMap
 from ipbp.formats.elf_linked import PT_INTERP
 from ipbp.formats.elf_mapped import VDSO
 from ipbp.formats.elf_module import LoadedModule
-from ipbp.formats.elf_search_lists import kept_lists
+from ipbp.formats.elf_search_lists import kept_lists, kept_order
 from ipbp.graph.image import MemoryReader
 
 
 @dataclass(frozen=True)
 class Namespace:
     """Images that see each other. `members` in the order of loading; `lists`: by where it is mapped, the search list
-    of each image that was opened by itself."""
+    of each image that was opened by itself. `order`: likewise, of which images the lists are searched, where that is
+    known."""
 
     members: tuple[LoadedModule, ...]
     lists: Mapping[int, tuple[LoadedModule, ...]]
+    order: Mapping[int, tuple[LoadedModule, ...]] = field(default_factory=dict)
 
     def scope(self, module: LoadedModule) -> tuple[LoadedModule, ...]:
-        """The images that are searched from inside `module`: the global scope, then what was opened with it."""
+        """The images that are searched from inside `module`, in the loader's order; where that is not known, the global
+        scope, then what was opened with it."""
+        heads = self.order.get(module.mapped.start)
+        if heads:
+            rows = (self.lists.get(head.mapped.start, (head,)) for head in heads)
+            return tuple({row.mapped.start: row for row in chain.from_iterable(rows)}.values())
         found = dict.fromkeys(row.mapped.start for row in self.lists.get(self.members[0].mapped.start, ()))
         for member in self.members:
             opened = [row.mapped.start for row in self.lists.get(member.mapped.start, ())]
@@ -53,22 +61,26 @@ def loaded_namespaces(
             by_map[row.address] = holder
     variable = _rtld_global(modules)
     kept = kept_lists(chains, variable, read) if variable else None
+    every = [row.address for rows in chains for row in rows]
+    order = kept_order(kept, every, variable, read) if kept is not None else {}
     spaces = []
     for rows in chains:
         mapped = [by_map[row.address] for row in rows if row.address in by_map]
         members = tuple({module.mapped.start: module for module in mapped}.values())
         if not members:
             continue
-        if kept is None:
-            lists = _inferred_lists(members)
-        else:
-            lists = {
-                by_map[row.address].mapped.start: tuple(by_map[other] for other in kept[row.address] if other in by_map)
-                for row in rows
-                if row.address in by_map and row.address in kept
-            }
-        spaces.append(Namespace(members, lists))
+        own = [row.address for row in rows if row.address in by_map]
+        lists = _inferred_lists(members) if kept is None else _by_place(kept, own, by_map)
+        spaces.append(Namespace(members, lists, _by_place(order, own, by_map)))
     return spaces
+
+
+def _by_place(
+    maps: Mapping[int, Sequence[int]], wanted: Sequence[int], by_map: Mapping[int, LoadedModule]
+) -> dict[int, tuple[LoadedModule, ...]]:
+    """Link maps as the images that they are of."""
+    found = {row: tuple(by_map[other] for other in maps[row] if other in by_map) for row in wanted if row in maps}
+    return {by_map[row].mapped.start: modules for row, modules in found.items()}
 
 
 def _rtld_global(modules: Sequence[LoadedModule]) -> int:

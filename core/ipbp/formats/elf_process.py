@@ -65,7 +65,10 @@ class ImageScope:
 
     def _canonical(self, name: str) -> Found | None:
         main = self.process.modules[0]
-        return _canonical(main, name) if main in self.modules else None
+        found = _canonical(main, name) if main in self.modules else None
+        # With RTLD_DEEPBIND what was opened comes before the program.
+        before = self.modules[: self.modules.index(main)] if found is not None else ()
+        return None if any(module.dynamic.definition(name) is not None for module in before) else found
 
     @property
     def binds_itself(self) -> bool:

@@ -2,16 +2,18 @@
 
 A name is looked for in the global scope, which is the search list of the namespace's first image (the program with
 what it needs, and what dlopen added with RTLD_GLOBAL), then in the lists of those dlopen calls that brought the image
-in (dlopen(3), "RTLD_LOCAL"). glibc keeps each list in the private part of its link map. Where, differs from version
-to version, but `_rtld_global` begins with the first namespace's map, count and pointer to the program's list ("must
-remain the first element. Forever", sysdeps/generic/ldsodefs.h), and the program's list is a member of its map: that
-gives the member's place in every map. What is read is checked in every particular; where it does not hold (musl, a
-loader of its own) the lists are made from what each image needs, and nothing counts as opened with RTLD_GLOBAL.
+in (dlopen(3), "RTLD_LOCAL"); with RTLD_DEEPBIND the other way round. glibc keeps each list in the private part of its
+link map. Where, differs from version to version, but `_rtld_global` begins with the first namespace's map, count and
+pointer to the program's list ("must remain the first element. Forever", sysdeps/generic/ldsodefs.h), and the
+program's list is a member of its map: that gives the member's place in every map. Which lists an image is searched
+by, and in which order, says a member further on, `l_scope`; it stands before one that points to the map's own list
+(`l_local_scope`, include/link.h). What is read is checked in every particular; where it does not hold (musl, a loader
+of its own) the lists are made from what each image needs, and nothing counts as opened with RTLD_GLOBAL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain
 
 from ipbp.formats.elf_link_map import LinkMap
@@ -19,6 +21,10 @@ from ipbp.graph.image import MemoryReader
 
 SearchLists = Mapping[int, tuple[int, ...]]
 """Address of a link map -> those of the maps in its list, itself first."""
+SearchOrder = Mapping[int, tuple[int, ...]]
+"""Address of a link map -> those of the maps whose lists are searched from inside it, in order."""
+_MOST_SCOPES = 64
+_MEMBERS = 1024  # bytes behind the place of the list; `l_scope` is among them
 _MAP_SIZE = 8192  # more than any glibc's link map
 
 
@@ -44,6 +50,42 @@ def kept_lists(namespaces: Sequence[Sequence[LinkMap]], rtld_global: int, read: 
             lists[address] = members
     heads = [row[0].address for row in namespaces]
     return lists if all(address in lists for address in heads) else None
+
+
+def kept_order(lists: SearchLists, maps: Sequence[int], rtld_global: int, read: MemoryReader) -> SearchOrder:
+    """In which order the loader goes through the lists, for each map that says so. `lists`: what `kept_lists` found;
+    `maps`: addresses of all link maps, the program's first."""
+    offset = _word(read([(rtld_global, 24)])[0] or bytes(24), 16) - maps[0]
+    members = dict(zip(maps, read([(row + offset, _MEMBERS) for row in maps]), strict=True))
+    own = members[maps[0]] or b""
+    for place in range(24, len(own), 8):
+        if _word(own, place) == maps[0] + offset and _heads(_word(own, place - 8), offset, lists, read) == (maps[0],):
+            break
+    else:
+        return {}
+    found = {}
+    for row, content in members.items():
+        # The loader's own map is made otherwise.
+        if content is not None and _word(content, place) == row + offset:
+            heads = _heads(_word(content, place - 8), offset, {**lists, row: ()}, read)
+            if heads:
+                found[row] = heads
+    return found
+
+
+def _heads(scope: int, offset: int, known: Container[int], read: MemoryReader) -> tuple[int, ...]:
+    """The maps whose lists an array of pointers names, up to a null pointer; () when it is no such array."""
+    found: list[int] = []
+    for at in range(_MOST_SCOPES):
+        pointer = _word(read([(scope + 8 * at, 8)])[0] or b"", 0)
+        if pointer == 0:
+            return tuple(found)
+        # Behind the list of a map is the one of -Bsymbolic, which has nothing but the map itself.
+        head = next((pointer - back for back in (offset, offset + 16) if pointer - back in known), None)
+        if head is None:
+            return ()
+        found.append(head)
+    return ()
 
 
 def _word(content: bytes, at: int) -> int:

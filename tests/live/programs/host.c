@@ -25,6 +25,7 @@ static void open_plugin(const char *how) {
         puts(others ? "opened" : dlerror());
         return;
     }
+    if (strcmp(how, "deep") == 0) global |= RTLD_DEEPBIND;
     plugin = dlopen(PLUGIN, RTLD_NOW | global);
     plugged = plugin ? (work)dlsym(plugin, "plugin_work") : 0;
     puts(plugged ? "opened" : dlerror());

@@ -42,9 +42,15 @@ class CargoProject:
         return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
-def build_cargo_project(folder: Path, *options: str) -> CargoProject:
-    """Copy the workspace and `cargo build` it."""
-    shutil.copytree(PROGRAMS / "market", folder)
+def build_cargo_project(
+    folder: Path, *options: str, workspace: str = "market", settings: str = "", config: str = ""
+) -> CargoProject:
+    """Copy the workspace and `cargo build` it. `settings`: more of its Cargo.toml. `config`: its .cargo/config.toml."""
+    shutil.copytree(PROGRAMS / workspace, folder)
+    with (folder / "Cargo.toml").open("a") as manifest:
+        manifest.write(settings)
+    (folder / ".cargo").mkdir()
+    (folder / ".cargo/config.toml").write_text(config)
     original = {}
     for path in folder.rglob("*.rs"):
         # Older than what is built of it, by more than a tick of the file system's clock.
@@ -52,7 +58,7 @@ def build_cargo_project(folder: Path, *options: str) -> CargoProject:
         os.utime(path, ns=(time, time))
         original[path] = path.read_bytes(), time
     profile = "release" if "--release" in options else "debug"
-    project = CargoProject(folder, folder / "target" / profile / "market", original)
+    project = CargoProject(folder, folder / "target" / profile / workspace, original)
     project.cargo("build", *options)
     return project
 

@@ -7,6 +7,7 @@ import pytest
 from objects_from_c import VARIANT_NAMES, VARIANTS, graph_of
 
 from ipbp.stages.compare import compare
+from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import correlate
 from ipbp.stages.select import OldSide, Selection, select
 
@@ -39,7 +40,7 @@ def selected(old: str, new: str, compiler: str, flags: tuple[str, ...]) -> tuple
     address = np.where(before.symbols.block >= 0, 0x400000 + 64 * np.arange(len(before.symbols)), -1)
     side = OldSide(before, address.astype(np.int64), np.ones(len(before.blocks), dtype=np.bool_), {})
     correlation = correlate(before, after)
-    selection = select("unit.c", after, side, correlation, compare(before, after, correlation))
+    selection = select("unit.c", after, side, Copies(correlation, compare(before, after, correlation)))
     return selection, {after.block_name(block) for block in selection.unit.carried.tolist()}
 
 

@@ -10,6 +10,7 @@ from running_program import WAIT, build, compile_object, graph_of, running
 from ipbp.errors import Refusal
 from ipbp.pipeline.old_side import attested_side, lifted_side
 from ipbp.stages.compare import compare
+from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import correlate
 from ipbp.stages.select import OldSide, Replaced, Selection, select
 from ipbp.stages.shared_entry import one_jump_each
@@ -53,7 +54,7 @@ def judged(
 
 def selected(new, old: OldSide) -> Selection:
     correlation = correlate(old.graph, new)
-    return select("pair.c", new, old, correlation, compare(old.graph, new, correlation))
+    return select("pair.c", new, old, Copies(correlation, compare(old.graph, new, correlation)))
 
 
 @pytest.mark.parametrize("lifted", [False, True], ids=["object", "image"])

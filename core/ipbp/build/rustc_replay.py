@@ -9,6 +9,7 @@ writes into them, so hard links do), and the first compile is as warm as the use
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ for word in "$@"; do
 done
 """
 _OBJECT = ".rcgu.o"
+_NUMBERED = re.compile(r".*-cgu\.\d+")
+"""The name of a codegen unit in a build that is not incremental."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,9 @@ def made_objects(crate: CrateCommand, workshop: Workshop) -> bytes:
         return _archive(_members(workshop.product(crate)), crate)
     # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
     units = {path.name for session in _sessions(crate, workshop.incremental) for path in _session_objects(session)}
+    units |= {
+        name for path in workshop.objects(crate).iterdir() if _NUMBERED.match(name := _unit_name(path.name, crate))
+    }
     rows = [(path.name, path.read_bytes()) for path in workshop.objects(crate).iterdir()]
     return _archive([row for row in rows if not units or _unit_name(row[0], crate) in units], crate)
 
@@ -210,6 +216,7 @@ def _archive(rows: Sequence[tuple[str, bytes]], crate: CrateCommand) -> bytes:
 
 def _unit_name(name: str, crate: CrateCommand) -> str:
     """The codegen unit's name alone: `app-1f2e.4x3.0k1.rcgu.o` has a number of the invocation in it, and in the
-    incremental directory the same object is `4x3.o`."""
-    middle = name.removeprefix(f"{crate.stem}.").removesuffix(_OBJECT).removesuffix(".o").split(".")
-    return f"{middle[0]}.o"
+    incremental directory the same object is `4x3.o`. Without one it is `app-1f2e.app.98ab-cgu.0.rcgu.o`."""
+    middle = name.removeprefix(f"{crate.stem}.").removesuffix(_OBJECT).removesuffix(".o")
+    numbered = _NUMBERED.match(middle)
+    return f"{numbered[0] if numbered else middle.partition('.')[0]}.o"

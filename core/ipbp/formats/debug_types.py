@@ -103,11 +103,14 @@ def _types(objects: Iterable[Sections], path: str) -> DebugTypes:
     functions: dict[str, str] = {}
     variables: dict[str, tuple[str, str]] = {}
     for sections in objects:
-        for unit in _units(sections, path):
+        # A unit may refer to types of another one (ThinLTO shares them), so that all are read first.
+        names: dict[int, str] = {}
+        units = list(_units(sections, names, path))
+        for unit in units:
             for name, layout in unit.layouts():
                 layouts.setdefault(name, set()).add(layout)
             functions.update(unit.functions)
-            variables.update({link: (name, unit.names.get(at, "")) for link, name, at in unit.variables})
+            variables.update({link: (name, names.get(at, "")) for link, name, at in unit.variables})
     return DebugTypes({name: frozenset(rows) for name, rows in layouts.items()}, functions, variables)
 
 
@@ -145,12 +148,12 @@ class _Entry:
     value: int | None
 
 
-def _units(sections: Sections, path: str) -> Iterator[_Unit]:
+def _units(sections: Sections, names: dict[int, str], path: str) -> Iterator[_Unit]:
     info = sections.get(".debug_info", b"")
     place = 0
     try:
         while place + 11 < len(info):
-            unit = _Unit(sections, info, place)
+            unit = _Unit(sections, info, place, names)
             unit.read()
             place = unit.end
             yield unit
@@ -163,9 +166,9 @@ def _units(sections: Sections, path: str) -> Iterator[_Unit]:
 
 
 class _Unit:
-    """One unit of .debug_info. `names`: place of an entry -> the name of that type."""
+    """One unit of .debug_info. `names`: place of an entry -> the name of that type, for all units of the section."""
 
-    def __init__(self, sections: Sections, info: bytes, start: int) -> None:
+    def __init__(self, sections: Sections, info: bytes, start: int, names: dict[int, str]) -> None:
         self.sections, self.info, self.start = sections, info, start
         length, version = int.from_bytes(info[start : start + 4], "little"), info[start + 4]
         if length >= 0xFFFFFFF0 or version not in (4, 5):
@@ -180,7 +183,7 @@ class _Unit:
         extra = {2: 12, 6: 12, 4: 8, 5: 8}.get(kind, 0)
         self.first = start + (12 if version == 5 else 11) + extra
         self.offsets_base = 8
-        self.names: dict[int, str] = {}
+        self.names = names
         self.types: list[_Entry] = []
         self.functions: dict[str, str] = {}
         self.variables: list[tuple[str, str, int]] = []

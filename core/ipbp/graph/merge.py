@@ -3,6 +3,10 @@
 rustc divides a crate into codegen units, an object each, and an edit may move a function from one to another. What
 was one crate before and is one crate now is compared as one: names are unique in it, but for what every object
 brings along (weak symbols of a section group), of which the first is kept, as a linker does (gABI, "Section Groups").
+
+When rustc optimises, codegen units have copies of small functions under one local name, and ThinLTO makes what it
+lets other units use hidden globals whose names end with `.llvm.` and a number of the unit's content. Both are made
+the same here: local, with a number behind the name where that alone is not unique. `stages.rust_pairs` pairs them.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import IpbpError
+from ipbp.graph.copies import PROMOTED, with_copy_number
 from ipbp.graph.model import (
     I64,
     SIDE_BASE,
@@ -25,10 +30,12 @@ from ipbp.graph.model import (
     Blocks,
     Edges,
     LinkGraph,
+    Member,
     SectionTable,
     SideEdges,
     SideSection,
     Symbols,
+    Visibility,
 )
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows, intern
@@ -46,6 +53,7 @@ def merged(path: str, graphs: Sequence[LinkGraph]) -> LinkGraph:
     symbols = _joined_symbols(graphs)
     meant = _meant(symbols)
     blocks = _joined_blocks(graphs)
+    symbols = _told_apart(symbols, blocks, _starts(graphs, lambda graph: len(graph.symbols)))
     kept_symbol = meant == np.arange(len(symbols))
     kept_block = kept_symbol[blocks.anchor]
     # A second name in a block that is dropped goes with it.
@@ -64,6 +72,10 @@ def merged(path: str, graphs: Sequence[LinkGraph]) -> LinkGraph:
         symbols=_kept_symbols(symbols, kept_symbol, new_block),
         **_joined_edges(graphs, kept_block, new_block, target),
         side=_joined_sides(graphs, np.where(kept_symbol | ~is_code, target, -1)),
+        members=tuple(
+            Member(graph.source, first)
+            for graph, first in zip(graphs, _starts(graphs, lambda graph: len(graph.sections)), strict=False)
+        ),
     )
 
 
@@ -111,6 +123,25 @@ def _meant(symbols: Symbols) -> I64:
     meant = np.arange(len(symbols), dtype=np.int64)
     meant[shared] = best[name[shared]]
     return meant
+
+
+def _told_apart(symbols: Symbols, blocks: Blocks, starts: Sequence[int]) -> Symbols:
+    """The symbols with those that ThinLTO made global local again, and with a name of its own for each of several
+    local functions of one name. `starts`: the first symbol of each object."""
+    home = np.maximum(symbols.block, 0)
+    defined = symbols.block >= 0
+    binding = symbols.binding.copy()
+    promoted = symbols.name.containing(PROMOTED)
+    promoted = promoted[defined[promoted] & (symbols.visibility[promoted] == Visibility.HIDDEN)]
+    binding[promoted] = Binding.LOCAL
+    rows = np.flatnonzero(defined & (binding == Binding.LOCAL) & symbols.name.are_given())
+    rows = rows[blocks.kind[home[rows]] == BlockKind.CODE] if len(blocks) else rows
+    (number,) = intern(symbols.name.take(rows).rows)
+    copies = rows[np.bincount(number, minlength=len(rows))[number] > 1]
+    unit = np.searchsorted(np.array(starts), copies, side="right") - 1
+    pairs = zip(copies.tolist(), unit.tolist(), strict=True)
+    names = [with_copy_number(symbols.name[row], index) for row, index in pairs]
+    return replace(symbols, name=symbols.name.with_names(copies, names), binding=binding)
 
 
 def _joined_names(tables: Sequence[Names]) -> Names:

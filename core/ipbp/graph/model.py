@@ -222,6 +222,14 @@ class SideSection:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One of the objects that a graph was merged from: its `source` and the first of its sections."""
+
+    source: str
+    first_section: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinkGraph:
     path: str
     source: str  # base name of the translation unit as the symbol table says it (STT_FILE); "" if it does not
@@ -232,6 +240,7 @@ class LinkGraph:
     edges: Edges
     first_edge: I64  # len(blocks) + 1
     side: tuple[SideSection, ...]
+    members: tuple[Member, ...] = ()  # of a graph that was merged from several objects
 
     def content(self, block: int) -> memoryview:
         """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""
@@ -243,6 +252,11 @@ class LinkGraph:
     def edges_of(self, block: int) -> slice:
         """Rows of `edges` whose fixup is in `block`."""
         return slice(int(self.first_edge[block]), int(self.first_edge[block + 1]))
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """`source`, of each member where there are several."""
+        return frozenset(member.source for member in self.members) or frozenset((self.source,))
 
     def block_name(self, block: int) -> str:
         """The name of the block's anchor, or `section+0xoffset` for an unnamed one."""

@@ -53,6 +53,15 @@ class Names(Sequence[str]):
     def take(self, rows: I64 | I32 | Flags) -> Names:
         return Names(self.rows.take(rows))
 
+    def with_names(self, rows: I64, names: Sequence[str]) -> Names:
+        """The same names but for those of `rows`."""
+        if not names:
+            return self
+        fresh = Names.of(names).rows
+        start, length = self.rows.start.copy(), self.rows.length.copy()
+        start[rows], length[rows] = fresh.start + len(self.rows.octets), fresh.length
+        return Names(ByteRows(np.concatenate([self.rows.octets, fresh.octets]), start, length))
+
     def are_given(self) -> Flags:
         """For each whether it has any letters."""
         given: Flags = self.rows.length > 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
+
+import numpy as np
 
 from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled
@@ -17,7 +19,9 @@ from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage
-from ipbp.graph.model import LinkGraph
+from ipbp.graph.model import UNDEFINED, LinkGraph
+from ipbp.graph.names import Names
+from ipbp.graph.rows import ByteRows
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
@@ -29,7 +33,8 @@ class Edited:
     """`name`: the unit's key in the journal, its source path where that is known. `digest`: of the new object in the
     store. `old_object`: a file that may be the object that was linked, still to be proved. `dependencies`: path ->
     sha256 of what the new object was made from. `image`: the one that the unit is a part of. `is_crate`: it is a Rust
-    crate. `is_optimised`: its compiler was asked to optimise, or that is not known."""
+    crate. `is_optimised`: its compiler was asked to optimise, or that is not known.
+    `wanted`: of a crate, the names that others of the program's crates use; else None, for it is not known."""
 
     name: str
     new: LinkGraph
@@ -39,6 +44,7 @@ class Edited:
     image: LoadedImage
     is_crate: bool = False
     is_optimised: bool = True
+    wanted: Names | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,16 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
         found, refused = as_edited([row], [module.image for module in modules], described)
         units += [replace(unit, is_crate=unit.name in crates) for unit in found]
         refusals += refused
+    wanted = _used_names([unit.new for unit in units if unit.is_crate])
+    units = [replace(unit, wanted=wanted) if unit.is_crate else unit for unit in units]
     warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
     return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built))
+
+
+def _used_names(graphs: Sequence[LinkGraph]) -> Names:
+    """The names that any of these takes from elsewhere."""
+    tables = [graph.symbols.name.take(np.flatnonzero(graph.symbols.block == UNDEFINED)).rows for graph in graphs]
+    return Names(reduce(ByteRows.followed_by, tables)) if tables else Names.of(())
 
 
 def as_edited(

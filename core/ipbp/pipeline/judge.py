@@ -16,8 +16,9 @@ from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.types import judge_types
 from ipbp.stages.compare import Comparison, Status, compare
-from ipbp.stages.copies import copies_that_differ
-from ipbp.stages.correlate import Correlation, correlate
+from ipbp.stages.copies import Copies, place_copies
+from ipbp.stages.copy_pairs import pair_copies
+from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.select import OldSide, Selection, select
 from ipbp.stages.type_changes import NO_CHANGES, TypeChanges
@@ -32,7 +33,7 @@ class Judged:
     old: OldSide
     is_lifted: bool
     types: TypeChanges
-    correlation: Correlation
+    copies: Copies
     comparison: Comparison
     selection: Selection
 
@@ -58,32 +59,26 @@ def judge(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_
 
 def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES) -> Judged:
     """The unit against this old side."""
-    correlation = correlate(old.graph, unit.new, types.renewed)
-    comparison = compare(old.graph, unit.new, correlation)
-    selection = _selected(unit, old, types, correlation, comparison)
-    comparison = replace(comparison, notes=(*types.notes, *comparison.notes))
-    return Judged(unit, old, is_lifted, types, correlation, comparison, selection)
+    correlation = pair_copies(old.graph, unit.new, correlate(old.graph, unit.new, types.renewed))
+    copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
+    selection = _selected(unit, old, types, copies)
+    comparison = replace(copies.comparison, notes=(*types.notes, *copies.comparison.notes))
+    return Judged(unit, old, is_lifted, types, copies, comparison, selection)
 
 
 def judge_without(unit: Judged, elsewhere: frozenset[str]) -> Judged:
     """The unit, of which another one brings what is named."""
-    selection = _selected(unit.edited, unit.old, unit.types, unit.correlation, unit.comparison, elsewhere)
-    return replace(unit, selection=selection)
+    return replace(unit, selection=_selected(unit.edited, unit.old, unit.types, unit.copies, elsewhere))
 
 
 def _selected(
-    unit: Edited,
-    old: OldSide,
-    types: TypeChanges,
-    correlation: Correlation,
-    comparison: Comparison,
-    elsewhere: frozenset[str] = frozenset(),
+    unit: Edited, old: OldSide, types: TypeChanges, copies: Copies, elsewhere: frozenset[str] = frozenset()
 ) -> Selection:
-    selection = select(unit.name, unit.new, old, correlation, comparison, unit.image.key, elsewhere)
+    selection = select(unit.name, unit.new, old, copies, unit.image.key, elsewhere, unit.wanted)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
-    copies = copies_that_differ(old.graph, unit.new, comparison)
-    unlocated = _unlocated(unit, comparison, selection)
-    return replace(selection, refusals=(*types.refusals, *selection.refusals, *doubtful, *copies, *unlocated))
+    unlocated = _unlocated(unit, copies.comparison, selection)
+    refusals = (*types.refusals, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
+    return replace(selection, refusals=refusals)
 
 
 def _unlocated(unit: Edited, comparison: Comparison, selection: Selection) -> Iterator[Refusal]:

@@ -38,12 +38,10 @@ def recorded_side(record: UnitRecord, store: Store) -> OldSide:
     graph = read_unit(store.get(record.object).read_bytes(), str(store.get(record.object)))
     address = addresses_by_name(graph, record.address)
     proved = np.ones(len(graph.blocks), dtype=bool)
-    return OldSide(graph, address, proved, _retired(record), frozenset(record.straight))
-
-
-def _retired(record: UnitRecord) -> dict[str, tuple[int, int]]:
     # JSON makes lists of them.
-    return {name: (place, size) for name, (place, size) in record.retired.items()}
+    retired = {name: (place, size) for name, (place, size) in record.retired.items()}
+    copies = {name: tuple((place, size) for place, size in rows) for name, rows in record.copies.items()}
+    return OldSide(graph, address, proved, retired, frozenset(record.straight), copies)
 
 
 def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> tuple[OldSide, Attestation]:

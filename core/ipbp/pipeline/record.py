@@ -20,7 +20,8 @@ class UnitRecord:
     `dependencies`: path -> sha256 of every file that it was compiled from. `retired`: functions and shared variables
     that this unit no longer has, by name, with their addresses and sizes: a function that comes back keeps its
     address. `beside`: names of functions that are not the next version of what the image has under that name, and run
-    beside it. `straight`: see `stages.straight`."""
+    beside it. `straight`: see `stages.straight`. `copies`: by name, the load addresses and sizes of more copies of a
+    function, which run the same code."""
 
     object: str
     address: dict[str, int]
@@ -28,6 +29,7 @@ class UnitRecord:
     retired: dict[str, tuple[int, int]] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     straight: tuple[str, ...] = ()
+    copies: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

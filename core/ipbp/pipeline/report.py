@@ -22,7 +22,7 @@ def function_rows(unit: Judged, columns: UnitLayout, followed: Followed, image: 
     """A row for each function that changed, is new or is gone. `image`: the row of the unit's image in the plan."""
     graph, selection = unit.edited.new, unit.selection
     place = columns.block
-    replaced = {row.block: row for row in selection.replaced}
+    replaced = {row.block: row for row in selection.replaced if row.by_way_of == UNBOUND}
     rows = []
     for block in [*replaced, *(b for b in selection.added if graph.blocks.kind[b] == BlockKind.CODE)]:
         old = replaced.get(block)
@@ -39,6 +39,16 @@ def function_rows(unit: Judged, columns: UnitLayout, followed: Followed, image: 
                 image=image,
             )
         )
+    for row in selection.replaced:
+        if row.by_way_of != UNBOUND:
+            carried = int(place[row.block])
+            address, size = (carried, int(graph.blocks.size[row.block])) if carried != UNBOUND else (row.by_way_of, 0)
+            reason = "another copy of it"
+            rows.append(
+                FunctionChange(
+                    row.name, "changed", reason, unit.edited.name, row.entry, address, size, row.old_size, image
+                )
+            )
     return rows + [
         FunctionChange(
             name=name,
@@ -110,7 +120,8 @@ def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, b
     fresh = {name for name, place in old if place not in (UNBOUND, names.get(name, place))}
     beside = tuple(sorted((fresh | set(before.beside if before else ())) & names.keys()))
     straight = tuple(sorted(unit.old.straight))
-    return UnitRecord(unit.edited.digest, {**bound, **names}, unit.edited.dependencies, left, beside, straight)
+    copies = {name: tuple(rows) for name, rows in unit.selection.copies.items()}
+    return UnitRecord(unit.edited.digest, {**bound, **names}, unit.edited.dependencies, left, beside, straight, copies)
 
 
 def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.graph.copies import without_copy_number
 from ipbp.graph.image import ImageSymbols, LoadedImage
 from ipbp.graph.model import COMMON, I64, U8, Binding, LinkGraph, SymbolType
 
@@ -36,12 +37,13 @@ def candidates(graph: LinkGraph, image: LoadedImage, sources: Collection[str] = 
     fits = _same_type(graph.symbols.type[symbol], table.type[row])
     symbol, row = symbol[fits], row[fits]
     is_local, row_is_local = graph.symbols.binding[symbol] == Binding.LOCAL, table.binding[row] == Binding.LOCAL
-    in_file = _files_of(sources or {graph.source}, table)[table.file[row]]
+    in_file = _files_of(sources or graph.sources, table)[table.file[row]]
     shared = ~is_local & ~row_is_local
     has_shared = np.bincount(symbol[shared], minlength=len(graph.symbols)) > 0
     may_be_hidden = (table.file[row] < 0) | in_file | (len(table.files) == 1)
     hidden = ~is_local & row_is_local & ~has_shared[symbol] & may_be_hidden
-    keep = shared | hidden | (is_local & row_is_local & in_file)
+    own = in_file if sources else in_file & _is_of_its_member(graph, symbol, table, row)
+    keep = shared | hidden | (is_local & row_is_local & own)
     return Candidates(symbol[keep], row[keep], table.address[row[keep]])
 
 
@@ -49,8 +51,24 @@ def _of_one_name(graph: LinkGraph, image: LoadedImage) -> I64:
     """(symbol, row of the image) for all that have one name; symbols ascending."""
     given = graph.symbols.name.are_given()
     defined = np.flatnonzero(given & ((graph.symbols.block >= 0) | (graph.symbols.block == COMMON)))
-    wanted, row = image.symbols.by_name.pairs(graph.symbols.name.take(defined))
+    names = graph.symbols.name.take(defined)
+    if graph.members:
+        names = without_copy_number(names)
+    wanted, row = image.symbols.by_name.pairs(names)
     return np.stack([defined[wanted], row], axis=1)
+
+
+def _is_of_its_member(graph: LinkGraph, symbol: I64, table: ImageSymbols, row: I64) -> npt.NDArray[np.bool_]:
+    """Whether the image's row stands under the file of that object which defines the symbol, or under none."""
+    if not graph.members:
+        return np.ones(len(row), dtype=np.bool_)
+    place = {name: number for number, name in enumerate(table.files) if name}
+    file = np.array([place.get(member.source, -1) for member in graph.members])
+    first = np.array([member.first_section for member in graph.members])
+    home = np.maximum(graph.symbols.block[symbol], 0)
+    own = file[np.searchsorted(first, graph.blocks.section[home], side="right") - 1]
+    result: npt.NDArray[np.bool_] = (table.file[row] == own) | (own < 0) | (table.file[row] < 0)
+    return result
 
 
 def _files_of(sources: Collection[str], table: ImageSymbols) -> npt.NDArray[np.bool_]:

@@ -93,11 +93,16 @@ def part_of(name: str) -> str | None:
 
 def _different(before: Meaning, after: Meaning, correlation: Correlation) -> I64:
     """New blocks known by name whose bytes or edges are not those of their counterpart."""
-    old, new = before.graph, after.graph
     rows = np.flatnonzero((correlation.block >= 0) & (correlation.new_colour < 0))
-    pair = correlation.block[rows]
+    different: I64 = rows[~alike(before, correlation.block[rows].astype(np.int64), after, rows, correlation)]
+    return different
+
+
+def alike(before: Meaning, pair: I64, after: Meaning, rows: I64, correlation: Correlation) -> npt.NDArray[np.bool_]:
+    """For each of these old blocks and the new one beside it, whether their bytes and their edges are the same."""
+    old, new = before.graph, after.graph
     old_count, new_count = np.diff(old.first_edge)[pair], np.diff(new.first_edge)[rows]
-    same = (old.blocks.size[pair] == new.blocks.size[rows]) & (old_count == new_count)
+    same: npt.NDArray[np.bool_] = (old.blocks.size[pair] == new.blocks.size[rows]) & (old_count == new_count)
     same &= _kinds_agree(old, new, rows, pair)
     one, other = correlation.old_masked, correlation.new_masked
     same &= one.length[pair] == other.length[rows]
@@ -110,11 +115,10 @@ def _different(before: Meaning, after: Meaning, correlation: Correlation) -> I64
     new_row = new.first_edge[rows[index]][owner] + within
     bad = ~_edges_agree(before, old_row, after, new_row, correlation)
     same[index[owner[bad]]] = False
-    different: I64 = rows[~same]
-    return different
+    return same
 
 
-def _kinds_agree(old: LinkGraph, new: LinkGraph, rows: I64, pair: I32) -> npt.NDArray[np.bool_]:
+def _kinds_agree(old: LinkGraph, new: LinkGraph, rows: I64, pair: I64) -> npt.NDArray[np.bool_]:
     """Whether kinds are those of one class; zeroed and initialised data have different bytes to compare."""
     fold = np.arange(256)
     fold[BlockKind.RELRO] = BlockKind.RODATA

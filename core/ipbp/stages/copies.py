@@ -1,39 +1,175 @@
-"""Functions of which a unit has several copies under one local name.
+"""Where each old copy of a function leads, when the codegen units of a crate have several copies of it.
 
-rustc, when it optimises, gives every codegen unit that uses a small function a copy of its own. Each has an entry of
-its own in the program, and nothing tells which is which; while all are the same that does not matter.
+Every copy has an entry of its own in the program, and each must lead to new code when the function changed. Which of
+the new copies that may be is decided by who calls: code that is the same as before and called this copy calls a certain
+new one now, and was compiled for that one. (LLVM lets what is local to a codegen unit take fewer arguments, or know
+some of them, when all callers are in sight; never when the function's address is taken. What has an address
+stored somewhere gets a copy of which that is true, too.) Where that does not decide, the edit is refused.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
 from ipbp.errors import Refusal
-from ipbp.graph.model import Binding, BlockKind, LinkGraph
-from ipbp.stages.compare import Comparison, Status
+from ipbp.graph.columns import I64, Flags
+from ipbp.graph.edges import EdgeKind
+from ipbp.graph.model import BlockKind, LinkGraph
+from ipbp.graph.rows import ragged
+from ipbp.stages.compare import Comparison, Status, alike
+from ipbp.stages.correlate import UNPAIRED, Correlation
+from ipbp.stages.meaning import meanings
+from ipbp.stages.name_numbers import base_name
+from ipbp.stages.rust_pairs import NO_GROUP
 
 
-def copies_that_differ(old: LinkGraph, new: LinkGraph, comparison: Comparison) -> tuple[Refusal, ...]:
-    """`several-copies` for each changed function that either side has more than once."""
-    count = {**_copies(new), **_copies(old)}
-    changed = np.flatnonzero((comparison.status == Status.CHANGED) & (new.blocks.kind == BlockKind.CODE))
-    names = (new.block_name(block) for block in changed.tolist())
-    return tuple(_refusal(name, count[name], new.path) for name in dict.fromkeys(names) if name in count)
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """`correlation`, `comparison`: with every new copy that an old one becomes. `leads`: (old block, new block) for
+    each old copy beside those: its entry is to lead to where that new copy's code is found. `same`: the same for old
+    copies that equal what the new copy runs as."""
+
+    correlation: Correlation
+    comparison: Comparison
+    leads: tuple[tuple[int, int], ...] = ()
+    same: tuple[tuple[int, int], ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    def is_copy(self, block: int) -> bool:
+        """Whether there are several of this new block."""
+        return bool(self.correlation.new_group[block] != NO_GROUP)
 
 
-def _copies(graph: LinkGraph) -> dict[str, int]:
-    anchors = graph.blocks.anchor[graph.blocks.kind == BlockKind.CODE]
-    local = anchors[graph.symbols.binding[anchors] == Binding.LOCAL]
-    counted = Counter(graph.symbols.name[row] for row in local.tolist())
-    return {name: number for name, number in counted.items() if number > 1 and name}
+def place_copies(old: LinkGraph, new: LinkGraph, correlation: Correlation, comparison: Comparison) -> Copies:
+    """What becomes of every old copy. `several-copies` where it is not certain."""
+    members = _members(correlation)
+    if not members:
+        return Copies(correlation, comparison)
+    return _Placing(old, new, correlation, comparison).run(members)
+
+
+@dataclass(slots=True)
+class _Group:
+    old: list[int]
+    new: list[int]
+
+
+def _members(correlation: Correlation) -> dict[int, _Group]:
+    """The groups that are on both sides, by their first old block."""
+    found: dict[int, _Group] = {}
+    for block in np.flatnonzero(correlation.old_group != NO_GROUP).tolist():
+        found.setdefault(int(correlation.old_group[block]), _Group([], [])).old.append(block)
+    for block in np.flatnonzero(correlation.new_group != NO_GROUP).tolist():
+        found[int(correlation.new_group[block])].new.append(block)
+    return {number: group for number, group in found.items() if group.new}
+
+
+class _Placing:
+    def __init__(self, old: LinkGraph, new: LinkGraph, correlation: Correlation, comparison: Comparison) -> None:
+        self.old, self.new = old, new
+        self.correlation, self.comparison = correlation, comparison
+        self.symbol, self.block = correlation.symbol.copy(), correlation.block.copy()
+        self.status, self.reason = comparison.status.copy(), dict(comparison.reason)
+        self.before, self.after = meanings(old, new, correlation)
+        self.old_taken = _taken(old)
+        self.new_taken = _taken(new)
+        self.calls = _unchanged_calls(old, new, correlation, comparison)
+        self.leads: list[tuple[int, int]] = []
+        self.same: list[tuple[int, int]] = []
+        self.refusals: list[Refusal] = []
+
+    def run(self, members: Mapping[int, _Group]) -> Copies:
+        for group in members.values():
+            found = {int(self.block[block]) for block in group.new}
+            left = [block for block in group.old if block not in found]
+            aims = {block: self._aim(block, group) for block in left}
+            if None in aims.values():
+                name = self.new.block_name(group.new[0])
+                self.refusals.append(_refusal(base_name(name), len(group.old), self.new.path))
+                continue
+            for block, aim in aims.items():
+                if aim is not None:
+                    self._lead(block, aim)
+        removed = tuple(block for block in self.comparison.removed if block not in self._led())
+        comparison = replace(
+            self.comparison, status=self.status, reason=self.reason, old_block=self.block, removed=removed
+        )
+        correlation = replace(self.correlation, symbol=self.symbol, block=self.block)
+        return Copies(correlation, comparison, tuple(self.leads), tuple(self.same), tuple(self.refusals))
+
+    def _led(self) -> set[int]:
+        return {int(block) for block in self.block} | {one for one, _ in (*self.leads, *self.same)}
+
+    def _aim(self, block: int, group: _Group) -> int | None:
+        """The new copy that this old one may become."""
+        called = self.calls.get(block, set())
+        if any(not self._equal(one, other) for one, other in combinations(called, 2)):
+            return None
+        possible = [other for other in group.new if not called or other in called]
+        if self.old_taken[block]:
+            possible = [other for other in possible if self.new_taken[other]]
+        free = [other for other in possible if self.block[other] == UNPAIRED]
+        return next(iter([*free, *possible]), None)
+
+    def _equal(self, one: int, other: int) -> bool:
+        pair, row = np.array([one]), np.array([other])
+        return bool(alike(self.after, pair, self.after, row, self.correlation)[0])
+
+    def _lead(self, block: int, aim: int) -> None:
+        if self.block[aim] == UNPAIRED:
+            self.block[aim] = block
+            self.symbol[self.new.blocks.anchor[aim]] = self.old.blocks.anchor[block]
+            self.status[aim], self.reason[aim] = Status.CHANGED, "the code differs"
+        elif alike(self.before, np.array([block]), self.after, np.array([aim]), self.correlation)[0]:
+            self.same.append((block, aim))
+        else:
+            self.leads.append((block, aim))
+
+
+def _taken(graph: LinkGraph) -> Flags:
+    """For each block whether something else than a call or a jump refers to it."""
+    edges = graph.edges
+    home = graph.symbols.block[edges.target]
+    rows = (home >= 0) & ~np.isin(edges.kind, (EdgeKind.BRANCH32, EdgeKind.PCREL8))
+    found = np.zeros(len(graph.blocks), dtype=np.bool_)
+    found[home[rows]] = True
+    return found
+
+
+def _unchanged_calls(
+    old: LinkGraph, new: LinkGraph, correlation: Correlation, comparison: Comparison
+) -> dict[int, set[int]]:
+    """For each old copy the new ones that code which did not change calls in its place."""
+    rows = np.flatnonzero((comparison.status == Status.SAME) & (new.blocks.kind == BlockKind.CODE))
+    pair = correlation.block[rows].astype(np.int64)
+    count = np.diff(new.first_edge)[rows]
+    aligned = (pair >= 0) & (np.diff(old.first_edge)[np.maximum(pair, 0)] == count)
+    rows, pair, count = rows[aligned], pair[aligned], count[aligned]
+    owner, within = ragged(count)
+    one = _home(old, old.first_edge[pair][owner] + within)
+    other = _home(new, new.first_edge[rows][owner] + within)
+    wanted = (one >= 0) & (other >= 0)
+    wanted[wanted] = correlation.old_group[one[wanted]] != NO_GROUP
+    found: dict[int, set[int]] = {}
+    for first, second in set(zip(one[wanted].tolist(), other[wanted].tolist(), strict=True)):
+        found.setdefault(first, set()).add(second)
+    return found
+
+
+def _home(graph: LinkGraph, edge: I64) -> I64:
+    home: I64 = graph.symbols.block[graph.edges.target[edge]].astype(np.int64)
+    return home
 
 
 def _refusal(name: str, number: int, file: str) -> Refusal:
     return Refusal(
         "several-copies",
-        f"the compiler made {number} copies of '{name}', and which of them runs where is not known",
+        f"the compiler made {number} copies of '{name}' for different callers, and the edit does not tell which of the "
+        "new ones each becomes",
         "Mark it `#[inline(never)]`, or build with `codegen-units = 1`, and start the program once more.",
         name,
         file,

@@ -10,7 +10,7 @@ content is paired by content. All of it is columns: an object has a hundred thou
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import UNDEFINED, Binding, LinkGraph
 from ipbp.graph.rows import ByteRows, representatives
 from ipbp.stages.identity import Side, colours, has_content_identity, mask
-from ipbp.stages.name_numbers import NameNumbers, name_numbers
+from ipbp.stages.name_numbers import NameNumbers, base_name, name_numbers
 from ipbp.stages.numbered import UNPAIRED, pair_numbered
+from ipbp.stages.rust_pairs import NO_GROUP, RustPairs, pair_rust
 
 __all__ = ["UNPAIRED", "Correlation", "correlate"]
 
@@ -30,7 +31,8 @@ class Correlation:
 
     `ambiguous`: new variables that may be any of several old ones, with those. `old_colour`, `new_colour`: the
     identity of content (`stages.identity`), for blocks that are not known by name. `old_masked`, `new_masked`: the
-    masked bytes of each block of both sides, computed here once.
+    masked bytes of each block of both sides, computed here once. `old_group`, `new_group`: for each block the first old
+    block of its group of copies (`stages.rust_pairs`), or NO_GROUP.
     """
 
     symbol: I32
@@ -40,6 +42,8 @@ class Correlation:
     new_colour: I32
     old_masked: ByteRows
     new_masked: ByteRows
+    old_group: I64
+    new_group: I64
 
 
 def correlate(old: LinkGraph, new: LinkGraph, renewed: Collection[str] = ()) -> Correlation:
@@ -47,27 +51,46 @@ def correlate(old: LinkGraph, new: LinkGraph, renewed: Collection[str] = ()) -> 
     version of what has their name in the old object."""
     symbol = np.full(len(new.symbols), UNPAIRED, dtype=np.int32)
     names = name_numbers(old.symbols.name, new.symbols.name)
+    rust = pair_rust(old, new, names, symbol)
+    names = replace(
+        names,
+        old_is_numbered=names.old_is_numbered & ~rust.old_is_rust,
+        new_is_numbered=names.new_is_numbered & ~rust.new_is_rust,
+    )
     old_content = has_content_identity(old, names.old_is_numbered)
     new_content = has_content_identity(new, names.new_is_numbered)
-    _pair_names(old, new, names, symbol)
+    _pair_names(old, new, names, ~rust.new_is_rust, symbol)
     if renewed:
-        symbol[[row for row, name in enumerate(new.symbols.name) if name in renewed]] = UNPAIRED
+        rows = [row for row, name in enumerate(new.symbols.name) if name in renewed or base_name(name) in renewed]
+        symbol[rows] = UNPAIRED
+        rust.new_group[np.maximum(new.symbols.block[rows], 0)[new.symbols.block[rows] >= 0]] = NO_GROUP
     ambiguous = pair_numbered(old, new, names, symbol)
 
     old_masked, new_masked = mask(old), mask(new)
     old_token = np.arange(len(old.symbols), dtype=np.int64)
     new_token = np.where(symbol >= 0, symbol, len(old.symbols) + np.arange(len(new.symbols)))
+    _tie_copies(old, new, rust, old_token, new_token)
     old_colour, new_colour = colours(
         Side(old, old_masked, old_content, _anchor_tokens(old, old_token)),
         Side(new, new_masked, new_content, _paired_tokens(old, new, symbol, new_token)),
     )
     block = _pair_blocks(old, new, symbol, new_content, old_content)
     _pair_content(old, new, names, old_colour, new_colour, symbol, block)
-    return Correlation(symbol, block, ambiguous, old_colour, new_colour, old_masked, new_masked)
+    return Correlation(
+        symbol, block, ambiguous, old_colour, new_colour, old_masked, new_masked, rust.old_group, rust.new_group
+    )
 
 
-def _pair_names(old: LinkGraph, new: LinkGraph, names: NameNumbers, symbol: I32) -> None:
-    """Fill in the pairs of names that no compiler numbers; the first definition is preferred to a reference."""
+def _tie_copies(old: LinkGraph, new: LinkGraph, rust: RustPairs, old_token: I64, new_token: I64) -> None:
+    """All copies of a function mean the same to those who refer to them."""
+    for graph, group, token in ((old, rust.old_group, old_token), (new, rust.new_group, new_token)):
+        blocks = np.flatnonzero(group >= 0)
+        token[graph.blocks.anchor[blocks]] = old.blocks.anchor[group[blocks]]
+
+
+def _pair_names(old: LinkGraph, new: LinkGraph, names: NameNumbers, wanted: Flags, symbol: I32) -> None:
+    """Fill in the pairs of names that no compiler numbers, for the new symbols that are `wanted`; the first definition
+    is preferred to a reference."""
     row_of = np.full(names.limit, UNPAIRED, dtype=np.int32)
     rows = np.arange(len(old.symbols), dtype=np.int32)
     is_defined = old.symbols.block != UNDEFINED
@@ -75,7 +98,7 @@ def _pair_names(old: LinkGraph, new: LinkGraph, names: NameNumbers, symbol: I32)
     for some in (rows[~is_defined], rows[is_defined][::-1]):
         row_of[names.old_name[some]] = some
     given = new.symbols.name.are_given()
-    plain = given & ~((new.symbols.binding == Binding.LOCAL) & names.new_is_numbered)
+    plain = given & wanted & ~((new.symbols.binding == Binding.LOCAL) & names.new_is_numbered)
     symbol[plain] = row_of[names.new_name[plain]]
     _pair_copies(old, new, names, plain, symbol)
 

@@ -16,17 +16,20 @@ import numpy as np
 
 from ipbp.arch.x86_64_references import code_references
 from ipbp.errors import IpbpError
+from ipbp.graph.copies import with_copy_number
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.attest import UNKNOWN, Attestation
 from ipbp.stages.candidates import candidates
+from ipbp.stages.crate_rows import crate_rows, crate_sources, is_crate, promoted_constants
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.lifted_content import Outline, fill, section_of
 from ipbp.stages.lifted_graph import LiftedSymbol
 from ipbp.stages.memory import read_pieces
-from ipbp.stages.name_numbers import is_numbered
+from ipbp.stages.name_numbers import base_name, is_numbered
 from ipbp.stages.reading import read_blocks
 from ipbp.stages.reshape import reshaped
+from ipbp.stages.rust_names import are_rust
 
 _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 _JUMP = 9  # bytes at an entry that a patch may have rewritten: endbr64 and the jump
@@ -49,41 +52,45 @@ class _Lifter:
 
     def __init__(self, new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str]) -> None:
         self.new, self.image, self.read = new, image, read
-        self.sources = sources or {new.source}
+        self.sources = sources or (crate_sources(new, image) if is_crate(new) else {new.source})
         self.named = candidates(new, image, self.sources)
         self.row_of = np.full(len(new.symbols), UNKNOWN, dtype=np.int64)
         self.outline = Outline(new)
+        self.copies: tuple[tuple[int, int], ...] = ()
 
     def run(self) -> tuple[LinkGraph, Attestation]:
-        unit = self._unit()
-        self._choose_rows(unit)
+        files = self._files()
+        self._choose_rows(files)
+        if is_crate(self.new):
+            self._choose_rows_of_crate()
         if not self.image.symbols.files:
             self._require_places()
         different = self._code_of_other_bytes()
         self.new = reshaped(self.new, different)
         self.outline = Outline(self.new)
         self._add_guided_blocks(different)
-        self._add_other_blocks(unit)
+        self._add_copies()
+        self._add_other_blocks(files)
         fill(self.outline, self.image, self.read)
         graph = self.outline.maker.graph(self.image.path, self.new.source, self.new.machine)
         return graph, self._attestation(graph)
 
-    def _unit(self) -> int:
-        """Which of the image's files is this unit: the one of its name; of several the one to whose static functions
-        and variables the unit's global functions refer. UNKNOWN when the image has no such file."""
+    def _files(self) -> frozenset[int]:
+        """Which of the image's files are this unit: all of its names for a crate, else the one of its name; of several
+        the one to whose static functions and variables the unit's global functions refer."""
         files = self.image.symbols.files
         same = [row for row, name in enumerate(files) if name and name in self.sources]
-        if len(same) <= 1:
-            return same[0] if same else UNKNOWN
+        if len(same) <= 1 or is_crate(self.new):
+            return frozenset(same)
         table = self.image.symbols
         places = self._places_that_globals_use()
         score = {row: int(np.isin(table.address[table.file == row], places).sum()) for row in same}
         best = max(score.values())
         winners = [row for row in same if score[row] == best]
         if len(winners) == 1:
-            return winners[0]
+            return frozenset(winners)
         if not np.isin(table.file[self.named.row], same).any():
-            return UNKNOWN  # no name that could be the wrong file's
+            return frozenset()  # no name that could be the wrong file's
         groups = "; ".join(self._group_in_words(row) for row in same)
         raise IpbpError(
             "unit-ambiguous",
@@ -121,12 +128,34 @@ class _Lifter:
         fits &= self.new.blocks.kind[np.maximum(block, 0)] == BlockKind.CODE
         return block[fits], self.image.symbols.address[row[fits]]
 
-    def _choose_rows(self, unit: int) -> None:
+    def _choose_rows(self, files: Collection[int]) -> None:
         named, table = self.named, self.image.symbols
         for symbol, row in zip(named.symbol.tolist(), named.row.tolist(), strict=True):
-            foreign = table.file[row] >= 0 and table.file[row] != unit
+            foreign = table.file[row] >= 0 and int(table.file[row]) not in files
             if not foreign and (self.row_of[symbol] == UNKNOWN or self._size_differs(symbol, self.row_of[symbol])):
                 self.row_of[symbol] = row
+
+    def _choose_rows_of_crate(self) -> None:
+        found = crate_rows(self.new, self.image, self.sources, self.read)
+        self.row_of[are_rust(self.new.symbols.name)] = UNKNOWN
+        self.row_of[found.symbol] = found.row
+        self.copies = found.others
+
+    def _add_copies(self) -> None:
+        """A block for each copy of a function beyond those that the new object has."""
+        table, symbols = self.image.symbols, self.new.symbols
+        for row, twin in self.copies:
+            address, size = int(table.address[row]), int(table.size[row])
+            kind = self._kind_at(address, thread_local=False)
+            if address in self.outline.block_at or kind is None:
+                continue
+            guide = int(symbols.block[twin]) if twin != UNKNOWN else UNKNOWN
+            section, alignment = section_of(self.outline.new, guide)
+            name = with_copy_number(base_name(table.name[row]), row)
+            names = [LiftedSymbol(name, 0, 0, size, Binding.LOCAL, int(table.type[row]))]
+            block = self.outline.maker.add_block(address, size, kind, section, alignment, names)
+            self.outline.block_at[address] = block
+            self.outline.guide_of[block] = guide
 
     def _require_places(self) -> None:
         """A stripped image may have anything without a name for it: what is not found, or found twice, would lose its
@@ -220,12 +249,12 @@ class _Lifter:
             for name in names
         ]
 
-    def _add_other_blocks(self, unit: int) -> None:
-        """Static functions and variables of this file that the new object does not have by name."""
+    def _add_other_blocks(self, files: Collection[int]) -> None:
+        """Static functions and variables of these files that the new object does not have by name."""
         table = self.image.symbols
-        if unit == UNKNOWN:
-            return
-        for row in np.flatnonzero((table.file == unit) & (table.size > 0)).tolist():
+        rows = np.flatnonzero(np.isin(table.file, list(files)) & (table.size > 0)).tolist()
+        rows += promoted_constants(self.image).tolist() if is_crate(self.new) else []
+        for row in rows:
             address = int(table.address[row])
             kind = self._kind_at(address, bool(table.type[row] == SymbolType.TLS))
             if address in self.outline.block_at or kind is None or not table.name[row]:

@@ -168,7 +168,9 @@ class _Filler:
             is_same = self._is_at(name, self._first(stub)) or (home == UNDEFINED and stub in imports)
             return self._by_name(name if is_same else stub), 0
         if self._is_at(name, means):
-            return self._by_name(name), 0
+            # Of several copies of a function the very one.
+            several = len(self.image.symbols.by_name.get(name, ())) > 1 and means in self.block_at
+            return self.maker.anchors[self.block_at[means]] if several else self._by_name(name), 0
         if home == UNDEFINED and any(self._is_at(other, means) for other in possible_names(name)):
             return self._by_name(name), 0
         found = self._at_address(means)

@@ -31,6 +31,9 @@ def meanings(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> tuple[
     old_block = np.arange(len(old.blocks), dtype=np.int64) * 2
     fresh = (len(old.blocks) + np.arange(len(new.blocks), dtype=np.int64)) * 2
     new_block = np.where(correlation.block >= 0, correlation.block.astype(np.int64) * 2, fresh)
+    # All copies of one function are the same to who calls them.
+    old_block = np.where(correlation.old_group >= 0, correlation.old_group * 2, old_block)
+    new_block = np.where(correlation.new_group >= 0, correlation.new_group * 2, new_block)
     old_block = np.where(correlation.old_colour >= 0, correlation.old_colour.astype(np.int64) * 2 + 1, old_block)
     new_block = np.where(correlation.new_colour >= 0, correlation.new_colour.astype(np.int64) * 2 + 1, new_block)
     old_symbol = -1 - np.arange(len(old.symbols), dtype=np.int64)

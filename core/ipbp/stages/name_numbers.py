@@ -13,8 +13,10 @@ import numpy as np
 
 from ipbp.graph.columns import I64, Flags
 from ipbp.graph.names import Names
-from ipbp.graph.rows import ByteRows, intern
+from ipbp.graph.rows import ByteRows, intern, words_at
 
+_MODULE = b".llvm"
+_MASK = np.uint64((1 << 8 * len(_MODULE)) - 1)
 _NUMBER = re.compile(r"\.\d+(?=\.|$)|\.llvm\.\d+$")
 
 
@@ -77,6 +79,9 @@ def _bases(names: Names) -> _Bases:
     dotted, dot, is_single = names.dotted_numbers()
     end = names.rows.start[dotted] + names.rows.length[dotted]
     plain = is_single & names.rows.are_digits(dot + 1, end)
+    # Of the number of a module that ThinLTO writes the word before it is a part.
+    before = np.maximum(dot - len(_MODULE), names.rows.start[dotted])
+    plain &= (words_at(names.rows.octets, before) & _MASK) != np.uint64(int.from_bytes(_MODULE, "little"))
     rows = dotted[plain]
     stems = ByteRows(names.rows.octets, names.rows.start[rows], dot[plain] - names.rows.start[rows])
     texts = [(row, name) for row in dotted[~plain].tolist() if is_numbered(name := names[row])]

@@ -55,7 +55,7 @@ def plan(
             file=unit.name,
             entry=row.entry,
             size=row.old_size,
-            target=int(columns.block[row.block]),
+            target=int(columns.block[row.block]) if row.by_way_of == UNBOUND else row.by_way_of,
             image=index[unit.image],
             targets=row.targets,
         )

@@ -1,6 +1,7 @@
 """What of a new object is carried into the process, and what is bound to what runs there already.
 
-Roots are the functions that changed and the new ones that other objects can see. From each root the edges are
+Roots are the functions that changed and the new ones that other objects can see (of a crate, whose other users are
+all known, those that they use). From each root the edges are
 followed: code that changed or is new comes along, so do unnamed constants (a copy is as good as the original) and
 new variables; everything that the process has already is bound to its running copy and not followed. Existing
 variables are always bound: their values are the state that a patch must keep.
@@ -10,8 +11,8 @@ A function that the process has keeps its old entry as its address for ever; the
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,14 +20,18 @@ import numpy.typing as npt
 
 from ipbp.errors import Refusal
 from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.graph.names import Names
 from ipbp.graph.unit import UNBOUND, Unit
-from ipbp.stages.compare import Comparison, Status
+from ipbp.stages.compare import Status
+from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import Correlation
 from ipbp.stages.entry_targets import entry_targets
 from ipbp.stages.labels import stores_labels
 from ipbp.stages.targets import ABSOLUTES
 from ipbp.stages.unwind import UnwindLinks, unwind_links
 
+Place = tuple[int, int]
+"""Load address and size."""
 DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS})
 
 
@@ -34,50 +39,57 @@ DATA_KINDS = frozenset({BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, Block
 class OldSide:
     """What is known of the code that runs now. Per old symbol the load address or UNBOUND; per old block whether
     memory was proved to hold it; `retired`: load address and size of what an earlier patch removed, by name;
-    `straight`: exported names that the unit's code reaches without the dynamic loader's help."""
+    `straight`: exported names that the unit's code reaches without the dynamic loader's help; `copies`: load address
+    and size of more copies of a function, all of the same code, by name."""
 
     graph: LinkGraph
     address: I64
     proved: npt.NDArray[np.bool_]
     retired: Mapping[str, tuple[int, int]]
     straight: frozenset[str] = frozenset()
+    copies: Mapping[str, Sequence[Place]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
     """A function with an old entry that gets a jump: the new block, its name, the entry, the old code's size.
-    `targets`: offsets in the old code to which something else than its own direct branches may jump."""
+    `targets`: offsets in the old code to which something else than its own direct branches may jump. `by_way_of`: load
+    address of another entry of that function, which leads to the new block; the jump goes there."""
 
     block: int
     name: str
     entry: int
     old_size: int
     targets: tuple[int, ...] = ()
+    by_way_of: int = UNBOUND
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`elsewhere`: names of definitions of this unit that another unit of the patch brings."""
+    """`added`: blocks of functions and variables that the process did not have. `elsewhere`: names of definitions of
+    this unit that another unit of the patch brings. `copies`: as in `OldSide`, by the new names."""
 
     unit: Unit
     replaced: tuple[Replaced, ...]
-    added: tuple[int, ...]  # blocks of functions and variables that the process did not have
+    added: tuple[int, ...]
     refusals: tuple[Refusal, ...]
     elsewhere: frozenset[str] = frozenset()
+    copies: Mapping[str, Sequence[Place]] = field(default_factory=dict)
 
 
 def select(
     name: str,
     new: LinkGraph,
     old: OldSide,
-    correlation: Correlation,
-    comparison: Comparison,
+    copies: Copies,
     image: str = "",
     elsewhere: frozenset[str] = frozenset(),
+    wanted: Names | None = None,
 ) -> Selection:
     """The selection for one translation unit; `name` is its source path, for messages, `image` the key of the loaded
-    image that it is a part of. `elsewhere`: names of functions and variables that another unit brings."""
-    found = _Selector(name, new, old, correlation, comparison, elsewhere).run()
+    image that it is a part of. `elsewhere`: names of functions and variables that another unit brings. `wanted`: names
+    that other units use; None where that is not known."""
+    found = _Selector(name, new, old, copies, elsewhere, wanted).run()
     return replace(found, unit=replace(found.unit, image=image), elsewhere=elsewhere)
 
 
@@ -94,14 +106,14 @@ class _Selector:
         name: str,
         new: LinkGraph,
         old: OldSide,
-        correlation: Correlation,
-        comparison: Comparison,
+        copies: Copies,
         elsewhere: Container[str],
+        wanted: Names | None,
     ) -> None:
-        self.name, self.new, self.old, self.comparison = name, new, old, comparison
-        self.elsewhere = elsewhere
-        self.address = running_addresses(new, old, correlation)
-        self.ambiguous = dict(correlation.ambiguous)
+        self.name, self.new, self.old, self.comparison = name, new, old, copies.comparison
+        self.address = running_addresses(new, old, copies.correlation)
+        self.ambiguous = dict(copies.correlation.ambiguous)
+        self.copies, self.elsewhere, self.wanted = copies, elsewhere, wanted
         self.label_tables = label_tables(new)
         self.carried: set[int] = set()
         self.refusals: list[Refusal] = []
@@ -112,6 +124,7 @@ class _Selector:
             self._carry(block)
         carried = np.array(sorted(self.carried), dtype=np.int32)
         replaced = self._replaced(carried)
+        replaced += self._more_entries({row.block for row in replaced})
         has_entry = {row.block for row in replaced}
         for block in self.carried:
             if block not in has_entry:
@@ -121,15 +134,17 @@ class _Selector:
         )
         resolver = np.full(len(self.new.symbols), UNBOUND, dtype=np.int64)
         unit = Unit(self.name, self.new, carried, self.address, resolver, straight=self.old.straight)
-        return Selection(unit, replaced, added, tuple(self.refusals))
+        return Selection(unit, replaced, added, tuple(self.refusals), copies=self._unchanged_copies())
 
     def _roots(self) -> list[int]:
         status = self.comparison.status
         code = self.new.blocks.kind == BlockKind.CODE
         changed = np.flatnonzero(code & (status == Status.CHANGED))
         added = np.flatnonzero((status == Status.NEW) & np.isin(self.new.blocks.kind, (BlockKind.CODE, *DATA_KINDS)))
-        visible = self.new.symbols.binding[self.new.blocks.anchor] != Binding.LOCAL
-        roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added if visible[b]]
+        added = added[self.new.symbols.binding[self.new.blocks.anchor[added]] != Binding.LOCAL]
+        if self.wanted is not None:
+            added = added[self.wanted.rows_of([self.new.block_name(int(block)) for block in added]) >= 0]
+        roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added]
         return [block for block in roots if not self._is_elsewhere(block)]
 
     @cached_property
@@ -181,7 +196,7 @@ class _Selector:
         return True
 
     def _replaced(self, carried: I32) -> tuple[Replaced, ...]:
-        rows = []
+        rows: list[Replaced] = []
         old_blocks = self.comparison.old_block[carried]
         targets = entry_targets(self.old.graph, old_blocks[old_blocks >= 0])
         for block in map(int, carried):
@@ -196,7 +211,8 @@ class _Selector:
             if entry == UNBOUND:
                 entry, old_size = self.old.retired.get(name, (UNBOUND, 0))
                 self.address[anchor] = entry
-            if entry == UNBOUND:
+            if entry == UNBOUND or any(row.entry == entry for row in rows if self.copies.is_copy(block)):
+                self.address[anchor] = UNBOUND  # of two copies that were one before, the other is new
                 continue
             if old_block >= 0 and not self.old.proved[old_block]:
                 self.refusals.append(_unproved(name, self.name))
@@ -204,6 +220,48 @@ class _Selector:
                 self.refusals.append(_stored_label(name, self.name))
             rows.append(Replaced(block, name, entry, old_size, targets.get(old_block, ())))
         return tuple(rows)
+
+    def _more_entries(self, carried: Container[int]) -> tuple[Replaced, ...]:
+        """The other entries of functions of which there are several copies: they lead to the one that leads on."""
+        left = [*self.copies.leads, *((old, new) for old, new in self.copies.same if new in carried)]
+        targets = entry_targets(self.old.graph, np.array([old for old, _ in left], dtype=np.int32))
+        rows: list[Replaced] = []
+        for old_block, block in left if self.carried else ():
+            for entry, size in self._places(old_block):
+                rows.append(self._by_another(block, entry, size, targets.get(old_block, ())))
+            if not self.old.proved[old_block]:
+                self.refusals.append(_unproved(self.new.block_name(block), self.name))
+        for block in self.carried:
+            old_block = int(self.comparison.old_block[block])
+            if old_block >= 0 and block in carried:
+                more = self.old.copies.get(self.old.graph.block_name(old_block), ())
+                rows += [self._by_another(block, entry, size, ()) for entry, size in more]
+        return tuple(rows)
+
+    def _by_another(self, block: int, entry: int, size: int, targets: tuple[int, ...]) -> Replaced:
+        anchor = int(self.new.blocks.anchor[block])
+        name = self.new.symbols.name[anchor]
+        return Replaced(block, name, entry, size, targets, by_way_of=int(self.address[anchor]))
+
+    def _places(self, old_block: int) -> list[Place]:
+        """Where the old block and what equals it run."""
+        graph = self.old.graph
+        address = int(self.old.address[graph.blocks.anchor[old_block]])
+        own = [] if address == UNBOUND else [(address, int(graph.blocks.size[old_block]))]
+        return [*own, *self.old.copies.get(graph.block_name(old_block), ())]
+
+    def _unchanged_copies(self) -> dict[str, Sequence[Place]]:
+        """For each function that runs on as it is where more copies of it are."""
+        found: dict[str, list[Place]] = {}
+        pairs = [*_pairs(self.comparison.old_block)] if self.old.copies else []
+        for block, old_block in pairs:
+            more = self.old.copies.get(self.old.graph.block_name(old_block), ())
+            if more and block not in self.carried:
+                found.setdefault(self.new.block_name(block), []).extend(more)
+        for old_block, block in self.copies.same:
+            if block not in self.carried:
+                found.setdefault(self.new.block_name(block), []).extend(self._places(old_block))
+        return {name: tuple(dict.fromkeys(rows)) for name, rows in found.items()}
 
     def _forget_running_copy(self, block: int) -> None:
         self.address[self.new.symbols.block == block] = UNBOUND
@@ -281,6 +339,12 @@ class _Selector:
                 self.name,
             )
         )
+
+
+def _pairs(old_block: I32) -> Iterator[tuple[int, int]]:
+    """(new block, old block) for all that have one."""
+    rows = np.flatnonzero(old_block >= 0)
+    yield from zip(rows.tolist(), old_block[rows].tolist(), strict=True)
 
 
 def running_addresses(new: LinkGraph, old: OldSide, correlation: Correlation) -> I64:

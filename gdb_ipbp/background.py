@@ -20,7 +20,8 @@ import re
 import signal
 import threading
 import time
-from typing import Callable
+from contextlib import contextmanager
+from typing import Callable, Iterator
 
 import gdb
 
@@ -50,6 +51,20 @@ def run_in_silent_stop(
     if _waiting:
         raise IpbpError("inferior-busy", "the program is being patched already", "Wait until that is done.")
     _SilentStop(pid, action, then, report).request()
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """A call in the program that takes longer ends as by a signal. gdb 13 has no setting for it; it takes the signal
+    for the program's, and forgets it together with the call."""
+    inferior, thread = gdb.selected_inferior().pid, gdb.selected_thread().ptid[1]
+    timer = threading.Timer(seconds, lambda: _send(inferior, thread, int(signal.SIGSTOP)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _SilentStop:
@@ -185,8 +200,8 @@ def _handling_of_signal() -> str:
     return " ".join(word if answer == "Yes" else f"no{word}" for word, answer in words)
 
 
-def _send(pid: int, thread: int) -> None:
+def _send(pid: int, thread: int, number: int = _NUMBER) -> None:
     # Python cannot signal a thread of another process: tgkill(2).
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_TGKILL, pid, thread, _NUMBER) != 0:
+    if libc.syscall(_TGKILL, pid, thread, number) != 0:
         raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.")

@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 import gdb
 
 from gdb_ipbp import ptrace
-from gdb_ipbp.background import run_in_silent_stop
+from gdb_ipbp.background import limited, run_in_silent_stop
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
@@ -24,6 +24,7 @@ from ipbp.host.inferior import Breakpoint, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
+_CALL_TIMEOUT = 5.0  # seconds
 _OLDEST = 13  # the first with gdb.Breakpoint.locations
 _VERSION = int((re.findall(r"\d+", gdb.VERSION) or ["0"])[0])
 
@@ -129,7 +130,7 @@ class GdbInferior:
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
-        with kept_selection(), safe, breakpoints_off(), with_interrupts():
+        with kept_selection(), safe, breakpoints_off(), with_interrupts(), limited(_CALL_TIMEOUT):
             try:
                 return int(gdb.parse_and_eval(expression)) & _MASK
             except gdb.error as error:

@@ -60,10 +60,11 @@ def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
     hook.enable()
     stop.requested = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
-    if not stop.is_over.wait(_PATIENCE):
+    if not stop.is_over.wait(_PATIENCE) and not stop.has_begun:
         # The hook stays, so that the stop is not seen when it comes after all.
         stop.is_given_up = True
         raise _unstoppable("the program has not stopped in time")
+    stop.is_over.wait()  # a function that is called in the program has a limit of its own
     if stop.resumes:
         _wait_until_resumed(process, stop.number)
     if not stop.is_early:
@@ -80,6 +81,7 @@ class _SilentStop:
         self.milliseconds = 0.0
         self.error: Optional[BaseException] = None
         self.is_over = threading.Event()
+        self.has_begun = False
         self.is_acting = False
         self.is_given_up = False
         self.is_early = False  # something else stopped the program; our signal is still to come
@@ -93,7 +95,7 @@ class _SilentStop:
         is_ours, has_other = _reasons(process)
         if self.is_given_up or self.is_over.is_set():
             return has_other or not is_ours
-        self.is_acting = True
+        self.has_begun = self.is_acting = True
         self.is_early = not is_ours
         self.resumes = is_ours and not has_other
         try:

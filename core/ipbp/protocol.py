@@ -155,6 +155,20 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Hook:
+    """A function of the program that wants to know of the patch: it is called with the address of a description,
+    `applied` or `undone` by what is happening. `is_before`: it is called before the replacements, else after them.
+    `image`: which of the plan's images it is in, -1 for the program itself."""
+
+    name: str
+    address: int
+    applied: int
+    undone: int
+    is_before: bool
+    image: int = -1
+
+
+@dataclass(frozen=True)
 class Quiet:
     """When functions of the program may be called while its threads are held: half-open ranges of code. In `held` no
     thread may be, nor return to there; in `moving` none may be but in a system call."""
@@ -190,8 +204,9 @@ class PatchPlan:
     initialiser that was not applied). `record`: what the engine wants back, as it is, in the journal of every later
     request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
     this patch was written, undone or not. Both are opaque to the plugin.
-    `quiet`: when the loads and calls may be made. `reclaimable`: half-open ranges of all memory that the patch takes,
-    if it can be given back once the patch is undone and nothing is found that points there; else empty.
+    `hooks`: functions that are told of it. `quiet`: when the loads, calls and hooks may be made. `reclaimable`:
+    half-open ranges of all memory that the patch takes, if it can be given back once the patch is undone and nothing
+    is found that points there; else empty.
     """
 
     number: int
@@ -211,6 +226,7 @@ class PatchPlan:
     loads: tuple[Load, ...] = ()
     quiet: Quiet = field(default_factory=Quiet)
     reclaimable: tuple[tuple[int, int], ...] = ()
+    hooks: tuple[Hook, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -252,6 +268,7 @@ class PatchPlan:
             loads=tuple(_load(r) for r in row.get("loads", ())),
             quiet=Quiet(**{name: _pairs(ranges) for name, ranges in row.get("quiet", {}).items()}),
             reclaimable=_pairs(row.get("reclaimable", ())),
+            hooks=tuple(Hook(**r) for r in row.get("hooks", ())),
         )
 
 

@@ -13,11 +13,12 @@ from ipbp.host import transaction
 from ipbp.host.fake import CODE, PAGE, FakeInferior
 from ipbp.host.inferior import Breakpoint
 from ipbp.host.journal import Journal, open_entry
-from ipbp.protocol import Allocation, Call, FunctionChange, PatchedImage, PatchPlan, Replacement, Segment
+from ipbp.protocol import Allocation, Call, FunctionChange, Hook, PatchedImage, PatchPlan, Replacement, Segment
 
 ARENA_CODE, ARENA_DATA = 0x10000000, 0x10002000
 FIRST, SECOND = CODE + 0x100, CODE + 0x180
 REGISTER, FORGET, RESOLVE = CODE + 0x400, CODE + 0x410, CODE + 0x420
+BEFORE, AFTER = CODE + 0x430, CODE + 0x440
 OLD = b"\x90" * 5
 JUMP = b"\xe9\x01\x02\x03\x04"  # jmp  into the arena
 NEW_CODE, NEW_DATA = bytes(range(1, 101)), b"constant"
@@ -51,9 +52,21 @@ def make_plan(folder: Path, number: int = 1, calls: bool = True, allocate: bool 
     )
 
 
+HOOKS = (
+    Hook("ipbp_before_patch", BEFORE, ARENA_DATA, ARENA_DATA + 8, is_before=True),
+    Hook("ipbp_after_patch", AFTER, ARENA_DATA, ARENA_DATA + 8, is_before=False),
+)
+
+
 def make_inferior(**options: bool) -> FakeInferior:
     inferior = FakeInferior(threads=3, **options)
-    inferior.functions = {REGISTER: lambda *_: 0, FORGET: lambda *_: 0, RESOLVE: lambda: 0x7FFFDEADBEEF}
+    inferior.functions = {
+        REGISTER: lambda *_: 0,
+        FORGET: lambda *_: 0,
+        RESOLVE: lambda: 0x7FFFDEADBEEF,
+        BEFORE: lambda _: 0,
+        AFTER: lambda _: 0,
+    }
     return inferior
 
 
@@ -131,7 +144,7 @@ def test_unwind_tables_stay_while_a_thread_is_in_the_code_of_the_patch(tmp_path:
 
     undone = transaction.undo(inferior, journal.patches()[0], journal)
 
-    assert "unwind tables" in undone.calls_left[0]
+    assert "unwind tables" in undone.notes[0]
     assert (FORGET, (ARENA_DATA,)) not in inferior.calls
 
 
@@ -433,6 +446,57 @@ def test_after_a_call_that_failed_nothing_is_forgotten_and_the_memory_stays(tmp_
     assert inferior.read(ARENA_CODE, 100) == NEW_CODE
     assert (ARENA_CODE, ARENA_CODE + 100) in journal.written_ranges()
     assert journal.latest_arenas() == [{"used": 1}]
+
+
+def test_hooks_see_the_old_code_before_and_the_new_code_after(tmp_path: Path, journal: Journal):
+    inferior, seen = make_inferior(), []
+
+    def look(argument: int) -> int:
+        seen.append((argument, inferior.read(FIRST, len(OLD)) == OLD))
+        return 0
+
+    inferior.functions.update({BEFORE: look, AFTER: look})
+    apply(inferior, replace(make_plan(tmp_path), hooks=HOOKS), journal)
+    assert seen == [(ARENA_DATA, True), (ARENA_DATA, False)]
+    transaction.undo(inferior, journal.patches()[0], journal)
+    assert seen[2:] == [(ARENA_DATA + 8, False), (ARENA_DATA + 8, True)]
+
+
+def test_a_hook_that_does_not_come_back_is_a_note(tmp_path: Path, journal: Journal):
+    inferior = make_inferior()
+    del inferior.functions[BEFORE], inferior.functions[AFTER]
+    applied = apply(inferior, replace(make_plan(tmp_path), hooks=HOOKS), journal)
+    assert [note.split()[0] for note in applied.notes] == ["ipbp_before_patch", "ipbp_after_patch"]
+    assert inferior.read(FIRST, len(OLD)) == JUMP
+    undone = transaction.undo(inferior, journal.patches()[0], journal)
+    assert [note.split()[0] for note in undone.notes] == ["ipbp_before_patch", "ipbp_after_patch"]
+
+
+@pytest.mark.parametrize("how", ["before", "half", "after"])
+def test_whatever_fails_around_hooks_the_journal_tells_which_code_runs(how: str, tmp_path: Path):
+    plan = replace(make_plan(tmp_path), hooks=HOOKS)
+    at, outcomes = 0, set()
+    while True:
+        at += 1
+        inferior = make_inferior()
+        before = inferior.snapshot()
+        (tmp_path / f"{at}").mkdir()
+        journal = Journal(tmp_path / f"{at}")
+        inferior.fail(at, how)
+        try:
+            notes = apply(inferior, plan, journal).notes
+        except IpbpError:
+            assert program(inferior) == before
+            assert journal.patches() == []
+            outcomes.add("rolled back")
+            continue
+        inferior.fail(0)
+        assert inferior.read(FIRST, len(OLD)) == JUMP
+        assert [patch.number for patch in journal.patches()] == [plan.number]
+        outcomes.add("noted" if notes else "done")
+        if not notes:
+            break
+    assert outcomes == {"rolled back", "noted", "done"}
 
 
 def test_code_that_a_call_changed_is_not_written_over(tmp_path: Path, journal: Journal):

@@ -195,6 +195,7 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     def action() -> Outcome:
         applied = transaction.apply(command.inferior, prepared, journal)
         _disarmed[plan.number] = applied.disarmed
+        outcome["notes"] += applied.notes
 
         def then() -> None:
             outcome["notes"] += still_running(applied.stacks, plan, journal)
@@ -260,7 +261,7 @@ def undo(command: Command, options: argparse.Namespace) -> int:
         notes: list[str] = []
         for patch in patches:
             done = transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
-            notes += [f"patch {patch.number}: {reason}" for reason in done.calls_left]
+            notes += [f"patch {patch.number}: {reason}" for reason in done.notes]
         return {
             "outcome": "undone",
             "patches": [_of_patch(patch) for patch in patches],

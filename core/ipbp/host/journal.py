@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
-from ipbp.protocol import FunctionChange, PatchedImage, PatchPlan, Replacement
+from ipbp.protocol import FunctionChange, Hook, PatchedImage, PatchPlan, Replacement
 
 APPLIED, UNFINISHED, UNDOING, UNDONE = "applied", "unfinished", "undoing", "undone"
 ROLLED_BACK, RECLAIMED = "rolled-back", "reclaimed"
@@ -73,6 +73,11 @@ class Patch:
     @property
     def functions(self) -> tuple[FunctionChange, ...]:
         return tuple(row for row in self.plan.functions if self._is_there(row.image))
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """Those that are still loaded."""
+        return tuple(hook for hook in self.plan.hooks if hook.image < 0 or self._is_there(hook.image))
 
     @property
     def is_void(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Iterable, Sequence
 
 from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, safepoint
+from ipbp.host.hooks import tell
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.loads import load_libraries
@@ -26,7 +27,7 @@ from ipbp.host.reclaim import is_reachable
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
 from ipbp.host.safepoint import Stack
 from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
-from ipbp.protocol import Allocation, Call, PatchPlan, Replacement, Segment
+from ipbp.protocol import Allocation, Call, PatchPlan, Quiet, Replacement, Segment
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,23 @@ class Prepared:
 @dataclass(frozen=True)
 class Applied:
     """`moved`: threads that were stepped out of the way. `disarmed`: breakpoints that stay off, because they are
-    inside rewritten bytes; to be given to `undo`. `stacks`: of all threads, at the moment of the patch."""
+    inside rewritten bytes; to be given to `undo`. `stacks`: of all threads, at the moment of the patch. `notes`: what
+    became of the program's hooks."""
 
     number: int
     moved: tuple[int, ...]
     disarmed: tuple[Breakpoint, ...]
     stacks: tuple[Stack, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Undone:
-    """`calls_left`: calls of the patch's that were not made, each with the reason. `reclaimed`: its memory was given
-    back."""
+    """`notes`: calls of the patch's that were not made, each with the reason, and what became of the program's hooks.
+    `reclaimed`: its memory was given back."""
 
     number: int
-    calls_left: tuple[str, ...]
+    notes: tuple[str, ...]
     reclaimed: bool = False
 
 
@@ -96,6 +99,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         _write_segments(steps, prepared)
         load_libraries(steps, plan.loads)
         _make_calls(steps, plan)
+        notes = _tell_before(steps, plan)
         cleared = steps.clear(plan.replacements, plan.forbidden, regions)
         _require_same_code(inferior, plan)
         # Beyond this point the program may run new code; everything that can fail has been tried.
@@ -109,7 +113,8 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         if error is None:
             raise
         raise error from cause
-    return Applied(plan.number, tuple(cleared.moved), kept_off, tuple(cleared.stacks))
+    notes += tell(inferior, [hook for hook in plan.hooks if not hook.is_before])
+    return Applied(plan.number, tuple(cleared.moved), kept_off, tuple(cleared.stacks), tuple(notes))
 
 
 def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterable[Breakpoint] = ()) -> Undone:
@@ -125,9 +130,11 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     refusals = verify_replacements(inferior, changes, [change.replacement for change in changes])
     if refusals:
         raise Refused(refusals)
+    require_quiet(inferior, patch.plan.quiet if patch.hooks else Quiet())
     steps = Steps(inferior)
     try:
         journal.undoing(patch.number)
+        notes = tell(inferior, [hook for hook in patch.hooks if hook.is_before], is_undo=True)
         steps.clear(changes, [change.interior for change in changes])
         _replace(steps, changes, [change.expected for change in changes])
         steps.rearm([*steps.disarmed, *breakpoints])
@@ -140,8 +147,9 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
             raise
         raise error from cause
     # Beyond this point the patch is undone, whatever becomes of the calls: its memory stays, so they can be left out.
+    notes += tell(inferior, [hook for hook in patch.hooks if not hook.is_before], is_undo=True)
     left = _make_undo_calls(inferior, patch.plan)
-    return Undone(patch.number, left, not left and _reclaim(inferior, patch, journal))
+    return Undone(patch.number, (*notes, *left), not left and _reclaim(inferior, patch, journal))
 
 
 def recover(inferior: Inferior, journal: Journal) -> int:
@@ -231,9 +239,16 @@ def _take_back_calls(steps: Steps, plan: PatchPlan) -> None:
     steps.memory_kept = False
 
 
+def _tell_before(steps: Steps, plan: PatchPlan) -> list[str]:
+    # What did not come back may have left pointers to its description.
+    notes = tell(steps.inferior, [hook for hook in plan.hooks if hook.is_before])
+    steps.memory_kept = steps.memory_kept or bool(notes)
+    return notes
+
+
 def _require_same_code(inferior: Inferior, plan: PatchPlan) -> None:
     # What was compared before the calls has to be compared again: the program ran.
-    if not plan.loads and all(call.on_undo for call in plan.calls):
+    if not plan.loads and not plan.hooks and all(call.on_undo for call in plan.calls):
         return
     refusals = verify_replacements(inferior, plan.replacements, [change.expected for change in plan.replacements])
     if refusals:

@@ -12,14 +12,11 @@ from pathlib import Path
 
 from ipbp.errors import IpbpError, Refusal
 from ipbp.formats.elf_library_search import libraries_with
-from ipbp.formats.elf_patch import write_patch
 from ipbp.formats.elf_process import LoadedProcess
-from ipbp.graph.image import LoadedImage
-from ipbp.graph.layout import Chunk, Layout, LinkedImage
+from ipbp.pipeline.extra import extra_room
 from ipbp.pipeline.loader import find_loader, quiet_for
 from ipbp.pipeline.request import Request
-from ipbp.protocol import PatchPlan, Region
-from ipbp.stages.arena import Arena, choose_arena, room
+from ipbp.protocol import PatchPlan
 
 _GLOBAL = 0x102  # RTLD_NOW | RTLD_GLOBAL (dlfcn.h)
 
@@ -51,19 +48,15 @@ def loading_plan(request: Request, process: LoadedProcess) -> PatchPlan | None:
             "Link the program with it and start it once more.",
         )
     names = b"".join(name.encode() + b"\0" for name in wanted)
-    arena, is_new = _arena(request, process.executable_image(), len(names))
-    start = arena.part("r").next
+    extra = extra_room(request.arenas, request.regions, process.executable_image(), len(names))
     file = request.folder / f"patch-{request.number}.elf"
-    chunk = Chunk(".rodata", "r", start, len(names), 1)
-    layout = Layout((), (chunk,), (), (), None, (), ())
-    segments = write_patch(file, (), layout, LinkedImage({"rx": b"", "r": names, "rw": b""}, ()))
-    places = [start + len(b"".join(name.encode() + b"\0" for name in wanted[:row])) for row in range(len(wanted))]
+    segments, arenas = extra.write(file, names)
+    places = [extra.start + len(b"".join(name.encode() + b"\0" for name in wanted[:row])) for row in range(len(wanted))]
     loads = tuple(loader.load(name, place, _GLOBAL) for name, place in zip(wanted, places, strict=True))
-    others = [row for row in request.arenas if row.base != arena.base]
     return PatchPlan(
         number=request.number,
         files=(str(file),),
-        allocations=arena.allocations() if is_new else (),
+        allocations=extra.allocations,
         segments=segments,
         replacements=(),
         calls=(),
@@ -71,7 +64,7 @@ def loading_plan(request: Request, process: LoadedProcess) -> PatchPlan | None:
         functions=(),
         data=tuple(f"{name} (loaded)" for name in wanted),
         record=request.record.to_json(),
-        arenas=tuple(row.to_json() for row in (*others, arena.taken(layout.ends()))),
+        arenas=tuple(row.to_json() for row in arenas),
         loads=loads,
         quiet=quiet_for(process, (), loads),
     )
@@ -89,12 +82,3 @@ def _is_loaded(name: str, process: LoadedProcess) -> bool:
         name in (module.mapped.path, module.mapped.path.rsplit("/", 1)[-1], module.dynamic.soname)
         for module in process.modules
     )
-
-
-def _arena(request: Request, image: LoadedImage, size: int) -> tuple[Arena, bool]:
-    known = next((arena for arena in request.arenas if arena.serves(image) and room(arena, {"r": size})), None)
-    if known is not None:
-        return known, False
-    taken = [Region(arena.base, arena.end, "") for arena in request.arenas]
-    regions = [*request.regions, *taken]
-    return choose_arena(regions, image.near_start, image.near_end, low_2g=not image.is_pie, demand={"r": size}), True

@@ -14,7 +14,7 @@ from ipbp.formats.elf_linked import PF_X
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.layout import LateField
-from ipbp.protocol import Call, Load, Quiet
+from ipbp.protocol import Call, Hook, Load, Quiet
 
 _NOW = 2  # RTLD_NOW, RTLD_LOCAL (dlfcn.h)
 _ENTRIES = ("dlopen", "dlclose", "dlerror", "__errno_location")
@@ -76,12 +76,14 @@ def code_ranges(module: LoadedModule) -> list[tuple[int, int]]:
     return [(module.bias + row.address, module.bias + row.address + row.size) for row in loads]
 
 
-def quiet_for(process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load]) -> Quiet:
-    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own; what
-    chooses an indirect function (its result is kept) takes none."""
+def quiet_for(
+    process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load] = (), hooks: Sequence[Hook] = ()
+) -> Quiet:
+    """When a plan's loads, calls and hooks may be made. The unwinder that is told of a table wants a lock of its own;
+    what chooses an indirect function (its result is kept) takes none; a hook may allocate memory."""
     registering = [call.address for call in calls if call.result_at is None]
     around = dict.fromkeys(row for address in registering for row in code_around(process, address))
-    found = _quiet(process) if loads else Quiet()
+    found = _quiet(process) if loads or hooks else Quiet()
     return Quiet((*found.held, *around), found.moving)
 
 

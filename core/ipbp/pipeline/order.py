@@ -22,6 +22,7 @@ from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.edited import Built, EditedUnits, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
+from ipbp.pipeline.hooks import with_hooks
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
@@ -122,27 +123,24 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     )
     clock.lap("link")
     order = list(images)
-    return Outcome(
-        replace(
-            made,
-            functions=tuple(
-                row
-                for unit, columns in zip(changed, linked.columns, strict=False)
-                for key in (unit.edited.image.key,)
-                for row in function_rows(unit, columns, followed[key], order.index(key))
-            ),
-            data=tuple(f"{name} (new)" for unit in changed for name in new_variables(unit)),
-            notes=(*notes, *made.notes),
-            times=clock.times,
-            record=record_after(
-                request.record, changed, found.units, linked.columns, followed, linked.threads
-            ).to_json(),
-            arenas=tuple(arena.to_json() for arena in linked.arenas),
-            loads=linked.loads,
-            quiet=quiet_for(process, made.calls, linked.loads),
-            reclaimable=_reclaimable(changed, linked),
-        )
+    made = replace(
+        made,
+        functions=tuple(
+            row
+            for unit, columns in zip(changed, linked.columns, strict=False)
+            for key in (unit.edited.image.key,)
+            for row in function_rows(unit, columns, followed[key], order.index(key))
+        ),
+        data=tuple(f"{name} (new)" for unit in changed for name in new_variables(unit)),
+        notes=(*notes, *made.notes),
+        times=clock.times,
+        record=record_after(request.record, changed, found.units, linked.columns, followed, linked.threads).to_json(),
+        arenas=tuple(arena.to_json() for arena in linked.arenas),
+        loads=linked.loads,
+        quiet=quiet_for(process, made.calls, linked.loads),
+        reclaimable=_reclaimable(changed, linked),
     )
+    return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas))
 
 
 _REMEMBERS_A_PLACE = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,44 @@ def test_a_closure_that_captures_something_else_is_new_with_all_that_was_made_fo
 
 def test_all_closures_of_a_function_are_new_when_it_has_more_of_them() -> None:
     assert type_changes(closures(""), closures("", ""), "a.rs").renewed == {"c0", "m0", "c1", "m1"}
+
+
+def test_closures_that_capture_the_same_are_told_apart_by_their_code() -> None:
+    def by_code(before: str, after: str) -> set[str]:
+        """`before` and `after`: a letter for the code of each closure."""
+
+        def likeness(one: Sequence[str], other: Sequence[str]) -> float:
+            same = [before[int(name[1])] for name in one] == [after[int(name[1])] for name in other]
+            return 1.0 if same else 0.5
+
+        captured = ["tax"] * len(before)
+        return set(type_changes(closures(*captured), closures(*captured), "a.rs", (), likeness).renewed)
+
+    assert not by_code("ab", "ab")
+    assert not by_code("ab", "ac"), "the other one is what it was"
+    assert by_code("ab", "ba") == {"c0", "m0", "c1", "m1"}
+    assert by_code("abc", "cbd") == {"c0", "m0", "c2", "m2"}
+
+
+def test_a_future_that_keeps_a_closure_which_is_another_now_is_refused() -> None:
+    held = TypeLayout(8, (Part("rule", 0, "a::f::{closure_env#0}"),))
+    old, new = closures("tax"), closures("discount")
+    layouts = {
+        "a::g::{async_fn_env#0}": frozenset([TypeLayout(8, ())]),
+        "a::g::{async_fn_env#0}::Suspend0": frozenset([held]),
+    }
+    (refusal,) = type_changes(
+        DebugTypes({**old.layouts, **layouts}, old.functions, {}),
+        DebugTypes({**new.layouts, **layouts}, new.functions, {}),
+        "a.rs",
+    ).refusals
+    assert (refusal.code, refusal.symbol) == ("layout-changed", "a::g::{async_fn_env#0}")
+    assert "a::f::{closure_env#0}" in refusal.fact
+
+
+def test_a_function_that_takes_something_else_is_new() -> None:
+    old = DebugTypes({}, {"f": "a::f", "g": "a::g"}, {}, {"f": "(u64) -> ()", "g": "() -> ()"})
+    new = DebugTypes({}, {"f": "a::f", "g": "a::g"}, {}, {"f": "(u64, u64) -> ()", "g": "() -> ()"})
+    found = type_changes(old, new, "a.rs")
+    assert found.renewed == {"f"}
+    assert "'a::f' was (u64) -> () and is (u64, u64) -> ()" in found.notes[0]

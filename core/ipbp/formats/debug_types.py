@@ -7,7 +7,8 @@ this because a crate has ten thousand entries and a general reader takes a secon
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +16,20 @@ from elftools.elf.elffile import ELFFile
 
 from ipbp.arch.x86_64_fields import write_fields
 from ipbp.errors import IpbpError
+from ipbp.formats.leb import sleb, uleb
 from ipbp.graph.model import SIDE_BASE, LinkGraph, SideSection
-from ipbp.graph.types import DebugTypes, Part, TypeLayout
+from ipbp.graph.types import DebugTypes, Part, TypeLayout, Waits
 
 _CLASS, _ENUMERATION, _MEMBER, _STRUCTURE, _UNION = 0x02, 0x04, 0x0D, 0x13, 0x17
 _VARIANT, _INHERITANCE, _ENUMERATOR, _SUBPROGRAM, _NAMESPACE = 0x19, 0x1C, 0x28, 0x2E, 0x39
 _COMPILE_UNIT, _SKELETON, _PARTIAL = 0x11, 0x4A, 0x3C
-_VARIANT_PART, _VARIABLE = 0x33, 0x34
+_VARIANT_PART, _VARIABLE, _PARAMETER = 0x33, 0x34, 0x05
 _AGGREGATES = frozenset({_CLASS, _STRUCTURE, _UNION, _ENUMERATION})
 _SCOPES = _AGGREGATES | {_NAMESPACE, _SUBPROGRAM}
 _AT_NAME, _AT_BYTE_SIZE, _AT_DISCR_VALUE, _AT_CONST_VALUE = 0x03, 0x0B, 0x16, 0x1C
 _AT_DATA_MEMBER_LOCATION, _AT_DECLARATION, _AT_SPECIFICATION, _AT_TYPE, _AT_LINKAGE_NAME = 0x38, 0x3C, 0x47, 0x49, 0x6E
 _AT_DATA_BIT_OFFSET, _AT_BIT_SIZE, _AT_STR_OFFSETS_BASE = 0x6B, 0x0D, 0x72
+_AT_LOCATION, _AT_STMT_LIST, _AT_DECL_FILE, _AT_DECL_LINE = 0x02, 0x10, 0x3A, 0x3B
 _WANTED = frozenset(
     {
         _AT_NAME,
@@ -41,6 +44,10 @@ _WANTED = frozenset(
         _AT_DATA_BIT_OFFSET,
         _AT_BIT_SIZE,
         _AT_STR_OFFSETS_BASE,
+        _AT_LOCATION,
+        _AT_STMT_LIST,
+        _AT_DECL_FILE,
+        _AT_DECL_LINE,
     }
 )
 # Forms of a fixed length, in 32-bit DWARF on a machine with 8-byte addresses (DWARF 5, 7.5.6).
@@ -81,9 +88,14 @@ _LEB_BLOCKS = frozenset({0x09, 0x18})  # block, exprloc
 _LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
 _NEEDED = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str")
 _STRX = frozenset({0x1A, 0x25, 0x26, 0x27, 0x28})
+_ADDR = b"\x03"  # DW_OP_addr
+_TABLE = "::{vtable}"
+_COROUTINE = re.compile(r"::\{(?!closure)\w+_env#\d+\}(?:<.*>)?\Z", re.DOTALL)
 
 Sections = Mapping[str, bytes]
 """The debug sections of one object or image, relocated as far as they refer to each other."""
+Place = Callable[[int], tuple[int, int] | None]
+"""For an offset in .debug_info that holds an address: the symbol and the distance from it that are meant."""
 
 
 def types_of_graph(graph: LinkGraph) -> DebugTypes:
@@ -92,17 +104,20 @@ def types_of_graph(graph: LinkGraph) -> DebugTypes:
 
 
 def types_of_file(path: str) -> DebugTypes:
-    """The types of a linked program or of its separate debug file. `debug-information-malformed`."""
+    """The types of a linked program or of its separate debug file, without `tables`. `debug-information-malformed`."""
     with open(path, "rb") as file:
         rows = [section for section in ELFFile(file).iter_sections() if section.name.startswith(_NEEDED)]
-        return _types([{section.name: section.data() for section in rows}], path)
+        return _types([({section.name: section.data() for section in rows}, _nowhere)], path)
 
 
-def _types(objects: Iterable[Sections], path: str) -> DebugTypes:
+def _types(objects: Iterable[tuple[Sections, Place]], path: str) -> DebugTypes:
     layouts: dict[str, set[TypeLayout]] = {}
     functions: dict[str, str] = {}
     variables: dict[str, tuple[str, str]] = {}
-    for sections in objects:
+    signatures: dict[str, str] = {}
+    tables: dict[str, tuple[int, int]] = {}
+    waits: dict[str, list[Waits]] = {}
+    for number, (sections, place) in enumerate(objects):
         # A unit may refer to types of another one (ThinLTO shares them), so that all are read first.
         names: dict[int, str] = {}
         units = list(_units(sections, names, path))
@@ -111,20 +126,46 @@ def _types(objects: Iterable[Sections], path: str) -> DebugTypes:
                 layouts.setdefault(name, set()).add(layout)
             functions.update(unit.functions)
             variables.update({link: (name, names.get(at, "")) for link, name, at in unit.variables})
-    return DebugTypes({name: frozenset(rows) for name, rows in layouts.items()}, functions, variables)
+            signatures.update(unit.signatures())
+            tables.update((name, found) for name, at in unit.tables if (found := place(at)) is not None)
+            for name, lines in unit.waits.items():
+                waits.setdefault(name, []).append(Waits(number, unit.program, unit.files[name], lines))
+    return DebugTypes(
+        {name: frozenset(rows) for name, rows in layouts.items()},
+        functions,
+        variables,
+        signatures,
+        tables,
+        {name: tuple(rows) for name, rows in waits.items()},
+    )
 
 
-def _objects(graph: LinkGraph) -> Iterator[Sections]:
+def _objects(graph: LinkGraph) -> Iterator[tuple[Sections, Place]]:
     """The debug sections of each object; a second section of one name begins the next object."""
     found: dict[str, bytes] = {}
+    place: Place = _nowhere
     for section in graph.side:
         if not section.name.startswith(_NEEDED):
             continue
         if section.name in found:
-            yield found
+            yield found, place
             found = {}
         found[section.name] = _filled(graph, section)
-    yield found
+        if section.name == ".debug_info":
+            place = _place_in(section)
+    yield found, place
+
+
+def _nowhere(offset: int) -> None:
+    """A linked file's own addresses are of no use here."""
+
+
+def _place_in(section: SideSection) -> Place:
+    def place(offset: int) -> tuple[int, int] | None:
+        rows = np.flatnonzero(section.offset == offset)
+        return (int(section.target[rows[0]]), int(section.addend[rows[0]])) if len(rows) else None
+
+    return place
 
 
 def _filled(graph: LinkGraph, section: SideSection) -> bytes:
@@ -187,6 +228,11 @@ class _Unit:
         self.types: list[_Entry] = []
         self.functions: dict[str, str] = {}
         self.variables: list[tuple[str, str, int]] = []
+        self.tables: list[tuple[str, int]] = []  # name, offset of the field that holds the table's address
+        self.program = 0
+        self.waits: dict[str, dict[int, int]] = {}
+        self.files: dict[str, int] = {}
+        self._taken: list[tuple[str, _Entry]] = []  # linkage name, the function's entry
 
     def read(self) -> None:
         info, place = self.info, self.first
@@ -194,7 +240,7 @@ class _Unit:
         scope: list[str] = [""]
         while place < self.end:
             entry_at = place
-            code, place = _uleb(info, place)
+            code, place = uleb(info, place)
             if code == 0:
                 if not stack:
                     continue
@@ -223,21 +269,39 @@ class _Unit:
                     TypeLayout(entry.size, tuple(sorted(parts, key=lambda part: (part.offset, part.name)))),
                 )
 
+    def signatures(self) -> Iterator[tuple[str, str]]:
+        for linkage, entry in self._taken:
+            taken = [self.names.get(at, "") for name, _, at, _ in entry.parts if not name]
+            result = next((self.names.get(at, "") for name, _, at, _ in entry.parts if name), "()")
+            yield linkage, f"({', '.join(taken)}) -> {result}"
+
     def _entry(
         self, tag: int, found: dict[int, tuple[int, int]], at: int, scope: str, parent: _Entry | None
     ) -> _Entry | None:
         if tag in (_COMPILE_UNIT, _PARTIAL, _SKELETON):
             self.offsets_base = found.get(_AT_STR_OFFSETS_BASE, (0, 8))[1]
+            self.program = found.get(_AT_STMT_LIST, (0, 0))[1]
+            return None
+        if tag == _PARAMETER:
+            if parent is not None and parent.tag == _SUBPROGRAM:
+                parent.parts.append(("", 0, self._reference(found.get(_AT_TYPE)), None))
             return None
         own = self._text(found.get(_AT_NAME))
         if tag in (_MEMBER, _INHERITANCE, _ENUMERATOR):
             if parent is not None:
                 parent.parts.append(self._part(tag, own, found, parent))
+                if parent.tag == _VARIANT and _AT_DECL_LINE in found and _COROUTINE.search(scope):
+                    self.waits.setdefault(scope, {})[parent.value or 0] = found[_AT_DECL_LINE][1]
+                    self.files[scope] = found.get(_AT_DECL_FILE, (0, 0))[1]
             return None
         name = f"{scope}::{own}" if scope and own else own
         if tag == _VARIABLE:
             if linkage := self._text(found.get(_AT_LINKAGE_NAME)):
                 self.variables.append((linkage, name, self._reference(found.get(_AT_TYPE))))
+            elif own.endswith(_TABLE) and _AT_LOCATION in found:
+                at = found[_AT_LOCATION][1]
+                if self.info[at : at + 1] == _ADDR:
+                    self.tables.append((own, at + 1))
             return None
         if tag == _VARIANT:
             # The variant's field is a field of the type around it.
@@ -250,10 +314,14 @@ class _Unit:
             self.types.append(entry)
             return entry
         if tag == _SUBPROGRAM:
+            entry = _Entry(tag, name, -1, [], None)
             linkage = self._text(found.get(_AT_LINKAGE_NAME))
             if linkage:
                 self.functions[linkage] = name
-            return _Entry(tag, name, -1, [], None)
+                if _AT_TYPE in found:
+                    entry.parts.append(("result", 0, self._reference(found[_AT_TYPE]), None))
+                self._taken.append((linkage, entry))
+            return entry
         # A part of an aggregate that only groups others (a variant part) hands them on.
         return parent if tag == _VARIANT_PART and parent is not None else _Entry(tag, name, -1, [], None)
 
@@ -285,12 +353,13 @@ class _Unit:
                 if form == _FLAG_PRESENT:
                     value = 1
             elif form in _LEB:
-                value, place = _sleb(info, place) if form == _SDATA else _uleb(info, place)
+                value, place = sleb(info, place) if form == _SDATA else uleb(info, place)
             elif form == _STRING:
                 value, place = start, info.index(0, place) + 1
             elif form in _LEB_BLOCKS:
-                value, place = _uleb(info, place)
-                place += value
+                length, place = uleb(info, place)
+                value = place if attribute == _AT_LOCATION else length
+                place += length
             elif form in _BLOCKS:
                 width = _BLOCKS[form]
                 value = int.from_bytes(info[place : place + width], "little")
@@ -323,19 +392,19 @@ def _abbreviations(content: bytes, place: int) -> dict[int, tuple[int, bool, lis
     """Code -> (tag, has children, [(attribute, form, constant)], length when the entry says nothing of types)."""
     table: dict[int, tuple[int, bool, list[tuple[int, int, int]], int | None]] = {}
     while True:
-        code, place = _uleb(content, place)
+        code, place = uleb(content, place)
         if code == 0:
             return table
-        tag, place = _uleb(content, place)
+        tag, place = uleb(content, place)
         has_children = bool(content[place])
         place += 1
         forms = []
         while True:
-            attribute, place = _uleb(content, place)
-            form, place = _uleb(content, place)
+            attribute, place = uleb(content, place)
+            form, place = uleb(content, place)
             constant = 0
             if form == _IMPLICIT:
-                constant, place = _sleb(content, place)
+                constant, place = sleb(content, place)
             if attribute == 0 and form == 0:
                 break
             forms.append((attribute, form, constant))
@@ -345,24 +414,3 @@ def _abbreviations(content: bytes, place: int) -> dict[int, tuple[int, bool, lis
         known = [size for size in sizes if size is not None]
         skip = sum(known) if not useful and len(known) == len(sizes) else None
         table[code] = tag, has_children, forms, skip
-
-
-def _uleb(content: bytes, place: int) -> tuple[int, int]:
-    octet = content[place]
-    place += 1
-    if octet < 0x80:
-        return octet, place
-    value, shift = octet & 0x7F, 7
-    while octet >= 0x80:
-        octet = content[place]
-        value |= (octet & 0x7F) << shift
-        shift += 7
-        place += 1
-    return value, place
-
-
-def _sleb(content: bytes, place: int) -> tuple[int, int]:
-    start = place
-    value, place = _uleb(content, place)
-    bits = 7 * (place - start)
-    return value - (1 << bits) if content[place - 1] & 0x40 else value, place

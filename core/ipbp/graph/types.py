@@ -7,7 +7,7 @@ of them, as Rust and C++ write them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,29 @@ class TypeLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """Where the source of a coroutine (an async fn or block) waits, as one object says it. `object`: its number among
+    those that were merged; `program`: offset of the unit's line table in .debug_line, `file`: number of the source in
+    that. `line`: by the value of the state; 0 is where the body begins, 1 where it ends (rustc_middle,
+    `ty::CoroutineArgs`: unresumed, returned, panicked, then each suspension)."""
+
+    object: int
+    program: int
+    file: int
+    line: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class DebugTypes:
     """`layouts`: by name; a name with several layouts has them all, for two things may have one name. `functions`:
     linkage name -> qualified name, with generic arguments. `variables`: linkage name -> (qualified name, name of the
-    type)."""
+    type). `signatures`: linkage name -> what the function takes and returns. `tables`: name of a table of methods
+    (`<T as Trait>::{vtable}`) -> (symbol of the graph, distance from it). `waits`: by name of the coroutine's type, for
+    each object that has it."""
 
     layouts: Mapping[str, frozenset[TypeLayout]]
     functions: Mapping[str, str]
     variables: Mapping[str, tuple[str, str]]
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    waits: Mapping[str, tuple[Waits, ...]] = field(default_factory=dict)

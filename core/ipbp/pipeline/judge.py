@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,18 +48,29 @@ class Judged:
         return self.is_lifted, int((self.comparison.status != Status.SAME).sum())
 
 
-def judge(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str] = ()) -> Judged:
-    """The unit against the best old side that there is for it. `allow_layout`: types whose layout may change."""
-    known = record.units(unit.image.key).get(unit.name)
-    image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
-    old, source = old_side(unit.new, unit.old_object, known, store, image, read)
-    types = judge_types(unit, old.graph, image if source == LIFTED else None, allow_layout)
-    return judge_against(unit, old, source == LIFTED, types)
+def judge(
+    units: Iterable[Edited], record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str] = ()
+) -> list[Judged]:
+    """Each unit against the best old side that there is for it. `allow_layout`: types whose layout may change."""
+    sides = []
+    for unit in units:
+        known = record.units(unit.image.key).get(unit.name)
+        image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
+        old, source = old_side(unit.new, unit.old_object, known, store, image, read)
+        sides.append(
+            (unit, old, source, judge_types(unit, old.graph, image if source == LIFTED else None, allow_layout))
+        )
+    # What is another function now is that for the crates that call it, too.
+    renewed = frozenset[str]().union(*(types.renewed for *_, types in sides))
+    return [
+        judge_against(unit, old, source == LIFTED, replace(types, renewed=renewed) if unit.is_crate else types)
+        for unit, old, source, types in sides
+    ]
 
 
 def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES) -> Judged:
     """The unit against this old side."""
-    correlation = pair_copies(old.graph, unit.new, correlate(old.graph, unit.new, types.renewed))
+    correlation = pair_copies(old.graph, unit.new, correlate(old.graph, unit.new, types.renewed, types.successors))
     copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
     selection = _selected(unit, old, types, copies)
     comparison = replace(copies.comparison, notes=(*types.notes, *copies.comparison.notes))

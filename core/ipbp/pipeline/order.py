@@ -82,7 +82,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock.lap("compile")
 
     # What of them differs from the code that runs, and where definitions went that are in other files now.
-    judged = _one_of_each([judge(unit, request.record, store, read, request.allow_layout) for unit in edited.units])
+    judged = _one_of_each(judge(edited.units, request.record, store, read, request.allow_layout))
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
     changed = [unit for unit in judged if unit.is_changed]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from ipbp.errors import Refusal
 from ipbp.formats.debug_types import types_of_file, types_of_graph
+from ipbp.formats.line_rows import line_rows
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import LinkGraph
+from ipbp.graph.types import DebugTypes
 from ipbp.pipeline.edited import Edited
+from ipbp.stages.code_words import CodeWords, likeness
+from ipbp.stages.method_tables import table_changes
+from ipbp.stages.suspensions import CoroutineSide, doubtful_suspensions
 from ipbp.stages.type_changes import ALL, NO_CHANGES, TypeChanges, type_changes
 
 
@@ -16,8 +22,8 @@ def judge_types(unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed
     """`image`: where the old side comes from when no object gave it. Only for crates: a C compiler lays out a struct
     as it is written, and what an edit of one does is known to who made it; rustc chooses an order of its own.
 
-    Refusals: `layout-changed`, `variable-type-changed`; `no-type-information` when a side has none and the user did
-    not allow every change.
+    Refusals: `layout-changed`, `variable-type-changed`, `method-table-changed`, `suspension-ambiguous`;
+    `no-type-information` when a side has none and the user did not allow every change.
     """
     if not unit.is_crate:
         return NO_CHANGES
@@ -25,7 +31,25 @@ def judge_types(unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed
     before = types_of_file(image.debug_file or image.file) if image is not None else types_of_graph(old)
     if ALL not in allowed and (not new.functions or not before.functions):
         return TypeChanges(frozenset(), (_no_information(unit.name),))
-    return type_changes(before, new, unit.name, allowed)
+    running, fresh = _side(old, before), _side(unit.new, new)
+
+    def alike(one: Sequence[str], other: Sequence[str]) -> float:
+        return likeness(_words(running.words, one), _words(fresh.words, other))
+
+    changes = type_changes(before, new, unit.name, allowed, alike)
+    tables = table_changes(old, before, unit.new, new, changes, unit.name)
+    refusals = (*changes.refusals, *tables.refusals, *doubtful_suspensions(running, fresh, unit.name, allowed))
+    notes = (*changes.notes, *tables.notes)
+    return replace(changes, refusals=refusals, notes=notes, successors=tables.successors)
+
+
+def _side(graph: LinkGraph, types: DebugTypes) -> CoroutineSide:
+    return CoroutineSide(types, CodeWords(graph, types.functions), lambda waits, block: line_rows(graph, waits, block))
+
+
+def _words(words: CodeWords, names: Sequence[str]) -> list[str]:
+    blocks = [words.block_of(name) for name in names]
+    return [word for block in blocks if block >= 0 for _, word in words.of_block(block)]
 
 
 def _no_information(file: str) -> Refusal:

@@ -9,7 +9,7 @@ content is paired by content. All of it is columns: an object has a hundred thou
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,7 @@ from ipbp.stages.numbered import UNPAIRED, pair_numbered
 from ipbp.stages.rust_pairs import NO_GROUP, RustPairs, pair_rust
 
 __all__ = ["UNPAIRED", "Correlation", "correlate"]
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,12 @@ class Correlation:
     new_group: I64
 
 
-def correlate(old: LinkGraph, new: LinkGraph, renewed: Collection[str] = ()) -> Correlation:
+def correlate(
+    old: LinkGraph, new: LinkGraph, renewed: Collection[str] = (), successors: Mapping[str, str] = _NONE
+) -> Correlation:
     """The pairs of two graphs of one translation unit. `renewed`: names of new functions that are not the next
-    version of what has their name in the old object."""
+    version of what has their name in the old object. `successors`: name of a new function -> that of the old one that
+    it is the next version of."""
     symbol = np.full(len(new.symbols), UNPAIRED, dtype=np.int32)
     names = name_numbers(old.symbols.name, new.symbols.name)
     rust = pair_rust(old, new, names, symbol)
@@ -64,6 +68,8 @@ def correlate(old: LinkGraph, new: LinkGraph, renewed: Collection[str] = ()) -> 
         rows = [row for row, name in enumerate(new.symbols.name) if name in renewed or base_name(name) in renewed]
         symbol[rows] = UNPAIRED
         rust.new_group[np.maximum(new.symbols.block[rows], 0)[new.symbols.block[rows] >= 0]] = NO_GROUP
+    if successors:
+        symbol[new.symbols.name.rows_of(list(successors))] = old.symbols.name.rows_of(list(successors.values()))
     ambiguous = pair_numbered(old, new, names, symbol)
 
     old_masked, new_masked = mask(old), mask(new)

@@ -27,6 +27,7 @@ from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import Correlation
 from ipbp.stages.entry_targets import entry_targets
 from ipbp.stages.labels import stores_labels
+from ipbp.stages.name_numbers import base_name
 from ipbp.stages.targets import ABSOLUTES
 from ipbp.stages.unwind import UnwindLinks, unwind_links
 
@@ -54,7 +55,8 @@ class OldSide:
 class Replaced:
     """A function with an old entry that gets a jump: the new block, its name, the entry, the old code's size.
     `targets`: offsets in the old code to which something else than its own direct branches may jump. `by_way_of`: load
-    address of another entry of that function, which leads to the new block; the jump goes there."""
+    address of another entry of that function, which leads to the new block; the jump goes there. `former`: the old
+    function's name, where it was another."""
 
     block: int
     name: str
@@ -62,6 +64,7 @@ class Replaced:
     old_size: int
     targets: tuple[int, ...] = ()
     by_way_of: int = UNBOUND
+    former: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,9 @@ class _Selector:
                 self.refusals.append(_unproved(name, self.name))
             if old_block >= 0 and stores_labels(self.old.graph, old_block):
                 self.refusals.append(_stored_label(name, self.name))
-            rows.append(Replaced(block, name, entry, old_size, targets.get(old_block, ())))
+            former = self.old.graph.block_name(old_block) if old_block >= 0 else name
+            former = former if base_name(former) != base_name(name) else ""
+            rows.append(Replaced(block, name, entry, old_size, targets.get(old_block, ()), former=former))
         return tuple(rows)
 
     def _more_entries(self, carried: Container[int]) -> tuple[Replaced, ...]:

@@ -41,6 +41,7 @@ def one_jump_each(
             claims.setdefault(row.entry, []).append(_Claim(unit, row))
     names = _running_names(claims, running, image)
     _forget_removed(names, selections, running)
+    _forget_former(names, claims, selections)
     refusals = []
     for entry, claimed in claims.items():
         others = names[entry] - Counter(name for claim in claimed for name in _names(selections[claim.unit], claim.row))
@@ -91,6 +92,16 @@ def _forget_removed(
             name, entry = old.graph.symbols.name[symbol], int(old.address[symbol])
             if entry in names and old.graph.symbols.binding[symbol] == Binding.LOCAL and name not in left:
                 names[entry][_plain(name)] -= 1
+
+
+def _forget_former(
+    names: Mapping[int, Counter[str]], claims: Mapping[int, Sequence[_Claim]], selections: Sequence[Selection]
+) -> None:
+    """Functions of which another one is the next version, under its own name."""
+    left = {name for selection in selections for name in selection.unit.graph.symbols.name}
+    for entry, claimed in claims.items():
+        for former in {claim.row.former for claim in claimed} - left - {""}:
+            names[entry][_plain(former)] = 0
 
 
 def _names(selection: Selection, row: Replaced) -> Iterable[str]:

@@ -1,0 +1,95 @@
+"""The source lines of one function, out of the line table of the object that has it.
+
+Source: DWARF 5, 6.2 (versions 2 to 4 differ in the header). In an object the address that a sequence begins with is a
+fixup, and what that leads to says of which function the sequence is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ipbp.errors import IpbpError
+from ipbp.formats.leb import sleb, uleb
+from ipbp.graph.model import LinkGraph, SideSection
+from ipbp.graph.types import Waits
+
+_COPY, _ADVANCE_PC, _ADVANCE_LINE, _SET_FILE, _CONST_ADD_PC, _FIXED_ADVANCE_PC = 1, 2, 3, 4, 8, 9
+_END_SEQUENCE, _SET_ADDRESS = 1, 2
+
+
+def line_rows(graph: LinkGraph, waits: Waits, block: int) -> list[tuple[int, int]]:
+    """(offset in the block, line) where the code of another line of that source begins, ascending; 0 is a line of
+    another source. [] where the object has no such table. `debug-information-malformed`."""
+    tables = [section for section in graph.side if section.name == ".debug_line"]
+    if waits.object >= len(tables):
+        return []
+    try:
+        rows = _rows(tables[waits.object], graph, waits.program, block)
+        return sorted((offset, line if file == waits.file else 0) for offset, file, line in rows)
+    except IndexError as error:
+        raise IpbpError(
+            "debug-information-malformed",
+            f"{graph.path}: its line table cannot be read: {error}",
+            "Build it again; if that does not help, report it.",
+        ) from error
+
+
+def _rows(section: SideSection, graph: LinkGraph, start: int, block: int) -> Iterator[tuple[int, int, int]]:
+    """(offset in the block, file, line)."""
+    content = bytes(section.content)
+    end = start + 4 + int.from_bytes(content[start : start + 4], "little")
+    version = content[start + 4]
+    place = start + (8 if version == 5 else 6)
+    program = place + 4 + int.from_bytes(content[place : place + 4], "little")
+    place += 4
+    step = content[place]
+    place += 3 if version >= 4 else 2  # one operation an instruction, and whether rows begin as statements
+    line_base, line_range, opcode_base = content[place] - 256 * (content[place] >> 7), *content[place + 1 : place + 3]
+    lengths = content[place + 3 : place + 2 + opcode_base]
+    place, address, file, line, is_here = program, 0, 1, 1, False
+    while place < end:
+        opcode = content[place]
+        place += 1
+        if opcode >= opcode_base:
+            address += (opcode - opcode_base) // line_range * step
+            line += line_base + (opcode - opcode_base) % line_range
+            if is_here:
+                yield address, file, line
+        elif opcode == 0:
+            size, place = uleb(content, place)
+            if content[place] == _SET_ADDRESS:
+                home, address = _target(section, graph, place + 1)
+                is_here = home == block
+            elif content[place] == _END_SEQUENCE:
+                address, file, line, is_here = 0, 1, 1, False
+            place += size
+        elif opcode == _COPY:
+            if is_here:
+                yield address, file, line
+        elif opcode == _ADVANCE_PC:
+            count, place = uleb(content, place)
+            address += count * step
+        elif opcode == _ADVANCE_LINE:
+            count, place = sleb(content, place)
+            line += count
+        elif opcode == _SET_FILE:
+            file, place = uleb(content, place)
+        elif opcode == _CONST_ADD_PC:
+            address += (255 - opcode_base) // line_range * step
+        elif opcode == _FIXED_ADVANCE_PC:
+            address += int.from_bytes(content[place : place + 2], "little")
+            place += 2
+        else:
+            for _ in range(lengths[opcode - 1]):
+                _, place = uleb(content, place)
+
+
+def _target(section: SideSection, graph: LinkGraph, place: int) -> tuple[int, int]:
+    """The block that the fixup at this place leads to, and how far into it."""
+    rows = np.flatnonzero(section.offset == place)
+    if len(rows) == 0:
+        return -1, 0
+    target = int(section.target[rows[0]])
+    return int(graph.symbols.block[target]), int(graph.symbols.offset[target] + section.addend[rows[0]])

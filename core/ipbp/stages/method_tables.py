@@ -1,0 +1,111 @@
+"""Tables of methods (`dyn Trait`) whose slots mean something else after an edit.
+
+A value behind `dyn` keeps the table that it was made with; new code calls through it by the number of a slot. So a
+slot must hold the same method as before, taking the same. Its code may be another: the old entry leads to the new
+one. Where a type has a method of its own now instead of the trait's, or the other way round, that takes the old one's
+place if both are in this unit. A method more, or one less, is a change of the table's layout (`stages.type_changes`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipbp.errors import Refusal
+from ipbp.graph.model import LinkGraph
+from ipbp.graph.types import DebugTypes
+from ipbp.stages.name_numbers import base_name
+from ipbp.stages.type_changes import TypeChanges, without_arguments
+
+# rustc_codegen_ssa, `build_vtable_type_di_node`: drop, size, alignment, then the methods.
+_FIRST_METHOD = 24
+
+
+@dataclass(frozen=True, slots=True)
+class TableChanges:
+    """`successors`: linkage name of a new function -> that of the old one whose place in tables it takes. `refusals`:
+    `method-table-changed`. `notes`: what is dropped as before."""
+
+    successors: Mapping[str, str]
+    refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()
+
+
+def table_changes(
+    old: LinkGraph, before: DebugTypes, new: LinkGraph, after: DebugTypes, types: TypeChanges, file: str
+) -> TableChanges:
+    """What the tables that both graphs have say about an edit. `file`: of the unit, for messages."""
+    successors: dict[str, str] = {}
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+    for name in sorted(after.tables.keys() & before.tables.keys()):
+        kind = f"{name.removesuffix('}')}_type}}"
+        if types.is_renewed(name) or before.layouts.get(kind) != after.layouts.get(kind):
+            continue
+        words = []
+        one, other = _slots(old, before.tables[name]), _slots(new, after.tables[name])
+        for slot in sorted(one.keys() | other.keys()):
+            had, has = one.get(slot, ""), other.get(slot, "")
+            if had == has and has not in types.renewed:
+                continue
+            if slot < _FIRST_METHOD:
+                notes.append(f"values that exist behind '{_shown(name)}' are dropped as before")
+            elif _is_successor(has, new, after, had, old, before):
+                successors[has] = had
+            else:
+                number = (slot - _FIRST_METHOD) // 8
+                words.append(f"method {number} was {_words(had, before)} and is {_words(has, after)}")
+        if words:
+            refusals.append(_changed(_shown(name), words[0], file))
+    return TableChanges(successors, tuple(refusals), tuple(dict.fromkeys(notes)))
+
+
+def _slots(graph: LinkGraph, place: tuple[int, int]) -> dict[int, str]:
+    """The linkage names in a table by their offsets."""
+    symbols, edges = graph.symbols, graph.edges
+    block = int(symbols.block[place[0]])
+    if block < 0:
+        return {}
+    start, rows = int(symbols.offset[place[0]]) + place[1], graph.edges_of(block)
+    found = zip(edges.offset[rows].tolist(), edges.target[rows].tolist(), strict=True)
+    return {offset - start: symbols.name[target] for offset, target in found if offset >= start}
+
+
+def _is_successor(has: str, new: LinkGraph, after: DebugTypes, had: str, old: LinkGraph, before: DebugTypes) -> bool:
+    """Whether the new function can have the old one's entry: the same method, and only one of the two on each side."""
+    same = _method(had, before) == _method(has, after) != ""
+    same &= before.signatures.get(had, "") == after.signatures.get(has, "") != ""
+    return same and (_copies(old, had), _copies(old, has), _copies(new, had), _copies(new, has)) == (1, 0, 0, 1)
+
+
+def _copies(graph: LinkGraph, name: str) -> int:
+    """How many functions of this name the graph defines."""
+    rows = graph.symbols.name.containing(name.encode())
+    rows = rows[graph.symbols.block[rows] >= 0]
+    return sum(base_name(graph.symbols.name[row]) == name for row in rows.tolist())
+
+
+def _method(linkage: str, types: DebugTypes) -> str:
+    """The method's own name, "" where that is not known."""
+    return without_arguments(types.functions.get(linkage, "")).rpartition("::")[2]
+
+
+def _words(linkage: str, types: DebugTypes) -> str:
+    if not linkage:
+        return "empty"
+    return f"'{types.functions.get(linkage, linkage)}' {types.signatures.get(linkage, '')}".rstrip()
+
+
+def _shown(table: str) -> str:
+    """`<a::T as a::Trait>`"""
+    return table.removesuffix("::{vtable}")
+
+
+def _changed(name: str, words: str, file: str) -> Refusal:
+    return Refusal(
+        "method-table-changed",
+        f"the table of methods of '{name}' means something else now ({words}), and values that exist have the old one",
+        "Leave the trait's methods in their order and as they are called, or restart the program.",
+        name,
+        file,
+    )

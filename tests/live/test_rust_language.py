@@ -1,0 +1,295 @@
+"""What Rust keeps beside plain variables: futures that wait, tables of methods, closures, thread-locals, type ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from cargo_project import CargoProject, build_cargo_project
+from scenario import Edit, Talk
+from sessions import ipbp
+from test_rust import planned
+
+from ipbp.errors import Refused
+
+pytestmark = pytest.mark.live
+MAIN, BEASTS, FUTURES, STATE = (f"src/{name}.rs" for name in ("main", "beasts", "futures", "state"))
+RULES = "move |value| value + limit * 2 + step", "move |value| (value ^ limit) - step"
+SWAP_RULES = [(f"Box::new({RULES[0]}), Box::new({RULES[1]})", f"Box::new({RULES[1]}), Box::new({RULES[0]})")]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
+    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "lodge", workspace="lodge")
+
+
+@pytest.fixture
+def lodge(built: CargoProject) -> Iterator[CargoProject]:
+    yield built
+    built.restore()
+
+
+@pytest.fixture
+def talk(lodge: CargoProject) -> Iterator[Talk]:
+    program = Talk(lodge.program)
+    yield program
+    program.kill()
+
+
+def edit(file: str, *replace: tuple[str, str]) -> Edit:
+    return Edit(replace[0][1], file, replace, [], [])
+
+
+def apply(talk: Talk, debugger: str) -> list[str]:
+    """Patches; the notes."""
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert outcome["outcome"] == "patched", json.dumps(outcome, indent=1)
+    notes: list[str] = outcome["notes"]
+    return notes
+
+
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_what_waits_goes_on_in_new_code(lodge: CargoProject, talk: Talk, debugger: str) -> None:
+    assert talk.ask("turn") == ". . . . <"
+    assert talk.ask("calls") == "4 0 grr, 2 7 cluck"
+    lodge.edit(
+        edit(
+            FUTURES,
+            ("second * 10", "second * 1000"),
+            ("found + 2", "found + 200"),
+            ("step(20).await + more", "step(20).await * more"),
+            ("push('-')", "push('=')"),
+            ("    3\n}", "    33\n}"),
+        ),
+        # A method of its own where it had the trait's, a default that changes for nobody else.
+        edit(
+            BEASTS,
+            (
+                "0\n    }\n",
+                '0\n    }\n\n    fn call(&self, times: usize) -> String {\n        "mew".repeat(times)\n    }\n',
+            ),
+        ),
+    )
+    apply(talk, debugger)
+    assert talk.ask("turn") == "4000 . 205 80 <="
+    assert talk.ask("calls") == "4 0 mew, 2 7 cluck", "the table of a value that exists leads to the new method"
+    lodge.edit(
+        edit(BEASTS, ('\n    fn call(&self, times: usize) -> String {\n        "cluck".repeat(times)\n    }\n', ""))
+    )
+    apply(talk, debugger)
+    assert talk.ask("turn") == "33 <=>"
+    assert talk.ask("calls") == "4 0 mew, 2 7 grr", "and back to the trait's"
+    assert talk.close() == 0
+
+
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_state_of_every_kind_is_kept(lodge: CargoProject, talk: Talk, debugger: str) -> None:
+    assert talk.ask("statics x") == "100 x 2 6 12"
+    assert talk.ask("work") == "2 3"
+    assert talk.ask("things") == "3 0"
+    assert talk.ask("rules 20") == "34 16"
+    lodge.edit(
+        edit(
+            STATE,
+            ("LIMIT: u64 = 10", "LIMIT: u64 = 20"),
+            ("[1, 2, 3]", "[1, 5, 3]"),
+            ("AtomicU64::new(100)", "AtomicU64::new(900)"),
+            ("gone with", "left with"),
+            (
+                "static ONCE",
+                "static FRESH: Mutex<u64> = Mutex::new(1000);\n"
+                "static LATE: LazyLock<u64> = LazyLock::new(|| 4000);\nstatic ONCE",
+            ),
+            ("TABLE[1] + LIMIT", "TABLE[1] + LIMIT + *FRESH.lock().unwrap() + *LATE"),
+            (
+                "    static LAZY",
+                "    static MORE: Cell<u64> = const { Cell::new(40) };\n"
+                "    static LIST: RefCell<Vec<u64>> = RefCell::new(vec![7]);\n    static LAZY",
+            ),
+            (
+                'format!("{} {lazy}", FIXED.get())',
+                "MORE.set(MORE.get() + 1);\n    LIST.with_borrow_mut(|list| list.push(1));\n"
+                '    format!("{} {lazy} {} {}", FIXED.get(), MORE.get(), LIST.with_borrow(|list| list.len()))',
+            ),
+        ),
+        # Nothing of the layout, and yet the type has another id from now on.
+        edit(BEASTS, ("    pub eggs", "    pub(crate) eggs"), (".sum();", ".sum::<u64>() * 100;")),
+        edit(
+            MAIN,
+            ("too many", "far too many"),
+            ('let _second = Told("b", log);', 'let _second = Told("B", log);\n    let _third = Told("c", log);'),
+        ),
+    )
+    notes = apply(talk, debugger)
+    assert any("COUNT" in note and "not applied" in note for note in notes)
+    assert talk.ask("statics y") == f"101 x 3 7 {5 + 20 + 1000 + 4000}"
+    assert talk.ask("work") == "3 4 41 2"
+    assert talk.ask("things") == "500 0", "values made before are still of that type"
+    assert talk.ask("survive 9") == "far too many: 9 cBa"
+    assert talk.ask("end") == "left with 2"
+    assert talk.close() == 0
+
+
+def test_closures_that_may_have_changed_places_go_on_as_they_were(lodge: CargoProject, talk: Talk) -> None:
+    assert talk.ask("rules 20") == "34 16"
+    lodge.edit(edit(BEASTS, *SWAP_RULES))
+    assert any("lodge::beasts::rules" in note and "old code" in note for note in apply(talk, "gdb"))
+    assert talk.ask("rules 20") == "34 16"
+    assert talk.close() == 0
+
+
+def test_one_closure_of_two_that_capture_the_same_is_patched(lodge: CargoProject, talk: Talk) -> None:
+    lodge.edit(edit(BEASTS, ("limit * 2 + step", "limit * 20 + step")))
+    assert not any("old code" in note for note in apply(talk, "gdb"))
+    assert talk.ask("rules 20") == "142 16"
+    assert talk.close() == 0
+
+
+LAYOUT, TABLE = "layout-changed", "method-table-changed"
+WALK, ROUNDS = (f"lodge::futures::{name}::{{async_fn_env#0}}" for name in ("walk", "rounds"))
+CAT = "<lodge::beasts::Cat as lodge::beasts::Beast>"
+REFUSED = [
+    (
+        "a variable that is kept while it waits",
+        FUTURES,
+        [("step(start).await;", "step(start).await + start;")],
+        LAYOUT,
+        WALK,
+    ),
+    ("one more await", FUTURES, [("let second = first + 1;", "let second = first + step(1).await;")], LAYOUT, WALK),
+    (
+        "another thing to wait for",
+        FUTURES,
+        [("step(start).await;", "std::future::ready(start).await;")],
+        LAYOUT,
+        WALK,
+    ),
+    (
+        "a variable that an async block captures",
+        FUTURES,
+        [
+            ("async {\n        let found = step(5).await;", "async move {\n        let found = step(5).await + more;"),
+            ("    let block", "    let more = 7;\n    let block"),
+        ],
+        LAYOUT,
+        "lodge::futures::begin::{async_block_env#0}",
+    ),
+    (
+        "awaits that change places",
+        FUTURES,
+        [("step(1).await", "step(9).await"), ("step(2).await", "step(1).await"), ("step(9).await", "step(2).await")],
+        "suspension-ambiguous",
+        ROUNDS,
+    ),
+    (
+        "an await less in front, one more behind",
+        FUTURES,
+        [("step(2).await", "step(3).await"), ("step(1).await", "step(2).await")],
+        "suspension-ambiguous",
+        ROUNDS,
+    ),
+    (
+        "methods that change places",
+        BEASTS,
+        [
+            (
+                "    fn legs(&self) -> u64;\n\n    fn arms(&self) -> u64;\n",
+                "    fn arms(&self) -> u64;\n\n    fn legs(&self) -> u64;\n",
+            )
+        ],
+        TABLE,
+        CAT,
+    ),
+    (
+        "a method in the middle of a trait",
+        BEASTS,
+        [
+            (
+                "    fn arms(&self) -> u64;\n",
+                "    fn ears(&self) -> u64 {\n        2\n    }\n\n    fn arms(&self) -> u64;\n",
+            )
+        ],
+        LAYOUT,
+        f"{CAT}::{{vtable_type}}",
+    ),
+    (
+        "a method that takes something else",
+        BEASTS,
+        [
+            (
+                'times: usize) -> String {\n        "grr".repeat(times)',
+                'times: u64) -> String {\n        "grr".repeat(times as usize)',
+            ),
+            (
+                'times: usize) -> String {\n        "cluck".repeat(times)',
+                'times: u64) -> String {\n        "cluck".repeat(times as usize)',
+            ),
+        ],
+        TABLE,
+        CAT,
+    ),
+    (
+        "a trait above a trait",
+        BEASTS,
+        [
+            (
+                "pub trait Beast {",
+                "pub trait Named {\n    fn named(&self) -> u64 {\n        1\n    }\n}\n"
+                "impl Named for Cat {}\nimpl Named for Hen {}\n\npub trait Beast: Named {",
+            )
+        ],
+        LAYOUT,
+        f"{CAT}::{{vtable_type}}",
+    ),
+    (
+        "a field",
+        BEASTS,
+        [
+            ("    pub eggs: u64,", "    pub eggs: u64,\n    pub age: u8,"),
+            ("eggs: 7 }", "eggs: 7, age: 1 }"),
+            ("eggs: 1 }", "eggs: 1, age: 1 }"),
+            ("eggs: 2 }", "eggs: 2, age: 1 }"),
+        ],
+        LAYOUT,
+        "lodge::beasts::Hen",
+    ),
+    (
+        "a lazy static of another type",
+        STATE,
+        [
+            (
+                "NAMES: LazyLock<Mutex<Vec<String>>> = LazyLock::new(|| Mutex::new(vec![",
+                "NAMES: LazyLock<Mutex<Vec<&'static str>>> = LazyLock::new(|| Mutex::new(vec![",
+            ),
+            ('String::from("first")', '"first"'),
+            ("names.push(name.to_string());", 'names.push("more");'),
+        ],
+        "variable-type-changed",
+        "lodge::state::NAMES",
+    ),
+    (
+        "a thread-local of another type",
+        STATE,
+        [("RefCell<Vec<u64>> = RefCell::new(vec![1, 2])", "RefCell<Vec<u32>> = RefCell::new(vec![1, 2])")],
+        "variable-type-changed",
+        "lodge::state::LAZY",
+    ),
+    (
+        "a plain static of another type",
+        STATE,
+        [("static mut PLAIN: u64", "static mut PLAIN: i64")],
+        "variable-type-changed",
+        "lodge::state::PLAIN",
+    ),
+]
+
+
+def test_what_lives_is_not_misread(lodge: CargoProject, talk: Talk) -> None:
+    for name, file, replace, code, symbol in REFUSED:
+        lodge.edit(edit(file, *replace))
+        with pytest.raises(Refused) as caught:
+            planned(talk)
+        found = {(row.code, row.symbol) for row in caught.value.refusals}
+        assert any(row[0] == code and str(row[1]).startswith(symbol) for row in found), (name, found)
+        lodge.restore()

@@ -59,6 +59,8 @@ def build_cargo_project(
         original[path] = path.read_bytes(), time
     profile = "release" if "--release" in options else "debug"
     project = CargoProject(folder, folder / "target" / profile / workspace, original)
+    if (folder / "Cargo.lock").exists():
+        subprocess.run(["cargo", "fetch", "--quiet", "--locked"], cwd=folder, check=True)
     project.cargo("build", *options)
     return project
 

@@ -37,6 +37,10 @@ class Load:
         self._is_over = True
         self._thread.join()
 
+    def expect(self, header: bytes) -> None:
+        """From now on the next answers tell by another header."""
+        self._header = header
+
     def all_answers(self, with_header: bool) -> None:
         """Returns when every connection's newest answer has (or has not) the header, or fails."""
         before = list(self.answers)

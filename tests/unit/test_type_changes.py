@@ -157,3 +157,9 @@ def test_a_function_that_takes_something_else_is_new() -> None:
     found = type_changes(old, new, "a.rs")
     assert found.renewed == {"f"}
     assert "'a::f' was (u64) -> () and is (u64, u64) -> ()" in found.notes[0]
+
+
+def test_debug_information_of_lines_alone_tells_no_types() -> None:
+    assert not DebugTypes({}, {"f": "a::f"}, {}, {"f": "() -> ()"}).tells_types
+    assert DebugTypes({}, {"f": "a::f"}, {}, {"f": "(u64) -> ()"}).tells_types
+    assert closures("tax").tells_types

@@ -29,6 +29,10 @@ class TypeLayout:
     parts: tuple[Part, ...]
 
 
+NOTHING = "() -> ()"
+"""The signature of a function that takes and returns nothing, or of which no more is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class Waits:
     """Where the source of a coroutine (an async fn or block) waits, as one object says it. `object`: its number among
@@ -56,3 +60,8 @@ class DebugTypes:
     signatures: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     waits: Mapping[str, tuple[Waits, ...]] = field(default_factory=dict)
+
+    @property
+    def tells_types(self) -> bool:
+        """Whether there is debug information, and of a level that has types (`debug = 2`)."""
+        return bool(self.layouts or self.variables) or any(taken != NOTHING for taken in self.signatures.values())

@@ -29,7 +29,7 @@ def judge_types(unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed
         return NO_CHANGES
     new = types_of_graph(unit.new)
     before = types_of_file(image.debug_file or image.file) if image is not None else types_of_graph(old)
-    if ALL not in allowed and (not new.functions or not before.functions):
+    if ALL not in allowed and not (new.tells_types and before.tells_types):
         return TypeChanges(frozenset(), (_no_information(unit.name),))
     running, fresh = _side(old, before), _side(unit.new, new)
 
@@ -55,7 +55,8 @@ def _words(words: CodeWords, names: Sequence[str]) -> list[str]:
 def _no_information(file: str) -> Refusal:
     return Refusal(
         "no-type-information",
-        "the program or its new objects have no debug information, so that a changed type layout would not be noticed",
+        "the debug information of the program or of its new objects has no types, so that a changed type layout would "
+        "not be noticed",
         "Build with `debug = true` in the profile, or use `hotpatch --allow-layout all` when no type was edited.",
         file=file,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cargo_project import CargoProject, build_cargo_project
@@ -144,6 +145,35 @@ def test_one_closure_of_two_that_capture_the_same_is_patched(lodge: CargoProject
     assert not any("old code" in note for note in apply(talk, "gdb"))
     assert talk.ask("rules 20") == "142 16"
     assert talk.close() == 0
+
+
+def test_a_function_that_takes_something_else_is_new_beside_the_old_one(tmp_path: Path) -> None:
+    # With this mangling its name says nothing of what it takes.
+    flags = '[build]\nrustflags = ["-Csymbol-mangling-version=v0"]\n'
+    project = build_cargo_project(tmp_path / "lodge", workspace="lodge", config=flags)
+    talk = Talk(project.program)
+    try:
+        assert talk.ask("scale 3") == "6 6"
+        project.edit(
+            edit(
+                STATE,
+                ("ask(worker: &Worker)", "ask(worker: &Worker, more: &str)"),
+                ("recv().unwrap()\n}\n\npub fn end", "recv().unwrap() + more\n}\n\npub fn end"),
+            ),
+            edit(
+                MAIN,
+                ("(number: u64) -> u64 {\n    number * 2", "(number: u64, by: u64) -> u64 {\n    number * by"),
+                ("scale(number)),", "scale(number, 3)),"),
+                ("        scale,\n    }", "        scale: |number| number,\n    }"),
+                ("ask(&house.worker)", 'ask(&house.worker, "!")'),
+            ),
+        )
+        assert any("'lodge::scale' was (u64) -> u64" in note for note in apply(talk, "gdb"))
+        assert talk.ask("scale 3") == "6 9", "the pointer that exists calls the old one"
+        assert talk.ask("work") == "2 3!", "so does no crate that uses it"
+        assert talk.close() == 0
+    finally:
+        talk.kill()
 
 
 LAYOUT, TABLE = "layout-changed", "method-table-changed"

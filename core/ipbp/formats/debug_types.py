@@ -232,7 +232,8 @@ class _Unit:
         self.program = 0
         self.waits: dict[str, dict[int, int]] = {}
         self.files: dict[str, int] = {}
-        self._taken: list[tuple[str, _Entry]] = []  # linkage name, the function's entry
+        self._linkages: dict[int, str] = {}
+        self._taken: list[tuple[str, bool, _Entry]] = []  # linkage name, only a declaration, the function's entry
 
     def read(self) -> None:
         info, place = self.info, self.first
@@ -270,7 +271,9 @@ class _Unit:
                 )
 
     def signatures(self) -> Iterator[tuple[str, str]]:
-        for linkage, entry in self._taken:
+        for linkage, is_declared, entry in self._taken:
+            if is_declared and not entry.parts:
+                continue  # of a callee of optimised code (DWARF 5, 3.4), which says nothing of what it takes
             taken = [self.names.get(at, "") for name, _, at, _ in entry.parts if not name]
             result = next((self.names.get(at, "") for name, _, at, _ in entry.parts if name), "()")
             yield linkage, f"({', '.join(taken)}) -> {result}"
@@ -318,9 +321,13 @@ class _Unit:
             linkage = self._text(found.get(_AT_LINKAGE_NAME))
             if linkage:
                 self.functions[linkage] = name
+                self._linkages[at] = linkage
+            # A method is declared in its type and defined outside (DWARF 5, 5.7.8).
+            linkage = linkage or self._linkages.get(self._reference(found.get(_AT_SPECIFICATION)), "")
+            if linkage:
                 if _AT_TYPE in found:
                     entry.parts.append(("result", 0, self._reference(found[_AT_TYPE]), None))
-                self._taken.append((linkage, entry))
+                self._taken.append((linkage, _AT_DECLARATION in found, entry))
             return entry
         # A part of an aggregate that only groups others (a variant part) hands them on.
         return parent if tag == _VARIANT_PART and parent is not None else _Entry(tag, name, -1, [], None)

@@ -30,6 +30,9 @@ _KINDS = r"(closure|async\w*|gen\w*)"
 # rustc_codegen_ssa, debuginfo/type_names.rs: `{closure_env#0}` is the type, `{closure#0}` the function.
 _BODY = re.compile(rf"(.*)::\{{{_KINDS}_env#(\d+)\}}\Z", re.DOTALL)
 _STATE = re.compile(r"(.*::\{(?!closure)\w+_env#\d+\}(?:<.*>)?)::(Unresumed|Returned|Panicked|Suspend\d+)\Z", re.DOTALL)
+# In the legacy mangling the signature is a part of the hash (rustc_symbol_mangling, `legacy.rs`). That is worth having:
+# what optimised code does not use may be missing from its debug information.
+_LEGACY = re.compile(r"17h[0-9a-f]{16}E")
 _TABLE = re.compile(r" as (.*)>::\{vtable_type\}\Z", re.DOTALL)
 _POINTER = re.compile(r"dyn (.*?)(?:, alloc::alloc::Global>|)\Z", re.DOTALL)
 CLOSURE = "closure"
@@ -70,7 +73,9 @@ def type_changes(
     retyped = [
         linkage
         for linkage, taken in new.signatures.items()
-        if old.signatures.get(linkage, taken) != taken and not _knows_closure(new.functions[linkage], marks)
+        if old.signatures.get(linkage, taken) != taken
+        and not _LEGACY.search(linkage)
+        and not _knows_closure(new.functions.get(linkage, ""), marks)
     ]
     renewed = {linkage for linkage, name in new.functions.items() if _knows_closure(name, marks)}
     known = _folded(old)
@@ -97,14 +102,14 @@ def type_changes(
         f"closures that '{owner}' made before go on with their old code: what they capture, or their number, is another"
         for owner in dict.fromkeys(mark.owner for mark in marks)
     ]
-    notes += [
-        f"'{new.functions[linkage]}' was {old.signatures[linkage]} and is {new.signatures[linkage]}: code that still "
-        "runs, and pointers that exist, call the old one"
-        for linkage in retyped
-    ]
+    notes += [_retyped(new.functions.get(row, row), old.signatures[row], new.signatures[row]) for row in retyped]
     return TypeChanges(
         frozenset(renewed.union(retyped)), tuple(refusals), tuple(notes), lambda name: _knows_closure(name, marks)
     )
+
+
+def _retyped(name: str, before: str, after: str) -> str:
+    return f"'{name}' was {before} and is {after}: code that still runs, and pointers that exist, call the old one"
 
 
 def _is_allowed(name: str, allowed: Collection[str]) -> bool:

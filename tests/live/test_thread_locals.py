@@ -23,6 +23,10 @@ BUILDS = {
     "no plt": ("clang", ["-O2", "-fPIC", "-fno-plt"], []),
     "descriptors": ("gcc", ["-O2", "-fPIC", "-mtls-dialect=gnu2"], []),
     "static": ("gcc", ["-O2"], ["-static"]),
+    "musl": ("musl-gcc", ["-O2"], []),
+    "musl static": ("musl-gcc", ["-O0"], ["-static"]),
+    "musl library": ("musl-gcc", ["-O2", "-fPIC"], ["-shared"]),
+    "plugin of musl": ("musl-gcc", ["-O2", "-fPIC"], ["-shared"]),
     "library": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
     "plugin": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
     "plugin of descriptors": ("gcc", ["-O2", "-fPIC", "-mtls-dialect=gnu2", "-DLARGE"], ["-shared"]),
@@ -169,10 +173,11 @@ def _size(line: str) -> int:
     return end - start
 
 
-def test_a_static_program_cannot_give_its_threads_room(
-    debugger: str, start: Callable[[str], tuple[Project, Talk]]
+@pytest.mark.parametrize("build_name", ["static", "musl", "musl static"])
+def test_a_program_whose_threads_have_no_room_is_left_as_it_is(
+    build_name: str, debugger: str, start: Callable[[str], tuple[Project, Talk]]
 ) -> None:
-    project, talk = start("static")
+    project, talk = start(build_name)
     assert numbers(talk.ask("tell")) == expected(8, 0)
     before = memory_of(talk.process.pid)
     edit(project, NEW, ("sum = outer +", "sum += outer +"))

@@ -13,7 +13,7 @@ from ipbp.graph.layout import ThreadImage, UnitLayout, Unwinder
 from ipbp.graph.unit import Unit
 from ipbp.pipeline.loader import find_loader
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.threads import new_thread_locals, thread_load
+from ipbp.pipeline.threads import keeps_room, new_thread_locals, thread_load
 from ipbp.protocol import Allocation, Load
 from ipbp.stages.arena import Arena
 from ipbp.stages.grouping import grouped
@@ -52,7 +52,7 @@ def link_units(
     pairs = zip(parts.groups, libraries, strict=True)
     placed = layouts([replace(group, library=str(library)) for group, library in pairs])
     has_threads = any(layout.thread for layout in placed)
-    loader = find_loader(process) if has_threads else None
+    loader = find_loader(process) if has_threads and keeps_room(process) else None
     no_room = new_thread_locals(units, process) if has_threads and loader is None else ()
     raise_all(*(layout.refusals for layout in placed), no_room)
     linked = [relocate(group.units, layout) for group, layout in zip(parts.groups, placed, strict=True)]

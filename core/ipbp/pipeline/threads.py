@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ipbp.errors import Refusal
+from ipbp.formats.elf_linked import PT_INTERP
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.formats.elf_thread_library import write_thread_library
 from ipbp.graph.image import MemoryReader
@@ -40,9 +41,19 @@ def patched_blocks(record: Record, read: MemoryReader) -> list[ThreadBlock]:
     ]
 
 
+def keeps_room(process: LoadedProcess) -> bool:
+    """Whether the loader has room for new variables in the blocks of threads that run, which glibc's has. musl refuses
+    a library that needs a fixed place in them."""
+    return any(module.dynamic.definition("_rtld_global") is not None for module in process.modules)
+
+
 def new_thread_locals(units: Sequence[Unit], process: LoadedProcess) -> list[Refusal]:
     """A refusal for each new thread-local variable of a program whose threads nobody can give room."""
-    why = "has no dynamic loader" if len(process.modules) == 1 else "has not loaded what opens libraries (dlopen)"
+    why = "has not loaded what opens libraries (dlopen)"
+    if not any(module.file.segment(PT_INTERP) for module in process.modules):
+        why = "has no dynamic loader"
+    elif not keeps_room(process):
+        why = "has a dynamic loader that keeps no room for more of them (musl)"
     found = []
     for unit in units:
         kinds = unit.graph.blocks.kind[unit.carried]

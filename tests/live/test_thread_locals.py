@@ -47,7 +47,7 @@ def build(folder: Path, compiler: str, flags: Sequence[str], link: Sequence[str]
         shutil.copy(PROGRAMS / f"{name}.c", folder)
         is_host = folder.name.startswith("plugin") and name == "threads"
         more = [f'-DPLUGIN="{folder}/liblocals.so"'] if is_host else []
-        arguments = [compiler, *flags, *more, "-fno-tree-slp-vectorize", "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
+        arguments = [compiler, *flags, *more, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
         subprocess.run(arguments, cwd=folder, check=True)
         rows.append({"directory": str(folder), "file": f"{name}.c", "arguments": arguments})
     (folder / "compile_commands.json").write_text(json.dumps(rows))
@@ -111,7 +111,10 @@ def test_running_threads_keep_their_values(
     talk.ask("visit")
     assert numbers(talk.ask("tell")) == expected(8, 1)
     edit(project, EDIT, ("    zero += 1000 * x;", "    zero += 1000 * x; own[0] += 1;"))
-    patch(talk, debugger)
+    outcome = patch(talk, debugger)
+    # gcc -O2 adds to two neighbours at once, which needs them at a multiple of 16.
+    if build_name == "pie":
+        assert any("-fno-tree-slp-vectorize" in note for note in outcome["notes"]), outcome
     assert numbers(talk.ask("tell")) == [2 * n + 1 for n in expected(8, 1)]
     # A thread that starts now has the initial values.
     assert talk.ask("start") == "9"

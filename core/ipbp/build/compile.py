@@ -48,8 +48,11 @@ class Compiled:
     dirty: Dirty
 
 
-def compile_units(units: Sequence[Dirty], store: Store, tell: Tell, colour: bool = False) -> tuple[Compiled, ...]:
-    """The new objects, in the order of `units`. Runs the project's commands: ask `trust` before.
+def compile_units(
+    units: Sequence[Dirty], store: Store, tell: Tell, colour: bool = False, flags: Sequence[str] = ()
+) -> tuple[Compiled, ...]:
+    """The new objects, in the order of `units`. `flags`: in addition to those of the commands. Runs the project's
+    commands: ask `trust` before.
 
     `Refused` with every reason when commands cannot be replayed; `compile-failed` with what the compilers printed,
     word for word, as `detail`; `compiler-missing`; `sources-changing`. An interrupt ends all compilers.
@@ -57,6 +60,8 @@ def compile_units(units: Sequence[Dirty], store: Store, tell: Tell, colour: bool
     reasons = [refusal for unit in units for refusal in refusals(unit.command)]
     if reasons:
         raise Refused(reasons)
+    if colour:
+        flags = (*flags, "-fdiagnostics-color=always")
     if units:
         tell(f"compiling {_names([unit.command.source.name for unit in units])}")
     running = _Running()
@@ -65,7 +70,7 @@ def compile_units(units: Sequence[Dirty], store: Store, tell: Tell, colour: bool
         try:
             # Each unit has a folder of its own: compilers name side files after the object.
             jobs = [
-                pool.submit(_compile, unit, Path(folder, str(number)), store, colour, running)
+                pool.submit(_compile, unit, Path(folder, str(number)), store, flags, running)
                 for number, unit in enumerate(units)
             ]
             outcomes = [job.result() for job in jobs]
@@ -122,9 +127,8 @@ class _Running:
                     os.killpg(process.pid, signal.SIGTERM)
 
 
-def _compile(unit: Dirty, folder: Path, store: Store, colour: bool, running: _Running) -> Compiled | _Failed:
+def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: _Running) -> Compiled | _Failed:
     command = unit.command
-    flags = ("-fdiagnostics-color=always",) if colour else ()
     start = time.perf_counter()
     before: dict[str, str] | None = None
     for attempt in range(ATTEMPTS):

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ipbp.build.command import Command, is_optimised
-from ipbp.build.compile import Compiled
+from ipbp.build.compile import Compiled, compile_units
+from ipbp.build.dirty import Dirty
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
@@ -34,7 +35,8 @@ class Edited:
     store. `old_object`: a file that may be the object that was linked, still to be proved. `dependencies`: path ->
     sha256 of what the new object was made from. `image`: the one that the unit is a part of. `is_crate`: it is a Rust
     crate. `is_optimised`: its compiler was asked to optimise, or that is not known.
-    `wanted`: of a crate, the names that others of the program's crates use; else None, for it is not known."""
+    `wanted`: of a crate, the names that others of the program's crates use; else None, for it is not known. `dirty`:
+    how it was compiled, None for an object that the user named."""
 
     name: str
     new: LinkGraph
@@ -45,6 +47,7 @@ class Edited:
     is_crate: bool = False
     is_optimised: bool = True
     wanted: Names | None = None
+    dirty: Dirty | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,28 @@ def _used_names(graphs: Sequence[LinkGraph]) -> Names:
     return Names(reduce(ByteRows.followed_by, tables)) if tables else Names.of(())
 
 
+def compiled_again(
+    edited: EditedUnits, sources: Container[str], flags: Sequence[str], store: Store, tell: Callable[[str], None]
+) -> EditedUnits | None:
+    """The units again, those of `sources` compiled with more flags for C. None when none of them is one to compile.
+    Errors: those of `compile_units`."""
+    chosen = {unit.name: unit.dirty for unit in edited.units if unit.name in sources and not unit.is_crate}
+    compiled = {
+        row.source: row for row in compile_units([row for row in chosen.values() if row], store, tell, flags=flags)
+    }
+    if not compiled:
+        return None
+    units = []
+    for unit in edited.units:
+        row = compiled.get(unit.name)
+        if row is not None:
+            graph = with_local_branches(read_unit(row.object.read_bytes(), row.source))
+            unit = replace(unit, new=graph, digest=row.digest, dependencies=row.dependencies)
+        units.append(unit)
+    notes = [f"{Path(source).name} was compiled with {' '.join(flags)} for this patch" for source in compiled]
+    return replace(edited, units=tuple(units), notes=(*edited.notes, *notes))
+
+
 def as_edited(
     compiled: Iterable[Compiled], images: Sequence[LoadedImage], described: Container[str] = ()
 ) -> tuple[tuple[Edited, ...], tuple[Refusal, ...]]:
@@ -121,7 +146,8 @@ def as_edited(
             continue
         old, level = row.dirty.old_object, is_optimised(row.dirty.command)
         units += [
-            Edited(row.source, graph, row.digest, old, row.dependencies, image, is_optimised=level) for image in homes
+            Edited(row.source, graph, row.digest, old, row.dependencies, image, is_optimised=level, dirty=row.dirty)
+            for image in homes
         ]
     return tuple(units), tuple(refusals)
 

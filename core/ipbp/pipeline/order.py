@@ -14,13 +14,13 @@ import numpy as np
 
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
-from ipbp.errors import Refusal, raise_all
+from ipbp.errors import Refusal, Refused, raise_all
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
-from ipbp.pipeline.edited import Built, EditedUnits, edited_units
+from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.hooks import with_hooks
 from ipbp.pipeline.judge import Judged, judge
@@ -34,7 +34,7 @@ from ipbp.pipeline.request import Request
 from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import PatchPlan
-from ipbp.stages.alignment import misaligned
+from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
 from ipbp.stages.initialisers import judge_initialisers, registered
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
@@ -80,7 +80,25 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     # program runs.
     edited = edited_units(request, process, store, tell)
     clock.lap("compile")
+    try:
+        return _linked(edited, request, process, store, tell, clock)
+    except Refused as refused:
+        # A compiler that changes neighbouring variables together counts on where they lie. It can do without.
+        codes, files = {row.code for row in refused.refusals}, {row.file for row in refused.refusals if row.file}
+        again = None
+        if codes == {MISALIGNED}:
+            again = compiled_again(edited, files, ONE_AT_A_TIME, store, tell)
+        if again is None:
+            raise
+        clock.lap("compile")
+    return _linked(again, request, process, store, tell, clock)
 
+
+def _linked(
+    edited: EditedUnits, request: Request, process: LoadedProcess, store: Store, tell: Tell, clock: Clock
+) -> Outcome:
+    """From new objects to a plan."""
+    read = process.read
     # What of them differs from the code that runs, and where definitions went that are in other files now.
     judged = _one_of_each(judge(edited.units, request.record, store, read, request.allow_layout))
     followed = _followed(judged, edited, request, process, store, tell)
@@ -176,7 +194,7 @@ class Clock:
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
-        self.times[stage] = (now - self._last) * 1000
+        self.times[stage] = self.times.get(stage, 0) + (now - self._last) * 1000
         self._last = now
 
 

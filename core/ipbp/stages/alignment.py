@@ -17,6 +17,9 @@ from ipbp.graph.model import COMMON, BlockKind
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.targets import carried_edges
 
+MISALIGNED = "data-alignment-changed"
+ONE_AT_A_TIME = ("-fno-tree-slp-vectorize",)
+"""Has gcc and clang change neighbouring variables one after the other, which works wherever they lie."""
 _VARIABLES = (
     BlockKind.RODATA,
     BlockKind.RELRO,
@@ -65,10 +68,9 @@ def _fits(unit: Unit, symbol: int, alignment: int) -> bool:
 def _refusal(unit: Unit, symbol: int, alignment: int) -> Refusal:
     name = unit.graph.symbols.name[symbol] or unit.graph.block_name(int(unit.graph.symbols.block[symbol]))
     return Refusal(
-        "data-alignment-changed",
+        MISALIGNED,
         f"the compiler now counts on '{name}' lying at a multiple of {alignment}, which the running one does not",
-        "Build this file with -fno-tree-slp-vectorize, or edit it so that neighbouring variables are not changed "
-        "together; else restart the program.",
+        "Edit it so that neighbouring variables are not changed together, or restart the program.",
         name,
         unit.name,
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from servers import start_listening
 from source_packages import unpack
 
 CONFIGURATION = """
@@ -42,21 +41,13 @@ class Lighttpd:
 
     def start(self, documents: Path) -> tuple[subprocess.Popen[bytes], int]:
         """The server, listening on a loopback port; the port."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        configuration = documents / "lighttpd.conf"
-        configuration.write_text(CONFIGURATION.format(folder=documents, port=port))
-        server = subprocess.Popen([self.program, "-D", "-f", configuration, "-m", self.folder / "src" / ".libs"])
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-            except ConnectionRefusedError:
-                assert server.poll() is None, (documents / "error.log").read_text()
-                assert time.monotonic() < deadline
-            else:
-                return server, port
+
+        def start(port: int) -> subprocess.Popen[bytes]:
+            configuration = documents / "lighttpd.conf"
+            configuration.write_text(CONFIGURATION.format(folder=documents, port=port))
+            return subprocess.Popen([self.program, "-D", "-f", configuration, "-m", self.folder / "src" / ".libs"])
+
+        return start_listening(start)
 
 
 def build_lighttpd(folder: Path) -> Lighttpd:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from servers import start_listening
 from source_packages import unpack
 
 THREADS = 4
@@ -24,20 +23,8 @@ class Memcached:
 
     def start(self) -> tuple[subprocess.Popen[bytes], int]:
         """The server with its worker threads, listening on a loopback port; the port."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        words = ["-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-t", str(THREADS), "-m", "16"]
-        server = subprocess.Popen([self.folder / "memcached", *words])
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-            except ConnectionRefusedError:
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-            else:
-                return server, port
+        words = ["-u", "root", "-l", "127.0.0.1", "-U", "0", "-t", str(THREADS), "-m", "16"]
+        return start_listening(lambda port: subprocess.Popen([self.folder / "memcached", *words, "-p", str(port)]))
 
 
 def build_memcached(folder: Path) -> Memcached:

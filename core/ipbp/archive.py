@@ -1,13 +1,11 @@
-"""Static archives (ar): how a crate's objects travel as one file.
-
-rustc puts the objects of a library crate into one, the `.rlib`; ipbp keeps those of every crate so. Read here: the
-System V format with GNU's long names, thin archives excluded (ar(5); GNU binutils, "bfd/archive.c").
+"""Static archives (ar): rustc puts the objects of a library crate into one, the `.rlib`. Read here: the System V
+format with GNU's long names, thin archives excluded (ar(5); GNU binutils, "bfd/archive.c").
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 MAGIC = b"!<arch>\n"
 _HEADER = 60
@@ -45,17 +43,6 @@ def defined_names(content: bytes | memoryview | mmap.mmap) -> dict[str, str]:
     return found
 
 
-def packed(rows: Iterable[tuple[str, bytes | memoryview]]) -> bytes:
-    """An archive of these members: names and bytes alone, so that equal members make equal archives."""
-    names, parts = bytearray(), []
-    for name, content in rows:
-        parts.append(_header(f"/{len(names)}", len(content)))
-        names += name.encode("utf-8", "surrogateescape") + b"/\n"
-        parts += [bytes(content), b"\n" * (len(content) & 1)]
-    table = _header("//", len(names)) + bytes(names) + b"\n" * (len(names) & 1)
-    return MAGIC + table + b"".join(parts)
-
-
 def _rows(view: memoryview) -> Iterator[tuple[int, str, memoryview]]:
     """Place of the header, name and bytes of each member."""
     if view[: len(MAGIC)] != MAGIC:
@@ -77,11 +64,6 @@ def _rows(view: memoryview) -> Iterator[tuple[int, str, memoryview]]:
         elif name not in (b"/", b"/SYM64/"):
             yield place, _name(name, long_names), view[start:end]
         place = end + (end & 1)
-
-
-def _header(name: str, size: int) -> bytes:
-    # Name, time, owner, group, mode, size.
-    return f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{size:<10}".encode() + _END_OF_HEADER
 
 
 def _name(field: bytes, long_names: bytes) -> str:

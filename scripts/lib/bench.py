@@ -1,8 +1,9 @@
 """Every figure that the project claims, measured on this machine; see the files beside this one for what is done.
 
 `diff`: comparing two objects. `index`: knowing the symbols of an executable. `stop`: how long a patch stops the
-program. Figures of a busy machine say little by themselves, so each is shown beside something that is not ours: the
-sha256 of the same bytes, the compiler, a prototype in the same debugger.
+program. `rust`: from an edit of a crate to a plan, without rustc's own time. Figures of a busy machine say little by
+themselves, so each is shown beside something that is not ours: the sha256 of the same bytes, the compiler, a prototype
+in the same debugger.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import bench_diff
 import bench_index
+import bench_rust
 import bench_stop
 import measured
 
-PARTS = ("diff", "index", "stop")
+PARTS = ("diff", "index", "stop", "rust")
 DEBUGGERS = ("gdb", "lldb")
 
 
@@ -33,6 +35,8 @@ def main() -> int:
             found = list(_stops(arguments))
             in_time = all(row.ratio <= bench_stop.ALLOWED for row in found)
             everything[part] = {"rows": [asdict(row) for row in found], "allowed": bench_stop.ALLOWED}
+        elif part == "rust":
+            everything[part] = {"rows": [asdict(row) for row in _rust(arguments)]}
         else:
             everything[part] = {"rows": [asdict(row) for row in _sizes(part, arguments)]}
     if arguments.json:
@@ -46,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="measurements, or patches, for each figure (7)")
     parser.add_argument("--sizes", help="megabytes for diff and index, smallest first, with commas between them")
     parser.add_argument("--functions", type=int, default=200, help="in the source that objects are made of (200)")
+    parser.add_argument("--lines", type=int, default=50_000, help="of the large crate of rust (50000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     unknown = set(arguments.what) - {*PARTS, *DEBUGGERS}
@@ -63,6 +68,14 @@ def _sizes(part: str, arguments: argparse.Namespace) -> Iterator[measured.Row]:
     with tempfile.TemporaryDirectory(prefix="ipbp-bench-") as name:
         for row in module.measure(Path(name), sizes, arguments.rounds, arguments.functions):
             _say(arguments, measured.line(row))
+            yield row
+
+
+def _rust(arguments: argparse.Namespace) -> Iterator[bench_rust.Row]:
+    _say(arguments, bench_rust.HEAD)
+    with tempfile.TemporaryDirectory(prefix="ipbp-bench-") as name, bench_rust.own_cache(Path(name)):
+        for row in bench_rust.rows(Path(name), arguments.rounds, arguments.lines):
+            _say(arguments, bench_rust.line(row))
             yield row
 
 

@@ -1,4 +1,4 @@
-"""`scripts/bench diff index` measures what it says, on inputs of every size that it is asked for."""
+"""`scripts/bench` measures what it says, on inputs of every size that it is asked for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BENCH = Path(__file__).parents[2] / "scripts" / "lib" / "bench.py"
 
@@ -28,6 +30,18 @@ def test_small_sizes_are_measured_with_their_growth() -> None:
         assert rows[-1]["megabytes"] > 2 * rows[0]["megabytes"]
         assert [row["growth"] == 0 for row in rows] == [row["megabytes"] == rows[0]["megabytes"] for row in rows]
     assert all(row["compile"] > 0 for row in found["diff"]["rows"])
+
+
+@pytest.mark.slow
+def test_crates_are_measured_beside_cargo_with_each_linker() -> None:
+    run = bench("rust", "--lines", "1000", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout)["rust"]["rows"]
+    assert [row["shape"] for row in rows] == ["small", "large", "library"]
+    for row in rows:
+        assert row["rustc"] > 0
+        assert row["ours"] >= row["least"] > row["diff"] > 0
+        assert row["cargo"].keys() == {"bfd", "lld", "mold"}
 
 
 def test_a_part_that_there_is_not_is_named() -> None:

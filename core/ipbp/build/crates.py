@@ -22,22 +22,26 @@ from pathlib import Path
 from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
+from ipbp.build.crate_objects import kept_objects
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.places import cache_folder
 from ipbp.build.producer import source_units
 from ipbp.build.rustc_recorder import read_options
 from ipbp.build.rustc_replay import (
+    CrateObject,
     Workshop,
     built_objects,
     made_objects,
     prepare,
+    printed,
     replay_environment,
     replay_words,
 )
 from ipbp.build.snapshot import MISSING, Snapshot
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
+from ipbp.members import listed
 
 _ENVIRONMENT = re.compile(r"^# env-dep:([^=]+)(?:=(.*))?$", re.MULTILINE)
 _WATCHED = re.compile(rb"^cargo::?rerun-if-changed=(.*)$", re.MULTILINE)
@@ -52,7 +56,7 @@ def rebuild_crates(
     colour: bool = False,
 ) -> tuple[Compiled, ...]:
     """New objects of the crates that may differ from what runs; none when nothing was edited. The object of a crate
-    is an archive of its codegen units' objects.
+    is the list of its codegen units' objects (`ipbp.members`).
 
     `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
     by the path of their root module. Errors: `compile-failed` with what rustc printed; those of
@@ -77,16 +81,14 @@ def rebuild_crates(
             reason = reasons[row.stem] or (f"it uses {used[0].crate.name}" if used else "")
             if not reason or not _is_crate(row):
                 continue
-            made = _brought_up_to_date(row, used, workshop, tell, colour)
+            made = _brought_up_to_date(row, used, workshop, store, tell, colour)
             ours[file_of(str(row.product))] = made
             unit = known.get(row.source)
             digest = store.put(made.objects)
-            old = None if unit is not None else built_objects(row, made.objects, image_mtime_ns)
-            before = unit.object if unit is not None else store.put(old) if old is not None else ""
-            if digest == before:
+            old = None if unit is not None else _built(row, made, image_mtime_ns, workshop, store)
+            if digest == (unit.object if unit is not None else old):
                 continue
-            old_object = store.get(before) if old is not None else None
-            dirty = Dirty(_as_command(row), reason, old_object)
+            dirty = Dirty(_as_command(row), reason, store.get(old) if old else None)
             found.append(
                 Compiled(row.source, store.get(digest), digest, made.files, made.milliseconds, made.messages, dirty)
             )
@@ -94,7 +96,8 @@ def rebuild_crates(
 
 
 def crate_archives(executable: Path) -> tuple[Path, ...]:
-    """The libraries of a program, as its sources are now, and those of Rust itself."""
+    """The libraries of a program, as its sources are now, those of Rust itself, and the objects of the program, of
+    which the linker left out what nothing used."""
     commands = program_crates(executable)
     workshop = _workshop(commands)
     snapshot = Snapshot()
@@ -107,7 +110,15 @@ def crate_archives(executable: Path) -> tuple[Path, ...]:
     compiler = Path(commands[-1].arguments[0])
     done = subprocess.run([compiler, "--print", "target-libdir", *_target(commands[-1])], stdout=subprocess.PIPE)
     folder = Path(os.fsdecode(done.stdout.strip()))
-    return (*found, *sorted(folder.glob("lib*.rlib")))
+    own = [path for row in _made_of(commands[-1], workshop) if (path := row.path) is not None]
+    return (*found, *sorted(folder.glob("lib*.rlib")), *own)
+
+
+def _made_of(program: CrateCommand, workshop: Workshop) -> Sequence[CrateObject]:
+    try:
+        return made_objects(program, workshop)
+    except (OSError, IpbpError):
+        return ()  # it was not compiled by us: what it has it has in the image
 
 
 def program_crates(executable: Path) -> tuple[CrateCommand, ...]:
@@ -135,7 +146,8 @@ def _files_of_note(row: CrateCommand, workshop: Workshop) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A crate in the workshop. `key`: digest of all that it was made from. `files`: path -> sha256 of its sources."""
+    """A crate in the workshop. `key`: digest of all that it was made from. `files`: path -> sha256 of its sources.
+    `objects`: their list (`ipbp.members`)."""
 
     crate: CrateCommand
     key: str
@@ -232,10 +244,10 @@ def _not_ours(row: CrateCommand, reason: str) -> Refusal:
 
 
 def _brought_up_to_date(
-    row: CrateCommand, used: Sequence[_Made], workshop: Workshop, tell: Tell, colour: bool
+    row: CrateCommand, used: Sequence[_Made], workshop: Workshop, store: Store, tell: Tell, colour: bool
 ) -> _Made:
     """The crate in the workshop, compiled unless it was made from just these files before."""
-    kept = _kept(row, used, workshop)
+    kept = _kept(row, used, workshop, store)
     if kept is not None:
         return kept
     tell(f"compiling {row.name}")
@@ -253,7 +265,7 @@ def _brought_up_to_date(
         files, _variables = _made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
         after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
         if after == before or all(snapshot.modified_ns(path) < began for path in after):
-            objects = made_objects(row, workshop)
+            objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
             made = _Made(row, _key(row, used, after), after, objects, messages, (time.perf_counter() - start) * 1000)
             _keep(made, workshop)
             return made
@@ -282,7 +294,7 @@ def _run(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path], co
             f"{row.arguments[0]}, which compiles {row.name}, cannot be started: {error.strerror}",
             "Install this toolchain, or build and start the program once more.",
         ) from error
-    messages = done.stdout.decode("utf-8", "replace")
+    messages = printed(done.stdout.decode("utf-8", "replace"))
     if done.returncode != 0:
         raise IpbpError(
             "compile-failed",
@@ -308,14 +320,24 @@ def _keep(made: _Made, workshop: Workshop) -> None:
     _note(workshop, made.crate).write_text(json.dumps(row))
 
 
-def _kept(row: CrateCommand, used: Sequence[_Made], workshop: Workshop) -> _Made | None:
+def _built(row: CrateCommand, made: _Made, image_mtime_ns: int, workshop: Workshop, store: Store) -> str:
+    """The digest of what the user's build made of a crate, or ""."""
+    objects = built_objects(row, listed(made.objects) or (), image_mtime_ns)
+    return "" if objects is None else store.put(kept_objects(objects, _digests(workshop, row), store))
+
+
+def _digests(workshop: Workshop, row: CrateCommand) -> Path:
+    return workshop.folder / f"{row.stem}.digests"
+
+
+def _kept(row: CrateCommand, used: Sequence[_Made], workshop: Workshop, store: Store) -> _Made | None:
     try:
         kept = json.loads(_note(workshop, row).read_text())
         snapshot = Snapshot()
         files = {path: snapshot.digest(path) for path in kept["files"]}
         if _key(row, used, files) != kept["key"]:
             return None
-        objects = made_objects(row, workshop)
+        objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
     except (OSError, ValueError, KeyError, IpbpError):
         return None  # made before by another version, or cleared away: it is made anew
     if hashlib.sha256(objects).hexdigest() != kept["objects"]:

@@ -8,15 +8,17 @@ writes into them, so hard links do), and the first compile is as warm as the use
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipbp.archive import NotAnArchive, members, packed
+from ipbp.archive import NotAnArchive, members
 from ipbp.build.cargo_commands import CrateCommand, file_of
 from ipbp.build.rustc_recorder import read_options
 from ipbp.errors import IpbpError
@@ -34,6 +36,7 @@ done
 _OBJECT = ".rcgu.o"
 _NUMBERED = re.compile(r".*-cgu\.\d+")
 """The name of a codegen unit in a build that is not incremental."""
+_COLOUR = "diagnostic-rendered-ansi"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,7 @@ def replay_words(
 ) -> tuple[str, ...]:
     """The argument vector that compiles the crate into the workshop. `ours`: libraries that are to be used instead
     of the user's, by `cargo_commands.file_of` of the user's file."""
-    words = [*_redirected(crate.arguments, workshop, ours)]
-    words += ["--error-format=human", f"--color={'always' if colour else 'never'}"]
+    words = [*_redirected(crate.arguments, workshop, ours, colour)]
     # Searched as well: what the libraries of ours were compiled with. rustc tells them from the user's by their hash.
     words += ["-L", f"dependency={workshop.deps}"]
     if crate.kind == "bin":
@@ -93,54 +95,120 @@ def replay_words(
     return tuple(words)
 
 
+def is_optimised_crate(arguments: Sequence[str]) -> bool:
+    """Whether rustc is asked to optimise; the last option counts."""
+    levels = [*read_options(list(arguments)).get("-C opt-level", ())][-1:]
+    return levels != ["0"] and (bool(levels) or "-O" in arguments)
+
+
+def printed(output: str) -> str:
+    """What rustc would print for a human: of its JSON lines the texts of the messages (rustc book, "JSON Output")."""
+    found = []
+    for line in output.splitlines(keepends=True):
+        try:
+            row = json.loads(line) if line.startswith("{") else line
+        except ValueError:
+            row = line
+        found.append(row if isinstance(row, str) else row.get("rendered") or "")
+    return "".join(found)
+
+
 def replay_environment(crate: CrateCommand, workshop: Workshop) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("RUSTC_WRAPPER", "CARGO_MAKEFLAGS")}
     return {**kept, **dict(crate.environment), "IPBP_OBJECTS": str(workshop.objects(crate))}
 
 
-def made_objects(crate: CrateCommand, workshop: Workshop) -> bytes:
-    """What the last replay made, as an archive of its objects. `crate-without-objects`."""
+@dataclass(frozen=True, slots=True)
+class CrateObject:
+    """One codegen unit's object, under the unit's name: a file of rustc's, or `content` out of an archive. rustc
+    replaces files and does not write into them, so that a file tells by its inode that it is the same."""
+
+    name: str
+    path: Path | None
+    content: bytes = b""
+
+    def read(self) -> bytes:
+        return self.content if self.path is None else self.path.read_bytes()
+
+
+def made_objects(crate: CrateCommand, workshop: Workshop) -> tuple[CrateObject, ...]:
+    """What the last replay made. `crate-without-objects`."""
     if crate.kind != "bin":
-        return _archive(_members(workshop.product(crate)), crate)
+        return _of_library(workshop.product(crate), crate, workshop.incremental)
+    made = {_unit_name(path.name, crate): path for path in workshop.objects(crate).iterdir()}
     # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
-    units = {path.name for session in _sessions(crate, workshop.incremental) for path in _session_objects(session)}
-    units |= {
-        name for path in workshop.objects(crate).iterdir() if _NUMBERED.match(name := _unit_name(path.name, crate))
-    }
-    rows = [(path.name, path.read_bytes()) for path in workshop.objects(crate).iterdir()]
-    return _archive([row for row in rows if not units or _unit_name(row[0], crate) in units], crate)
+    session = _session_of(made, _sessions(crate, workshop.incremental))
+    numbered = {name: path for name, path in made.items() if _NUMBERED.match(name)}
+    return _some([CrateObject(name, path) for name, path in sorted((session or numbered or made).items())], crate)
 
 
-def built_objects(crate: CrateCommand, made: bytes, image_mtime_ns: int) -> bytes | None:
+def built_objects(crate: CrateCommand, names: Collection[str], image_mtime_ns: int) -> tuple[CrateObject, ...] | None:
     """The objects of the user's own build, as far as it left them and none is newer than the image; None else.
 
-    A library has them; those of a program are gone after the link, but the incremental directory keeps them. `made`:
-    what we made of the crate, whose units' names tell the program's folder there from that of a library of its name.
+    A library has them; those of a program are gone after the link, but the incremental directory keeps them. `names`:
+    of the units that we made of the crate, which tell the program's folder there from that of a library of its name.
     """
     try:
         if crate.kind != "bin":
             if crate.product.stat().st_mtime_ns > image_mtime_ns:
                 return None
-            return _archive(_members(crate.product), crate)
-        names = {name for name, _ in members(made)}
+            return _of_library(crate.product, crate, None, image_mtime_ns)
         for session in _sessions(crate):
             files = _session_objects(session)
-            if not names.isdisjoint(path.name for path in files) and all(
-                path.stat().st_mtime_ns <= image_mtime_ns for path in files
+            if not files.keys().isdisjoint(names) and all(
+                path.stat().st_mtime_ns <= image_mtime_ns for path in files.values()
             ):
-                return _archive([(path.name, path.read_bytes()) for path in files], crate)
+                return tuple(CrateObject(name, path) for name, path in sorted(files.items()))
     except OSError:
         pass  # the user's build is at work
     return None
 
 
-def _redirected(arguments: Sequence[str], workshop: Workshop, ours: Mapping[str, Path]) -> Iterator[str]:
+def _of_library(
+    library: Path, crate: CrateCommand, incremental: Path | None, newest_ns: int | None = None
+) -> tuple[CrateObject, ...]:
+    """The objects of a library, or the files of rustc's incremental directory that they are copies of, if none of
+    these is newer than that."""
+    with library.open("rb") as file:
+        content = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    try:
+        rows = {_unit_name(name, crate): row for name, row in members(content) if name.endswith(_OBJECT)}
+    except NotAnArchive as error:
+        raise IpbpError(
+            "object-malformed", f"{library}: {error}", "The file is damaged or was still being written: build it again."
+        ) from error
+    session = _session_of(rows, _sessions(crate, incremental))
+    status = {name: path.stat() for name, path in session.items()}
+    if session.keys() == rows.keys() and all(
+        row.st_size == len(rows[name]) and (newest_ns is None or row.st_mtime_ns <= newest_ns)
+        for name, row in status.items()
+    ):
+        found = [CrateObject(name, path) for name, path in sorted(session.items())]
+    else:
+        found = [CrateObject(name, None, bytes(row)) for name, row in sorted(rows.items())]
+    return _some(found, crate)
+
+
+def _session_of(made: Collection[str], sessions: Iterable[Path]) -> dict[str, Path]:
+    """The objects of the session whose units were made, or nothing."""
+    for session in sessions:
+        files = _session_objects(session)
+        if files and files.keys() <= set(made):
+            return files
+    return {}
+
+
+def _redirected(arguments: Sequence[str], workshop: Workshop, ours: Mapping[str, Path], colour: bool) -> Iterator[str]:
     words = iter(arguments)
     for word in words:
-        name, equals, _ = word.partition("=")
-        if name in ("--error-format", "--json", "--color", "--diagnostic-width"):
-            if not equals:
-                next(words)
+        name, equals, value = word.partition("=")
+        if name in ("--json", "--diagnostic-width"):
+            # Some of what cargo wants to be told counts for rustc as another way to compile, and what it knows of the
+            # last compile as void.
+            wanted = (value if equals else next(words)).split(",")
+            wanted = [row for row in wanted if row != _COLOUR] + [_COLOUR] * colour
+            if name == "--json":
+                yield f"--json={','.join(wanted)}"
         elif word == "--out-dir":
             next(words)
             yield from ("--out-dir", str(workshop.deps))
@@ -171,10 +239,10 @@ def _sessions(crate: CrateCommand, instead: Path | None = None) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _session_objects(session: Path) -> list[Path]:
+def _session_objects(session: Path) -> dict[str, Path]:
     """The objects of the last finished compile (rustc_incremental, "persist/fs.rs": `s-time-random-hash`)."""
     finished = sorted(path for path in session.glob("s-*-*-*") if not path.name.endswith("-working"))
-    return sorted(finished[-1].glob("*.o")) if finished else []
+    return {path.name: path for path in finished[-1].glob("*.o")} if finished else {}
 
 
 def _copy_by_links(source: Path, target: Path) -> None:
@@ -194,24 +262,14 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _members(library: Path) -> list[tuple[str, bytes]]:
-    content = library.read_bytes()
-    try:
-        return [(name, bytes(row)) for name, row in members(content) if name.endswith(_OBJECT)]
-    except NotAnArchive as error:
-        raise IpbpError(
-            "object-malformed", f"{library}: {error}", "The file is damaged or was still being written: build it again."
-        ) from error
-
-
-def _archive(rows: Sequence[tuple[str, bytes]], crate: CrateCommand) -> bytes:
+def _some(rows: Sequence[CrateObject], crate: CrateCommand) -> tuple[CrateObject, ...]:
     if not rows:
         raise IpbpError(
             "crate-without-objects",
             f"rustc made no objects for the crate '{crate.name}'",
             'Build without `lto = "fat"` and without `-C linker-plugin-lto`.',
         )
-    return packed(sorted((_unit_name(name, crate), content) for name, content in rows))
+    return tuple(rows)
 
 
 def _unit_name(name: str, crate: CrateCommand) -> str:

@@ -43,6 +43,14 @@ class Store:
             raise
         return digest
 
+    def keep(self, digest: str) -> bool:
+        """Whether there is an object of this name, which then counts as used now. Its content is not looked at."""
+        try:
+            os.utime(f"{self.root}/{digest[:2]}/{digest}.o")
+        except FileNotFoundError:
+            return False
+        return True
+
     def get(self, digest: str) -> Path:
         """The file with this content. `store-object-missing` when it was pruned, or is not what its name says."""
         place = self._place(digest)

@@ -21,10 +21,15 @@ def read_unit(content: bytes, path: str) -> LinkGraph:
     """
     if not is_archive(content):
         return read_object(content, path)
-    graphs = [read_object(row, f"{path}({name})") for name, row in objects_of(content, path).items()]
-    if not graphs:
+    rows = objects_of(content, path)
+    if not rows:
         raise _malformed(path, "the archive holds no object")
-    return merged(path, graphs)
+    return read_members(rows, path)
+
+
+def read_members(rows: Mapping[str, bytes | memoryview], path: str) -> LinkGraph:
+    """The link graph of these objects together. Errors: those of `read_object`."""
+    return merged(path, [read_object(row, f"{path}({name})") for name, row in rows.items()])
 
 
 def is_archive(content: bytes) -> bool:

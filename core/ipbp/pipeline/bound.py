@@ -49,7 +49,7 @@ def defined_names(units: Sequence[Unit], record: Record, store: Store) -> dict[s
                 shared = {found: Defined(address, False) for found, address in row.address.items()}
                 names.setdefault(image, {}).update(shared)
             elif (image, name) not in edited:
-                known = stored_names(store, row.object).defined.items()
+                known = stored_names(store, row.object, row.members).defined.items()
                 names.setdefault(image, {}).update(
                     (found, Defined(row.address[found], is_shared, found in row.beside))
                     for found, is_shared in known

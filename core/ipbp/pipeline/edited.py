@@ -14,18 +14,20 @@ from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled, compile_units
 from ipbp.build.dirty import Dirty
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
+from ipbp.build.rustc_replay import is_optimised_crate
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage
-from ipbp.graph.model import UNDEFINED, LinkGraph
+from ipbp.graph.model import UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.stored import members_that_differ, read_stored
 from ipbp.stages.branches import with_local_branches
 
 
@@ -34,9 +36,10 @@ class Edited:
     """`name`: the unit's key in the journal, its source path where that is known. `digest`: of the new object in the
     store. `old_object`: a file that may be the object that was linked, still to be proved. `dependencies`: path ->
     sha256 of what the new object was made from. `image`: the one that the unit is a part of. `is_crate`: it is a Rust
-    crate. `is_optimised`: its compiler was asked to optimise, or that is not known.
-    `wanted`: of a crate, the names that others of the program's crates use; else None, for it is not known. `dirty`:
-    how it was compiled, None for an object that the user named."""
+    crate. `is_optimised`: its compiler was asked to optimise, or that is not known. `wanted`: of a crate, the names
+    that others of the program's crates use; else None, for it is not known. `dirty`: how it was compiled, None for an
+    object that the user named. `members`: names of the crate's objects that are in `new`; the others are as they run.
+    None for all."""
 
     name: str
     new: LinkGraph
@@ -48,6 +51,7 @@ class Edited:
     is_optimised: bool = True
     wanted: Names | None = None
     dirty: Dirty | None = None
+    members: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,11 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     refusals: list[Refusal] = []
     crates = {unit.source for row, found in zip(built, compiled, strict=True) if row.commands.cargo for unit in found}
     for row, modules, described in _homes(built, compiled, request.record):
+        if row.source in crates:
+            units.append(_crate(row, modules[0].image, request, store))
+            continue
         found, refused = as_edited([row], [module.image for module in modules], described)
-        units += [replace(unit, is_crate=unit.name in crates) for unit in found]
+        units += found
         refusals += refused
     wanted = _used_names([unit.new for unit in units if unit.is_crate])
     units = [replace(unit, wanted=wanted) if unit.is_crate else unit for unit in units]
@@ -126,6 +133,37 @@ def compiled_again(
         units.append(unit)
     notes = [f"{Path(source).name} was compiled with {' '.join(flags)} for this patch" for source in compiled]
     return replace(edited, units=tuple(units), notes=(*edited.notes, *notes))
+
+
+def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store) -> Edited:
+    """A crate with those of its objects that may not be what runs. Of an optimised one, and where functions have
+    copies, with all of them: the copies are told apart by what they have in common."""
+    known = request.record.units(image.key).get(row.source)
+    old = row.dirty.old_object
+    members = None
+    if not is_optimised_crate(row.dirty.command.arguments):
+        if known is not None and known.object and known.members is not None:
+            members = members_that_differ(known.object, row.digest, store, known.members)
+        elif known is None and old is not None:
+            members = members_that_differ(old.stem, row.digest, store)
+    graph = with_local_branches(read_stored(row.digest, store, row.source, members))
+    unit = Edited(row.source, graph, row.digest, old, row.dependencies, image, True, dirty=row.dirty, members=members)
+    return whole(unit, store) if members is not None and _has_copies(graph, image) else unit
+
+
+def _has_copies(graph: LinkGraph, image: LoadedImage) -> bool:
+    """Whether the image has several functions of the name of a local one of these."""
+    symbols = graph.symbols
+    rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding == Binding.LOCAL) & symbols.name.are_given())
+    rows = rows[graph.blocks.kind[symbols.block[rows]] == BlockKind.CODE]
+    which, _row = image.symbols.by_name.pairs(symbols.name.take(rows))
+    return bool((np.bincount(which, minlength=1) > 1).any())
+
+
+def whole(unit: Edited, store: Store) -> Edited:
+    """A crate with all of its objects."""
+    graph = with_local_branches(read_stored(unit.digest, store, unit.name))
+    return replace(unit, new=graph, members=None)
 
 
 def as_edited(

@@ -10,8 +10,8 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import BlockKind
-from ipbp.pipeline.edited import Edited
-from ipbp.pipeline.old_side import LIFTED, old_side
+from ipbp.pipeline.edited import Edited, whole
+from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.types import judge_types
@@ -52,20 +52,46 @@ def judge(
     units: Iterable[Edited], record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str] = ()
 ) -> list[Judged]:
     """Each unit against the best old side that there is for it. `allow_layout`: types whose layout may change."""
-    sides = []
-    for unit in units:
-        known = record.units(unit.image.key).get(unit.name)
-        image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
-        old, source = old_side(unit.new, unit.old_object, known, store, image, read)
-        sides.append(
-            (unit, old, source, judge_types(unit, old.graph, image if source == LIFTED else None, allow_layout))
-        )
+    sides = [_sides(unit, record, store, read, allow_layout) for unit in units]
+    if any(row.unit.members is not None and row.says_something for row in sides):
+        # What makes one function another one makes others so, which may be in objects that are alike in old and new.
+        sides = [
+            _sides(whole(row.unit, store), record, store, read, allow_layout) if row.unit.is_crate else row
+            for row in sides
+        ]
     # What is another function now is that for the crates that call it, too.
-    renewed = frozenset[str]().union(*(types.renewed for *_, types in sides))
+    renewed = frozenset[str]().union(*(row.types.renewed for row in sides))
     return [
-        judge_against(unit, old, source == LIFTED, replace(types, renewed=renewed) if unit.is_crate else types)
-        for unit, old, source, types in sides
+        judge_against(
+            row.unit, row.old, row.is_lifted, replace(row.types, renewed=renewed) if row.unit.is_crate else row.types
+        )
+        for row in sides
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    unit: Edited
+    old: OldSide
+    is_lifted: bool
+    types: TypeChanges
+
+    @property
+    def says_something(self) -> bool:
+        """Whether the types make a difference to what is the same."""
+        return bool(self.types.renewed or self.types.refusals or self.types.notes or self.types.successors)
+
+
+def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str]) -> _Sides:
+    known = record.units(unit.image.key).get(unit.name)
+    image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
+    old, source = old_side(unit.new, unit.old_object, known, store, image, read, unit.members)
+    if source == LIFTED and unit.members is not None:
+        # Not the build that runs, so that nothing is known of the objects that are alike in both either.
+        unit = whole(unit, store)
+        old = lifted_side(unit.new, image, read)
+    types = judge_types(unit, old.graph, image if source == LIFTED else None, allow_layout)
+    return _Sides(unit, old, source == LIFTED, types)
 
 
 def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES) -> Judged:

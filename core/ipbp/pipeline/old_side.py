@@ -7,21 +7,24 @@ object is gone) the running image itself, lifted into a graph with the new objec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_archive import read_unit
 from ipbp.graph.image import LoadedImage, MemoryReader
-from ipbp.graph.model import I64, LinkGraph
+from ipbp.graph.model import I64, BlockKind, LinkGraph
 from ipbp.graph.name_index import NameIndex
 from ipbp.graph.names import Names
 from ipbp.graph.unit import UNBOUND
+from ipbp.members import listed
 from ipbp.pipeline.record import UnitRecord
+from ipbp.pipeline.stored import read_stored
 from ipbp.stages.attest import Attestation, attest
 from ipbp.stages.lift import lift
 from ipbp.stages.moved import empty_side
@@ -35,9 +38,35 @@ LIFTED = "the running image"
 def recorded_side(record: UnitRecord, store: Store) -> OldSide:
     """The object that an earlier patch made current. Its functions' entries are checked by the plan, which knows
     the bytes that the journal says are there."""
-    graph = read_unit(store.get(record.object).read_bytes(), str(store.get(record.object)))
+    graph = read_stored(record.object, store)
     address = addresses_by_name(graph, record.address)
     proved = np.ones(len(graph.blocks), dtype=bool)
+    return _as_recorded(graph, address, proved, record)
+
+
+def recorded_crate(
+    record: UnitRecord, members: Container[str] | None, store: Store, image: LoadedImage, read: MemoryReader
+) -> OldSide:
+    """Of a crate that an earlier patch changed those of its objects that are `members`, all for None. What no patch had
+    to do with is proved by memory, as for a first patch."""
+    graph = read_stored(record.object, store, members=members)
+    touched = set(record.members or ())
+    every = set(listed(store.get(record.object).read_bytes()) or ()) - touched
+    fresh = every if members is None else {name for name in every if name in members}
+    address, doubtful = dict[str, int](), set[str]()
+    if fresh:
+        part = read_stored(record.object, store, members=fresh)
+        found = attest(part, image, read)
+        placed = np.flatnonzero((part.symbols.block >= 0) & (found.address != UNBOUND)).tolist()
+        address = {part.symbols.name[row]: int(found.address[row]) for row in placed}
+        unproved = ~found.proved & (part.blocks.kind == BlockKind.CODE)
+        doubtful = {part.symbols.name[row] for row in part.blocks.anchor[unproved].tolist()}
+    anchors = [graph.symbols.name[row] for row in graph.blocks.anchor.tolist()]
+    proved = np.array([name not in doubtful or name in record.address for name in anchors], dtype=bool)
+    return _as_recorded(graph, addresses_by_name(graph, {**address, **record.address}), proved, record)
+
+
+def _as_recorded(graph: LinkGraph, address: I64, proved: npt.NDArray[np.bool_], record: UnitRecord) -> OldSide:
     # JSON makes lists of them.
     retired = {name: (place, size) for name, (place, size) in record.retired.items()}
     copies = {name: tuple((place, size) for place, size in rows) for name, rows in record.copies.items()}
@@ -65,15 +94,24 @@ def old_side(
     store: Store,
     image: LoadedImage,
     read: MemoryReader,
+    members: Container[str] | None = None,
 ) -> tuple[OldSide, str]:
-    """The old side of a unit, and in words where it comes from."""
+    """The old side of a unit, and in words where it comes from. `members`: of a crate's objects those that are in
+    `new`."""
     if record is not None and not record.object:
         return empty_side(new), "another unit"
+    if record is not None and record.members is not None:
+        return recorded_crate(record, members, store, image, read), "the object of the last patch"
     if record is not None:
         return recorded_side(record, store), "the object of the last patch"
     if old_object is not None and old_object.exists():
         try:
-            graph = read_unit(old_object.read_bytes(), str(old_object))
+            is_crate = old_object.is_relative_to(store.root)
+            graph = (
+                read_stored(old_object.stem, store, members=members)
+                if is_crate
+                else read_unit(old_object.read_bytes(), str(old_object))
+            )
         except IpbpError:  # an object of another kind is no proof of anything; the image is
             return lifted_side(new, image, read), LIFTED
         side, found = attested_side(graph, image, read)

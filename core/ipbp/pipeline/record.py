@@ -21,7 +21,8 @@ class UnitRecord:
     that this unit no longer has, by name, with their addresses and sizes: a function that comes back keeps its
     address. `beside`: names of functions that are not the next version of what the image has under that name, and run
     beside it. `straight`: see `stages.straight`. `copies`: by name, the load addresses and sizes of more copies of a
-    function, which run the same code."""
+    function, which run the same code. `members`: of a crate's objects those that patches had to do with; the others are
+    as they were linked, and `address` does not know them. None for all."""
 
     object: str
     address: dict[str, int]
@@ -30,6 +31,7 @@ class UnitRecord:
     beside: tuple[str, ...] = ()
     straight: tuple[str, ...] = ()
     copies: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    members: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Record:
     def from_json(row: dict[str, Any]) -> Record:
         images = row.get("images", {})
         return Record(
-            {key: {name: UnitRecord(**unit) for name, unit in units.items()} for key, units in images.items()},
+            {key: {name: _unit(unit) for name, unit in units.items()} for key, units in images.items()},
             tuple((start, size, cell) for start, size, cell in row.get("threads", ())),
         )
 
@@ -63,3 +65,8 @@ class Record:
             "images": {key: {name: asdict(unit) for name, unit in units.items()} for key, units in self.images.items()},
             "threads": list(self.threads),
         }
+
+
+def _unit(row: dict[str, Any]) -> UnitRecord:
+    members = row.get("members")
+    return UnitRecord(**{**row, "members": None if members is None else tuple(members)})

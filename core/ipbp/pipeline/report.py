@@ -121,7 +121,10 @@ def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, b
     beside = tuple(sorted((fresh | set(before.beside if before else ())) & names.keys()))
     straight = tuple(sorted(unit.old.straight))
     copies = {name: tuple(rows) for name, rows in unit.selection.copies.items()}
-    return UnitRecord(unit.edited.digest, {**bound, **names}, unit.edited.dependencies, left, beside, straight, copies)
+    members = None if unit.edited.members is None else tuple(sorted(unit.edited.members))
+    return UnitRecord(
+        unit.edited.digest, {**bound, **names}, unit.edited.dependencies, left, beside, straight, copies, members
+    )
 
 
 def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:

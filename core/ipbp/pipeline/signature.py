@@ -60,7 +60,7 @@ def _callers(judged: Sequence[Judged], known: Known, store: Store, image: Loaded
     edited = {unit.edited.name for unit in judged}
     for key, row in known.items():
         if row.object and key not in edited:
-            used = stored_names(store, row.object).used
+            used = stored_names(store, row.object, row.members).used
             found.update({name: key for name in names.values() if name in used})
     return found
 

@@ -1,4 +1,4 @@
-"""What the new code uses and the program does not have, out of the archives that the program was linked from."""
+"""What the new code uses and the program does not have, out of the archives and objects that it was linked from."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ipbp.archive import NotAnArchive, defined_names
 from ipbp.errors import Refusal
-from ipbp.formats.elf_archive import objects_of
+from ipbp.formats.elf_archive import is_archive, objects_of
 from ipbp.formats.elf_object import read_object
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.unit import Unit
 from ipbp.pipeline.edited import Built
+from ipbp.stages.moved import shared_definitions
 from ipbp.stages.supply import supply
 
 ROUNDS = 20
@@ -56,22 +57,31 @@ def with_archives(units: Sequence[Unit], bind: Bind, built: Sequence[Built]) -> 
 
 
 class _Source:
-    """The archives of one image, and what was wanted of them so far: names by archive and member."""
+    """The archives of one image, and what was wanted of them so far: names by archive and member, or by object and
+    ""."""
 
     def __init__(self, built: Built) -> None:
         self._built = built
-        self._index: list[tuple[Path, dict[str, str]]] | None = None
+        self._index: list[tuple[Path, dict[str, str]]] = []
+        self._unread: Iterator[Path] | None = None
         self._wanted: dict[tuple[Path, str], set[str]] = {}
 
     def wants(self, name: str) -> bool:
         """Take a name along; False when no archive has it."""
-        if self._index is None:
-            self._index = [(path, dict(_names(path))) for path in self._built.archives()]
-        for path, names in self._index:
+        for path, names in self._each():
             if name in names:
                 self._wanted.setdefault((path, names[name]), set()).add(name)
                 return True
         return False
+
+    def _each(self) -> Iterator[tuple[Path, dict[str, str]]]:
+        """Every archive with its names; those behind the one that has the name are not read."""
+        yield from self._index
+        if self._unread is None:
+            self._unread = iter(self._built.archives())
+        for path in self._unread:
+            self._index.append((path, dict(_names(path))))
+            yield self._index[-1]
 
     def units(self) -> Iterator[tuple[Unit, tuple[Refusal, ...]]]:
         for (path, member), names in self._wanted.items():
@@ -80,12 +90,17 @@ class _Source:
 
 def _names(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        yield from defined_names(path.read_bytes()).items()
+        content = path.read_bytes()
+        if is_archive(content):
+            yield from defined_names(content).items()
+        else:
+            yield from dict.fromkeys(shared_definitions(read_object(content, str(path))), "").items()
     except (OSError, NotAnArchive):
         return  # what is in it stays undefined
 
 
 def _unit(path: Path, member: str, names: set[str], image: LoadedImage) -> tuple[Unit, tuple[Refusal, ...]]:
-    name = f"{path}({member})"
-    graph = read_object(objects_of(path.read_bytes(), str(path))[member], name)
+    name = f"{path}({member})" if member else str(path)
+    content = path.read_bytes()
+    graph = read_object(objects_of(content, str(path))[member] if member else content, name)
     return supply(name, graph, names, image)

@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 
 from ipbp.build.store import Store
-from ipbp.formats.elf_archive import read_unit
 from ipbp.graph.model import I64, UNDEFINED, Binding, LinkGraph, SymbolType, Visibility
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.old_side import addresses_by_name
+from ipbp.pipeline.stored import read_stored
 
 _NAMED = (SymbolType.NONE, SymbolType.OBJECT, SymbolType.FUNCTION, SymbolType.TLS)
 
@@ -31,9 +31,9 @@ class UnitNames:
 
 
 @lru_cache(maxsize=4096)
-def stored_names(store: Store, digest: str) -> UnitNames:
-    """Errors: those of `Store.get` and of reading an object."""
-    graph = read_unit(store.get(digest).read_bytes(), digest)
+def stored_names(store: Store, digest: str, members: tuple[str, ...] | None = None) -> UnitNames:
+    """`members`: as for `read_stored`. Errors: those of `Store.get` and of reading an object."""
+    graph = read_stored(digest, store, digest, members)
     used = np.unique(graph.edges.target)
     outside = used[graph.symbols.block[used] == UNDEFINED]
     defined = list(global_symbols(graph, np.arange(len(graph.symbols))))

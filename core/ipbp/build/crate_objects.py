@@ -1,0 +1,54 @@
+"""A crate's objects put into the store: those that were there before are neither read nor copied.
+
+After a one-line edit two hundred objects are what they were, and rustc gives them to its next session as hard links.
+A file with the inode, size and time of one that was hashed before is that file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ipbp.build.rustc_replay import CrateObject
+from ipbp.build.store import Store
+from ipbp.members import packed_list
+
+
+def kept_objects(rows: Sequence[CrateObject], digests: Path, store: Store) -> bytes:
+    """The list of the objects, which are in the store then. `digests`: the file of what is known of this crate's."""
+    known = _known(digests)
+    found: dict[str, str] = {}
+    names = []
+    for row in rows:
+        mark = _mark(row.path) if row.path is not None else ""
+        digest = known.get(mark, "")
+        if not digest or not store.keep(digest):
+            digest = store.put(row.read())
+        # A file that was replaced while it was read is another one now.
+        if mark and row.path is not None and _mark(row.path) == mark:
+            found[mark] = digest
+        names.append((row.name, digest))
+    if not found.keys() <= known.keys():
+        _write(digests, {**known, **found} if len(known) < 8 * len(rows) else found)
+    return packed_list(names)
+
+
+def _mark(path: Path) -> str:
+    status = os.stat(path)
+    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def _known(digests: Path) -> dict[str, str]:
+    try:
+        known: dict[str, str] = json.loads(digests.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known
+
+
+def _write(digests: Path, rows: dict[str, str]) -> None:
+    temporary = digests.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(rows))
+    os.replace(temporary, digests)

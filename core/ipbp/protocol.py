@@ -140,7 +140,8 @@ class Load:
     `open`, `close`, `error`, `errno`: addresses of dlopen, dlclose, dlerror and __errno_location.
 
     `cell`: 0, or the address in the library of an 8-byte number that the loader leaves there; `fields` get it:
-    (address in the patch, width, what is added).
+    (address in the patch, width, what is added). `shown`: fields of the debug information in the file `patch` that get
+    it likewise, by their offset.
     """
 
     file: str
@@ -152,6 +153,8 @@ class Load:
     errno: int
     cell: int = 0
     fields: tuple[tuple[int, int, int], ...] = ()
+    patch: str = ""
+    shown: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -273,7 +276,8 @@ class PatchPlan:
 
 
 def _load(row: dict[str, Any]) -> Load:
-    return Load(**{**row, "fields": tuple((at, width, addend) for at, width, addend in row["fields"])})
+    columns = {name: tuple(map(tuple, row[name])) for name in ("fields", "shown")}
+    return Load(**{**row, **columns})
 
 
 def _pairs(rows: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:

@@ -162,6 +162,41 @@ def test_new_variables_are_in_running_and_in_future_threads(
     assert talk.close() == 0
 
 
+SHOWN = {
+    "pie": {"added": "71", "own[1]": "102", "zero": "1000", "shared": "15"},
+    "library": {"own[1]": "102", "zero": "1000", "shared": "15"},
+    "plugin of descriptors": {"own[1]": "", "zero": "", "shared": ""},
+}
+
+
+@pytest.mark.parametrize("build_name", SHOWN)
+def test_gdb_shows_them_as_new_code_has_them_or_not_at_all(
+    build_name: str, start: Callable[[str], tuple[Project, Talk]]
+) -> None:
+    project, talk = start(build_name)
+    talk.ask("visit")
+    edits = [EDIT] if build_name != "pie" else [NEW, ("sum = outer +", "sum += outer +")]
+    edit(project, *edits)
+    with debug_with("gdb", find_debugger("gdb")) as session:
+        session.attach(talk.process.pid)
+        session.resume()
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "patched", outcome
+        answers = talk.ask("tell")
+        session.stop()
+        (row,) = (row for row in outcome["functions"] if row["name"] == "tell")
+        session.break_at(address=row["address"], condition="$_thread == 2")
+        session.resume()
+        talk.tell("tell")
+        session.wait_until_stopped()
+        for name, value in SHOWN[build_name].items():
+            said = session.tell(f"print {name}")
+            assert said.endswith(f" = {value}\n") if value else "Cannot access memory" in said, said
+        session.delete_breakpoints()
+        session.resume()
+        assert len(talk.hear().split()) == len(answers.split()) == 8
+
+
 def memory_of(pid: int) -> tuple[list[str], bytes]:
     """The mapped files and large blocks of the memory map (lldb leaves a page of its own), and the program's code."""
     lines = Path(f"/proc/{pid}/maps").read_text().splitlines()

@@ -21,8 +21,9 @@ from ipbp.arch.x86_64 import GOT_RELATIVE
 from ipbp.arch.x86_64_fields import out_of_range, write_fields
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_ranges import empty_dead_ranges
+from ipbp.formats.debug_threads import thread_fields
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.layout import Layout, UnitLayout
+from ipbp.graph.layout import LateField, Layout, UnitLayout
 from ipbp.graph.model import I64, SIDE_BASE, BlockKind, SideSection
 from ipbp.graph.unit import UNBOUND, Unit
 
@@ -39,6 +40,8 @@ class DebugSection:
     alignment: int
     flags: int
     entry_size: int
+    late: tuple[LateField, ...] = ()
+    """Fields of new thread-local variables, by their offset in `content`."""
 
 
 def merge_debug(units: Sequence[Unit], layout: Layout) -> tuple[DebugSection, ...]:
@@ -46,6 +49,7 @@ def merge_debug(units: Sequence[Unit], layout: Layout) -> tuple[DebugSection, ..
     places = _places(units)
     merged: dict[str, bytearray] = {}
     first: dict[str, SideSection] = {}
+    late: dict[str, list[LateField]] = {}
     for number, (unit, columns) in enumerate(zip(units, layout.units, strict=True)):
         bases = np.array([places.get((number, index), 0) for index in range(len(unit.graph.side))], dtype=np.int64)
         for index, section in enumerate(unit.graph.side):
@@ -54,11 +58,18 @@ def merge_debug(units: Sequence[Unit], layout: Layout) -> tuple[DebugSection, ..
             content = _fill(unit, columns, section, bases)
             if section.name == ".debug_rnglists":
                 content = empty_dead_ranges(content, _dead_fields(unit, columns, section), _dead_indices(unit, columns))
+            place, threads = places[number, index], thread_fields(unit, columns, section, layout.thread)
             whole = merged.setdefault(section.name, bytearray())
-            whole += bytes(places[number, index] - len(whole)) + content
+            whole += bytes(place - len(whole)) + content
+            for row in threads:
+                whole[place + row.offset : place + row.offset + row.width] = row.content
+            waiting = [LateField(place + row.offset, row.width, row.value) for row in threads if row.is_late]
+            late.setdefault(section.name, []).extend(waiting)
             first.setdefault(section.name, section)
     return tuple(
-        DebugSection(name, bytes(content), first[name].alignment, first[name].flags, first[name].entry_size)
+        DebugSection(
+            name, bytes(content), first[name].alignment, first[name].flags, first[name].entry_size, tuple(late[name])
+        )
         for name, content in sorted(merged.items())
     )
 
@@ -86,7 +97,7 @@ def _fill(unit: Unit, columns: UnitLayout, section: SideSection, bases: I64) -> 
     # Values that large-model code computes from the table's base: distances, or nothing where it has no base.
     distance = np.where((known == UNBOUND) | (columns.got_base == UNBOUND), 0, value - columns.got_base)
     value = np.where(GOT_RELATIVE[section.kind] == 1, distance, value)
-    # An offset in the program's thread-local block means nothing in another file.
+    # Of thread-local variables the initial values have addresses; see `debug_threads`.
     value = np.where(np.isin(section.kind, _THREAD_LOCAL), 0, value)
     to_side = home <= SIDE_BASE
     if to_side.any():

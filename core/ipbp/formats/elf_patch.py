@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ipbp.formats.debug_merge import merge_debug
 from ipbp.formats.elf_symtab import symbol_table
-from ipbp.graph.layout import PROTECTIONS, Chunk, Layout, LinkedImage
+from ipbp.graph.layout import PROTECTIONS, Chunk, LateField, Layout, LinkedImage
 from ipbp.graph.unit import Unit
 from ipbp.protocol import Segment
 
@@ -35,10 +35,12 @@ _SECTION_FLAGS = {"rx": _SHF_ALLOC | _SHF_EXECINSTR, "r": _SHF_ALLOC, "rw": _SHF
 
 @dataclass(frozen=True, slots=True)
 class PatchFile:
-    """`content`: the whole file. `segments`: what of it goes to memory, by address."""
+    """`content`: the whole file. `segments`: what of it goes to memory, by address. `late`: fields of its debug
+    information that wait for the place of new thread-local variables, by their offset in the file."""
 
     content: bytes
     segments: tuple[Segment, ...]
+    late: tuple[LateField, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ class _Writer:
         self.content += section.content
 
 
-def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> tuple[Segment, ...]:
-    """Write the patch to `path`, whole or not at all; the segments, by address, with their places in the file.
+def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> PatchFile:
+    """Write the patch to `path`, whole or not at all.
 
     Errors: OSError; `debug-too-large`.
     """
@@ -86,7 +88,7 @@ def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: Linke
         half_written.replace(path)
     finally:
         half_written.unlink(missing_ok=True)
-    return patch.segments
+    return patch
 
 
 def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> PatchFile:
@@ -101,6 +103,7 @@ def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> Pa
         if segment.size:
             segments.append(segment)
     _write_symbols(writer, units, layout)
+    late: list[LateField] = []
     for debug in merge_debug(units, layout):
         flags = debug.flags & _SHF_MERGE_STRINGS
         writer.append(
@@ -113,11 +116,12 @@ def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> Pa
                 entry_size=debug.entry_size,
             )
         )
+        late += [replace(row, address=row.address + writer.sections[-1].offset) for row in debug.late]
     section_headers = _write_section_headers(writer)
     program_headers.append(_program_header(_PT_GNU_STACK, _PF_R | _PF_W, 0, 0, 0, 0, 16))
     header = _file_header(len(program_headers), section_headers, len(writer.sections))
     writer.content[:headers_size] = header + b"".join(program_headers)
-    return PatchFile(bytes(writer.content), tuple(sorted(segments, key=lambda row: row.address)))
+    return PatchFile(bytes(writer.content), tuple(sorted(segments, key=lambda row: row.address)), tuple(late))
 
 
 def _write_segment(writer: _Writer, protection: str, layout: Layout, linked: LinkedImage) -> tuple[Segment, bytes]:

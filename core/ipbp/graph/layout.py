@@ -96,6 +96,9 @@ class ThreadImage:
     library_at: int
     library: str
 
+    def holds(self, address: int) -> bool:
+        return self.start <= address < self.start + self.size
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadPair:

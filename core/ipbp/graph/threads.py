@@ -50,6 +50,26 @@ class ThreadBlock:
         return ThreadPlace(offset, self.module, in_block, alignment=self.alignment)
 
 
+@dataclass(frozen=True, slots=True)
+class ShownThreads:
+    """What debug information says of thread-local variables. `blocks`: where those of a unit may be. A debugger that
+    meets one in a file which is no module of the loader's counts from the block of module 1 (gdb's linux-thread-db.c);
+    `base`: the offset of that from the thread pointer, None when it is not known."""
+
+    blocks: tuple[ThreadBlock, ...] = ()
+    base: int | None = None
+
+    def place(self, address: int) -> int | None:
+        """Where it finds the variable with its initial value at this address, None when there is no such number."""
+        block = next((block for block in self.blocks if block.holds(address)), None)
+        if block is None or block.offset is None or self.base is None:
+            return None
+        return block.offset + address - block.start - self.base
+
+
+NOT_SHOWN = ShownThreads()
+
+
 def executable_block(image: LoadedImage) -> ThreadBlock | None:
     """An executable's variables end at the thread pointer, and it is module 1 (psABI, TLS variant II)."""
     if image.tls_size == 0:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ipbp.graph.model import I32, I64, LinkGraph
-from ipbp.graph.threads import ThreadPlace
+from ipbp.graph.threads import NOT_SHOWN, ShownThreads, ThreadPlace
 
 UNBOUND = -1
 """In `Unit.address`: nothing in the process has this name yet (new, or not resolved)."""
@@ -27,7 +27,8 @@ class Unit:
 
     `image`: key of the loaded image that it is a part of. `giver`: of a name that this patch brings into the process,
     key of the image whose unit has it, where that is another image than the unit's own. `straight`: names that the
-    unit exports and that the linker bound to it all the same.
+    unit exports and that the linker bound to it all the same. `shown`: for debuggers, where its thread-local variables
+    are.
     """
 
     name: str
@@ -40,3 +41,4 @@ class Unit:
     image: str = ""
     giver: Mapping[str, str] = field(default_factory=dict)
     straight: frozenset[str] = frozenset()
+    shown: ShownThreads = NOT_SHOWN

@@ -57,6 +57,11 @@ def _fill(inferior: Inferior, load: Load, handle: int) -> None:
     number = int.from_bytes(inferior.read(base + load.cell, 8), "little", signed=True)
     for address, width, addend in load.fields:
         write_surely(inferior, address, (number + addend).to_bytes(width, "little", signed=True))
+    if load.shown:
+        with open(load.patch, "r+b") as file:
+            for place, width, addend in load.shown:
+                file.seek(place)
+                file.write((number + addend).to_bytes(width, "little", signed=True))
 
 
 def _close(steps: Steps, load: Load, handle: int) -> None:

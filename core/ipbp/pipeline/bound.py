@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,8 +11,8 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
 from ipbp.formats.elf_threads import descriptors, thread_block
-from ipbp.graph.model import I64, LinkGraph
-from ipbp.graph.threads import ThreadBlock
+from ipbp.graph.model import I64, LinkGraph, SymbolType
+from ipbp.graph.threads import NOT_SHOWN, ShownThreads, ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.threads import patched_blocks
@@ -33,7 +34,9 @@ def bound(
         rows = [row for row, unit in enumerate(units) if unit.image == key]
         names = {name: row.address for name, row in defined.get(key, {}).items()}
         threaded, refused = bind_thread_locals([units[row] for row in rows], _threads(scope, process, patched), names)
-        found.update(zip(rows, threaded, strict=True))
+        has_any = any((units[row].graph.symbols.type == SymbolType.TLS).any() for row in rows)
+        shown = _shown_threads(scope, process, patched) if has_any else NOT_SHOWN
+        found.update(zip(rows, (replace(unit, shown=shown) for unit in threaded), strict=True))
         refusals += refused
     resolved, undefined = resolve([found[row] for row in range(len(units))], scopes, defined)
     return resolved, (*refusals, *undefined)
@@ -69,6 +72,14 @@ def global_names(graph: LinkGraph, address: I64, beside: Container[str] = ()) ->
         name: Defined(int(address[row]), is_shared, name in beside)
         for row, name, is_shared in global_symbols(graph, rows)
     }
+
+
+def _shown_threads(scope: ImageScope, process: LoadedProcess, patched: Sequence[ThreadBlock]) -> ShownThreads:
+    """For debuggers: what patches brought lies in their own memory, the rest is the image's."""
+    blocks = (thread_block(process, module) for module in process.modules)
+    first = next((block for block in blocks if block is not None and block.module == 1), None)
+    own = thread_block(process, scope.module)
+    return ShownThreads((*patched, *((own,) if own else ())), first.offset if first else None)
 
 
 def _threads(scope: ImageScope, process: LoadedProcess, patched: Sequence[ThreadBlock]) -> Threads:

@@ -24,9 +24,9 @@ class Extra:
     def write(self, file: Path, content: bytes) -> tuple[tuple[Segment, ...], tuple[Arena, ...]]:
         """The patch file with these bytes: its segments, and the arenas with what it takes. Errors: OSError."""
         layout = Layout((), (Chunk(".rodata", "r", self.start, len(content), 1),), (), (), None, (), ())
-        segments = write_patch(file, (), layout, LinkedImage({"rx": b"", "r": content, "rw": b""}, ()))
+        patch = write_patch(file, (), layout, LinkedImage({"rx": b"", "r": content, "rw": b""}, ()))
         taken = [arena.taken(layout.ends()) if arena.base <= self.start < arena.end else arena for arena in self.arenas]
-        return segments, tuple(taken)
+        return patch.segments, tuple(taken)
 
 
 def extra_room(arenas: Sequence[Arena], regions: Sequence[Region], image: LoadedImage, size: int) -> Extra:

@@ -67,10 +67,10 @@ def link_units(
     rows = zip(parts.groups, parts.order, parts.is_new, placed, linked, strict=True)
     for group, order, is_new, layout, image in rows:
         file = request.folder / f"patch-{request.number}{f'-{len(groups)}' if groups else ''}.elf"
-        segments = write_patch(file, group.units, layout, image)
+        patch = write_patch(file, group.units, layout, image)
         if layout.thread and loader:
-            loads.append(thread_load(layout.thread, layout, image, loader))
-        groups.append(LinkedGroup(file, group.units, [replaced[row] for row in order], layout, segments))
+            loads.append(thread_load(layout.thread, layout, image, loader, file, patch))
+        groups.append(LinkedGroup(file, group.units, [replaced[row] for row in order], layout, patch.segments))
         columns.update(zip(order, layout.units, strict=True))
         allocations += group.arena.allocations() if is_new else ()
         arenas[group.arena.base] = group.arena.taken(layout.ends(), [unit.image for unit in group.units])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ipbp.errors import Refusal
 from ipbp.formats.elf_linked import PT_INTERP
+from ipbp.formats.elf_patch import PatchFile
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.formats.elf_thread_library import write_thread_library
 from ipbp.graph.image import MemoryReader
@@ -23,12 +25,16 @@ from ipbp.protocol import Load
 _THREAD_LOCAL = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 
 
-def thread_load(image: ThreadImage, layout: Layout, linked: LinkedImage, loader: Loader) -> Load:
-    """The step that opens the library with these initial values, which is written here. Errors: OSError."""
+def thread_load(
+    image: ThreadImage, layout: Layout, linked: LinkedImage, loader: Loader, file: Path, patch: PatchFile
+) -> Load:
+    """The step that opens the library with these initial values, which is written here. `file`: where the patch is.
+    Errors: OSError."""
     start = image.start - layout.written("r")[0]
     values = linked.segments["r"][start : start + image.size]
     cell = write_thread_library(Path(image.library), values, image.alignment)
-    return loader.load(image.library, image.library_at, cell=cell, late=linked.late)
+    load = loader.load(image.library, image.library_at, cell=cell, late=linked.late)
+    return replace(load, patch=str(file), shown=tuple((row.address, row.width, row.addend) for row in patch.late))
 
 
 def patched_blocks(record: Record, read: MemoryReader) -> list[ThreadBlock]:

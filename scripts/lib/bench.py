@@ -1,9 +1,9 @@
 """Every figure that the project claims, measured on this machine; see the files beside this one for what is done.
 
 `diff`: comparing two objects. `index`: knowing the symbols of an executable. `stop`: how long a patch stops the
-program. `rust`: from an edit of a crate to a plan, without rustc's own time. Figures of a busy machine say little by
-themselves, so each is shown beside something that is not ours: the sha256 of the same bytes, the compiler, a prototype
-in the same debugger.
+program. `rust`: from an edit of a crate to a plan, without rustc's own time. `threads`: what a new thread-local
+variable costs. Figures of a busy machine say little by themselves, so each is shown beside something that is not ours:
+the sha256 of the same bytes, the compiler, a prototype in the same debugger.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import bench_diff
 import bench_index
 import bench_rust
 import bench_stop
+import bench_threads
 import measured
 
-PARTS = ("diff", "index", "stop", "rust")
+PARTS = ("diff", "index", "stop", "rust", "threads")
 DEBUGGERS = ("gdb", "lldb")
 
 
@@ -37,6 +38,8 @@ def main() -> int:
             everything[part] = {"rows": [asdict(row) for row in found], "allowed": bench_stop.ALLOWED}
         elif part == "rust":
             everything[part] = {"rows": [asdict(row) for row in _rust(arguments)]}
+        elif part == "threads":
+            everything[part] = {"rows": [asdict(row) for row in _threads(arguments)]}
         else:
             everything[part] = {"rows": [asdict(row) for row in _sizes(part, arguments)]}
     if arguments.json:
@@ -85,6 +88,13 @@ def _stops(arguments: argparse.Namespace) -> Iterator[bench_stop.Row]:
         for row in bench_stop.measure(debugger, arguments.rounds):
             _say(arguments, bench_stop.line(row))
             yield row
+
+
+def _threads(arguments: argparse.Namespace) -> Iterator[bench_threads.Row]:
+    _say(arguments, bench_threads.HEAD)
+    for row in bench_threads.measure(arguments.rounds):
+        _say(arguments, bench_threads.line(row))
+        yield row
 
 
 def _say(arguments: argparse.Namespace, text: str) -> None:

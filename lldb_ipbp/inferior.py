@@ -103,7 +103,7 @@ class LldbInferior:
         frame = self._thread(thread).GetFrameAtIndex(0)
         values = {}
         for name in names:
-            register = frame.FindRegister(_FLAGS.get(name, name))
+            register = _register(frame, name)
             if register.IsValid():
                 values[name] = register.GetValueAsUnsigned() & _MASK
         return values
@@ -112,7 +112,7 @@ class LldbInferior:
         found = self._thread(thread)
         frame = found.GetFrameAtIndex(0)
         for name, value in values.items():
-            register = frame.FindRegister(_FLAGS.get(name, name))
+            register = _register(frame, name)
             error = lldb.SBError()
             if not register.IsValid() or not 0 <= value <= _MASK or not register.SetValueFromCString(hex(value), error):
                 raise IpbpError("inferior-register", f"{name} cannot be {value}: {error}", "Report this as a bug.")
@@ -155,7 +155,7 @@ class LldbInferior:
             self._pid()
             fact = f"the call of {address:#x} in the program did not come back: {error}"
             raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.")
-        return int(value.GetValueAsUnsigned()) & _MASK
+        return int(value.GetNonSyntheticValue().GetValueAsUnsigned()) & _MASK
 
     def disarm(self, ranges: Ranges) -> list[Breakpoint]:
         self._pid()
@@ -358,6 +358,11 @@ class LldbInferior:
 
 
 _FLAGS = {"eflags": "rflags"}
+
+
+def _register(frame: lldb.SBFrame, name: str) -> lldb.SBValue:
+    # What is shown of a value may be made up by the user's formatters: those of rust-lldb are there for every type.
+    return frame.FindRegister(_FLAGS.get(name, name)).GetNonSyntheticValue()
 
 
 def _memory_error(verb: str, address: int, size: int) -> IpbpError:

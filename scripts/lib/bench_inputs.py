@@ -114,6 +114,23 @@ def make_executable(part: Part, megabytes: float, folder: Path) -> Path:
     return _link(part, max(1, round(megabytes * 1e6 / per_copy)), folder)
 
 
+def make_named(symbols: int, folder: Path) -> Path:
+    """An executable of so many functions of eight bytes, every third one static, with names as long as C++ and Rust
+    have them. It is not meant to run."""
+    source = folder / "named.s"
+    with source.open("w") as text:
+        text.write(".text\n.globl _start\n_start: ret\n")
+        for n in range(symbols):
+            name = f"_ZN8ipbpbase6module{n % 97:02}7section11Collection{n:07}6insertERKNS_4ItemEm"
+            scope = f".globl {name}\n" if n % 3 else ""
+            text.write(f"{scope}.type {name}, @function\n.size {name}, 1\n.balign 8\n{name}: ret\n")
+    program = source.with_suffix("")
+    words = ["-nostdlib", "-pie", "-Wl,--build-id", source, "-o", program]
+    subprocess.run(["gcc", *words], check=True)
+    source.unlink()
+    return program
+
+
 def _link(part: Part, count: int, folder: Path) -> Path:
     path = folder / f"program-{count}"
     words = ["-nostdlib", "-pie", "-Wl,--unresolved-symbols=ignore-all", "-Wl,--build-id", "-Wl,-e,p0_work_0"]

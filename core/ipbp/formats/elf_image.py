@@ -227,9 +227,10 @@ def _image_symbols(rows: SymbolRows, tls_start: int, defines_versions: bool) -> 
 def _hides_globals(symbols: ImageSymbols, dynamic: DynamicTables) -> bool:
     """Whether the linker wrote global names that it does not export as local ones of their files: mold does, and lld
     where a version script says so. GNU linkers put such names under an STT_FILE without a name."""
+    if not symbols.files or "" in symbols.files:
+        return False
     shared = np.isin(symbols.type, (SymbolType.FUNCTION, SymbolType.OBJECT)) & (symbols.binding != Binding.LOCAL)
-    exported = all(symbols.name[row] in dynamic.rows for row in np.flatnonzero(shared).tolist())
-    return bool(symbols.files) and "" not in symbols.files and exported
+    return all(symbols.name[int(row)] in dynamic.rows for row in np.flatnonzero(shared))
 
 
 def _image_sections(file: LinkedFile, bias: int) -> tuple[ImageSection, ...]:

@@ -1,7 +1,7 @@
 """The crates of a cargo project that may differ from what runs, compiled in the order of their dependencies.
 
-A crate is ours as soon as one of its files is newer than what the user's build made of it, once it was patched, or
-when it needs a crate that is ours: rustc binds a crate to the very build of those that it uses. What we made stays
+A crate is ours as soon as one of its files is newer than what the user's build made of it, or than what its last patch
+was made from, and when it may notice that a crate that it uses is another one now (`unnoticed`). What we made stays
 in the workshop with a note of what it was made from, so that only what changed since is compiled again.
 """
 
@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from ipbp.build.rustc_replay import (
 )
 from ipbp.build.snapshot import MISSING, Snapshot
 from ipbp.build.store import Store
+from ipbp.build.unnoticed import is_linked_together, is_unnoticed, remember
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.members import listed
 
@@ -65,22 +66,33 @@ def rebuild_crates(
     """
     commands = program_crates(executable)
     snapshot = Snapshot()
-    reasons = {row.stem: _reason(row, image_mtime_ns, known.get(row.source), snapshot) for row in commands}
+    workshop = _workshop(commands)
+    reasons = {row.stem: _reason(row, image_mtime_ns, known.get(row.source), snapshot, workshop) for row in commands}
     refusals = [_not_ours(row, reasons[row.stem]) for row in commands if reasons[row.stem] and not _is_crate(row)]
     refusals += [_script_outdated(row, path) for row in commands if (path := _newer_than_script(row, snapshot))]
     if refusals:
         raise Refused(refusals)
     if not any(reasons.values()):
         return ()
-    workshop = _workshop(commands)
     found = []
     with _alone(workshop):
+        whole = is_linked_together(commands)
+
+        def is_hidden(row: CrateCommand) -> bool:
+            unit = known.get(row.source)
+            files, _ = _made_from(row.depfile, row.directory, snapshot)
+            if whole or "environment variable" in reasons[row.stem]:
+                return False
+            before = None if unit is None else unit.dependencies
+            return is_unnoticed(row, before or files, before, image_mtime_ns, snapshot, store, _texts(workshop, row))
+
+        wanted = _wanted([row for row in commands if _is_crate(row)], reasons, known, is_hidden)
         ours: dict[str, _Made] = {}
         for row in commands:
-            used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
-            reason = reasons[row.stem] or (f"it uses {used[0].crate.name}" if used else "")
-            if not reason or not _is_crate(row):
+            reason = wanted.get(row.stem, "")
+            if not reason:
                 continue
+            used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
             made = _brought_up_to_date(row, used, workshop, store, tell, colour)
             ours[file_of(str(row.product))] = made
             unit = known.get(row.source)
@@ -92,7 +104,61 @@ def rebuild_crates(
             found.append(
                 Compiled(row.source, store.get(digest), digest, made.files, made.milliseconds, made.messages, dirty)
             )
+        _remember_others(commands, wanted, known, snapshot, workshop, store)
     return tuple(found)
+
+
+def _wanted(
+    crates: Sequence[CrateCommand],
+    reasons: Mapping[str, str],
+    known: Mapping[str, PatchedUnit],
+    is_hidden: Callable[[CrateCommand], bool],
+) -> dict[str, str]:
+    """The crates to compile, by stem, with the reason. `is_hidden`: whether an edit cannot be noticed by the crates
+    that use this one; these are then left as they are. But what is compiled is compiled with the crates as they are
+    now, and rustc wants everything that comes together to be made with the same build of a crate (E0460)."""
+    by_file = {file_of(str(row.product)): row for row in crates}
+    uses = {row.stem: [by_file[file_of(path)] for path in row.externs if file_of(path) in by_file] for row in crates}
+    wanted: dict[str, str] = {}
+    noticed: set[str] = set()
+    outdated: set[str] = set()
+    for row in crates:
+        cause = next((used.name for used in uses[row.stem] if used.stem in noticed), "")
+        reason = reasons[row.stem] or (f"it uses {cause}" if cause else "")
+        if reason:
+            wanted[row.stem] = reason
+        if cause or (reason and not is_hidden(row)):
+            noticed.add(row.stem)
+        if reason or row.source in known or any(used.stem in outdated for used in uses[row.stem]):
+            outdated.add(row.stem)
+    for row in reversed(crates):
+        if row.stem in wanted:
+            for used in uses[row.stem]:
+                if used.stem in outdated:
+                    wanted.setdefault(used.stem, f"{row.name} is compiled with it")
+    return wanted
+
+
+def _remember_others(
+    commands: Sequence[CrateCommand],
+    wanted: Mapping[str, str],
+    known: Mapping[str, PatchedUnit],
+    snapshot: Snapshot,
+    workshop: Workshop,
+    store: Store,
+) -> None:
+    """Keep the texts of the libraries that are as they were built, once for each build."""
+    for row in commands:
+        note = _texts(workshop, row)
+        if row.kind == "bin" or not _is_crate(row) or row.stem in wanted or row.source in known:
+            continue
+        if snapshot.modified_ns(str(note)) <= snapshot.modified_ns(str(row.depfile)):
+            files, _ = _made_from(row.depfile, row.directory, snapshot)
+            remember({path: snapshot.digest(path) for path in files}, store, note)
+
+
+def _texts(workshop: Workshop, row: CrateCommand) -> Path:
+    return workshop.folder / f"{row.stem}.texts"
 
 
 def crate_archives(executable: Path) -> tuple[Path, ...]:
@@ -162,12 +228,16 @@ def _is_crate(row: CrateCommand) -> bool:
     return row.kind in ("bin", "lib", "rlib") and row.is_local and row.is_linked
 
 
-def _reason(row: CrateCommand, image_mtime_ns: int, unit: PatchedUnit | None, snapshot: Snapshot) -> str:
+def _reason(
+    row: CrateCommand, image_mtime_ns: int, unit: PatchedUnit | None, snapshot: Snapshot, workshop: Workshop
+) -> str:
     """Why what was built of a crate may not be what its files say, or ""."""
     if not row.is_local:
         return ""
     if unit is not None:
-        return "it was patched before"
+        changed = (path for path, digest in unit.dependencies.items() if snapshot.digest(path) != digest)
+        _, read = _made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
+        return next((f"{path} changed" for path in changed), "") or _other_variable(row, read)
     if row.kind == "build-script":
         return _script_reason(row, snapshot)
     built = snapshot.modified_ns(str(row.product))
@@ -178,6 +248,10 @@ def _reason(row: CrateCommand, image_mtime_ns: int, unit: PatchedUnit | None, sn
         # The same tick counts as newer: the clock of a file system stands still for some milliseconds.
         if snapshot.modified_ns(path) >= built:
             return f"{path} is newer than what was built of it"
+    return _other_variable(row, variables)
+
+
+def _other_variable(row: CrateCommand, variables: Mapping[str, str | None]) -> str:
     for name, value in variables.items():
         if dict(row.environment).get(name, os.environ.get(name)) != value:
             return f"the environment variable {name}, which it reads, has changed"
@@ -268,6 +342,7 @@ def _brought_up_to_date(
             objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
             made = _Made(row, _key(row, used, after), after, objects, messages, (time.perf_counter() - start) * 1000)
             _keep(made, workshop)
+            remember(after, store, _texts(workshop, row))
             return made
         before = after
     raise IpbpError(

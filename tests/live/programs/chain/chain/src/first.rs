@@ -1,0 +1,3 @@
+pub fn greet(name: &str) -> String {
+    format!("{} ({})", ground::named::greeting(name), ground::named::short(name))
+}

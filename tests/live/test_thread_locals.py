@@ -29,6 +29,7 @@ BUILDS = {
     "plugin of musl": ("musl-gcc", ["-O2", "-fPIC"], ["-shared"]),
     "library": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
     "plugin": ("gcc", ["-O2", "-fPIC"], ["-shared"]),
+    "plugin of general code": ("gcc", ["-O2", "-fPIC", "-DLARGE"], ["-shared"]),
     "plugin of descriptors": ("gcc", ["-O2", "-fPIC", "-mtls-dialect=gnu2", "-DLARGE"], ["-shared"]),
 }
 EDIT = ("    return sum;", "    return sum * 2 + own[0];")
@@ -160,6 +161,25 @@ def test_new_variables_are_in_running_and_in_future_threads(
     assert ipbp("undo", talk.process.pid, debugger, "0")["outcome"] == "undone"
     assert numbers(talk.ask("tell"))[:8] == expected(8, 1)
     assert talk.close() == 0
+
+
+def test_code_that_counts_on_a_fixed_place_is_compiled_so_that_it_asks(
+    debugger: str, start: Callable[[str], tuple[Project, Talk]]
+) -> None:
+    project, talk = start("plugin of general code")
+    talk.ask("visit")
+    # As after a change of the build's flags: the plugin that runs has no fixed place in the threads.
+    database = project.folder / "compile_commands.json"
+    database.write_text(database.read_text().replace('"-fPIC"', '"-fPIC", "-ftls-model=initial-exec"'))
+    edit(project, EDIT)
+    outcome = patch(talk, debugger)
+    assert any("-ftls-model=global-dynamic" in note for note in outcome["notes"]), outcome
+    assert numbers(talk.ask("tell")) == [2 * n + 1 for n in expected(8, 1)]
+    # What the source insists on stays as it is, and is refused.
+    edit(project, ("__thread long shared", '__attribute__((tls_model("initial-exec"))) __thread long shared'))
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert {row["code"] for row in outcome["refusals"]} == {"thread-local"}, outcome
+    assert numbers(talk.ask("tell")) == [2 * n + 1 for n in expected(8, 1)]
 
 
 SHOWN = {

@@ -39,6 +39,7 @@ from ipbp.stages.initialisers import judge_initialisers, registered
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
 from ipbp.stages.shared_entry import one_jump_each
+from ipbp.stages.thread_locals import ASKED_FOR, NOT_REACHED
 
 Tell = Callable[[str], None]
 
@@ -80,18 +81,31 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     # program runs.
     edited = edited_units(request, process, store, tell)
     clock.lap("compile")
-    try:
-        return _linked(edited, request, process, store, tell, clock)
-    except Refused as refused:
-        # A compiler that changes neighbouring variables together counts on where they lie. It can do without.
-        codes, files = {row.code for row in refused.refusals}, {row.file for row in refused.refusals if row.file}
-        again = None
-        if codes == {MISALIGNED}:
-            again = compiled_again(edited, files, ONE_AT_A_TIME, store, tell)
-        if again is None:
-            raise
-        clock.lap("compile")
-    return _linked(again, request, process, store, tell, clock)
+    flags: tuple[str, ...] = ()
+    while True:
+        try:
+            return _linked(edited, request, process, store, tell, clock)
+        except Refused as refused:
+            # Some of what cannot be placed the compiler can write in another way.
+            wanted = _other_ways(refused)
+            again = None
+            if not set(wanted) <= set(flags):
+                flags = tuple(dict.fromkeys((*flags, *wanted)))
+                files = {row.file for row in refused.refusals if row.file}
+                again = compiled_again(edited, files, flags, store, tell)
+            if again is None:
+                raise
+            edited = again
+            clock.lap("compile")
+
+
+_OTHER_WAYS = {MISALIGNED: ONE_AT_A_TIME, NOT_REACHED: ASKED_FOR}
+
+
+def _other_ways(refused: Refused) -> list[str]:
+    """Flags that may take all of these reasons away; [] when one of them stays in any case."""
+    codes = {row.code for row in refused.refusals}
+    return [flag for code in codes for flag in _OTHER_WAYS[code]] if codes <= _OTHER_WAYS.keys() else []
 
 
 def _linked(

@@ -34,6 +34,10 @@ _IN_BLOCK = {EdgeKind.DTPOFF32: EdgeKind.TPOFF32, EdgeKind.DTPOFF64: EdgeKind.TP
 _OF_OWN_BLOCK = (EdgeKind.TLS_LD32, *_IN_BLOCK)
 _BLOCK_BASE = "_TLS_MODULE_BASE_"  # what local variables are counted from in the descriptor dialect
 
+NOT_REACHED = "thread-local"
+ASKED_FOR = ("-ftls-model=global-dynamic",)
+"""Has gcc and clang ask `__tls_get_addr` for a variable, which works wherever the threads have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Threads:
@@ -205,7 +209,7 @@ class _Binder:
         user = graph.block_name(int(graph.edges.block[row]))
         kind = EdgeKind(int(graph.edges.kind[row])).name
         return Refusal(
-            "thread-local",
+            NOT_REACHED,
             f"'{user}' uses the thread-local variable '{name}' in a way ({kind}) that cannot be made to work here",
             "Move the code that uses it into a function of its own that does not change.",
             name,

@@ -71,6 +71,7 @@ def correlate(
     if successors:
         symbol[new.symbols.name.rows_of(list(successors))] = old.symbols.name.rows_of(list(successors.values()))
     ambiguous = pair_numbered(old, new, names, symbol)
+    _part_unlike(old, new, old_content, new_content, symbol)
 
     old_masked, new_masked = mask(old), mask(new)
     old_token = np.arange(len(old.symbols), dtype=np.int64)
@@ -80,7 +81,7 @@ def correlate(
         Side(old, old_masked, old_content, _anchor_tokens(old, old_token)),
         Side(new, new_masked, new_content, _paired_tokens(old, new, symbol, new_token)),
     )
-    block = _pair_blocks(old, new, symbol, new_content, old_content)
+    block = _pair_blocks(old, new, symbol, new_content)
     _pair_content(old, new, names, old_colour, new_colour, symbol, block)
     return Correlation(
         symbol, block, ambiguous, old_colour, new_colour, old_masked, new_masked, rust.old_group, rust.new_group
@@ -121,6 +122,15 @@ def _pair_copies(old: LinkGraph, new: LinkGraph, names: NameNumbers, plain: Flag
     symbol[after[np.argsort(other, kind="stable")]] = before[np.argsort(one, kind="stable")]
 
 
+def _part_unlike(old: LinkGraph, new: LinkGraph, old_content: Flags, new_content: Flags, symbol: I32) -> None:
+    """Take apart what has one name and is known by it on one side only: a constant that is in a mergeable section now,
+    or was. A name in such a section says nothing: another constant of the function may have had it."""
+    rows = np.flatnonzero((symbol >= 0) & (new.symbols.block >= 0))
+    home = old.symbols.block[symbol[rows]]
+    unlike = (home >= 0) & (old_content[np.maximum(home, 0)] != new_content[new.symbols.block[rows]])
+    symbol[rows[unlike]] = UNPAIRED
+
+
 def _anchor_tokens(graph: LinkGraph, token: I64) -> I64:
     """Every symbol of a block speaks for the block's anchor; the offset in the block is compared beside it."""
     home = graph.symbols.block
@@ -138,7 +148,7 @@ def _paired_tokens(old: LinkGraph, new: LinkGraph, symbol: I32, token: I64) -> I
     return result
 
 
-def _pair_blocks(old: LinkGraph, new: LinkGraph, symbol: I32, new_content: Flags, old_content: Flags) -> I32:
+def _pair_blocks(old: LinkGraph, new: LinkGraph, symbol: I32, new_content: Flags) -> I32:
     """Blocks follow their anchors; where an anchor has no counterpart, any other name at the block's start does."""
     block = np.full(len(new.blocks), UNPAIRED, dtype=np.int32)
     home, offset = new.symbols.block, new.symbols.offset
@@ -150,10 +160,6 @@ def _pair_blocks(old: LinkGraph, new: LinkGraph, symbol: I32, new_content: Flags
     is_anchor = new.blocks.anchor[home[at_start]] == at_start
     block[home[at_start[is_anchor]]] = target[is_anchor]
     block[new_content] = UNPAIRED
-    paired = block >= 0
-    wrong = paired.copy()
-    wrong[paired] = old_content[block[paired]]
-    block[wrong] = UNPAIRED
     return block
 
 

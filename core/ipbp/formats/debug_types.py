@@ -104,10 +104,13 @@ def types_of_graph(graph: LinkGraph) -> DebugTypes:
 
 
 def types_of_file(path: str) -> DebugTypes:
-    """The types of a linked program or of its separate debug file, without `tables`. `debug-information-malformed`."""
+    """The types of a linked program or of its separate debug file; its `tables` are link addresses, as distances from
+    no symbol. `debug-information-malformed`."""
     with open(path, "rb") as file:
         rows = [section for section in ELFFile(file).iter_sections() if section.name.startswith(_NEEDED)]
-        return _types([({section.name: section.data() for section in rows}, _nowhere)], path)
+        sections = {section.name: section.data() for section in rows}
+    info = sections.get(".debug_info", b"")
+    return _types([(sections, lambda offset: (-1, int.from_bytes(info[offset : offset + 8], "little")))], path)
 
 
 def _types(objects: Iterable[tuple[Sections, Place]], path: str) -> DebugTypes:
@@ -157,7 +160,7 @@ def _objects(graph: LinkGraph) -> Iterator[tuple[Sections, Place]]:
 
 
 def _nowhere(offset: int) -> None:
-    """A linked file's own addresses are of no use here."""
+    """No address."""
 
 
 def _place_in(section: SideSection) -> Place:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.graph.image import MemoryReader
@@ -20,6 +22,7 @@ from ipbp.stages.copies import Copies, place_copies
 from ipbp.stages.copy_pairs import pair_copies
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
+from ipbp.stages.name_numbers import base_name
 from ipbp.stages.select import OldSide, Selection, select
 from ipbp.stages.type_changes import NO_CHANGES, TypeChanges
 
@@ -79,7 +82,8 @@ class _Sides:
     @property
     def says_something(self) -> bool:
         """Whether the types make a difference to what is the same."""
-        return bool(self.types.renewed or self.types.refusals or self.types.notes or self.types.successors)
+        types = self.types
+        return bool(types.renewed or types.refusals or types.notes or types.successors or types.doubts)
 
 
 def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str]) -> _Sides:
@@ -90,7 +94,7 @@ def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow
         # Not the build that runs, so that nothing is known of the objects that are alike in both either.
         unit = whole(unit, store)
         old = lifted_side(unit.new, image, read)
-    types = judge_types(unit, old.graph, image if source == LIFTED else None, allow_layout)
+    types = judge_types(unit, old.graph, image if source == LIFTED else None, read, allow_layout)
     return _Sides(unit, old, source == LIFTED, types)
 
 
@@ -114,8 +118,16 @@ def _selected(
     selection = select(unit.name, unit.new, old, copies, unit.image.key, elsewhere, unit.wanted)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     unlocated = _unlocated(unit, copies.comparison, selection)
-    refusals = (*types.refusals, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
+    changed = _changed(unit, copies.comparison) if types.doubts else frozenset()
+    doubts = (doubt.refusal for doubt in types.doubts if not changed.isdisjoint(doubt.functions))
+    refusals = (*types.refusals, *doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
     return replace(selection, refusals=refusals)
+
+
+def _changed(unit: Edited, comparison: Comparison) -> frozenset[str]:
+    """Names of the functions that are not what they were."""
+    blocks = np.flatnonzero((comparison.status != Status.SAME) & (unit.new.blocks.kind == BlockKind.CODE))
+    return frozenset(base_name(unit.new.block_name(block)) for block in blocks.tolist())
 
 
 def _unlocated(unit: Edited, comparison: Comparison, selection: Selection) -> Iterator[Refusal]:

@@ -8,17 +8,19 @@ from dataclasses import replace
 from ipbp.errors import Refusal
 from ipbp.formats.debug_types import types_of_file, types_of_graph
 from ipbp.formats.line_rows import line_rows
-from ipbp.graph.image import LoadedImage
+from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import LinkGraph
 from ipbp.graph.types import DebugTypes
 from ipbp.pipeline.edited import Edited
 from ipbp.stages.code_words import CodeWords, likeness
-from ipbp.stages.method_tables import table_changes
+from ipbp.stages.method_tables import slots_of_graph, slots_of_image, table_changes
 from ipbp.stages.suspensions import CoroutineSide, doubtful_suspensions
 from ipbp.stages.type_changes import ALL, NO_CHANGES, TypeChanges, type_changes
 
 
-def judge_types(unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed: Collection[str]) -> TypeChanges:
+def judge_types(
+    unit: Edited, old: LinkGraph, image: LoadedImage | None, read: MemoryReader, allowed: Collection[str]
+) -> TypeChanges:
     """`image`: where the old side comes from when no object gave it. Only for crates: a C compiler lays out a struct
     as it is written, and what an edit of one does is known to who made it; rustc chooses an order of its own.
 
@@ -37,10 +39,18 @@ def judge_types(unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed
         return likeness(_words(running.words, one), _words(fresh.words, other))
 
     changes = type_changes(before, new, unit.name, allowed, alike)
-    tables = table_changes(old, before, unit.new, new, changes, unit.name)
-    refusals = (*changes.refusals, *tables.refusals, *doubtful_suspensions(running, fresh, unit.name, allowed))
-    notes = (*changes.notes, *tables.notes)
-    return replace(changes, refusals=refusals, notes=notes, successors=tables.successors)
+    if image is None:
+        slots = {name: slots_of_graph(old, place) for name, place in before.tables.items()}
+    else:
+        slots = slots_of_image(image, read, before, new.tables)
+    tables = table_changes(old, before, slots, unit.new, new, changes, unit.name)
+    return replace(
+        changes,
+        refusals=(*changes.refusals, *tables.refusals),
+        notes=(*changes.notes, *tables.notes),
+        successors=tables.successors,
+        doubts=doubtful_suspensions(running, fresh, unit.name, allowed),
+    )
 
 
 def _side(graph: LinkGraph, types: DebugTypes) -> CoroutineSide:

@@ -8,10 +8,13 @@ place if both are in this unit. A method more, or one less, is a change of the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ipbp.errors import Refusal
+from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import LinkGraph
 from ipbp.graph.types import DebugTypes
 from ipbp.stages.name_numbers import base_name
@@ -19,6 +22,10 @@ from ipbp.stages.type_changes import TypeChanges, without_arguments
 
 # rustc_codegen_ssa, `build_vtable_type_di_node`: drop, size, alignment, then the methods.
 _FIRST_METHOD = 24
+_NUMBERS = (1, 2)
+
+Slots = Mapping[int, frozenset[str]]
+"""By offset in a table the linkage names of the function there; several where one address has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,43 +39,77 @@ class TableChanges:
 
 
 def table_changes(
-    old: LinkGraph, before: DebugTypes, new: LinkGraph, after: DebugTypes, types: TypeChanges, file: str
+    old: LinkGraph,
+    before: DebugTypes,
+    slots: Mapping[str, Slots],
+    new: LinkGraph,
+    after: DebugTypes,
+    types: TypeChanges,
+    file: str,
 ) -> TableChanges:
-    """What the tables that both graphs have say about an edit. `file`: of the unit, for messages."""
+    """What the tables that both sides have say about an edit. `slots`: of the old side's tables, by their names.
+    `file`: of the unit, for messages."""
     successors: dict[str, str] = {}
     refusals: list[Refusal] = []
     notes: list[str] = []
-    for name in sorted(after.tables.keys() & before.tables.keys()):
-        kind = f"{name.removesuffix('}')}_type}}"
+    for name in sorted(after.tables.keys() & slots.keys()):
+        kind = _type_of(name)
         if types.is_renewed(name) or before.layouts.get(kind) != after.layouts.get(kind):
             continue
         words = []
-        one, other = _slots(old, before.tables[name]), _slots(new, after.tables[name])
+        one, other = slots[name], slots_of_graph(new, after.tables[name])
         for slot in sorted(one.keys() | other.keys()):
-            had, has = one.get(slot, ""), other.get(slot, "")
-            if had == has and has not in types.renewed:
+            had = one.get(slot, frozenset())
+            has = next(iter(other.get(slot, ())), "")
+            if (has in had or not (has or had)) and has not in types.renewed:
                 continue
+            former = min(had, default="")
             if slot < _FIRST_METHOD:
                 notes.append(f"values that exist behind '{_shown(name)}' are dropped as before")
-            elif _is_successor(has, new, after, had, old, before):
-                successors[has] = had
+            elif len(had) == 1 and _is_successor(has, new, after, former, old, before):
+                successors[has] = former
             else:
                 number = (slot - _FIRST_METHOD) // 8
-                words.append(f"method {number} was {_words(had, before)} and is {_words(has, after)}")
+                words.append(f"method {number} was {_words(former, before)} and is {_words(has, after)}")
         if words:
             refusals.append(_changed(_shown(name), words[0], file))
     return TableChanges(successors, tuple(refusals), tuple(dict.fromkeys(notes)))
 
 
-def _slots(graph: LinkGraph, place: tuple[int, int]) -> dict[int, str]:
-    """The linkage names in a table by their offsets."""
+def slots_of_graph(graph: LinkGraph, place: tuple[int, int]) -> Slots:
+    """What is in a table of an object. `place`: symbol and distance from it."""
     symbols, edges = graph.symbols, graph.edges
     block = int(symbols.block[place[0]])
     if block < 0:
         return {}
     start, rows = int(symbols.offset[place[0]]) + place[1], graph.edges_of(block)
     found = zip(edges.offset[rows].tolist(), edges.target[rows].tolist(), strict=True)
-    return {offset - start: symbols.name[target] for offset, target in found if offset >= start}
+    return {offset - start: frozenset([symbols.name[target]]) for offset, target in found if offset >= start}
+
+
+def slots_of_image(
+    image: LoadedImage, read: MemoryReader, types: DebugTypes, wanted: Collection[str]
+) -> dict[str, Slots]:
+    """What is in the tables of a running image, by their names. `wanted`: the tables that matter."""
+    names = sorted(types.tables.keys() & wanted)
+    sizes = [max((row.size for row in types.layouts.get(_type_of(name), ())), default=0) for name in names]
+    ranges = [(types.tables[name][1] + image.bias, size) for name, size in zip(names, sizes, strict=True)]
+    found: dict[str, Slots] = {}
+    for name, content in zip(names, read(ranges), strict=True):
+        pointers = np.frombuffer(content or b"", np.int64)
+        slots = {8 * row: _names_at(image, int(pointers[row])) for row in range(len(pointers)) if row not in _NUMBERS}
+        found[name] = {offset: at for offset, at in slots.items() if at}
+    return found
+
+
+def _names_at(image: LoadedImage, address: int) -> frozenset[str]:
+    first, last = np.searchsorted(image.symbols.address, [address, address + 1])
+    return frozenset(image.symbols.name[row] for row in range(first, last))
+
+
+def _type_of(table: str) -> str:
+    """`<T as Trait>::{vtable}` -> `<T as Trait>::{vtable_type}`"""
+    return f"{table.removesuffix('}')}_type}}"
 
 
 def _is_successor(has: str, new: LinkGraph, after: DebugTypes, had: str, old: LinkGraph, before: DebugTypes) -> bool:

@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from ipbp.errors import Refusal
 from ipbp.graph.types import DebugTypes, Part, TypeLayout, Waits
 from ipbp.stages.code_words import CodeWords
-from ipbp.stages.type_changes import ALL
+from ipbp.stages.type_changes import ALL, Doubt
 
 Lines = Callable[[Waits, int], list[tuple[int, int]]]
 """(offset, line) for a block: see `formats.line_rows`."""
@@ -34,23 +34,17 @@ class CoroutineSide:
 
 def doubtful_suspensions(
     old: CoroutineSide, new: CoroutineSide, file: str, allowed: Collection[str] = ()
-) -> tuple[Refusal, ...]:
-    """`suspension-ambiguous` for each coroutine whose code changed so that two places to wait may have changed roles.
-    `allowed`: names of types that the user knows not to be alive, or ALL."""
+) -> tuple[Doubt, ...]:
+    """The coroutines in which two places to wait may have changed roles. `allowed`: names of types that the user knows
+    not to be alive, or ALL."""
     names = () if ALL in allowed else sorted(new.types.waits.keys() & old.types.waits.keys() - set(allowed))
-    return tuple(_refusal(name, file) for name in names if _is_doubtful(name, old, new))
-
-
-def _is_doubtful(name: str, old: CoroutineSide, new: CoroutineSide) -> bool:
-    alike = _interchangeable(name, new.types)
-    if not alike:
-        return False
-    before, after = (_functions(name, side.types) for side in (old, new))
-    if not any(_differs(old, one, new, one) for one in before | after):
-        return False
-    if before != after or not before:
-        return True
-    return any(_crosses(name, linkage, alike, old, new) for linkage in before)
+    found = []
+    for name in names:
+        before, after = (_functions(name, side.types) for side in (old, new))
+        alike = _interchangeable(name, new.types)
+        if alike and (before != after or any(_crosses(name, linkage, alike, old, new) for linkage in after)):
+            found.append(Doubt(_refusal(name, file), before | after))
+    return tuple(found)
 
 
 def _interchangeable(name: str, types: DebugTypes) -> frozenset[int]:
@@ -73,14 +67,6 @@ def _functions(name: str, types: DebugTypes) -> frozenset[str]:
     body = name.replace("_env#", "#")
     own = frozenset(linkage for linkage, found in types.functions.items() if found == body)
     return own or frozenset(linkage for linkage, found in types.functions.items() if body in found or name in found)
-
-
-def _differs(old: CoroutineSide, before: str, new: CoroutineSide, after: str) -> bool:
-    blocks = old.words.block_of(before), new.words.block_of(after)
-    if min(blocks) < 0:
-        return blocks != (-1, -1)
-    one, other = old.words.of_block(blocks[0]), new.words.of_block(blocks[1])
-    return [word for _, word in one] != [word for _, word in other]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,17 +43,26 @@ def _never(name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """A refusal that holds if the code of one of these functions changed (linkage names)."""
+
+    refusal: Refusal
+    functions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class TypeChanges:
     """`renewed`: linkage names of new functions that are not the next version of what has their name. `refusals`:
     `layout-changed` and `variable-type-changed`. `notes`: which closures and functions that means, in words.
     `is_renewed`: whether a type is a closure that is another now, or made for one. `successors`: linkage name of a new
-    function -> that of the old one whose entry leads to it from now on."""
+    function -> that of the old one whose entry leads to it from now on. `doubts`: what depends on the code, too."""
 
     renewed: frozenset[str]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = ()
     is_renewed: Callable[[str], bool] = _never
     successors: Mapping[str, str] = field(default_factory=dict)
+    doubts: tuple[Doubt, ...] = ()
 
 
 NO_CHANGES = TypeChanges(frozenset(), ())

@@ -104,7 +104,12 @@ def expected(threads: int, visits: int) -> list[int]:
     return [14 + visits * 1111 * (n + 1) + (n + 1 if visits else 0) for n in range(threads)]
 
 
-@pytest.mark.parametrize("build_name", BUILDS)
+LONG = ("musl static", "musl library", "plugin of general code")
+
+
+@pytest.mark.parametrize(
+    "build_name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in BUILDS]
+)
 def test_running_threads_keep_their_values(
     build_name: str, debugger: str, start: Callable[[str], tuple[Project, Talk]]
 ) -> None:

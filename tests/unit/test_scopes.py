@@ -23,6 +23,7 @@ int main(void) {
   open_one(FOLDER "/local.so", RTLD_LOCAL);
   open_one(FOLDER "/global.so", RTLD_GLOBAL);
   open_one(FOLDER "/deep.so", RTLD_LOCAL | RTLD_DEEPBIND);
+  open_one(FOLDER "/symbolic.so", RTLD_LOCAL);
   if (!dlmopen(LM_ID_NEWLM, FOLDER "/local.so", RTLD_NOW)) puts(dlerror());
   int bound_at_the_first_call = needed();
   ready_and_wait();
@@ -38,6 +39,7 @@ SOURCES = {
     "local": "int part(void), by_all(void); int local_one(void) { return part() + by_all(); }\n"
     "int twice_there(void) { return 8; }\n",
     "deep": "int part(void); int by_all(void) { return 11; } int deep_one(void) { return part() + by_all(); }\n",
+    "symbolic": "int part(void), by_all(void); int twice_there(void) { return part() + by_all(); }\n",
     "global": "int global_one(void) { return 9; }\nint twice_there(void) { return 10; }\n",
 }
 
@@ -54,6 +56,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "part": [],
         "local": [*there, "-l:part.so"],
         "deep": [*there, "-l:part.so"],
+        "symbolic": [*there, "-l:part.so", "-Wl,-Bsymbolic"],
         "global": [],
     }.items():
         soname = f"-Wl,-soname,{name}.so"
@@ -119,6 +122,13 @@ def test_a_deeply_bound_plugin_comes_before_the_global_scope(process: Running) -
     assert definer(deep, "global_one") == "global.so"
     assert deep.order[0] == deep.module.key
     assert set(program.order) < set(deep.order)
+
+
+def test_a_library_that_binds_itself_comes_first_and_what_it_needs_last(process: Running) -> None:
+    (symbolic,) = scopes(process.process(), "symbolic.so")
+    assert definer(symbolic, "twice_there") == "symbolic.so"
+    assert definer(symbolic, "by_all") == "program"
+    assert definer(symbolic, "part") == "part.so"
 
 
 def test_namespaces_do_not_see_each_other(loaded: LoadedProcess) -> None:

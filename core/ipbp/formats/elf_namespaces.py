@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from ipbp.formats.elf_link_map import LinkMap
 from ipbp.formats.elf_linked import PT_INTERP
@@ -20,8 +19,8 @@ from ipbp.graph.image import MemoryReader
 @dataclass(frozen=True)
 class Namespace:
     """Images that see each other. `members` in the order of loading; `lists`: by where it is mapped, the search list
-    of each image that was opened by itself. `order`: likewise, of which images the lists are searched, where that is
-    known."""
+    of each image that was opened by itself. `order`: likewise, what the loader searches from inside an image, where
+    that is known."""
 
     members: tuple[LoadedModule, ...]
     lists: Mapping[int, tuple[LoadedModule, ...]]
@@ -30,10 +29,9 @@ class Namespace:
     def scope(self, module: LoadedModule) -> tuple[LoadedModule, ...]:
         """The images that are searched from inside `module`, in the loader's order; where that is not known, the global
         scope, then what was opened with it."""
-        heads = self.order.get(module.mapped.start)
-        if heads:
-            rows = (self.lists.get(head.mapped.start, (head,)) for head in heads)
-            return tuple({row.mapped.start: row for row in chain.from_iterable(rows)}.values())
+        known = self.order.get(module.mapped.start)
+        if known:
+            return known
         found = dict.fromkeys(row.mapped.start for row in self.lists.get(self.members[0].mapped.start, ()))
         for member in self.members:
             opened = [row.mapped.start for row in self.lists.get(member.mapped.start, ())]

@@ -13,7 +13,7 @@ of its own) the lists are made from what each image needs, and nothing counts as
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from ipbp.formats.elf_link_map import LinkMap
@@ -22,7 +22,7 @@ from ipbp.graph.image import MemoryReader
 SearchLists = Mapping[int, tuple[int, ...]]
 """Address of a link map -> those of the maps in its list, itself first."""
 SearchOrder = Mapping[int, tuple[int, ...]]
-"""Address of a link map -> those of the maps whose lists are searched from inside it, in order."""
+"""Address of a link map -> those of the maps that are searched from inside it, in order."""
 _MOST_SCOPES = 64
 _MEMBERS = 1024  # bytes behind the place of the list; `l_scope` is among them
 _MAP_SIZE = 8192  # more than any glibc's link map
@@ -53,13 +53,15 @@ def kept_lists(namespaces: Sequence[Sequence[LinkMap]], rtld_global: int, read: 
 
 
 def kept_order(lists: SearchLists, maps: Sequence[int], rtld_global: int, read: MemoryReader) -> SearchOrder:
-    """In which order the loader goes through the lists, for each map that says so. `lists`: what `kept_lists` found;
-    `maps`: addresses of all link maps, the program's first."""
+    """What the loader searches from inside each map that says so. `lists`: what `kept_lists` found; `maps`: addresses
+    of all link maps, the program's first."""
     offset = _word(read([(rtld_global, 24)])[0] or bytes(24), 16) - maps[0]
     members = dict(zip(maps, read([(row + offset, _MEMBERS) for row in maps]), strict=True))
     own = members[maps[0]] or b""
     for place in range(24, len(own), 8):
-        if _word(own, place) == maps[0] + offset and _heads(_word(own, place - 8), offset, lists, read) == (maps[0],):
+        if _word(own, place) != maps[0] + offset:
+            continue
+        if _searched(_word(own, place - 8), maps[0], offset, lists, read) == lists.get(maps[0]):
             break
     else:
         return {}
@@ -67,24 +69,26 @@ def kept_order(lists: SearchLists, maps: Sequence[int], rtld_global: int, read: 
     for row, content in members.items():
         # The loader's own map is made otherwise.
         if content is not None and _word(content, place) == row + offset:
-            heads = _heads(_word(content, place - 8), offset, {**lists, row: ()}, read)
-            if heads:
-                found[row] = heads
+            searched = _searched(_word(content, place - 8), row, offset, lists, read)
+            if searched:
+                found[row] = searched
     return found
 
 
-def _heads(scope: int, offset: int, known: Container[int], read: MemoryReader) -> tuple[int, ...]:
-    """The maps whose lists an array of pointers names, up to a null pointer; () when it is no such array."""
-    found: list[int] = []
+def _searched(scope: int, own: int, offset: int, lists: SearchLists, read: MemoryReader) -> tuple[int, ...]:
+    """The maps of the lists that an array of pointers names, up to a null pointer; () when it is no such array."""
+    found: dict[int, None] = {}
     for at in range(_MOST_SCOPES):
         pointer = _word(read([(scope + 8 * at, 8)])[0] or b"", 0)
         if pointer == 0:
             return tuple(found)
-        # Behind the list of a map is the one of -Bsymbolic, which has nothing but the map itself.
-        head = next((pointer - back for back in (offset, offset + 16) if pointer - back in known), None)
-        if head is None:
+        if pointer - offset in lists:
+            found.update(dict.fromkeys(lists[pointer - offset]))
+        elif pointer == own + offset + 16:
+            # Behind the list of a map is the one of -Bsymbolic, which has nothing but the map itself.
+            found[own] = None
+        else:
             return ()
-        found.append(head)
     return ()
 
 

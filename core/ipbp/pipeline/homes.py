@@ -51,9 +51,9 @@ def images_by_symbols(graph: LinkGraph, images: Sequence[LoadedImage], name: str
 
 def has_undescribed(image: LoadedImage, graph: LinkGraph) -> bool:
     """Whether the image has one of these functions where none of its described units has code. (Every program has a
-    `main`; another program's is not this one's.)"""
+    `main`; another program's is not this one's. Nor does an inline function tell anything, which many files have.)"""
     table = image.symbols
-    rows = [row for name in _functions(graph) for row in table.by_name.get(name, ())]
+    rows = [row for name in _functions(graph, (Binding.GLOBAL,)) for row in table.by_name.get(name, ())]
     places = [int(table.address[row]) - image.bias for row in rows if table.binding[row] != Binding.LOCAL]
     return bool(places) and not all(units_at(Path(image.debug_file), places).values())
 
@@ -76,10 +76,10 @@ def _common(graph: LinkGraph, image: LoadedImage) -> int:
     return sum(name in image.symbols.by_name for name in _functions(graph))
 
 
-def _functions(graph: LinkGraph) -> list[str]:
+def _functions(graph: LinkGraph, bindings: Sequence[Binding] = (Binding.GLOBAL, Binding.WEAK)) -> list[str]:
     """Names that other files can see. Those of hand-written assembly are often without a type."""
     symbols = graph.symbols
-    rows = np.flatnonzero((symbols.block >= 0) & (symbols.binding != Binding.LOCAL))
+    rows = np.flatnonzero((symbols.block >= 0) & np.isin(symbols.binding, bindings))
     is_code = graph.blocks.kind[symbols.block[rows]] == BlockKind.CODE
     is_code &= np.isin(symbols.type[rows], (SymbolType.FUNCTION, SymbolType.NONE))
     return [symbols.name[row] for row in rows[is_code].tolist()]

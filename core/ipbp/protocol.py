@@ -184,7 +184,7 @@ class Quiet:
 class FunctionChange:
     """One row of the report. `entry` is the address that callers and pointers use, `address` where it now runs.
     `old_size`: of the version before this one, 0 when there was none. `image`: which of the plan's images it belongs
-    to."""
+    to. `linkage`: the name in the symbol table."""
 
     name: str
     status: str  # "changed", "new", "removed"
@@ -195,6 +195,7 @@ class FunctionChange:
     size: int = 0
     old_size: int = 0
     image: int = 0
+    linkage: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,14 @@ class Mill:
     project: CargoProject
     fresh: Path
     talk: Talk
+    words: tuple[str, ...] = ()
 
     def edit(self, *edits: Edit) -> None:
         for folder in (self.project.folder, self.fresh):
             edit_sources(folder, edits)
 
     def apply(self, debugger: str) -> Outcome:
-        outcome = ipbp("apply", self.talk.process.pid, debugger)
+        outcome = ipbp("apply", self.talk.process.pid, debugger, *self.words)
         assert outcome["outcome"] == "patched", json.dumps(outcome, indent=1)
         return outcome
 
@@ -108,9 +109,10 @@ def test_a_release_program_goes_through_many_edits_in_gdb(tmp_path: Path) -> Non
     mill = start(tmp_path, "debug = true")
     try:
         found = go_through(mill, "gdb", COPIES, INLINED, GENERIC, CALLER, CLOSURE, CAUGHT, COPIES_AGAIN, ADDED)
-        assert len(names(found[0])) == 2, "both copies and nothing else"
-        assert all("grind" in name for name in names(found[0]))
-        assert not any("grind" in name for name in names(found[1])), "who inlined it is patched"
+        assert names(found[0]) == ["grain::grind", "grain::grind"], "both copies and nothing else"
+        assert all(row["linkage"].startswith("_ZN5grain5grind17h") for row in found[0]["functions"])
+        assert "grain::grind (x2)" in found[0]["text"]
+        assert {"mill::fine::mill", "mill::coarse::mill"} <= set(names(found[1])), "who inlined it is patched"
     finally:
         mill.talk.kill()
 
@@ -121,6 +123,7 @@ def test_functions_that_llvm_made_one_are_not_patched_apart(tmp_path: Path) -> N
         mill.edit(APART)
         outcome = ipbp("apply", mill.talk.process.pid, "gdb")
         assert [row["code"] for row in outcome["refusals"]] == ["entry-shared"]
+        assert "'grain::oats' and 'grain::rye' are one function" in outcome["text"]
         mill.edit(_edit("the other one, too", GRAIN, "12345", "54321"))
         mill.apply("gdb")
         assert mill.answers() == mill.right_answers()
@@ -128,10 +131,47 @@ def test_functions_that_llvm_made_one_are_not_patched_apart(tmp_path: Path) -> N
         mill.talk.kill()
 
 
-@pytest.mark.parametrize("profile", ["opt-level = 2\ndebug = true"])
-def test_a_release_program_is_patched_in_lldb(tmp_path: Path, profile: str) -> None:
-    mill = start(tmp_path, profile)
+V0 = '[build]\nrustflags = ["-Csymbol-mangling-version=v0"]\n'
+PROFILES = {
+    "v0 names, many units": ("debug = true\ncodegen-units = 256", V0),
+    "opt-level 1": ("debug = true\nopt-level = 1", ""),
+    "opt-level 2, one unit": ("debug = true\nopt-level = 2\ncodegen-units = 1", ""),
+    "opt-level s, packed debug information": ('debug = true\nopt-level = "s"\nsplit-debuginfo = "packed"', ""),
+    "opt-level z, checks": ('debug = true\nopt-level = "z"\ndebug-assertions = true', ""),
+    "no debug information": ("debug = false", ""),
+    "incremental": ("debug = true\nincremental = true", ""),
+}
+FIRST, *MORE = PROFILES
+
+
+@pytest.mark.parametrize("profile", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
+def test_every_profile_is_patched_in_lldb(tmp_path: Path, profile: str) -> None:
+    mill = start(tmp_path, *PROFILES[profile])
+    if profile in ("no debug information", "opt-level s, packed debug information"):
+        mill.words = ("--allow-layout", "all")
     try:
         go_through(mill, "lldb", COPIES, GENERIC, COPIES_AGAIN)
+    finally:
+        mill.talk.kill()
+
+
+def test_code_of_several_crates_in_one_is_refused_by_the_settings_name(tmp_path: Path) -> None:
+    mill = start(tmp_path, 'debug = true\nlto = "thin"')
+    try:
+        mill.edit(COPIES)
+        outcome = ipbp("apply", mill.talk.process.pid, "gdb")
+        assert [row["code"] for row in outcome["refusals"]] == ["lto"]
+        assert 'lto = "thin"' in outcome["text"]
+    finally:
+        mill.talk.kill()
+
+
+@pytest.mark.parametrize("debug", ['"line-tables-only"', '"limited"'])
+def test_a_program_that_does_not_describe_its_types_is_refused(tmp_path: Path, debug: str) -> None:
+    mill = start(tmp_path, f"debug = {debug}")
+    try:
+        mill.edit(COPIES)
+        outcome = ipbp("apply", mill.talk.process.pid, "gdb")
+        assert [row["code"] for row in outcome["refusals"]] == ["no-type-information"]
     finally:
         mill.talk.kill()

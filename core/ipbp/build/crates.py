@@ -23,6 +23,7 @@ from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
 from ipbp.build.crate_objects import kept_objects
+from ipbp.build.crate_profile import refuse_lto
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.places import cache_folder
@@ -62,7 +63,7 @@ def rebuild_crates(
     `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
     by the path of their root module. Errors: `compile-failed` with what rustc printed; those of
     `cargo_commands.crate_commands`; `Refused` with `cargo-build-needed` when something else than a crate of the
-    program was edited; `sources-changing`.
+    program was edited, and with `lto`; `sources-changing`.
     """
     commands = program_crates(executable)
     snapshot = Snapshot()
@@ -70,6 +71,8 @@ def rebuild_crates(
     reasons = {row.stem: _reason(row, image_mtime_ns, known.get(row.source), snapshot, workshop) for row in commands}
     refusals = [_not_ours(row, reasons[row.stem]) for row in commands if reasons[row.stem] and not _is_crate(row)]
     refusals += [_script_outdated(row, path) for row in commands if (path := _newer_than_script(row, snapshot))]
+    if any(reasons.values()):
+        refusals += refuse_lto(commands)
     if refusals:
         raise Refused(refusals)
     if not any(reasons.values()):

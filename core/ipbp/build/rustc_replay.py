@@ -88,6 +88,8 @@ def replay_words(
     """The argument vector that compiles the crate into the workshop. `ours`: libraries that are to be used instead
     of the user's, by `cargo_commands.file_of` of the user's file."""
     words = [*_redirected(crate.arguments, workshop, ours, colour)]
+    # Debug information in files of its own is nothing that a patch could take along.
+    words += ["-C", "split-debuginfo=off"] if "-C split-debuginfo" in read_options(words) else []
     # Searched as well: what the libraries of ours were compiled with. rustc tells them from the user's by their hash.
     words += ["-L", f"dependency={workshop.deps}"]
     if crate.kind == "bin":
@@ -267,7 +269,7 @@ def _some(rows: Sequence[CrateObject], crate: CrateCommand) -> tuple[CrateObject
         raise IpbpError(
             "crate-without-objects",
             f"rustc made no objects for the crate '{crate.name}'",
-            'Build without `lto = "fat"` and without `-C linker-plugin-lto`.',
+            "Build it with code generation.",
         )
     return tuple(rows)
 

@@ -18,6 +18,7 @@ import numpy as np
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.formats.elf_object import read_object
 from ipbp.graph.model import BlockKind, LinkGraph
+from ipbp.pipeline.readable import readable
 from ipbp.stages.compare import Comparison, Status, compare, part_of
 from ipbp.stages.correlate import Correlation, correlate
 
@@ -85,7 +86,7 @@ class Diff:
         lines = [f"{row.status:8} {row.name}: {row.reason}" for row in (*self.functions, *self.data)]
         lines += [f"note: {note}" for note in self.notes]
         lines += [str(refusal) for refusal in self.refusals]
-        return "\n".join(lines or ["nothing changed"])
+        return readable("\n".join(lines or ["nothing changed"]))
 
 
 def diff(old_path: Path, new_path: Path) -> Diff:

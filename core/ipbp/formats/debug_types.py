@@ -18,7 +18,7 @@ from ipbp.arch.x86_64_fields import write_fields
 from ipbp.errors import IpbpError
 from ipbp.formats.leb import sleb, uleb
 from ipbp.graph.model import SIDE_BASE, LinkGraph, SideSection
-from ipbp.graph.types import DebugTypes, Part, TypeLayout, Waits
+from ipbp.graph.types import NOTHING, DebugTypes, Part, TypeLayout, Waits
 
 _CLASS, _ENUMERATION, _MEMBER, _STRUCTURE, _UNION = 0x02, 0x04, 0x0D, 0x13, 0x17
 _VARIANT, _INHERITANCE, _ENUMERATOR, _SUBPROGRAM, _NAMESPACE = 0x19, 0x1C, 0x28, 0x2E, 0x39
@@ -129,7 +129,10 @@ def _types(objects: Iterable[tuple[Sections, Place]], path: str) -> DebugTypes:
                 layouts.setdefault(name, set()).add(layout)
             functions.update(unit.functions)
             variables.update({link: (name, names.get(at, "")) for link, name, at in unit.variables})
-            signatures.update(unit.signatures())
+            # The standard library comes with debug information that has no types, and what is inlined from it with one.
+            told = dict(unit.signatures())
+            if unit.types or any(taken != NOTHING for taken in told.values()):
+                signatures.update(told)
             tables.update((name, found) for name, at in unit.tables if (found := place(at)) is not None)
             for name, lines in unit.waits.items():
                 waits.setdefault(name, []).append(Waits(number, unit.program, unit.files[name], lines))

@@ -20,7 +20,10 @@ def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) ->
     or come back to one. `stacks`: as they were when the patch was applied; nothing here needs the program stopped. A
     stale word on a stack can make this say too much."""
     earlier = [row for patch in journal.patches() if patch.number != plan.number for row in patch.functions]
-    ranges = {row.name: _versions(row, earlier) for row in plan.functions if row.status != "new"}
+    ranges: dict[str, list[tuple[int, int]]] = {}  # several functions may have one name
+    for row in plan.functions:
+        if row.status != "new":
+            ranges.setdefault(row.name, []).extend(_versions(row, earlier))
     every = [part for parts in ranges.values() for part in parts]
     if not every or not users_of(stacks, every):
         return []

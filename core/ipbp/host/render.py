@@ -158,9 +158,13 @@ def _file(row: Row) -> str:
 
 
 def _names(functions: Sequence[Row]) -> str:
-    names = [row["name"] for row in functions[:_NAMES_SHOWN]]
-    left = len(functions) - len(names)
-    return ", ".join(names) + (f" and {left} more" if left else "")
+    # Copies of a function, and instances of a generic one, have one name.
+    counts: dict[str, int] = {}
+    for row in functions:
+        counts[row["name"]] = counts.get(row["name"], 0) + 1
+    names = [name if count == 1 else f"{name} (x{count})" for name, count in counts.items()]
+    left = sum(list(counts.values())[_NAMES_SHOWN:])
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {left} more" if left else "")
 
 
 def _times(outcome: Row) -> str:

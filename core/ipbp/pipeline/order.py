@@ -28,6 +28,7 @@ from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
 from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
+from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
@@ -56,10 +57,17 @@ class Outcome:
 
 
 def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
-    """The plan for one patch.
+    """The plan for one patch, in names that a programmer recognises.
 
     Errors: `Refused` with every reason at once; `compile-failed` and others of `build`; `object-*`, `image-*`.
     """
+    with readable_errors():
+        made = _make_plan(request, read, tell)
+    plan = readable_plan(made.plan) if made.plan is not None else None
+    return replace(made, plan=plan, notes=tuple(map(readable, made.notes)))
+
+
+def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock = Clock()
     store = user_store()
     process = read_process(

@@ -65,8 +65,8 @@ def _words(words: CodeWords, names: Sequence[str]) -> list[str]:
 def _no_information(file: str) -> Refusal:
     return Refusal(
         "no-type-information",
-        "the debug information of the program or of its new objects has no types, so that a changed type layout would "
-        "not be noticed",
-        "Build with `debug = true` in the profile, or use `hotpatch --allow-layout all` when no type was edited.",
+        "the program or its new objects do not describe their types, so that a changed layout would not be noticed",
+        "Build with `debug = true` and without `strip` in the profile, or use `hotpatch --allow-layout all` when no "
+        "type was edited.",
         file=file,
     )

@@ -77,14 +77,15 @@ def table_changes(
 
 
 def slots_of_graph(graph: LinkGraph, place: tuple[int, int]) -> Slots:
-    """What is in a table of an object. `place`: symbol and distance from it."""
+    """What is in a table of an object, without what ThinLTO and `graph.merge` put behind names. `place`: symbol and
+    distance from it."""
     symbols, edges = graph.symbols, graph.edges
     block = int(symbols.block[place[0]])
     if block < 0:
         return {}
     start, rows = int(symbols.offset[place[0]]) + place[1], graph.edges_of(block)
     found = zip(edges.offset[rows].tolist(), edges.target[rows].tolist(), strict=True)
-    return {offset - start: frozenset([symbols.name[target]]) for offset, target in found if offset >= start}
+    return {offset - start: frozenset([base_name(symbols.name[target])]) for offset, target in found if offset >= start}
 
 
 def slots_of_image(
@@ -104,7 +105,7 @@ def slots_of_image(
 
 def _names_at(image: LoadedImage, address: int) -> frozenset[str]:
     first, last = np.searchsorted(image.symbols.address, [address, address + 1])
-    return frozenset(image.symbols.name[row] for row in range(first, last))
+    return frozenset(base_name(image.symbols.name[row]) for row in range(first, last))
 
 
 def _type_of(table: str) -> str:

@@ -18,6 +18,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.name_numbers import base_name
+from ipbp.stages.rust_names import is_rust
 from ipbp.stages.select import OldSide, Replaced, Selection
 
 _FUNCTION = (SymbolType.FUNCTION, SymbolType.IFUNC)
@@ -133,11 +134,14 @@ def _shared(selection: Selection, claimed: Sequence[_Claim], others: Counter[str
     name = claimed[0].row.name
     more = sorted({*(+others), *(claim.row.name for claim in claimed[1:])} - {name}) or [name]
     rest = ", ".join(f"'{other}'" for other in more[:4]) + (f" and {len(more) - 4} more" if len(more) > 4 else "")
+    way_out = "link without --icf (gcc: compile with -fno-ipa-icf)"
+    if is_rust(name):
+        way_out = "build with different code in them, which LLVM does not make one,"
     return Refusal(
         "entry-shared",
         f"'{name}' and {rest} are one function in the running program (identical code folding, or an alias), and this "
         "edit makes them different",
-        "Edit them all alike, or link without --icf (gcc: compile with -fno-ipa-icf) and start the program once more.",
+        f"Edit them all alike, or {way_out} and start the program once more.",
         name,
         selection.unit.name,
     )

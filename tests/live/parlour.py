@@ -21,7 +21,7 @@ Replace = tuple[str, str]
 @dataclass(frozen=True)
 class Step:
     """`replace`: file -> (text that stands in it once, new text). `ask`: command -> answer, in this order. `functions`:
-    of the patch, by the last part of their names."""
+    that are in the patch, by the last part of their names."""
 
     name: str
     replace: Mapping[str, Sequence[Replace]]
@@ -84,7 +84,100 @@ STEPS = (
         ],
         {"caught"},
     ),
+    Step(
+        "a new override in a class with live objects, and a new class",
+        {
+            "shapes.h": [
+                ("override;\n    int side;", "override;\n    std::string name() const override;\n    int side;")
+            ],
+            "shapes.cpp": [
+                (
+                    "std::unique_ptr<Shape> made(",
+                    'std::string Square::name() const { return "square"; }\n'
+                    "struct Round : Circle {\n    using Circle::Circle;\n"
+                    '    std::string name() const override { return "round"; }\n};\n'
+                    "std::unique_ptr<Shape> made(",
+                ),
+                ("make_unique<Circle>(size);", "make_unique<Round>(size);"),
+            ],
+        },
+        [("area 0", "1016 square"), ("area 1", "12 circle"), ("made 3", "1009 square"), ("made 0", "0 round")],
+        {"made", "name"},
+    ),
+    Step(
+        "an exception of a new class, which old code catches by its base",
+        {
+            "risky.cpp": [
+                (
+                    "int risky(int x) {",
+                    "struct Odd : Worse {\n    using Worse::Worse;\n"
+                    "    int code() const override { return 500 + value; }\n};\nint risky(int x) {",
+                ),
+                ("case 4: throw 4;", "case 4: throw 4;\n    case 5: throw Odd(5);"),
+            ]
+        },
+        [("caught 5", "mioh WORSE 505"), ("old 5", "old worse 505"), ("again 5", "mio(505)risky worse")],
+        {"risky", "code"},
+    ),
+    Step(
+        "another type to catch, which changes no instruction",
+        {"caught.cpp": [("std::exception &e) {\n        return", "std::logic_error &e) {\n        return")]},
+        [("caught 3", "mioh unknown"), ("caught 2", "mioh WORSE 20"), ("turns", "on")],
+        {"caught"},
+    ),
+    Step(
+        "the override gone",
+        {
+            "shapes.h": [("    std::string name() const override;\n    int side;", "    int side;")],
+            "shapes.cpp": [('std::string Square::name() const { return "square"; }\n', "")],
+        },
+        [("area 0", "1016 shape"), ("area 1", "12 circle"), ("made 3", "1009 shape")],
+        set(),
+    ),
+    Step(
+        "the body of a lambda expression that the program keeps",
+        {"right.cpp": [("return base * 100 + y; };", "return base * 1000 + y; };")]},
+        [("mapped 2", "2543")],
+        set(),
+    ),
+    Step(
+        "what it captures: the one that is kept goes on in its old code",
+        {
+            "right.cpp": [
+                ("[base](int y) { return base * 1000 + y", "[base, x](int y) { return base * 10 + y + x * 1000000")
+            ]
+        },
+        [("mapped 2", "2543"), ("mapped 3", "2654")],
+        {"mapped"},
+    ),
+    Step(
+        "and one that is made afterwards runs the new",
+        {"right.cpp": [("if (!kept) kept", "kept = nullptr; kept")]},
+        [("mapped 2", "2000563"), ("mapped 3", "3000684"), ("turns", "on")],
+        {"mapped"},
+    ),
 )
+REFUSED = (
+    Step(
+        "a member",
+        {"shapes.h": [("    int side;", "    int more;\n    int side;")]},
+        [("area 0", "1016 shape")],
+        {"Square"},
+    ),
+    Step(
+        "a virtual function",
+        {"shapes.h": [("virtual int area()", "virtual int first() const { return 1; }\n    virtual int area()")]},
+        [("area 0", "1016 shape"), ("turns", "on")],
+        {"Shape", "Square", "Circle", "Round"},
+    ),
+    Step(
+        "what is thrown",
+        {"errors.h": [("    int value;\n", "    long value;\n")]},
+        [("caught 2", "mioh WORSE 20")],
+        {"Failure"},
+    ),
+)
+"""Of layouts, after `STEPS`; `functions` are the types."""
 BEFORE = (
     *(("left 1", "916"), ("right 1", "829"), ("mapped 2", "743"), ("boxed 3", "308"), ("odd 2", "52")),
     *(("caught 0", "got 1"), ("caught 1", "ioh failure 1"), ("caught 2", "ioh worse 20"), ("caught 3", "ioh risky")),

@@ -186,6 +186,20 @@ def test_a_changed_size_is_refused_and_a_changed_initialiser_reported(
     assert talk.ask("body 1") == "4"
 
 
+@pytest.mark.parametrize("project", ["gcc -O2", "clang -O0"], indirect=True)
+def test_a_changed_layout_is_refused_until_it_is_allowed(project: Project, talk: Talk, debugger: str) -> None:
+    header = project.folder / "talk.h"
+    header.write_text(header.read_text().replace("int x, y; }", "int y, x; }"))
+    before = maps_and_text(talk)
+    outcome = hotpatch("apply", talk, debugger)
+    (refusal,) = outcome["refusals"]
+    assert (outcome["outcome"], refusal["code"], refusal["symbol"]) == ("refused", "layout-changed", "point")
+    assert "member 'x' moved from byte 0 to byte 4" in refusal["fact"]
+    assert "(talk.h:5)" in refusal["fact"]
+    assert maps_and_text(talk) == before
+    assert hotpatch("apply", talk, debugger, "--allow-layout", "point")["outcome"] == "patched"
+
+
 def maps_and_text(talk: Talk) -> tuple[list[str], bytes]:
     """The memory map without the heap's size, and all bytes of the program's code."""
     lines = Path(f"/proc/{talk.process.pid}/maps").read_text().splitlines()

@@ -17,6 +17,17 @@ UNBOUND = -1
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """A pointer in a running table of virtual functions that leads to another function now: the load address of the
+    slot, what it is to hold (a symbol of the unit's graph and an addend), the name of the table."""
+
+    address: int
+    symbol: int
+    addend: int
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """`carried`: blocks that get memory of their own, ascending. `address`: for each symbol of the graph the load
     address of what runs under it, or UNBOUND; for a carried function that existed before it is its old entry, which
@@ -28,7 +39,7 @@ class Unit:
     `image`: key of the loaded image that it is a part of. `giver`: of a name that this patch brings into the process,
     key of the image whose unit has it, where that is another image than the unit's own. `straight`: names that the
     unit exports and that the linker bound to it all the same. `shown`: for debuggers, where its thread-local variables
-    are.
+    are. `slots`: of running tables of virtual functions.
     """
 
     name: str
@@ -42,3 +53,4 @@ class Unit:
     giver: Mapping[str, str] = field(default_factory=dict)
     straight: frozenset[str] = frozenset()
     shown: ShownThreads = NOT_SHOWN
+    slots: tuple[Slot, ...] = ()

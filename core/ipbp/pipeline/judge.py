@@ -43,7 +43,7 @@ class Judged:
     @property
     def is_changed(self) -> bool:
         """Whether anything of it is other code now, though another unit of the patch may bring it."""
-        return bool(len(self.selection.unit.carried) or self.selection.elsewhere)
+        return bool(len(self.selection.unit.carried) or self.selection.elsewhere or self.selection.unit.slots)
 
     @property
     def misfit(self) -> tuple[bool, int]:
@@ -94,7 +94,8 @@ def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow
         # Not the build that runs, so that nothing is known of the objects that are alike in both either.
         unit = whole(unit, store)
         old = lifted_side(unit.new, image, read)
-    types = judge_types(unit, old.graph, image if source == LIFTED else None, read, allow_layout)
+    lifted = image if source == LIFTED else None
+    types = judge_types(unit, old.graph, lifted, read, allow_layout, store.get(unit.digest))
     return _Sides(unit, old, source == LIFTED, types)
 
 
@@ -103,8 +104,7 @@ def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChange
     correlation = pair_copies(old.graph, unit.new, correlate(old.graph, unit.new, types.renewed, types.successors))
     copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
     selection = _selected(unit, old, types, copies)
-    comparison = replace(copies.comparison, notes=(*types.notes, *copies.comparison.notes))
-    return Judged(unit, old, is_lifted, types, copies, comparison, selection)
+    return Judged(unit, old, is_lifted, types, copies, copies.comparison, selection)
 
 
 def judge_without(unit: Judged, elsewhere: frozenset[str]) -> Judged:
@@ -120,7 +120,7 @@ def _selected(
     unlocated = _unlocated(unit, copies.comparison, selection)
     changed = _changed(unit, copies.comparison) if types.doubts else frozenset()
     doubts = (doubt.refusal for doubt in types.doubts if not changed.isdisjoint(doubt.functions))
-    refusals = (*types.refusals, *doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
+    refusals = (*doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
     return replace(selection, refusals=refusals)
 
 

@@ -172,7 +172,7 @@ class _Moves:
         for source in (self._from_edited, self._from_recorded, self._from_image):
             if open_names:
                 old = source(unit, old, open_names)
-        return unit if old is unit.old else judge_against(unit.edited, old, unit.is_lifted)
+        return unit if old is unit.old else judge_against(unit.edited, old, unit.is_lifted, unit.types)
 
     def _from_edited(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
         """Out of another edited unit, which does not define them any more, or from which this one has them as well."""

@@ -20,6 +20,7 @@ from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
+from ipbp.pipeline.c_types import told_once
 from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.hooks import with_hooks
@@ -41,6 +42,7 @@ from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
 from ipbp.stages.shared_entry import one_jump_each
 from ipbp.stages.thread_locals import ASKED_FOR, NOT_REACHED
+from ipbp.stages.type_changes import ALL
 
 Tell = Callable[[str], None]
 
@@ -128,15 +130,22 @@ def _linked(
     changed = [unit for unit in judged if unit.is_changed]
     beyond, ran = _beyond_one_object(judged, request.record, store, read)
     said = [note for row in followed.values() for note in row.notes]
-    notes = [*edited.notes, *said, *(note for unit in judged for note in unit.comparison.notes), *ran]
+    # Types count where something is patched; of a crate always.
+    resized = [row for unit in judged for row in unit.comparison.refusals]
+    laid_out, types = told_once([unit.types for unit in judged if changed or unit.edited.is_crate], resized)
+    tables = [row for unit in judged for row in unit.selection.refusals if row.code == "layout-changed"]
+    told = {row.symbol for row in laid_out}.union(request.allow_layout)
+    notes = [*edited.notes, *said, *types, *(note for unit in judged for note in unit.comparison.notes), *ran]
     replaced, shared = _jumps(judged, changed)
     raise_all(
         edited.refusals,
         shared,
         *(row.refusals for row in followed.values()),
         beyond,
+        laid_out,
         *(u.comparison.refusals for u in judged),
-        *(u.selection.refusals for u in judged),
+        [row for row in tables if row.symbol not in told and ALL not in told],
+        *([row for row in u.selection.refusals if row not in tables] for u in judged),
     )
     clock.lap("diff")
     if not changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ipbp.errors import Refusal
 from ipbp.formats.debug_types import types_of_file, types_of_graph
@@ -11,24 +12,25 @@ from ipbp.formats.line_rows import line_rows
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import LinkGraph
 from ipbp.graph.types import DebugTypes
+from ipbp.pipeline.c_types import judge_layouts
 from ipbp.pipeline.edited import Edited
 from ipbp.stages.code_words import CodeWords, likeness
 from ipbp.stages.method_tables import slots_of_graph, slots_of_image, table_changes
 from ipbp.stages.suspensions import CoroutineSide, doubtful_suspensions
-from ipbp.stages.type_changes import ALL, NO_CHANGES, TypeChanges, type_changes
+from ipbp.stages.type_changes import ALL, TypeChanges, type_changes
 
 
 def judge_types(
-    unit: Edited, old: LinkGraph, image: LoadedImage | None, read: MemoryReader, allowed: Collection[str]
+    unit: Edited, old: LinkGraph, image: LoadedImage | None, read: MemoryReader, allowed: Collection[str], file: Path
 ) -> TypeChanges:
-    """`image`: where the old side comes from when no object gave it. Only for crates: a C compiler lays out a struct
-    as it is written, and what an edit of one does is known to who made it; rustc chooses an order of its own.
+    """`image`: where the old side comes from when no object gave it. `file`: the new object.
 
     Refusals: `layout-changed`, `variable-type-changed`, `method-table-changed`, `suspension-ambiguous`;
-    `no-type-information` when a side has none and the user did not allow every change.
+    `no-type-information` when a side has none and the user did not allow every change. Of C and C++
+    see `judge_layouts`.
     """
     if not unit.is_crate:
-        return NO_CHANGES
+        return judge_layouts(unit, old, image, allowed, file)
     new = types_of_graph(unit.new)
     before = types_of_file(image.debug_file or image.file) if image is not None else types_of_graph(old)
     if ALL not in allowed and not (new.tells_types and before.tells_types):

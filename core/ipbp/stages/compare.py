@@ -23,10 +23,12 @@ from ipbp.graph.model import COMMON, I32, I64, U8, BlockKind, LinkGraph
 from ipbp.graph.rows import ragged, unequal
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.correlate import UNPAIRED, Correlation
+from ipbp.stages.exception_tables import with_other_tables
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.meaning import Meaning, again, meanings
 from ipbp.stages.same_code import first_difference
 from ipbp.stages.split_variables import split_variables
+from ipbp.stages.virtual_tables import has_same_slots, is_virtual_table
 from ipbp.stages.wording import constant_differs, difference_in_words, size_in_words
 
 _MARK = b".cold"
@@ -53,7 +55,8 @@ class Status(IntEnum):
 class Comparison:
     """`status`: of each new block. `reason`: words for each new block that is not SAME. `old_block`: for each new
     block its counterpart or UNPAIRED. `removed`: old blocks that had a name and have no counterpart. `notes`:
-    sentences about what will not be applied. `refusals`: what forbids the whole edit.
+    sentences about what will not be applied. `refusals`: what forbids the whole edit. `tables`: tables of virtual
+    functions in which other functions stand; they are the SAME ones otherwise.
     """
 
     status: U8
@@ -62,6 +65,7 @@ class Comparison:
     removed: tuple[int, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
+    tables: tuple[int, ...] = ()
 
 
 def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Comparison:
@@ -73,7 +77,11 @@ def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Compari
     different = _different(before, after, correlation)
     is_code = new.blocks.kind[different] == BlockKind.CODE
     found = _changed_code(before, after, correlation, different[is_code].tolist())
-    refusals, notes = _judge_data(old, new, correlation, different[~is_code].tolist(), found)
+    tables = _virtual_tables(old, new, correlation, different[~is_code].tolist())
+    others = [block for block in different[~is_code].tolist() if block not in tables]
+    refusals, notes = _judge_data(old, new, correlation, others, found)
+    for block in with_other_tables(old, new, correlation).tolist():
+        found.setdefault(block, "its exception table differs")
     for block, words in found.items():
         status[block], reason[block] = Status.CHANGED, words
     _join_parts(old, new, correlation, status, reason)
@@ -82,7 +90,7 @@ def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Compari
     notes += _compiler_note(old, new)
     refusals += _common_refusals(old, new, correlation)
     refusals += split_variables(old, removed, new, np.flatnonzero(status == Status.NEW))
-    return Comparison(status, reason, correlation.block, removed, tuple(notes), tuple(refusals))
+    return Comparison(status, reason, correlation.block, removed, tuple(notes), tuple(refusals), tables)
 
 
 def part_of(name: str) -> str | None:
@@ -179,6 +187,15 @@ def _changed_code(before: Meaning, after: Meaning, correlation: Correlation, blo
             words = difference_in_words(before, after, difference)
             changed[block] = words + size_in_words(before.graph, old_block, after.graph, block)
     return changed
+
+
+def _virtual_tables(old: LinkGraph, new: LinkGraph, correlation: Correlation, blocks: list[int]) -> tuple[int, ...]:
+    """Of these blocks the tables of virtual functions that are as they were but for the functions."""
+    return tuple(
+        block
+        for block in blocks
+        if is_virtual_table(new.block_name(block)) and has_same_slots(old, int(correlation.block[block]), new, block)
+    )
 
 
 def _judge_data(

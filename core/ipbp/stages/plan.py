@@ -17,6 +17,7 @@ from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.protocol import Allocation, Call, FunctionChange, PatchPlan, Segment
 from ipbp.stages.entries import Entry, rewrite_entries
 from ipbp.stages.select import Replaced
+from ipbp.stages.slots import rewrite_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ def plan(
         for row in replaced
     ]
     replacements, refusals = rewrite_entries(rows, images, read, entries or {})
+    slots, unread = rewrite_slots(groups, index, read)
+    replacements, refusals = (*replacements, *slots), [*refusals, *unread]
     if refusals:
         raise Refused(refusals)
     return PatchPlan(

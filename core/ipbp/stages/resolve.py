@@ -201,7 +201,8 @@ def _open_symbols(unit: Unit, scope: Scope) -> I64:
     in a library its own that it exports, for which another image's definition may count. Thread-local ones are not
     addresses; what they are judged by is their kind of fixup."""
     symbols = unit.graph.symbols
-    target = np.unique(carried_edges(unit).target).astype(np.int64)
+    slots = np.array([slot.symbol for slot in unit.slots], dtype=np.int64)
+    target = np.unique(np.concatenate([carried_edges(unit).target.astype(np.int64), slots]))
     outside = (symbols.block[target] == UNDEFINED) | (symbols.block[target] == COMMON)
     outside |= _brought_elsewhere(unit)[target]
     is_open = outside & (unit.address[target] == UNBOUND)

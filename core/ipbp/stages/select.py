@@ -11,7 +11,7 @@ A function that the process has keeps its old entry as its address for ever; the
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import Refusal
+from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.names import Names
-from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.graph.unit import UNBOUND, Slot, Unit
 from ipbp.stages.compare import Status
 from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import Correlation
@@ -30,6 +31,7 @@ from ipbp.stages.labels import stores_labels
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.targets import ABSOLUTES
 from ipbp.stages.unwind import UnwindLinks, unwind_links
+from ipbp.stages.virtual_tables import changed_slots, local_targets, table_changed
 
 Place = tuple[int, int]
 """Load address and size."""
@@ -123,7 +125,8 @@ class _Selector:
 
     def run(self) -> Selection:
         self._refuse_shared_constants()
-        for block in self._roots():
+        slots = tuple(self._slots())
+        for block in (*self._roots(), *self._new_targets(slots)):
             self._carry(block)
         carried = np.array(sorted(self.carried), dtype=np.int32)
         replaced = self._replaced(carried)
@@ -136,7 +139,7 @@ class _Selector:
             int(b) for b in carried if int(b) not in has_entry and self._is_named(int(b)) and not self._is_part(int(b))
         )
         resolver = np.full(len(self.new.symbols), UNBOUND, dtype=np.int64)
-        unit = Unit(self.name, self.new, carried, self.address, resolver, straight=self.old.straight)
+        unit = Unit(self.name, self.new, carried, self.address, resolver, straight=self.old.straight, slots=slots)
         return Selection(unit, replaced, added, tuple(self.refusals), copies=self._unchanged_copies())
 
     def _roots(self) -> list[int]:
@@ -149,6 +152,22 @@ class _Selector:
             added = added[self.wanted.rows_of([self.new.block_name(int(block)) for block in added]) >= 0]
         roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added]
         return [block for block in roots if not self._is_elsewhere(block)]
+
+    def _slots(self) -> Iterator[Slot]:
+        """Of running tables of virtual functions."""
+        for block in self.comparison.tables:
+            before, place = int(self.comparison.old_block[block]), int(self.address[self.new.blocks.anchor[block]])
+            name = self.new.block_name(block)
+            if place == UNBOUND:
+                continue  # it is not in the program: who uses it brings it
+            if not self.old.proved[before]:
+                self.refusals.append(_unproved(name, self.name))
+            yield from changed_slots(self.old.graph, before, self.new, block, place)
+
+    def _new_targets(self, slots: Iterable[Slot]) -> list[int]:
+        """Functions that come into a slot and that the process does not have."""
+        homes = local_targets(self.new, slots)
+        return [b for b in homes if self.address[self.new.blocks.anchor[b]] == UNBOUND and not self._is_elsewhere(b)]
 
     @cached_property
     def unwind_links(self) -> UnwindLinks:
@@ -303,15 +322,21 @@ class _Selector:
 
     def _refuse_shared_constants(self) -> None:
         """A constant that other files can see: functions of theirs, which were not recompiled, would go on reading
-        the old one."""
+        the old one. What every user has in its own object was compiled again for every user, but for what objects of
+        a class lead to."""
         blocks = self.new.blocks
         shared = np.isin(blocks.kind, (BlockKind.RODATA, BlockKind.RELRO)) & (self.comparison.status == Status.CHANGED)
         shared &= self.new.symbols.binding[blocks.anchor] != Binding.LOCAL
         shared &= self.address[blocks.anchor] != UNBOUND
+        for_all = is_linkonce(self.new)[blocks.anchor]
         for block in np.flatnonzero(shared):
             name = self.new.block_name(int(block))
+            table = table_changed(name, self.name)
+            if table is None and for_all[block]:
+                continue
             self.refusals.append(
-                Refusal(
+                table
+                or Refusal(
                     "shared-constant-changed",
                     f"the constant '{name}' changed, and other files may read the old one",
                     "Make it static where only this file uses it; else build and start the program once more.",

@@ -1,0 +1,657 @@
+"""DWARF to `graph.layouts`: the types and static variables of a C or C++ unit, read in one pass over its entries.
+
+Sources: DWARF 5, sections 7.5 (format of .debug_info), 5 (types) and 4.1 (variables); version 4 differs in the header
+of a unit and has its type units in .debug_types. A unit of 3,000 lines has ten to twenty thousand entries, most of
+them in bodies of functions and of no interest: for each abbreviation it is worked out once how long its entries are
+and where in them the attributes lie that matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ipbp.errors import IpbpError
+from ipbp.graph.layouts import Aggregate, Closure, Member, TypeText, UnitTypes
+
+_ARRAY, _CLASS, _ENUMERATION, _FORMAL_PARAMETER, _MEMBER, _POINTER, _REFERENCE = (
+    0x01,
+    0x02,
+    0x04,
+    0x05,
+    0x0D,
+    0x0F,
+    0x10,
+)
+_COMPILE_UNIT, _STRUCTURE, _SUBROUTINE, _TYPEDEF, _UNION, _UNSPECIFIED_PARAMETERS = 0x11, 0x13, 0x15, 0x16, 0x17, 0x18
+_INHERITANCE, _POINTER_TO_MEMBER, _SUBRANGE, _BASE, _CONST, _ENUMERATOR = 0x1C, 0x1F, 0x21, 0x24, 0x26, 0x28
+_SUBPROGRAM, _VARIABLE, _VOLATILE, _RESTRICT, _NAMESPACE, _UNSPECIFIED = 0x2E, 0x34, 0x35, 0x37, 0x39, 0x3B
+_TYPE_UNIT, _RVALUE_REFERENCE, _ATOMIC, _SKELETON, _PARTIAL = 0x41, 0x42, 0x47, 0x4A, 0x3C
+_AGGREGATES = {_STRUCTURE: "struct", _CLASS: "class", _UNION: "union", _ENUMERATION: "enum"}
+_QUALIFIERS = frozenset({_CONST, _VOLATILE, _RESTRICT, _ATOMIC})
+_POINTERS = {_POINTER: "*", _REFERENCE: "&", _RVALUE_REFERENCE: "&&"}
+_SCOPES = frozenset({*_AGGREGATES, _NAMESPACE, _SUBPROGRAM})
+_NAMED = frozenset({*_SCOPES, _VARIABLE, _TYPEDEF})
+_LEXICAL_BLOCK = 0x0B
+_UNITS = frozenset({_COMPILE_UNIT, _PARTIAL, _SKELETON, _TYPE_UNIT})
+_KNOWN = frozenset(
+    {
+        *_AGGREGATES,
+        *_QUALIFIERS,
+        *_POINTERS,
+        *_UNITS,
+        _ARRAY,
+        _SUBROUTINE,
+        _TYPEDEF,
+        _POINTER_TO_MEMBER,
+        _SUBRANGE,
+        _BASE,
+    }
+    | {_UNSPECIFIED, _MEMBER, _INHERITANCE, _ENUMERATOR, _SUBPROGRAM, _VARIABLE, _NAMESPACE, _FORMAL_PARAMETER}
+    | {_UNSPECIFIED_PARAMETERS}
+)
+
+_AT_LOCATION, _AT_NAME, _AT_BYTE_SIZE, _AT_BIT_OFFSET, _AT_BIT_SIZE = 0x02, 0x03, 0x0B, 0x0C, 0x0D
+_AT_CONST_VALUE, _AT_CONTAINING_TYPE, _AT_UPPER_BOUND, _AT_ARTIFICIAL, _AT_COUNT = 0x1C, 0x1D, 0x2F, 0x34, 0x37
+_AT_MEMBER_LOCATION, _AT_DECL_FILE, _AT_DECL_LINE, _AT_DECLARATION, _AT_ENCODING = 0x38, 0x3A, 0x3B, 0x3C, 0x3E
+_AT_EXTERNAL, _AT_ABSTRACT_ORIGIN, _AT_SPECIFICATION, _AT_TYPE, _AT_VTABLE_SLOT, _AT_SIGNATURE = (
+    *(0x3F, 0x31, 0x47, 0x49, 0x4D, 0x69),
+)
+_AT_DATA_BIT_OFFSET, _AT_LINKAGE_NAME, _AT_STR_OFFSETS_BASE, _AT_SIBLING, _AT_DECL_COLUMN = 0x6B, 0x6E, 0x72, 0x01, 0x39
+_WANTED = frozenset(
+    {_AT_LOCATION, _AT_NAME, _AT_BYTE_SIZE, _AT_BIT_OFFSET, _AT_BIT_SIZE, _AT_CONST_VALUE, _AT_CONTAINING_TYPE}
+    | {_AT_UPPER_BOUND, _AT_ARTIFICIAL, _AT_COUNT, _AT_MEMBER_LOCATION, _AT_DECL_FILE, _AT_DECL_LINE, _AT_DECLARATION}
+    | {_AT_ENCODING, _AT_EXTERNAL, _AT_SPECIFICATION, _AT_TYPE, _AT_VTABLE_SLOT, _AT_SIGNATURE, _AT_DATA_BIT_OFFSET}
+    | {_AT_LINKAGE_NAME, _AT_STR_OFFSETS_BASE, _AT_ABSTRACT_ORIGIN, _AT_DECL_COLUMN}
+)
+# Forms of a fixed length, in 32-bit DWARF on a machine with 8-byte addresses (DWARF 5, 7.5.6).
+_FIXED = {
+    form: size
+    for size, forms in (
+        (0, (0x19, 0x21)),  # flag_present, implicit_const
+        (1, (0x0B, 0x0C, 0x11, 0x25, 0x29)),  # data1, flag, ref1, strx1, addrx1
+        (2, (0x05, 0x12, 0x26, 0x2A)),  # data2, ref2, strx2, addrx2
+        (3, (0x27, 0x2B)),  # strx3, addrx3
+        (4, (0x06, 0x0E, 0x10, 0x13, 0x17, 0x1C, 0x1D, 0x1F, 0x28, 0x2C)),  # data4, strp, ref_addr, ref4, and others
+        (4, (0x1F20, 0x1F21)),  # GNU_ref_alt, GNU_strp_alt
+        (8, (0x01, 0x07, 0x14, 0x20)),  # addr, data8, ref8, ref_sig8
+        (16, (0x1E,)),  # data16
+    )
+    for form in forms
+}
+_UDATA, _SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP, _IMPLICIT = 0x0F, 0x0D, 0x08, 0x19, 0x0E, 0x1F, 0x21
+_LEB = frozenset({_SDATA, _UDATA, 0x15, 0x1A, 0x1B, 0x22, 0x23, 0x1F01, 0x1F02})
+_STRX = frozenset({0x1A, 0x25, 0x26, 0x27, 0x28, 0x1F02})
+_BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}  # block2, block4, block1: the width of their length
+_LEB_BLOCKS = frozenset({0x09, 0x18})  # block, exprloc
+_LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
+_REF_SIG8 = 0x20
+_OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
+_STATIC_STORAGE = frozenset({_OP_ADDR, _OP_ADDRX, _GNU_ADDR_INDEX})
+_INTEGERS = frozenset({0x05, 0x06, 0x07, 0x08, 0x10, 0x11, 0x12})  # signed, unsigned, characters (DWARF 5, 7.8)
+_ENCODING = {0x02: "bool", 0x04: "float", 0x03: "complex", 0x0F: "decimal"}
+
+Sections = Mapping[str, bytes]
+"""The debug sections of one object or image, relocated as far as they refer to each other."""
+Chosen = Callable[[str], bool]
+"""Whether a unit counts, by its name."""
+
+
+def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _name: True) -> UnitTypes:
+    """The types of all chosen units. `path`: for messages. Errors: `debug-information-malformed`."""
+    aggregates: dict[str, dict[Aggregate, None]] = {}
+    variables: dict[str, dict[TypeText, None]] = {}
+    closures: dict[str, list[Closure]] = {}
+    is_described = False
+    try:
+        for sections in objects:
+            reader = _Reader(sections, chosen)
+            reader.run()
+            is_described |= reader.has_types  # -g1 has none
+            for name, row in reader.aggregates():
+                aggregates.setdefault(name, {})[row] = None
+            for owner, closure in reader.closures():
+                closures.setdefault(owner, []).append(closure)
+            for name, kind in reader.variables():
+                variables.setdefault(name, {})[kind] = None
+    except (IndexError, KeyError, ValueError, RecursionError) as error:
+        raise IpbpError(
+            "debug-information-malformed",
+            f"{path}: its debug information cannot be read: {type(error).__name__}: {error}",
+            "Build it again; if that does not help, report it.",
+        ) from error
+    return UnitTypes(
+        {name: tuple(rows) for name, rows in aggregates.items()},
+        {name: tuple(rows) for name, rows in variables.items()},
+        is_described,
+        {owner: tuple(rows) for owner, rows in closures.items()},
+    )
+
+
+@dataclass(slots=True)
+class _Entry:
+    """`scope`: of the entries inside of it. `found`: attribute -> (form, number or place of the text)."""
+
+    tag: int
+    name: str
+    scope: str
+    found: Mapping[int, tuple[int, int]]
+    unit: _Unit
+    children: list[_Entry] = field(default_factory=list)
+
+
+_Plan = tuple[tuple[int, int, int, int], ...]
+"""Where in an entry, behind its code, the attributes of interest lie: (attribute, form, offset, size)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Abbreviation:
+    """`size`: of its entries without their code, -1 when that varies. `plan` counts then only. `sibling`: offset of the
+    reference to the next sibling, -1 when there is none."""
+
+    tag: int
+    has_children: bool
+    is_known: bool
+    forms: tuple[tuple[int, int, int], ...]
+    size: int
+    plan: _Plan
+    constants: tuple[tuple[int, int, int], ...]
+    sibling: int
+
+
+@dataclass(slots=True)
+class _Unit:
+    start: int
+    end: int
+    section: str
+    offsets_base: int
+    abbreviations: Mapping[int, _Abbreviation]
+    first: int
+    signature: int = 0
+    type_at: int = 0
+
+
+class _Reader:
+    """All units of one set of sections. Entries are known by section and place."""
+
+    def __init__(self, sections: Sections, chosen: Chosen) -> None:
+        self.sections, self.chosen = sections, chosen
+        self.entries: dict[tuple[str, int], _Entry] = {}
+        self.types: list[_Entry] = []
+        self.statics: list[_Entry] = []
+        self.calls: list[_Entry] = []
+        self.by_signature: dict[int, tuple[str, int]] = {}
+        self.texts: dict[int, TypeText] = {}
+        self.tables: dict[int, dict[int, _Abbreviation]] = {}
+
+    def run(self) -> None:
+        for section in (".debug_types", ".debug_info"):
+            for unit in self._units(section):
+                self._walk(unit)
+        self._name_by_typedefs()
+
+    @property
+    def has_types(self) -> bool:
+        return any(entry.tag == _BASE or entry.tag in _AGGREGATES for entry in self.entries.values())
+
+    def aggregates(self) -> Iterator[tuple[str, Aggregate]]:
+        for entry in self.types:
+            if entry.name and _AT_BYTE_SIZE in entry.found and _AT_DECLARATION not in entry.found:
+                yield entry.scope, self._aggregate(entry)
+
+    def closures(self) -> Iterator[tuple[str, Closure]]:
+        """The types of lambda expressions, each with the function that it is written in. They have no name; gcc calls
+        their destructors after them, and all are called by an operator."""
+        calls = {
+            id(child): entry
+            for entry in self.types
+            if not entry.name and entry.tag in (_STRUCTURE, _CLASS)
+            for child in entry.children
+            if child.tag == _SUBPROGRAM and child.name == "operator()"
+        }
+        linkage: dict[int, str] = {}
+        for entry in self.calls:
+            target = self._target(entry, _AT_SPECIFICATION)
+            if target is not None and id(target) in calls:
+                linkage[id(calls[id(target)])] = self._text(entry, _AT_LINKAGE_NAME)
+        found = {id(entry): entry for entry in calls.values()}
+        for entry in sorted(found.values(), key=self._in_source):
+            call = next(child for child in entry.children if child.name == "operator()")
+            members = [self._member(child) for child in entry.children if child.tag == _MEMBER]
+            captures = tuple(f"{member.bit} {member.type.meaning} {member.name}" for member in members)
+            takes = tuple(self._type(child, _AT_TYPE).meaning for child in call.children if self._is_taken(child))
+            name = self._text(call, _AT_LINKAGE_NAME) or linkage.get(id(entry), "")
+            yield entry.scope, Closure(captures, takes, name)
+
+    def _in_source(self, entry: _Entry) -> tuple[int, int, int]:
+        return *self._declared(entry), entry.found.get(_AT_DECL_COLUMN, (0, 0))[1]
+
+    @staticmethod
+    def _is_taken(entry: _Entry) -> bool:
+        return entry.tag == _FORMAL_PARAMETER and _AT_ARTIFICIAL not in entry.found
+
+    def variables(self) -> Iterator[tuple[str, TypeText]]:
+        for entry in self.statics:
+            declared = self._declaration(entry)
+            name = self._text(entry, _AT_LINKAGE_NAME) or self._text(declared, _AT_LINKAGE_NAME)
+            kind = entry if _AT_TYPE in entry.found else declared
+            if self._is_constant(kind):
+                continue  # no state
+            if name or declared.name:
+                yield name or declared.scope, self._type(kind, _AT_TYPE)
+
+    def _units(self, section: str) -> Iterator[_Unit]:
+        content = self.sections.get(section, b"")
+        place = 0
+        while place + 11 < len(content):
+            unit = self._unit(section, content, place)
+            place = unit.end
+            yield unit
+
+    def _unit(self, section: str, content: bytes, start: int) -> _Unit:
+        length, version = int.from_bytes(content[start : start + 4], "little"), content[start + 4]
+        if length >= 0xFFFFFFF0 or version not in (4, 5):
+            raise ValueError(f"version {version} of DWARF, or its 64-bit format")
+        kind = content[start + 6] if version == 5 else 2 if section == ".debug_types" else 1
+        at = start + (8 if version == 5 else 6)
+        table_at = int.from_bytes(content[at : at + 4], "little")
+        # A type unit says its signature and where the type is; skeletons have an id (DWARF 5, 7.5.1).
+        extra = {2: 12, 6: 12, 4: 8, 5: 8}.get(kind, 0)
+        head = start + (12 if version == 5 else 11)
+        if table_at not in self.tables:
+            self.tables[table_at] = _abbreviations(self.sections.get(".debug_abbrev", b""), table_at)
+        unit = _Unit(start, start + 4 + length, section, 8, self.tables[table_at], head + extra)
+        if kind in (2, 6):
+            unit.signature = int.from_bytes(content[head : head + 8], "little")
+            unit.type_at = start + int.from_bytes(content[head + 8 : head + 12], "little")
+            self.by_signature[unit.signature] = section, unit.type_at
+        return unit
+
+    def _walk(self, unit: _Unit) -> None:
+        content, place, end = self.sections[unit.section], unit.first, unit.end
+        table = unit.abbreviations
+        section, entries = unit.section, self.entries
+        outer: list[_Entry | None] = []
+        parent: _Entry | None = None
+        while place < end:
+            at = place
+            code = content[place]
+            place += 1
+            if code >= 0x80:
+                code, place = _uleb(content, at)
+            if code == 0:
+                if outer:
+                    parent = outer.pop()
+                continue
+            row = table[code]
+            if not row.is_known:
+                if row.sibling >= 0 and row.has_children and row.tag != _LEXICAL_BLOCK:
+                    target = place + row.sibling
+                    place = unit.start + int.from_bytes(content[target : target + 4], "little")
+                    continue
+                place = place + row.size if row.size >= 0 else _skip(content, row.forms, place)
+                if row.has_children:
+                    outer.append(parent)
+                continue
+            found: dict[int, tuple[int, int]]
+            if row.size >= 0:
+                found = {
+                    attribute: (form, int.from_bytes(content[place + offset : place + offset + size], "little"))
+                    for attribute, form, offset, size in row.plan
+                }
+                place += row.size
+            else:
+                found, place = _attributes(content, row.forms, place)
+            for attribute, form, value in row.constants:
+                found[attribute] = form, value
+            tag = row.tag
+            if tag in _UNITS:
+                base = found.get(_AT_STR_OFFSETS_BASE)
+                unit.offsets_base = base[1] if base is not None else 8
+                if tag == _COMPILE_UNIT:
+                    name = self._string(unit, found.get(_AT_NAME))
+                    if not self.chosen(name):
+                        return
+                if row.has_children:
+                    outer.append(parent)
+                continue
+            name = self._string(unit, found.get(_AT_NAME))
+            scope = parent.scope if parent is not None else ""
+            if tag in _NAMED:
+                scope = f"{scope}::{name}" if scope and name else name or scope
+            entry = _Entry(tag, name, scope, found, unit)
+            entries[section, at] = entry
+            if tag in _NAMED and (_AT_SPECIFICATION in found or _AT_ABSTRACT_ORIGIN in found):
+                # What is declared elsewhere has its name and its scope there.
+                declared = self._declaration(entry)
+                entry.name, entry.scope = declared.name or name, declared.scope or scope
+            if tag in _AGGREGATES:
+                self.types.append(entry)
+            elif tag == _SUBPROGRAM and _AT_SPECIFICATION in found:
+                self.calls.append(entry)
+            elif tag == _VARIABLE and (parent is None or parent.tag not in _AGGREGATES):
+                location = found.get(_AT_LOCATION)
+                if location is not None and self._is_static(content, location):
+                    self.statics.append(entry)
+            if parent is not None and (parent.tag not in (_NAMESPACE, _SUBPROGRAM) or parent.name == "operator()"):
+                parent.children.append(entry)
+            if row.has_children:
+                outer.append(parent)
+                parent = entry
+
+    def _is_static(self, content: bytes, location: tuple[int, int]) -> bool:
+        form, at = location
+        if form not in _LEB_BLOCKS and form not in _BLOCKS:
+            return False
+        return content[at] in _STATIC_STORAGE
+
+    def _name_by_typedefs(self) -> None:
+        """`typedef struct { ... } name;` names the type. A lambda expression's has none, whatever else leads to it."""
+        for entry in list(self.entries.values()):
+            if entry.tag == _TYPEDEF and entry.name:
+                target = self._target(entry, _AT_TYPE)
+                if target is None or target.tag not in _AGGREGATES or target.name:
+                    continue
+                beside = f"{target.scope}::{entry.name}" if target.scope else entry.name
+                if entry.scope == beside and not any(child.name == "operator()" for child in target.children):
+                    target.name, target.scope = entry.name, entry.scope
+
+    def _is_constant(self, entry: _Entry) -> bool:
+        """Whether a variable is const, or an array of what is."""
+        target = self._target(entry, _AT_TYPE)
+        while target is not None and target.tag in (_ARRAY, _TYPEDEF, _VOLATILE):
+            target = self._target(target, _AT_TYPE)
+        return target is not None and target.tag == _CONST
+
+    def _declaration(self, entry: _Entry) -> _Entry:
+        for attribute in (_AT_SPECIFICATION, _AT_ABSTRACT_ORIGIN):
+            target = self._target(entry, attribute)
+            if target is not None:
+                return self._declaration(target)
+        return entry
+
+    def _target(self, entry: _Entry, attribute: int) -> _Entry | None:
+        found = entry.found.get(attribute)
+        if found is None:
+            return None
+        form, value = found
+        if form == _REF_SIG8:
+            return self._of_type_unit(value)
+        place = value + entry.unit.start if form in _LOCAL_REFERENCES else value
+        target = self.entries.get((entry.unit.section if form in _LOCAL_REFERENCES else ".debug_info", place))
+        if target is not None and _AT_SIGNATURE in target.found:
+            return self._of_type_unit(target.found[_AT_SIGNATURE][1]) or target
+        return target
+
+    def _of_type_unit(self, signature: int) -> _Entry | None:
+        known = self.by_signature.get(signature)
+        return self.entries.get(known) if known is not None else None
+
+    def _text(self, entry: _Entry, attribute: int) -> str:
+        return self._string(entry.unit, entry.found.get(attribute))
+
+    def _string(self, unit: _Unit, found: tuple[int, int] | None) -> str:
+        if found is None:
+            return ""
+        form, value = found
+        if form == _STRING:
+            return _string(self.sections[unit.section], value)
+        if form in _STRX:
+            at = unit.offsets_base + 4 * value
+            value = int.from_bytes(self.sections[".debug_str_offsets"][at : at + 4], "little")
+            form = _STRP
+        name = {_STRP: ".debug_str", _LINE_STRP: ".debug_line_str"}.get(form)
+        return _string(self.sections[name], value) if name else ""
+
+    def _aggregate(self, entry: _Entry) -> Aggregate:
+        members, bases, slots = [], [], {}
+        for child in entry.children:
+            if child.tag == _MEMBER and _AT_DECLARATION not in child.found and _AT_EXTERNAL not in child.found:
+                members.append(self._member(child))
+            elif child.tag == _ENUMERATOR:
+                members.append(self._enumerator(child))
+            elif child.tag == _INHERITANCE:
+                bases.append(self._member(child))
+            elif child.tag == _SUBPROGRAM and _AT_VTABLE_SLOT in child.found and _AT_ARTIFICIAL not in child.found:
+                slots[self._slot(child)] = self._text(child, _AT_LINKAGE_NAME) or child.name
+        kind = _AGGREGATES[entry.tag]
+        size = entry.found[_AT_BYTE_SIZE][1]
+        return Aggregate(
+            kind, size, tuple(members), tuple(bases), _Slots(sorted(slots.items())), *self._declared(entry)
+        )
+
+    def _member(self, entry: _Entry) -> Member:
+        found = entry.found
+        form, value = found.get(_AT_MEMBER_LOCATION, (_UDATA, 0))
+        if form in _LEB_BLOCKS or form in _BLOCKS:
+            value = self._operand(entry, value)
+        bit = value * 8
+        width = found[_AT_BIT_SIZE][1] if _AT_BIT_SIZE in found else 0
+        if _AT_DATA_BIT_OFFSET in found:
+            bit += found[_AT_DATA_BIT_OFFSET][1]
+        elif width and _AT_BIT_OFFSET in found:
+            # Counted from the high end of the storage unit (DWARF 3, 5.5.6).
+            storage = found[_AT_BYTE_SIZE][1] if _AT_BYTE_SIZE in found else self._size(self._target(entry, _AT_TYPE))
+            bit += storage * 8 - _signed(found[_AT_BIT_OFFSET]) - width
+        return Member(entry.name, bit, width, self._type(entry, _AT_TYPE), *self._declared(entry))
+
+    def _enumerator(self, entry: _Entry) -> Member:
+        value = _signed(entry.found[_AT_CONST_VALUE])
+        return Member(entry.name, value, 0, TypeText("", ""), *self._declared(entry))
+
+    def _slot(self, entry: _Entry) -> int:
+        form, value = entry.found[_AT_VTABLE_SLOT]
+        return self._operand(entry, value) if form in _LEB_BLOCKS or form in _BLOCKS else value
+
+    def _operand(self, entry: _Entry, at: int) -> int:
+        """The number in an expression of one operation that pushes or adds one; a place of its own for others."""
+        content = self.sections[entry.unit.section]
+        if content[at] in (_OP_CONSTU, _OP_PLUS_UCONST):
+            return _uleb(content, at + 1)[0]
+        if 0x30 <= content[at] <= 0x4F:  # DW_OP_lit0 to lit31
+            return content[at] - 0x30
+        return 0
+
+    def _declared(self, entry: _Entry) -> tuple[int, int]:
+        return entry.found.get(_AT_DECL_FILE, (0, 0))[1], entry.found.get(_AT_DECL_LINE, (0, 0))[1]
+
+    def _size(self, entry: _Entry | None) -> int:
+        while entry is not None and _AT_BYTE_SIZE not in entry.found:
+            entry = self._target(entry, _AT_TYPE)
+        return entry.found[_AT_BYTE_SIZE][1] if entry is not None else 0
+
+    def _type(self, entry: _Entry, attribute: int, depth: int = 0) -> TypeText:
+        if attribute not in entry.found:
+            return TypeText("void", "void")
+        target = self._target(entry, attribute)
+        if target is None:
+            return TypeText("?", "?")
+        known = self.texts.get(id(target))
+        if known is None:
+            if depth > 40:
+                return TypeText("...", "...")
+            known = self.texts[id(target)] = self._describe(target, depth + 1)
+        return known
+
+    def _describe(self, entry: _Entry, depth: int) -> TypeText:
+        tag = entry.tag
+        if tag in _QUALIFIERS:
+            return self._type(entry, _AT_TYPE, depth)
+        if tag == _TYPEDEF:
+            inner = self._type(entry, _AT_TYPE, depth)
+            return TypeText(inner.meaning, entry.name)
+        if tag in _POINTERS:
+            inner = self._type(entry, _AT_TYPE, depth)
+            return TypeText(f"{inner.meaning} {_POINTERS[tag]}", f"{inner.shown} {_POINTERS[tag]}")
+        if tag in _AGGREGATES:
+            return self._named(entry)
+        if tag == _BASE:
+            return self._base(entry)
+        if tag == _ARRAY:
+            inner = self._type(entry, _AT_TYPE, depth)
+            bounds = "".join(f"[{self._bound(child)}]" for child in entry.children if child.tag == _SUBRANGE)
+            return TypeText(inner.meaning + bounds, inner.shown + bounds)
+        if tag == _SUBROUTINE:
+            return self._function(entry, depth)
+        if tag == _POINTER_TO_MEMBER:
+            inner, owner = self._type(entry, _AT_TYPE, depth), self._type(entry, _AT_CONTAINING_TYPE, depth)
+            return TypeText(f"{inner.meaning} {owner.meaning}::*", f"{inner.shown} {owner.shown}::*")
+        return TypeText(entry.scope or entry.name or "?", entry.name or "?")
+
+    def _named(self, entry: _Entry) -> TypeText:
+        kind = _AGGREGATES[entry.tag]
+        if entry.tag == _STRUCTURE or entry.tag == _CLASS:
+            kind = "struct"
+        if entry.name:
+            return TypeText(f"{kind} {entry.scope}", f"{_AGGREGATES[entry.tag]} {entry.scope}")
+        size = entry.found.get(_AT_BYTE_SIZE, (0, 0))[1]
+        parts = [
+            self._enumerator(child) if child.tag == _ENUMERATOR else self._member(child)
+            for child in entry.children
+            if child.tag in (_ENUMERATOR, _MEMBER, _INHERITANCE) and _AT_EXTERNAL not in child.found
+        ]
+        inside = "; ".join(f"{part.bit}:{part.width} {part.type.meaning} {part.name}" for part in parts)
+        return TypeText(f"{kind} {size} {{{inside}}}", f"{kind} without a name")
+
+    def _base(self, entry: _Entry) -> TypeText:
+        encoding, size = entry.found.get(_AT_ENCODING, (0, 0))[1], self._size(entry)
+        if encoding in _INTEGERS:
+            return TypeText(f"integer of {size}", entry.name)
+        return TypeText(f"{_ENCODING.get(encoding, entry.name)} of {size}", entry.name)
+
+    def _bound(self, entry: _Entry) -> str:
+        if _AT_COUNT in entry.found:
+            return str(entry.found[_AT_COUNT][1])
+        form, value = entry.found.get(_AT_UPPER_BOUND, (0, -1))
+        if form in _LEB_BLOCKS or form in _LOCAL_REFERENCES or value < 0:
+            return ""  # known at run time only
+        return str(value + 1) if value < 0xFFFFFFFF else ""
+
+    def _function(self, entry: _Entry, depth: int) -> TypeText:
+        result = self._type(entry, _AT_TYPE, depth)
+        taken = [
+            self._type(child, _AT_TYPE, depth) if child.tag == _FORMAL_PARAMETER else TypeText("...", "...")
+            for child in entry.children
+            if child.tag in (_FORMAL_PARAMETER, _UNSPECIFIED_PARAMETERS)
+        ]
+        return TypeText(
+            f"{result.meaning} ({', '.join(text.meaning for text in taken)})",
+            f"{result.shown} ({', '.join(text.shown for text in taken)})",
+        )
+
+
+class _Slots(dict[int, str]):
+    """A mapping that can be a part of what is hashed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
+
+
+def _abbreviations(content: bytes, place: int) -> dict[int, _Abbreviation]:
+    table: dict[int, _Abbreviation] = {}
+    while True:
+        code, place = _uleb(content, place)
+        if code == 0:
+            return table
+        tag, place = _uleb(content, place)
+        has_children = bool(content[place])
+        place += 1
+        forms = []
+        while True:
+            attribute, place = _uleb(content, place)
+            form, place = _uleb(content, place)
+            constant = 0
+            if form == _IMPLICIT:
+                constant, place = _sleb(content, place)
+            if attribute == 0 and form == 0:
+                break
+            forms.append((attribute, form, constant))
+        table[code] = _abbreviation(tag, has_children, tuple(forms))
+
+
+def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int], ...]) -> _Abbreviation:
+    plan, constants = [], []
+    offset, sibling = 0, -1
+    for attribute, form, constant in forms:
+        size = _FIXED.get(form)
+        if offset >= 0 and attribute == _AT_SIBLING and form == 0x13:
+            sibling = offset
+        if form in (_IMPLICIT, _FLAG_PRESENT):
+            if attribute in _WANTED:
+                constants.append((attribute, form, constant if form == _IMPLICIT else 1))
+        elif offset >= 0 and size is not None and attribute in _WANTED:
+            plan.append((attribute, form, offset, size))
+        offset = offset + size if size is not None and offset >= 0 else -1
+    is_known = tag in _KNOWN
+    return _Abbreviation(tag, has_children, is_known, forms, offset, tuple(plan), tuple(constants), sibling)
+
+
+def _attributes(
+    content: bytes, forms: tuple[tuple[int, int, int], ...], place: int
+) -> tuple[dict[int, tuple[int, int]], int]:
+    """Wanted attributes as (form, number or place of the text or block), and where the entry ends."""
+    found: dict[int, tuple[int, int]] = {}
+    for attribute, form, constant in forms:
+        start = place
+        size = _FIXED.get(form)
+        if size is not None:
+            place += size
+            if attribute in _WANTED:
+                value = constant if form == _IMPLICIT else int.from_bytes(content[start:place], "little")
+                found[attribute] = form, 1 if form == _FLAG_PRESENT else value
+            continue
+        value, place = _varying(content, form, place)
+        if attribute in _WANTED:
+            found[attribute] = form, value
+    return found, place
+
+
+def _varying(content: bytes, form: int, place: int) -> tuple[int, int]:
+    """A value of varying length, and where it ends; of a text or a block where it begins."""
+    if form in _LEB:
+        return _sleb(content, place) if form == _SDATA else _uleb(content, place)
+    if form == _STRING:
+        return place, content.index(0, place) + 1
+    if form in _LEB_BLOCKS:
+        length, start = _uleb(content, place)
+        return start, start + length
+    if form in _BLOCKS:
+        start = place + _BLOCKS[form]
+        return start, start + int.from_bytes(content[place:start], "little")
+    raise ValueError(f"form {form:#x}")
+
+
+def _skip(content: bytes, forms: tuple[tuple[int, int, int], ...], place: int) -> int:
+    for _attribute, form, _constant in forms:
+        size = _FIXED.get(form)
+        place = place + size if size is not None else _varying(content, form, place)[1]
+    return place
+
+
+def _signed(found: tuple[int, int]) -> int:
+    """A constant that may be negative: the data forms do not say (DWARF 5, 7.5.5)."""
+    form, value = found
+    bits = {0x0B: 8, 0x05: 16, 0x06: 32, 0x07: 64}.get(form, 0)
+    return value - (1 << bits) if bits and value >> (bits - 1) else value
+
+
+def _string(content: bytes, at: int) -> str:
+    return content[at : content.index(0, at)].decode("utf-8", "replace")
+
+
+def _uleb(content: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        octet = content[place]
+        place += 1
+        value |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value, place
+        shift += 7
+
+
+def _sleb(content: bytes, place: int) -> tuple[int, int]:
+    start = place
+    value, place = _uleb(content, place)
+    bits = 7 * (place - start)
+    return (value - (1 << bits) if value >> (bits - 1) else value), place

@@ -1,0 +1,57 @@
+"""What the types of a C or C++ unit say about an edit, and what the units of a patch say together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ipbp.errors import Refusal
+from ipbp.graph.image import LoadedImage
+from ipbp.graph.model import LinkGraph
+from ipbp.pipeline.edited import Edited
+from ipbp.pipeline.layouts import file_names, types_of_image, types_of_object
+from ipbp.stages.closures import renewed_closures
+from ipbp.stages.layout_changes import layout_changes
+from ipbp.stages.name_numbers import base_name
+from ipbp.stages.type_changes import TypeChanges
+
+_UNSEEN = "{} has no debug information, so that a type that lies in memory otherwise now would not be seen"
+
+
+def judge_layouts(
+    unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed: Collection[str], file: Path
+) -> TypeChanges:
+    """`image`: where the old side comes from when no object gave it. `allowed`: types whose layout may change. `file`:
+    the new object. Refusals: `layout-changed`, `variable-type-changed`.
+
+    A C compiler lays out a struct as it is written. So where there is no debug information, what an edit of one does
+    is known to who made it, and that is noted.
+    """
+    new = types_of_object(unit.new)
+    before = types_of_image(image, unit.new.source) if image is not None else types_of_object(old)
+    if not new.is_described or not before.is_described:
+        return TypeChanges(frozenset(), (), (_UNSEEN.format(unit.name),))
+    names: dict[int, str] = {}
+
+    def file_name(number: int) -> str:
+        if not names:
+            names.update(file_names(file.read_bytes()))
+        return names.get(number, "")
+
+    found = layout_changes(before, new, unit.name, allowed, file_name)
+    renewed, said = renewed_closures(before, new, unit.new.symbols.name)
+    return TypeChanges(renewed, found.refusals, (*found.notes, *said))
+
+
+def told_once(types: Iterable[TypeChanges], others: Iterable[Refusal]) -> tuple[list[Refusal], list[str]]:
+    """What several units say of the types that they share. `others`: refusals of the same patch; a variable that has
+    another size is refused as that."""
+    resized = {base_name(row.symbol or "") for row in others if row.code in ("data-size-changed", "data-kind-changed")}
+    refusals: dict[tuple[str, str | None], Refusal] = {}
+    notes: dict[str, None] = {}
+    for row in types:
+        notes.update(dict.fromkeys(row.notes))
+        for refusal in row.refusals:
+            if (refusal.symbol or "").rpartition("::")[2] not in resized:
+                refusals.setdefault((refusal.code, refusal.symbol), refusal)
+    return list(refusals.values()), list(notes)

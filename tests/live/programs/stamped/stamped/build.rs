@@ -1,0 +1,7 @@
+//! Writes a constant for the program.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let folder = std::env::var("OUT_DIR").unwrap();
+    std::fs::write(format!("{folder}/made.rs"), "const MADE: u64 = 7;").unwrap();
+}

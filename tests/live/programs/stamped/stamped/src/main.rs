@@ -1,0 +1,19 @@
+//! What a macro, a build script and a file of text made of it.
+
+use std::io::{BufRead, Write};
+
+include!(concat!(env!("OUT_DIR"), "/made.rs"));
+
+marks::stamp!();
+
+fn answer() -> String {
+    format!("{} {MADE} {}", stamp(), include_str!("words.txt"))
+}
+
+fn main() {
+    for line in std::io::stdin().lock().lines() {
+        line.unwrap();
+        println!("{}", answer());
+        std::io::stdout().flush().unwrap();
+    }
+}

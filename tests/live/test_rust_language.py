@@ -285,6 +285,16 @@ REFUSED = [
         "lodge::beasts::Hen",
     ),
     (
+        "an array of another type",
+        STATE,
+        [
+            ("TABLE: [u64; 3] = [1, 2, 3]", "TABLE: [i64; 3] = [1, 2, 3]"),
+            ("TABLE[1] + LIMIT", "TABLE[1] as u64 + LIMIT"),
+        ],
+        "variable-type-changed",
+        "lodge::state::TABLE",
+    ),
+    (
         "a lazy static of another type",
         STATE,
         [

@@ -17,6 +17,7 @@ struct Point { int x; long y; };
 union Either { int i; double d; };
 enum Colour { RED, BLUE = 5 };
 typedef int Number;
+struct Grid { int cell[2][3]; struct Point corner[4]; } grid;
 struct Point place; union Either either; enum Colour colour; Number number;
 int main(void) { return place.x; }
 """
@@ -32,6 +33,8 @@ def test_sizes_and_places_are_those_of_the_compiler(tmp_path: Path, clang: str, 
     assert [(part.name, part.offset) for part in point.parts] == [("x", 0), ("y", 8)]
     (colour,) = types.layouts["Colour"]
     assert {(part.name, part.value) for part in colour.parts} == {("RED", 0), ("BLUE", 5)}
+    (grid,) = types.layouts["Grid"]
+    assert [part.type for part in grid.parts] == ["[[int; 3]; 2]", "[Point; 4]"]
     (either,) = types.layouts["Either"]
     assert {part.offset for part in either.parts} == {0}
 

@@ -23,13 +23,14 @@ from ipbp.graph.types import NOTHING, DebugTypes, Part, TypeLayout, Waits
 _CLASS, _ENUMERATION, _MEMBER, _STRUCTURE, _UNION = 0x02, 0x04, 0x0D, 0x13, 0x17
 _VARIANT, _INHERITANCE, _ENUMERATOR, _SUBPROGRAM, _NAMESPACE = 0x19, 0x1C, 0x28, 0x2E, 0x39
 _COMPILE_UNIT, _SKELETON, _PARTIAL = 0x11, 0x4A, 0x3C
-_VARIANT_PART, _VARIABLE, _PARAMETER = 0x33, 0x34, 0x05
+_VARIANT_PART, _VARIABLE, _PARAMETER, _ARRAY, _SUBRANGE = 0x33, 0x34, 0x05, 0x01, 0x21
 _AGGREGATES = frozenset({_CLASS, _STRUCTURE, _UNION, _ENUMERATION})
 _SCOPES = _AGGREGATES | {_NAMESPACE, _SUBPROGRAM}
 _AT_NAME, _AT_BYTE_SIZE, _AT_DISCR_VALUE, _AT_CONST_VALUE = 0x03, 0x0B, 0x16, 0x1C
 _AT_DATA_MEMBER_LOCATION, _AT_DECLARATION, _AT_SPECIFICATION, _AT_TYPE, _AT_LINKAGE_NAME = 0x38, 0x3C, 0x47, 0x49, 0x6E
 _AT_DATA_BIT_OFFSET, _AT_BIT_SIZE, _AT_STR_OFFSETS_BASE = 0x6B, 0x0D, 0x72
 _AT_LOCATION, _AT_STMT_LIST, _AT_DECL_FILE, _AT_DECL_LINE = 0x02, 0x10, 0x3A, 0x3B
+_AT_UPPER_BOUND, _AT_COUNT = 0x2F, 0x37
 _WANTED = frozenset(
     {
         _AT_NAME,
@@ -48,6 +49,8 @@ _WANTED = frozenset(
         _AT_STMT_LIST,
         _AT_DECL_FILE,
         _AT_DECL_LINE,
+        _AT_UPPER_BOUND,
+        _AT_COUNT,
     }
 )
 # Forms of a fixed length, in 32-bit DWARF on a machine with 8-byte addresses (DWARF 5, 7.5.6).
@@ -124,6 +127,7 @@ def _types(objects: Iterable[tuple[Sections, Place]], path: str) -> DebugTypes:
         # A unit may refer to types of another one (ThinLTO shares them), so that all are read first.
         names: dict[int, str] = {}
         units = list(_units(sections, names, path))
+        _name_arrays(names, {at: entry for unit in units for at, entry in unit.arrays.items()})
         for unit in units:
             for name, layout in unit.layouts():
                 layouts.setdefault(name, set()).add(layout)
@@ -144,6 +148,21 @@ def _types(objects: Iterable[tuple[Sections, Place]], path: str) -> DebugTypes:
         tables,
         {name: tuple(rows) for name, rows in waits.items()},
     )
+
+
+def _name_arrays(names: dict[int, str], arrays: Mapping[int, _Entry]) -> None:
+    """Arrays have no names of their own: `[u64; 3]`, as Rust writes them."""
+
+    def name(at: int) -> str:
+        if at not in arrays:
+            return names.get(at, "")
+        (_, _, element, _), *dimensions = arrays[at].parts
+        shown = name(element)
+        for _, count, _, _ in dimensions[::-1]:
+            shown = f"[{shown}; {count}]"
+        return shown
+
+    names.update({at: name(at) for at in arrays})
 
 
 def _objects(graph: LinkGraph) -> Iterator[tuple[Sections, Place]]:
@@ -238,6 +257,7 @@ class _Unit:
         self.program = 0
         self.waits: dict[str, dict[int, int]] = {}
         self.files: dict[str, int] = {}
+        self.arrays: dict[int, _Entry] = {}
         self._linkages: dict[int, str] = {}
         self._taken: list[tuple[str, bool, _Entry]] = []  # linkage name, only a declaration, the function's entry
 
@@ -303,6 +323,14 @@ class _Unit:
                     self.waits.setdefault(scope, {})[parent.value or 0] = found[_AT_DECL_LINE][1]
                     self.files[scope] = found.get(_AT_DECL_FILE, (0, 0))[1]
             return None
+        if tag == _SUBRANGE:
+            if parent is not None and parent.tag == _ARRAY:
+                count = found[_AT_UPPER_BOUND][1] + 1 if _AT_UPPER_BOUND in found else found.get(_AT_COUNT, (0, -1))[1]
+                parent.parts.append(("", count, -1, None))
+            return None
+        if tag == _ARRAY:
+            self.arrays[at] = _Entry(tag, "", -1, [("", 0, self._reference(found.get(_AT_TYPE)), None)], None)
+            return self.arrays[at]
         name = f"{scope}::{own}" if scope and own else own
         if tag == _VARIABLE:
             if linkage := self._text(found.get(_AT_LINKAGE_NAME)):
@@ -423,7 +451,7 @@ def _abbreviations(content: bytes, place: int) -> dict[int, tuple[int, bool, lis
             forms.append((attribute, form, constant))
         sizes = [_FIXED.get(form) for _, form, _ in forms]
         useful = any(attribute == _AT_NAME for attribute, _, _ in forms) or tag in (_VARIANT, _VARIANT_PART)
-        useful |= tag in (_MEMBER, _INHERITANCE, _COMPILE_UNIT, *_SCOPES)
+        useful |= tag in (_MEMBER, _INHERITANCE, _COMPILE_UNIT, _ARRAY, _SUBRANGE, *_SCOPES)
         known = [size for size in sizes if size is not None]
         skip = sum(known) if not useful and len(known) == len(sizes) else None
         table[code] = tag, has_children, forms, skip

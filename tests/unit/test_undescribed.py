@@ -8,7 +8,7 @@ import pytest
 from running_program import compile_object, graph_of, run
 
 from ipbp.build.command import Command
-from ipbp.build.entries import undescribed
+from ipbp.build.entries import of_files, undescribed
 from ipbp.formats.elf_image import read_image
 from ipbp.pipeline.homes import has_undescribed
 
@@ -26,6 +26,12 @@ def test_only_what_no_described_unit_has_makes_a_file_a_part_of_the_program(tmp_
     assert has_undescribed(image, graph_of(tmp_path / "hand.o"))
     assert not has_undescribed(image, graph_of(other))
     assert not has_undescribed(image, graph_of(main))
+
+
+def test_the_names_in_a_symbol_table_leave_out_what_belongs_elsewhere() -> None:
+    rows = [Command(Path("/p"), Path("/p", name), None, ("gcc", "-c", name)) for name in ("a.c", "sub/b.c", "c.S")]
+    assert of_files(rows, ["crtstuff.c", "b.c", ""]) == tuple(rows[1:])
+    assert of_files(rows, []) == tuple(rows)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def for_patch(command: Command, object: Path, depfile: Path, flags: Sequence[str
     """The argument vector that compiles `command` into `object` and its dependencies into `depfile`, and writes
     nothing else outside their folder. `flags` come last. Both paths are absolute. Ask `refusals` first."""
     ours = ["-c"]
-    if not _is_assembly(command.source):
+    if not is_assembly(command.source):
         ours += SECTION_FLAGS
     if _lto(arguments_of(expanded(split_compiler(command)[1], str(command.directory)))):
         ours.append("-fno-lto")
@@ -162,5 +162,6 @@ def _last(rows: Sequence[Argument], on: str, off: str) -> bool:
     return next((row.name == on for row in reversed(rows) if row.name in (on, off)), False)
 
 
-def _is_assembly(source: Path) -> bool:
+def is_assembly(source: Path) -> bool:
+    """By its name, as compilers tell it."""
     return source.suffix in (".s", ".S", ".sx")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ipbp.build.command import Command, split_compiler
+from ipbp.build.command import Command, is_assembly, split_compiler
 from ipbp.build.producer import SourceUnit
 
 # Options that turn debug information on or off, not those that only shape it.
@@ -45,6 +45,13 @@ def undescribed(rows: Iterable[Command]) -> tuple[Command, ...]:
     """Of entries that no debug information names those that would not be named anyway: their command asks for none, as
     those of hand-written assembly often do. They may be of the image all the same."""
     return tuple(row for row in rows if not _asks_for_debug_information(row))
+
+
+def of_files(rows: Iterable[Command], files: Collection[str]) -> tuple[Command, ...]:
+    """Those that a symbol table with these names of files may be about. Compilers write the source's name into an
+    object, assembly often has none (gABI, STT_FILE). All of them when the table names no file."""
+    names = set(files)
+    return tuple(row for row in rows if not names or row.source.name in names or is_assembly(row.source))
 
 
 def _asks_for_debug_information(row: Command) -> bool:

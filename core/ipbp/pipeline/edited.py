@@ -13,6 +13,7 @@ import numpy as np
 from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled, compile_units
 from ipbp.build.dirty import Dirty
+from ipbp.build.entries import of_files
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
 from ipbp.build.rustc_replay import is_optimised_crate
 from ipbp.build.store import Store
@@ -87,7 +88,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
         return _given(*request.objects, request, process, store)
     built, notes = buildable(request, process)
     targets = [
-        Target(row.commands, row.mtime_ns, request.record.units(row.module.key), partial(_has, row.module.image))
+        Target(row.commands, row.mtime_ns, request.record.units(row.module.key), partial(_has, row.module))
         for row in built
     ]
     compiled = rebuild(targets, store, tell, colour=request.colour)
@@ -211,6 +212,8 @@ def buildable(request: Request, process: LoadedProcess) -> tuple[list[Built], li
                 raise
             first = first or error
             continue
+        if commands.undescribed:
+            commands = replace(commands, undescribed=of_files(commands.undescribed, module.image.symbols.files))
         found.append(Built(module, commands))
         if commands.units or module.is_executable:
             notes.update(dict.fromkeys(commands.notes))
@@ -230,13 +233,13 @@ def _named(built: Iterable[Built]) -> set[str]:
     return {str(command.source) for row in built if row.commands.units for command in row.commands.commands}
 
 
-def _has(image: LoadedImage, command: Command) -> bool:
+def _has(module: LoadedModule, command: Command) -> bool:
     """Whether the object that the build left is a part of the image, though no debug information says so. True where
     the build left none: the new one will tell."""
     if command.output is None or not command.output.is_file():
         return True
     try:
-        return has_undescribed(image, read_unit(command.output.read_bytes(), str(command.output)))
+        return has_undescribed(module.image, read_unit(command.output.read_bytes(), str(command.output)))
     except Refused:
         return True  # of the new object it is said why
 

@@ -88,12 +88,9 @@ class DynamicTables:
                 return row
         return None
 
-    def wanted_version(self, name: str) -> str:
-        """The version that the image's own references to `name` ask for; "" for none."""
-        return next(iter(self.wanted_versions(name)), "")
-
     def wanted_versions(self, name: str) -> tuple[str, ...]:
-        """All of them, for an image that asks for several."""
+        """The versions that the image's own references to `name` ask for, "" for none among them: one, unless it says
+        which (.symver)."""
         rows = (row for row in self.rows.get(name, ()) if self.symbols.section[row] == 0)
         return tuple(dict.fromkeys(self.version(row) for row in rows))
 

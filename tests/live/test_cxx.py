@@ -67,7 +67,7 @@ def test_edits_of_a_running_program_one_after_the_other(session: tuple[Session, 
 
 def last_parts(outcome: Outcome) -> set[str]:
     """The names of the functions as they stand in the source."""
-    return {last_part(row["name"]) for row in outcome["functions"]}
+    return {last_part(row["linkage"]) for row in outcome["functions"]}
 
 
 def last_part(mangled: str) -> str:

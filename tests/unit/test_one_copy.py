@@ -49,11 +49,11 @@ def plan(outcome: Outcome) -> PatchPlan:
 def test_an_inline_function_and_an_instance_of_a_template_are_replaced_once(tmp_path: Path, level: str) -> None:
     edited = HEADER.replace("x * 10", "x * 11").replace("x + x", "x + x + 1")
     made = plan(planned(tmp_path / "tree", {"shared.h": edited}, level))
-    assert sorted(row.name for row in made.functions) == ["_Z5twiceIiET_S0_", "_Z6scaledi"]
+    assert sorted(row.linkage for row in made.functions) == ["_Z5twiceIiET_S0_", "_Z6scaledi"]
     assert made.record is not None
     units = made.record["images"].popitem()[1]
     for name in ("_Z6scaledi", "_Z5twiceIiET_S0_"):
-        entry = {row.entry for row in made.functions if row.name == name}
+        entry = {row.entry for row in made.functions if row.linkage == name}
         assert {unit["address"][name] for unit in units.values()} == entry, "both units know where it runs"
     assert {Path(unit).name for unit in units} == {"one.cc", "two.cc"}
 
@@ -66,8 +66,8 @@ def test_a_new_variable_of_a_new_inline_function_is_one_for_all(tmp_path: Path, 
     )
     edited = HEADER.replace("__attribute__((noinline)) inline int scaled(int x) { return x * 10; }\n", added)
     made = plan(planned(tmp_path / "tree", {"shared.h": edited}, level))
-    assert [row.name for row in made.functions if row.status == "new"] == ["_Z4nextv"]
-    assert made.data == ("_ZZ4nextvE1n (new)",)
+    assert [row.linkage for row in made.functions if row.status == "new"] == ["_Z4nextv"]
+    assert made.data == ("next()::n (new)",)
     assert made.record is not None
     units = made.record["images"].popitem()[1].values()
     assert len({unit["address"]["_ZZ4nextvE1n"] for unit in units}) == 1
@@ -89,19 +89,19 @@ def test_optimised_copies_may_differ_and_that_is_said(tmp_path: Path) -> None:
     edited = HEADER.replace("return x * 10;", "\n#ifdef TWO\nreturn x;\n#else\nreturn -x;\n#endif\n")
     outcome = planned(tmp_path / "tree", {"shared.h": edited}, "-O2", files=files)
     (row,) = plan(outcome).functions
-    assert (row.name, Path(row.file).name) == ("_Z6scaledi", "one.cc")
-    assert any("_Z6scaledi" in note and "two.cc" in note for note in plan(outcome).notes)
+    assert (row.linkage, Path(row.file).name) == ("_Z6scaledi", "one.cc")
+    assert any("scaled(int)" in note and "two.cc" in note for note in plan(outcome).notes)
 
 
 def test_a_unit_that_uses_an_inline_function_for_the_first_time_gets_the_running_one(tmp_path: Path) -> None:
     files = {**FILES, "two.cc": '#include "shared.h"\nint two(int x) { return x; }\n'}
     made = plan(planned(tmp_path / "tree", {"two.cc": FILES["two.cc"]}, "-O2", files=files))
-    assert [(row.name, row.status) for row in made.functions] == [("_Z3twoi", "changed")]
+    assert [(row.linkage, row.status) for row in made.functions] == [("_Z3twoi", "changed")]
 
 
 def test_and_so_it_does_when_that_is_edited_too(tmp_path: Path) -> None:
     files = {**FILES, "two.cc": '#include "shared.h"\nint two(int x) { return x; }\n'}
     edit = {"two.cc": FILES["two.cc"], "shared.h": HEADER.replace("x * 10", "x * 11")}
     made = plan(planned(tmp_path / "tree", edit, "-O2", files=files))
-    assert sorted(row.name for row in made.functions) == ["_Z3twoi", "_Z6scaledi"]
+    assert sorted(row.linkage for row in made.functions) == ["_Z3twoi", "_Z6scaledi"]
     assert {row.status for row in made.functions} == {"changed"}

@@ -66,10 +66,12 @@ def test_all_edits_of_all_crates_are_live_and_undone(market: CargoProject, talk:
     assert talk.close() == 0
 
 
-def planned(talk: Talk, *allowed: str) -> Outcome:
+def planned(talk: Talk, *allowed: str, exact: bool = False) -> Outcome:
     """What the engine makes of the sources as they are now; nothing is written into the program."""
     inferior, journal = Bystander(talk.process.pid), open_journal(talk.process.pid)
-    params = plan_params(inferior.describe(), inferior.regions(), journal, False, {"allow_layout": allowed})
+    params = plan_params(
+        inferior.describe(), inferior.regions(), journal, False, {"allow_layout": allowed, "exact": exact}
+    )
     return make_plan(Request.from_json(params), inferior.read_ranges, lambda line: None)
 
 
@@ -105,7 +107,13 @@ def test_edits_that_would_misread_what_lives_are_refused_by_the_types_name(marke
 def test_lines_that_moved_change_no_function(market: CargoProject, talk: Talk) -> None:
     source = market.folder / "market/src/main.rs"
     source.write_text(source.read_text().replace("use shapes::Shape;", "\n\n// Three lines more.\nuse shapes::Shape;"))
-    assert planned(talk).plan is None
+    outcome = planned(talk)
+    assert outcome.plan is None
+    assert any("but for the lines that" in note for note in outcome.notes), outcome.notes
+    exact = planned(talk, exact=True).plan
+    assert exact is not None
+    assert {row.reason for row in exact.functions} == {"its panics name other lines"}
+    assert "market::main" in {row.name for row in exact.functions}, [row.name for row in exact.functions]
 
 
 def test_a_compile_error_is_shown_as_rustc_prints_it(market: CargoProject, talk: Talk) -> None:

@@ -45,6 +45,8 @@ CAUGHT = _edit("code that unwinds", STORE, "rows[number]", "rows[number] * 2")
 ADDED = _edit(
     "one more user of the copies", STORE, "let number: usize", "let _ = grain::grind(text, 4);\n    let number: usize"
 )
+LINES = _edit("lines that move", STORE, "use std::sync::Mutex;", "\n\nuse std::sync::Mutex;")
+LOOP = _edit("what main has inlined", "mill/src/main.rs", 'String::from("?")', 'String::from("what?")')
 APART = _edit("one of two that are folded", GRAIN, OATS, OATS.replace("12345", "54321"))
 
 
@@ -108,7 +110,12 @@ def names(outcome: Outcome) -> list[str]:
 def test_a_release_program_goes_through_many_edits_in_gdb(tmp_path: Path) -> None:
     mill = start(tmp_path, "debug = true")
     try:
-        found = go_through(mill, "gdb", COPIES, INLINED, GENERIC, CALLER, CLOSURE, CAUGHT, COPIES_AGAIN, ADDED)
+        mill.edit(LINES)
+        outcome = ipbp("apply", mill.talk.process.pid, "gdb")
+        assert outcome["outcome"] == "unchanged", outcome["text"]
+        assert "2 functions in" in outcome["text"], "their panics name other lines"
+        found = go_through(mill, "gdb", COPIES, INLINED, GENERIC, CALLER, CLOSURE, CAUGHT, COPIES_AGAIN, ADDED, LOOP)
+        assert any("may still be in the old 'mill::main'" in note for note in found[-1]["notes"])
         assert names(found[0]) == ["grain::grind", "grain::grind"], "both copies and nothing else"
         assert all(row["linkage"].startswith("_ZN5grain5grind17h") for row in found[0]["functions"])
         assert "grain::grind (x2)" in found[0]["text"]

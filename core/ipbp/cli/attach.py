@@ -63,6 +63,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
                 metavar="TYPE",
                 help="a type whose layout may change, because no value of it is alive; `all`",
             )
+            parser.add_argument("--exact", action="store_true", help="Rust: update the lines that panics name, too")
         if verb == "apply":
             parser.add_argument("--load", metavar="LIBRARY", action="append", help="load this library first")
         if verb == "undo":
@@ -129,7 +130,7 @@ def _planned(arguments: argparse.Namespace, journal: Journal) -> Planned:
     from ipbp.pipeline.request import Request
 
     inferior = Bystander(arguments.pid)
-    names = ("build_dir", "compile_commands", "allow_layout", "load")
+    names = ("build_dir", "compile_commands", "allow_layout", "exact", "load")
     options = {name: getattr(arguments, name, None) for name in names}
     colour = sys.stderr.isatty() and not arguments.json
     request = Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))

@@ -351,6 +351,8 @@ def plan_params(
             params[name] = os.path.abspath(options[name])
     if options.get("allow_layout"):
         params["allow_layout"] = list(options["allow_layout"])
+    if options.get("exact"):
+        params["exact"] = True
     return params
 
 

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
             word.add_argument("--compile-commands", metavar="FILE")
         if name in ("apply", "preview", "object"):
             word.add_argument("--allow-layout", metavar="TYPE", action="append")
+            word.add_argument("--exact", action="store_true")
         if name == "apply":
             word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
         word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)

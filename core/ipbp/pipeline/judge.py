@@ -22,6 +22,7 @@ from ipbp.stages.copies import Copies, place_copies
 from ipbp.stages.copy_pairs import pair_copies
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
+from ipbp.stages.moved_lines import with_moved_lines
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.select import OldSide, Selection, select
 from ipbp.stages.type_changes import NO_CHANGES, TypeChanges
@@ -52,9 +53,15 @@ class Judged:
 
 
 def judge(
-    units: Iterable[Edited], record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str] = ()
+    units: Iterable[Edited],
+    record: Record,
+    store: Store,
+    read: MemoryReader,
+    allow_layout: Collection[str] = (),
+    exact: bool = False,
 ) -> list[Judged]:
-    """Each unit against the best old side that there is for it. `allow_layout`: types whose layout may change."""
+    """Each unit against the best old side that there is for it. `allow_layout`: types whose layout may change.
+    `exact`: lines that moved change functions, too."""
     sides = [_sides(unit, record, store, read, allow_layout) for unit in units]
     if any(row.unit.members is not None and row.says_something for row in sides):
         # What makes one function another one makes others so, which may be in objects that are alike in old and new.
@@ -66,7 +73,11 @@ def judge(
     renewed = frozenset[str]().union(*(row.types.renewed for row in sides))
     return [
         judge_against(
-            row.unit, row.old, row.is_lifted, replace(row.types, renewed=renewed) if row.unit.is_crate else row.types
+            row.unit,
+            row.old,
+            row.is_lifted,
+            replace(row.types, renewed=renewed) if row.unit.is_crate else row.types,
+            exact,
         )
         for row in sides
     ]
@@ -99,10 +110,14 @@ def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow
     return _Sides(unit, old, source == LIFTED, types)
 
 
-def judge_against(unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES) -> Judged:
+def judge_against(
+    unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES, exact: bool = False
+) -> Judged:
     """The unit against this old side."""
     correlation = pair_copies(old.graph, unit.new, correlate(old.graph, unit.new, types.renewed, types.successors))
     copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
+    if unit.is_crate:
+        copies = replace(copies, comparison=with_moved_lines(old.graph, unit.new, copies.comparison, exact))
     selection = _selected(unit, old, types, copies)
     return Judged(unit, old, is_lifted, types, copies, copies.comparison, selection)
 

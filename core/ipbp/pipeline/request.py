@@ -17,8 +17,8 @@ class Request:
     gave to the journal, without the images that were unloaded since. `entries`: for each function entry that is
     rewritten now, the bytes that must be there.
     `arenas`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
-    instead of a build. `allow_layout`: types whose layout may change. `load`: libraries that the user agrees to have
-    loaded first."""
+    instead of a build. `allow_layout`: types whose layout may change. `exact`: lines that moved change
+    functions, too. `load`: libraries that the user agrees to have loaded first."""
 
     description: Description
     regions: tuple[Region, ...]
@@ -32,6 +32,7 @@ class Request:
     compile_commands: Path | None = None
     colour: bool = False
     allow_layout: tuple[str, ...] = ()
+    exact: bool = False
     load: tuple[str, ...] = ()
 
     @staticmethod
@@ -50,6 +51,7 @@ class Request:
             compile_commands=_path(row.get("compile_commands")),
             colour=bool(row.get("colour")),
             allow_layout=tuple(row.get("allow_layout", ())),
+            exact=bool(row.get("exact")),
             load=tuple(row.get("load") or ()),
         )
 

@@ -24,6 +24,7 @@ from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.name_numbers import are_numbered
+from ipbp.stages.panic_locations import POSITION, panic_locations
 from ipbp.stages.reading import Reading, read_blocks
 from ipbp.stages.wrapped import possible_names
 
@@ -66,6 +67,7 @@ class _Filler:
         for row, symbol in enumerate(self.maker.symbols):
             self.own.setdefault(symbol.name, row)
         self.cell_name = {cell: name for name, cells in image.slots.items() for cell in cells}
+        self.locations = panic_locations(self.new)
         self.by_content = has_content_identity(self.new, are_numbered(self.new.symbols.name))
 
     def run(self) -> None:
@@ -90,11 +92,13 @@ class _Filler:
         guided = [block for block in blocks if self._is_guided(block)]
         guide = np.array([self.guide_of[block] for block in guided], dtype=np.int64)
         address = np.array([self.maker.address[block] for block in guided], dtype=np.int64)
-        reading = read_blocks(self.new, guide, address, self.image, source)
-        edges = self._guided_edges(reading)
+        reading = read_blocks(self.new, guide, address, self.image, source, self.locations)
+        edges, located = self._guided_edges(reading), set(self.locations.tolist())
         for index, matches in enumerate(reading.matches().tolist()):
             if matches:
                 content = bytes(self.new.content(self.guide_of[guided[index]]))
+                if self.guide_of[guided[index]] in located and (memory := reading.memory[index]):
+                    content = content[: POSITION.start] + memory[POSITION]
                 self.maker.fill(guided[index], content, edges[index])
             else:
                 self._fill_with(guided[index], reading.memory[index])

@@ -17,6 +17,7 @@ from ipbp.graph.model import I64, LinkGraph
 from ipbp.graph.unit import UNBOUND
 from ipbp.stages.got_base import image_base
 from ipbp.stages.memory import read_pieces, read_words
+from ipbp.stages.panic_locations import POSITION
 
 EQUAL, UNREADABLE = -1, -2
 """In `Reading.difference`."""
@@ -47,9 +48,12 @@ class Reading:
         return result
 
 
-def read_blocks(graph: LinkGraph, block: I64, address: I64, image: LoadedImage, read: MemoryReader) -> Reading:
+def read_blocks(
+    graph: LinkGraph, block: I64, address: I64, image: LoadedImage, read: MemoryReader, locations: I64 | None = None
+) -> Reading:
     """Every block of the column `block` held against memory at the same row of `address`. Two round trips at most:
-    the bytes, then the pointer cells that they use."""
+    the bytes, then the pointer cells that they use. `locations`: blocks of which the source line does not count
+    (`stages.panic_locations`)."""
     size = graph.blocks.size[block]
     memory = read_pieces(read, address, size)
     missing = np.array([content is None for content in memory], dtype=np.bool_)
@@ -61,6 +65,11 @@ def read_blocks(graph: LinkGraph, block: I64, address: I64, image: LoadedImage, 
     edges = graph.edges
     fields = read_fields(expected, actual, start[owner] + edges.offset[edge], edges.kind[edge], edges.addend[edge])
     wrong = np.flatnonzero((expected != actual) & ~fields.masked)
+    if locations is not None:
+        held = np.searchsorted(start, wrong, side="right") - 1
+        place = wrong - start[held]
+        in_line = (place >= POSITION.start) & (place < POSITION.stop) & np.isin(block[held], locations)
+        wrong = wrong[~in_line]
     difference = np.full(len(block), EQUAL, dtype=np.int64)
     holder = np.searchsorted(start, wrong, side="right") - 1
     holders, first = np.unique(holder, return_index=True)

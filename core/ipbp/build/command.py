@@ -86,6 +86,8 @@ def refusals(command: Command) -> tuple[Refusal, ...]:
                 file=str(command.source),
             )
         )
+    found += _instrumented(rows, command)
+    found += _of_modules(rows, command)
     if _lto(rows) and not _last(rows, "-ffat-lto-objects", "-fno-fat-lto-objects"):
         found.append(
             Refusal(
@@ -96,6 +98,48 @@ def refusals(command: Command) -> tuple[Refusal, ...]:
             )
         )
     return tuple(found)
+
+
+def _instrumented(rows: Sequence[Argument], command: Command) -> list[Refusal]:
+    """Sanitizers whose runtime must know every variable and every thread's state; those of undefined behaviour only
+    call what reports it."""
+    on: dict[str, None] = {}
+    for row in rows:
+        name, _, kinds = row.words[0].partition("=")
+        for kind in kinds.split(","):
+            if name == "-fsanitize":
+                on[kind] = None
+            elif name == "-fno-sanitize":
+                on = {} if kind == "all" else {key: None for key in on if key != kind}
+    chosen = [kind for kind in on if kind.startswith(_SANITIZERS)]
+    if not chosen:
+        return []
+    return [
+        Refusal(
+            "sanitizer",
+            f"the unit is compiled with -fsanitize={chosen[0]}, whose runtime is told what there is when it is loaded",
+            "Build the program without it.",
+            file=str(command.source),
+        )
+    ]
+
+
+def _of_modules(rows: Sequence[Argument], command: Command) -> list[Refusal]:
+    said = any(row.words[0].startswith(_MODULES) for row in rows)
+    if not said and command.source.suffix not in (".cppm", ".ixx"):
+        return []
+    return [
+        Refusal(
+            "modules",
+            "the unit is a part of C++ modules, and in which order they are compiled is not recorded in its command",
+            "Edit files that are compiled without modules, or restart the program.",
+            file=str(command.source),
+        )
+    ]
+
+
+_SANITIZERS = ("address", "hwaddress", "kernel-", "memory", "memtag", "thread", "dataflow", "safe-stack", "cfi")
+_MODULES = ("-fmodules-ts", "-fmodule-file", "-fmodule-mapper", "-fprebuilt-module-path", "--precompile")
 
 
 def is_optimised(command: Command) -> bool:

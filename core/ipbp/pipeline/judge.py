@@ -20,6 +20,7 @@ from ipbp.pipeline.types import judge_types
 from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.copies import Copies, place_copies
 from ipbp.stages.copy_pairs import pair_copies
+from ipbp.stages.coroutines import changed_coroutines
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.moved_lines import with_moved_lines
@@ -135,7 +136,8 @@ def _selected(
     unlocated = _unlocated(unit, copies.comparison, selection)
     changed = _changed(unit, copies.comparison) if types.doubts else frozenset()
     doubts = (doubt.refusal for doubt in types.doubts if not changed.isdisjoint(doubt.functions))
-    refusals = (*doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
+    coroutines = () if unit.is_crate else changed_coroutines(unit.new, copies.comparison, unit.name)
+    refusals = (*doubts, *coroutines, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
     return replace(selection, refusals=refusals)
 
 

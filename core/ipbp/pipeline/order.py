@@ -133,7 +133,7 @@ def _linked(
     # Types count where something is patched; of a crate always.
     resized = [row for unit in judged for row in unit.comparison.refusals]
     laid_out, types = told_once([unit.types for unit in judged if changed or unit.edited.is_crate], resized)
-    tables = [row for unit in judged for row in unit.selection.refusals if row.code == "layout-changed"]
+    tables = [row for unit in judged for row in unit.selection.refusals if row.code in _OF_TYPES]
     told = {row.symbol for row in laid_out}.union(request.allow_layout)
     notes = [*edited.notes, *said, *types, *(note for unit in judged for note in unit.comparison.notes), *ran]
     replaced, shared = _jumps(judged, changed)
@@ -192,6 +192,8 @@ def _linked(
     return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas))
 
 
+_OF_TYPES = ("layout-changed", "coroutine-changed")
+"""Refusals that the user may know better (`--allow-layout`)."""
 _REMEMBERS_A_PLACE = frozenset(
     ("setjmp", "_setjmp", "__sigsetjmp", "getcontext", "makecontext", "swapcontext", "vfork", "clone")
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
@@ -20,13 +21,18 @@ from ipbp.errors import IpbpError
 
 _MARKS = (".cargo-lock", ".cargo-build-lock", ".fingerprint")
 _INNER = ("deps", "examples")
+_HASHED = re.compile(r"(.+)-([0-9a-f]{16})\Z")
+_TARGET = re.compile(r"(test-)?(lib|bin|example|integration-test|bench)-(.+)\Z")
+"""Names of cargo's marks (cargo, "core/compiler/fingerprint")."""
 
 
 @dataclass(frozen=True, slots=True)
 class CargoProgram:
     """`root`: the workspace's folder. `target`: what cargo builds into; `triple` and `profile` name the folder in it
     ("" for the host; "dev" for `debug`). `package` with the `selection` that names the program to cargo (`--bin
-    NAME`). `manifests`: Cargo.toml of all members."""
+    NAME`). `manifests`: Cargo.toml of all members. `is_test`: it is a test's or benchmark's. `features`: that some
+    member was built with last, as `package/feature`. `rustflags`: that the program was built with, None when that is
+    not known; `mark`: the file that says so."""
 
     executable: Path
     root: Path
@@ -36,6 +42,33 @@ class CargoProgram:
     package: str
     selection: tuple[str, ...]
     manifests: tuple[Path, ...]
+    is_test: bool = False
+    features: tuple[str, ...] = ()
+    rustflags: tuple[str, ...] | None = None
+    mark: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What cargo wrote down of one thing that it built: `kind` and `name` of the target."""
+
+    file: Path
+    package: str
+    kind: str
+    name: str
+    is_test: bool
+
+    @property
+    def rustflags(self) -> tuple[str, ...] | None:
+        try:
+            return tuple(json.loads(self.file.read_text())["rustflags"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # written by another version of cargo
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        option = {"integration-test": "--test"}.get(self.kind, f"--{self.kind}")
+        return (option,) if self.kind == "lib" else (option, self.name)
 
 
 def build_folder(executable: Path) -> Path | None:
@@ -56,10 +89,14 @@ def cargo_program(executable: Path, roots: Iterable[Path]) -> CargoProgram:
     assert folder is not None
     target, triple = _target_and_triple(folder)
     profile = "dev" if folder.name == "debug" else folder.name
+    mark = _mark(executable, folder)
     for root in roots:
         described = metadata(root)
         for package in described["packages"]:
-            selection = _selection(package, executable)
+            if mark is not None:
+                selection = mark.selection if package["name"] == mark.package else ()
+            else:
+                selection = _selection(package, executable)
             if selection:
                 return CargoProgram(
                     executable,
@@ -70,6 +107,10 @@ def cargo_program(executable: Path, roots: Iterable[Path]) -> CargoProgram:
                     package["name"],
                     selection,
                     tuple(Path(row["manifest_path"]) for row in described["packages"]),
+                    mark is not None and mark.is_test,
+                    tuple(_features(folder, [row["name"] for row in described["packages"]])),
+                    mark.rustflags if mark is not None else None,
+                    mark.file if mark is not None else None,
                 )
     raise IpbpError(
         "no-cargo-project",
@@ -133,11 +174,42 @@ def run_cargo(words: list[str], folder: Path, environment: dict[str, str]) -> by
 
 
 def _target_and_triple(folder: Path) -> tuple[Path, str]:
-    # The mark of a cache directory (bford.info/cachedir) is in the target directory itself.
+    # The mark of a cache directory (bford.info/cachedir) is in the target directory, and by newer versions of cargo in
+    # the folders of triples as well; what cargo knows of rustc is in the first only.
     outer = folder.parent
-    if not (outer / "CACHEDIR.TAG").exists() and (outer.parent / "CACHEDIR.TAG").exists():
+    if not (outer / ".rustc_info.json").exists() and (outer.parent / "CACHEDIR.TAG").exists():
         return outer.parent, outer.name
     return outer, ""
+
+
+def _mark(executable: Path, folder: Path) -> _Mark | None:
+    """What cargo's own marks say of the program. Their folders have the hash that is in the names of files in `deps`,
+    of which the program, where it has none, is a hard link."""
+    names = [executable.name]
+    if executable.parent.name not in _INNER or not _HASHED.match(executable.name):
+        near = [folder / "deps", executable.parent]
+        files = [path for place in near for path in place.glob(f"{executable.name.replace('-', '_')}-*")]
+        names = [path.name for path in files if path.suffix == "" and path.samefile(executable)]
+    for name in names:
+        found = _HASHED.match(name)
+        for path in (folder / ".fingerprint").glob(f"*-{found[2]}/*.json") if found else ():
+            target = _TARGET.match(path.stem)
+            if target is not None:
+                return _Mark(path, path.parent.name.rpartition("-")[0], target[2], target[3], bool(target[1]))
+    return None
+
+
+def _features(folder: Path, packages: Iterable[str]) -> Iterator[str]:
+    """Features other than the default that these packages were built with last."""
+    for package in packages:
+        marks = [path for path in (folder / ".fingerprint").glob(f"{package}-*/*.json") if _TARGET.match(path.stem)]
+        marks = [path for path in marks if path.parent.name.rpartition("-")[0] == package]
+        for path in sorted(marks, key=lambda path: path.stat().st_mtime_ns)[-1:]:
+            try:
+                found = json.loads(json.loads(path.read_text())["features"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # written by another version of cargo
+            yield from (f"{package}/{feature}" for feature in found if feature != "default")
 
 
 def _selection(package: dict[str, Any], executable: Path) -> tuple[str, ...]:

@@ -89,27 +89,38 @@ def crate_commands(executable: Path, folders: Callable[[], Iterable[Path]]) -> t
     """
     note = cache_folder("cargo") / f"{_key(executable)}.json"
     kept = _kept(note)
-    if kept is not None and _was_built(kept):
+    if kept is not None and _was_built(kept) and _is_program(kept[-1].product, executable):
         return kept
     roots = list(project_roots(executable, folders))
     require_agreement((), settings={line: file for root in roots for line, file in unusual_settings(root).items()})
     program = cargo_program(executable, roots)
     possible: list[tuple[CrateCommand, ...]] = []
     missing = ""
+    failed: list[IpbpError] = []
     for options in _ways(program):
-        commands = _learn(program, options)
+        try:
+            commands = _learn(program, options)
+        except IpbpError as error:
+            # A build script that was not run in this way has no answer.
+            failed.append(error)
+            continue
         if not commands or not _was_built(commands):
             lacking = [row.product.name for row in commands if not row.product.exists()]
             missing = missing or next(iter(lacking), executable.name)
             continue
+        if program.mark is not None and not program.mark.parent.name.endswith(commands[-1].stem.rpartition("-")[2]):
+            missing = missing or commands[-1].product.name
+            continue  # there as well, and not what runs
         possible.append(commands)
         if _is_program(commands[-1].product, executable):
             break
+    if not possible and failed and not missing:
+        raise failed[0]
     if not possible:
         raise IpbpError(
             "cargo-options-unknown",
             f"{program.target} was not built as cargo would build it now: {missing} is not there. Cargo.toml, "
-            "Cargo.lock, the toolchain or RUSTFLAGS changed since, or it was built with --features",
+            "Cargo.lock, the toolchain or RUSTFLAGS changed since, or it was built with --config",
             "Run `cargo build` and start the program once more, and the debugger with the same environment.",
         )
     _keep(note, program, possible[-1])
@@ -126,15 +137,26 @@ def _is_program(product: Path, executable: Path) -> bool:
 
 def _ways(program: CargoProgram) -> Iterator[list[str]]:
     """Options with which cargo makes this program. They differ in whose features are united, and in how much debug
-    information procedural macros have, and that is part of every name."""
-    selection = list(program.selection)
-    if selection[0] == "--bin":
-        yield []
-        yield ["-p", program.package]
-        yield ["--workspace"]
-    yield ["-p", program.package, *selection]
-    yield selection
-    yield ["--workspace", "--all-targets"]
+    information procedural macros have, and that is part of every name. Features of the command line are tried last."""
+    own = ["-p", program.package]
+    profiles = [program.profile]
+    if program.is_test:
+        profiles = {"dev": ["test"], "release": ["release", "bench"]}.get(program.profile, profiles)
+        chosen = [] if program.selection[0] in ("--lib", "--bin") else [[*own, *program.selection]]
+        kind = "--benches" if program.selection[0] == "--bench" else "--tests"
+        wide = [[kind], [*own, kind], ["--workspace", kind], *chosen]
+    else:
+        wide = [[], own, ["--workspace"]] if program.selection[0] == "--bin" else []
+        wide += [[*own, *program.selection], list(program.selection)]
+    ways = [["--profile", profile, *way] for profile in profiles for way in [*wide, ["--workspace", "--all-targets"]]]
+    yield from ways
+    if program.features:
+        yield from ([*way, "--features", ",".join(program.features)] for way in ways)
+        mine = [row for row in program.features if row.startswith(f"{program.package}/")]
+        for profile in profiles:
+            yield ["--profile", profile, *own, "--no-default-features", "--features", ",".join(mine)]
+    else:
+        yield from (["--profile", profile, *own, "--no-default-features"] for profile in profiles)
 
 
 def _learn(program: CargoProgram, options: list[str]) -> tuple[CrateCommand, ...]:
@@ -145,7 +167,7 @@ def _learn(program: CargoProgram, options: list[str]) -> tuple[CrateCommand, ...
         recorder = folder / "rustc"
         recorder.write_text(_RECORDER.format(python=sys.executable, path=rustc_recorder.__file__))
         recorder.chmod(stat.S_IRWXU)
-        words = ["build", "--offline", "--locked", "--profile", program.profile, "--target-dir", str(shadow), *options]
+        words = ["build", "--offline", "--locked", "--target-dir", str(shadow), *options]
         if program.triple:
             words += ["--target", program.triple]
         environment = {
@@ -156,6 +178,9 @@ def _learn(program: CargoProgram, options: list[str]) -> tuple[CrateCommand, ...
             SHADOW: str(shadow),
             TARGET: str(program.target),
         }
+        if program.rustflags is not None:
+            # They are no part of the names, so that another environment would go unnoticed.
+            environment["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(program.rustflags)
         run_cargo(words, program.root, environment)
         rows = [json.loads(path.read_text("utf-8", "surrogateescape")) for path in sorted(records.glob("*.json"))]
         commands = [_command(row, str(shadow), str(program.target), set(environment)) for row in rows]
@@ -191,10 +216,10 @@ def _in_order(commands: list[CrateCommand], program: Path) -> tuple[CrateCommand
     """The program and all that it was made with, each behind those that it needs; nothing when it is not among them.
     Marked is what it needs to run."""
     by_file = {file_of(str(row.product)): row for row in commands}
-    names = [
+    names = [row for row in commands if row.kind == "bin" and program.name == row.stem] or [
         row
         for row in commands
-        if row.kind == "bin" and program.name in (row.stem, row.given_name, row.name) and "--test" not in row.arguments
+        if row.kind == "bin" and program.name in (row.given_name, row.name) and "--test" not in row.arguments
     ]
     done: dict[str, CrateCommand] = {}
 
@@ -234,6 +259,8 @@ def _key(executable: Path) -> str:
 
 def _sources_of_truth(program: CargoProgram, commands: tuple[CrateCommand, ...]) -> Iterator[str]:
     """Files that decide how the program is built, present or not."""
+    if program.mark is not None:
+        yield str(program.mark)
     for row in commands:
         yield row.arguments[0]
     for manifest in program.manifests:

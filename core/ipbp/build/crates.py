@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ipbp.build.cargo import build_folder
 from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
@@ -162,6 +163,26 @@ def _remember_others(
 
 def _texts(workshop: Workshop, row: CrateCommand) -> Path:
     return workshop.folder / f"{row.stem}.texts"
+
+
+def refuse_edited_library(library: Path, image_mtime_ns: int) -> Refusal | None:
+    """`cargo-library` when a dynamic library of cargo's (`cdylib`, `dylib`) was edited since it was built: cargo writes
+    down beside it what it was made from, other crates included."""
+    if ".so" not in library.name or build_folder(library.with_name(library.name.partition(".so")[0])) is None:
+        return None
+    snapshot = Snapshot()
+    files, _ = _made_from(library.with_suffix(".d"), str(library.parent), snapshot)
+    edited = next((path for path in files if snapshot.modified_ns(path) >= image_mtime_ns), "")
+    if not edited:
+        return None
+    return Refusal(
+        "cargo-library",
+        f"{edited} is a part of {library.name}, a dynamic library that cargo built, and ipbp patches the programs of "
+        "cargo's, not their libraries",
+        "`cargo build` and load the library anew, or leave what it is made from out of the edit.",
+        library.name,
+        edited,
+    )
 
 
 def crate_archives(executable: Path) -> tuple[Path, ...]:

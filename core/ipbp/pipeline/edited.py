@@ -12,6 +12,7 @@ import numpy as np
 
 from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled, compile_units
+from ipbp.build.crates import refuse_edited_library
 from ipbp.build.dirty import Dirty
 from ipbp.build.entries import of_files
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
@@ -93,7 +94,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     ]
     compiled = rebuild(targets, store, tell, colour=request.colour)
     units: list[Edited] = []
-    refusals: list[Refusal] = []
+    refusals = [reason for module in patchable(process) if (reason := _library_of_cargo(module)) is not None]
     crates = {unit.source for row, found in zip(built, compiled, strict=True) if row.commands.cargo for unit in found}
     for row, modules, described in _homes(built, compiled, request.record):
         if row.source in crates:
@@ -106,6 +107,12 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     units = [replace(unit, wanted=wanted) if unit.is_crate else unit for unit in units]
     warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
     return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built))
+
+
+def _library_of_cargo(module: LoadedModule) -> Refusal | None:
+    path = module.mapped.path
+    mtime_ns = os.stat(module.opened_as or path).st_mtime_ns
+    return None if module.is_executable else refuse_edited_library(Path(path), mtime_ns)
 
 
 def _used_names(graphs: Sequence[LinkGraph]) -> Names:

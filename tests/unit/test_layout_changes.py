@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pytest
 from objects_from_c import compiled
+from running_program import build, graph_of
 
+from ipbp.formats.elf_image import read_image
 from ipbp.formats.elf_object import read_object
 from ipbp.graph.layouts import UnitTypes
-from ipbp.pipeline.layouts import types_of_object
+from ipbp.pipeline.layouts import types_of_image, types_of_object
 from ipbp.stages.layout_changes import layout_changes
 
 BASE = """
@@ -283,3 +286,13 @@ def test_what_the_user_allows_is_not_refused() -> None:
     assert codes(edit, BASE, "c", "gcc", allowed=("all",)) == []
     # What holds it is another matter: its values are as alive as before.
     assert [symbol for symbol, _ in codes(edit, BASE, "c", "gcc", allowed=("client",))] == ["holder"]
+
+
+def test_of_a_linked_program_the_units_of_that_name_are_read(tmp_path: Path) -> None:
+    sources = {"one": "struct pair { int a; } one;", "two": "struct pair { long a; } two; int main(void) { return 0; }"}
+    program, objects = build(tmp_path, sources, "-g")
+    image = read_image(str(program))
+    for name, path in objects.items():
+        found = types_of_image(image, f"{name}.c").aggregates
+        assert found.keys() == {"pair"}
+        assert found == types_of_object(graph_of(path)).aggregates

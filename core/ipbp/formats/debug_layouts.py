@@ -165,7 +165,7 @@ class _Unit:
     end: int
     section: str
     offsets_base: int
-    abbreviations: Mapping[int, _Abbreviation]
+    table_at: int
     first: int
     signature: int = 0
     type_at: int = 0
@@ -258,18 +258,35 @@ class _Reader:
         # A type unit says its signature and where the type is; skeletons have an id (DWARF 5, 7.5.1).
         extra = {2: 12, 6: 12, 4: 8, 5: 8}.get(kind, 0)
         head = start + (12 if version == 5 else 11)
-        if table_at not in self.tables:
-            self.tables[table_at] = _abbreviations(self.sections.get(".debug_abbrev", b""), table_at)
-        unit = _Unit(start, start + 4 + length, section, 8, self.tables[table_at], head + extra)
+        unit = _Unit(start, start + 4 + length, section, 8, table_at, head + extra)
         if kind in (2, 6):
             unit.signature = int.from_bytes(content[head : head + 8], "little")
             unit.type_at = start + int.from_bytes(content[head + 8 : head + 12], "little")
             self.by_signature[unit.signature] = section, unit.type_at
         return unit
 
+    def _is_chosen(self, unit: _Unit) -> bool:
+        """By the unit's own entry alone: a program has thousands of units, and one is asked for."""
+        content = self.sections[unit.section]
+        code, place = _uleb(content, unit.first)
+        row = _abbreviations(self.sections.get(".debug_abbrev", b""), unit.table_at, code)[code]
+        if row.tag != _COMPILE_UNIT:
+            return True
+        found, _ = _attributes(content, row.forms, place)
+        base = found.get(_AT_STR_OFFSETS_BASE)
+        unit.offsets_base = base[1] if base is not None else 8
+        return self.chosen(self._string(unit, found.get(_AT_NAME)))
+
+    def _table(self, at: int) -> dict[int, _Abbreviation]:
+        if at not in self.tables:
+            self.tables[at] = _abbreviations(self.sections.get(".debug_abbrev", b""), at)
+        return self.tables[at]
+
     def _walk(self, unit: _Unit) -> None:
+        if not self._is_chosen(unit):
+            return
         content, place, end = self.sections[unit.section], unit.first, unit.end
-        table = unit.abbreviations
+        table = self._table(unit.table_at)
         section, entries = unit.section, self.entries
         outer: list[_Entry | None] = []
         parent: _Entry | None = None
@@ -308,10 +325,6 @@ class _Reader:
             if tag in _UNITS:
                 base = found.get(_AT_STR_OFFSETS_BASE)
                 unit.offsets_base = base[1] if base is not None else 8
-                if tag == _COMPILE_UNIT:
-                    name = self._string(unit, found.get(_AT_NAME))
-                    if not self.chosen(name):
-                        return
                 if row.has_children:
                     outer.append(parent)
                 continue
@@ -547,7 +560,8 @@ class _Slots(dict[int, str]):
         return hash(tuple(self.items()))
 
 
-def _abbreviations(content: bytes, place: int) -> dict[int, _Abbreviation]:
+def _abbreviations(content: bytes, place: int, only: int = 0) -> dict[int, _Abbreviation]:
+    """The table at `place`, up to the entry `only`."""
     table: dict[int, _Abbreviation] = {}
     while True:
         code, place = _uleb(content, place)
@@ -567,6 +581,8 @@ def _abbreviations(content: bytes, place: int) -> dict[int, _Abbreviation]:
                 break
             forms.append((attribute, form, constant))
         table[code] = _abbreviation(tag, has_children, tuple(forms))
+        if code == only:
+            return table
 
 
 def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int], ...]) -> _Abbreviation:

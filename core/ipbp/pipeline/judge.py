@@ -95,7 +95,7 @@ class _Sides:
     def says_something(self) -> bool:
         """Whether the types make a difference to what is the same."""
         types = self.types
-        return bool(types.renewed or types.refusals or types.notes or types.successors or types.doubts)
+        return bool(types.renewed or types.refusals or types.notes or types.successors)
 
 
 def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str]) -> _Sides:
@@ -134,8 +134,7 @@ def _selected(
     selection = select(unit.name, unit.new, old, copies, unit.image.key, elsewhere, unit.wanted)
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     unlocated = _unlocated(unit, copies.comparison, selection)
-    changed = _changed(unit, copies.comparison) if types.doubts else frozenset()
-    doubts = (doubt.refusal for doubt in types.doubts if not changed.isdisjoint(doubt.functions))
+    doubts = types.doubts(_changed(unit, copies.comparison))
     coroutines = () if unit.is_crate else changed_coroutines(unit.new, copies.comparison, unit.name)
     refusals = (*doubts, *coroutines, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
     return replace(selection, refusals=refusals)

@@ -51,7 +51,7 @@ def judge_types(
         refusals=(*changes.refusals, *tables.refusals),
         notes=(*changes.notes, *tables.notes),
         successors=tables.successors,
-        doubts=doubtful_suspensions(running, fresh, unit.name, allowed),
+        doubts=lambda changed: doubtful_suspensions(running, fresh, unit.name, changed, allowed),
     )
 
 

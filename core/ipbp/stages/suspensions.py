@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from ipbp.errors import Refusal
 from ipbp.graph.types import DebugTypes, Part, TypeLayout, Waits
 from ipbp.stages.code_words import CodeWords
-from ipbp.stages.type_changes import ALL, Doubt
+from ipbp.stages.type_changes import ALL
 
 Lines = Callable[[Waits, int], list[tuple[int, int]]]
 """(offset, line) for a block: see `formats.line_rows`."""
@@ -33,18 +33,34 @@ class CoroutineSide:
 
 
 def doubtful_suspensions(
-    old: CoroutineSide, new: CoroutineSide, file: str, allowed: Collection[str] = ()
-) -> tuple[Doubt, ...]:
-    """The coroutines in which two places to wait may have changed roles. `allowed`: names of types that the user knows
-    not to be alive, or ALL."""
-    names = () if ALL in allowed else sorted(new.types.waits.keys() & old.types.waits.keys() - set(allowed))
+    old: CoroutineSide, new: CoroutineSide, file: str, changed: Collection[str], allowed: Collection[str] = ()
+) -> tuple[Refusal, ...]:
+    """`suspension-ambiguous` for each coroutine in which two places to wait may have changed roles. `changed`: linkage
+    names of the functions whose code is not what it was. `allowed`: names of types that the user knows not to be
+    alive, or ALL."""
+    if ALL in allowed or not changed:
+        return ()
+    bodies = [_by_name(side.types) for side in (old, new)]
+    edited = {side.types.functions[link] for side in (old, new) for link in changed if link in side.types.functions}
     found = []
-    for name in names:
-        before, after = (_functions(name, side.types) for side in (old, new))
-        alike = _interchangeable(name, new.types)
-        if alike and (before != after or any(_crosses(name, linkage, alike, old, new) for linkage in after)):
-            found.append(Doubt(_refusal(name, file), before | after))
+    for name in sorted(new.types.waits.keys() & old.types.waits.keys() - set(allowed)):
+        body = name.replace("_env#", "#")
+        before, after = (side.get(body, frozenset()) for side in bodies)
+        # Without a function of its own it is a part of others.
+        is_edited = body in edited if before and after else any(body in row or name in row for row in edited)
+        alike = _interchangeable(name, new.types) if is_edited else ()
+        if alike and (not before or before != after or any(_crosses(name, row, alike, old, new) for row in after)):
+            found.append(_refusal(name, file))
     return tuple(found)
+
+
+def _by_name(types: DebugTypes) -> dict[str, frozenset[str]]:
+    """Linkage names by the qualified name of the function."""
+    found: dict[str, set[str]] = {}
+    for linkage, name in types.functions.items():
+        if "::{" in name:
+            found.setdefault(name, set()).add(linkage)
+    return {name: frozenset(rows) for name, rows in found.items()}
 
 
 def _interchangeable(name: str, types: DebugTypes) -> frozenset[int]:
@@ -60,13 +76,6 @@ def _interchangeable(name: str, types: DebugTypes) -> frozenset[int]:
 
 def _sorted(layout: TypeLayout) -> tuple[Part, ...]:
     return tuple(sorted(set(layout.parts), key=lambda part: (part.offset, part.name, part.type)))
-
-
-def _functions(name: str, types: DebugTypes) -> frozenset[str]:
-    """Linkage names of the coroutine's own function, or of all that are made for it when it has none."""
-    body = name.replace("_env#", "#")
-    own = frozenset(linkage for linkage, found in types.functions.items() if found == body)
-    return own or frozenset(linkage for linkage, found in types.functions.items() if body in found or name in found)
 
 
 @dataclass(frozen=True, slots=True)

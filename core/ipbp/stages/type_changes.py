@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ipbp.errors import Refusal
 from ipbp.graph.types import DebugTypes, Part, TypeLayout
@@ -42,12 +43,8 @@ def _never(name: str) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """A refusal that holds if the code of one of these functions changed (linkage names)."""
-
-    refusal: Refusal
-    functions: frozenset[str]
+def _none(changed: Collection[str]) -> tuple[Refusal, ...]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +52,15 @@ class TypeChanges:
     """`renewed`: linkage names of new functions that are not the next version of what has their name. `refusals`:
     `layout-changed` and `variable-type-changed`. `notes`: which closures and functions that means, in words.
     `is_renewed`: whether a type is a closure that is another now, or made for one. `successors`: linkage name of a new
-    function -> that of the old one whose entry leads to it from now on. `doubts`: what depends on the code, too."""
+    function -> that of the old one whose entry leads to it from now on. `doubts`: what else is refused when the code of
+    these functions changed."""
 
     renewed: frozenset[str]
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...] = ()
     is_renewed: Callable[[str], bool] = _never
     successors: Mapping[str, str] = field(default_factory=dict)
-    doubts: tuple[Doubt, ...] = ()
+    doubts: Callable[[Collection[str]], tuple[Refusal, ...]] = _none
 
 
 NO_CHANGES = TypeChanges(frozenset(), ())
@@ -162,6 +160,7 @@ def _renewed_closures(old: DebugTypes, new: DebugTypes, likeness: Likeness | Non
     """Closures that capture something else now, or may be others; all of a function that has another number of
     them."""
     before, after = _closures(old), _closures(new)
+    sides = (_Code(old), _Code(new))
     found = []
     for owner, rows in after.items():
         known = before.get(owner, rows)
@@ -172,7 +171,7 @@ def _renewed_closures(old: DebugTypes, new: DebugTypes, likeness: Likeness | Non
         found += [_Closure(*owner, *number) for number in plain if rows[number] != known[number]]
         kept = [number for number in plain if rows[number] == known[number]]
         if likeness is not None:
-            found += [_Closure(*owner, *number) for number in _doubtful(owner, kept, rows, old, new, likeness)]
+            found += [_Closure(*owner, *number) for number in _doubtful(owner, kept, rows, sides, likeness)]
     return found
 
 
@@ -189,8 +188,7 @@ def _doubtful(
     owner: _Owner,
     numbers: Sequence[_Number],
     layouts: Mapping[_Number, frozenset[TypeLayout]],
-    old: DebugTypes,
-    new: DebugTypes,
+    sides: tuple[_Code, _Code],
     likeness: Likeness,
 ) -> Iterator[_Number]:
     """Closures of one function that capture the same as another one and may be that: their code does not tell that
@@ -201,7 +199,7 @@ def _doubtful(
     for members in groups.values():
         if len(members) == 1:
             continue
-        before, after = ({number: _code_of(owner, number, side) for number in members} for side in (old, new))
+        before, after = ({number: side.of(owner, number) for number in members} for side in sides)
         own = {number: likeness(before[number], after[number]) for number in members}
         edited = [number for number in members if own[number] < 1]
         if any(
@@ -213,12 +211,26 @@ def _doubtful(
             yield from edited
 
 
-def _code_of(owner: _Owner, number: _Number, types: DebugTypes) -> list[str]:
-    """Linkage names of the functions that are this closure, or of all that are made for it when it has none."""
-    closure = _Closure(*owner, *number)
-    body = f"{owner[0]}::{{{number[0]}#{number[1]}}}{owner[1]}"
-    bodies = sorted(linkage for linkage, name in types.functions.items() if name == body)
-    return bodies or sorted(linkage for linkage, name in types.functions.items() if closure.is_known_to(name))
+class _Code:
+    """The functions of one side by their qualified names."""
+
+    def __init__(self, types: DebugTypes) -> None:
+        self.functions = types.functions
+
+    @cached_property
+    def by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for linkage, name in sorted(self.functions.items()):
+            found.setdefault(name, []).append(linkage)
+        return found
+
+    def of(self, owner: _Owner, number: _Number) -> list[str]:
+        """Linkage names of the functions that are this closure, or of all that are made for it when it has none."""
+        bodies = self.by_name.get(f"{owner[0]}::{{{number[0]}#{number[1]}}}{owner[1]}")
+        if bodies:
+            return bodies
+        closure = _Closure(*owner, *number)
+        return [linkage for name, rows in self.by_name.items() if closure.is_known_to(name) for linkage in rows]
 
 
 def _knows_closure(name: str, marks: Iterable[_Closure]) -> bool:

@@ -199,6 +199,17 @@ class FunctionChange:
 
 
 @dataclass(frozen=True)
+class OldCaller:
+    """Old code of `caller`, [`start`, `end`), that must not be under way when `callee` is replaced. `file`: of both."""
+
+    caller: str
+    callee: str
+    file: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class PatchPlan:
     """All that the plugin needs to apply one patch. Nothing of it depends on the plugin's own judgement.
 
@@ -208,6 +219,7 @@ class PatchPlan:
     initialiser that was not applied). `record`: what the engine wants back, as it is, in the journal of every later
     request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
     this patch was written, undone or not. Both are opaque to the plugin.
+    `callers`: old code that must not be under way.
     `hooks`: functions that are told of it. `quiet`: when the loads, calls and hooks may be made. `reclaimable`:
     half-open ranges of all memory that the patch takes, if it can be given back once the patch is undone and nothing
     is found that points there; else empty.
@@ -231,6 +243,7 @@ class PatchPlan:
     quiet: Quiet = field(default_factory=Quiet)
     reclaimable: tuple[tuple[int, int], ...] = ()
     hooks: tuple[Hook, ...] = ()
+    callers: tuple[OldCaller, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -273,6 +286,7 @@ class PatchPlan:
             quiet=Quiet(**{name: _pairs(ranges) for name, ranges in row.get("quiet", {}).items()}),
             reclaimable=_pairs(row.get("reclaimable", ())),
             hooks=tuple(Hook(**r) for r in row.get("hooks", ())),
+            callers=tuple(OldCaller(**r) for r in row.get("callers", ())),
         )
 
 

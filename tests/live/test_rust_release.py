@@ -18,6 +18,7 @@ from sessions import Outcome, ipbp
 
 pytestmark = pytest.mark.live
 GRAIN, COARSE, FINE, STORE = "grain/src/lib.rs", "mill/src/coarse.rs", "mill/src/fine.rs", "mill/src/store.rs"
+MAIN = "mill/src/main.rs"
 QUESTIONS = (
     "coarse hello world",
     "fine hello world",
@@ -25,6 +26,8 @@ QUESTIONS = (
     "label abc",
     "rye 4",
     "oats 4",
+    "scale 4",
+    "more 4",
     "fall 7",
     "fall 1",
 )
@@ -46,7 +49,9 @@ ADDED = _edit(
     "one more user of the copies", STORE, "let number: usize", "let _ = grain::grind(text, 4);\n    let number: usize"
 )
 LINES = _edit("lines that move", STORE, "use std::sync::Mutex;", "\n\nuse std::sync::Mutex;")
-LOOP = _edit("what main has inlined", "mill/src/main.rs", 'String::from("?")', 'String::from("what?")')
+LOOP = _edit("what main has inlined", MAIN, 'String::from("?")', 'String::from("what?")')
+ANOTHER_FACTOR = _edit("a factor of another caller", MAIN, "    weight + 1\n", "    weight + scale(weight, 100)\n")
+SCALE = _edit("a function alone", MAIN, "+ factor / 2", "+ factor / 2 + 1000")
 APART = _edit("one of two that are folded", GRAIN, OATS, OATS.replace("12345", "54321"))
 
 
@@ -132,6 +137,22 @@ def test_functions_that_llvm_made_one_are_not_patched_apart(tmp_path: Path) -> N
         assert [row["code"] for row in outcome["refusals"]] == ["entry-shared"]
         assert "'grain::oats' and 'grain::rye' are one function" in outcome["text"]
         mill.edit(_edit("the other one, too", GRAIN, "12345", "54321"))
+        mill.apply("gdb")
+        assert mill.answers() == mill.right_answers()
+    finally:
+        mill.talk.kill()
+
+
+def test_a_loop_that_goes_on_does_not_call_what_takes_other_arguments(tmp_path: Path) -> None:
+    mill = start(tmp_path, "debug = true")
+    try:
+        before = mill.answers()
+        mill.edit(ANOTHER_FACTOR)
+        outcome = ipbp("apply", mill.talk.process.pid, "gdb")
+        assert {row["code"] for row in outcome["refusals"]} == {"caller-running"}, outcome["text"]
+        assert "which calls 'mill::scale'" in outcome["text"]
+        assert mill.answers() == before
+        mill.edit(_edit("and back", MAIN, "    weight + scale(weight, 100)\n", "    weight + 1\n"), SCALE)
         mill.apply("gdb")
         assert mill.answers() == mill.right_answers()
     finally:

@@ -22,6 +22,7 @@ from ipbp.host.hooks import tell
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.loads import load_libraries
+from ipbp.host.old_callers import running_callers
 from ipbp.host.quiet import require_quiet
 from ipbp.host.reclaim import is_reachable
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
@@ -89,7 +90,7 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
     plan = prepared.plan
     _require_finished(journal)
     regions = inferior.regions()  # of which only our own change before the end
-    refusals = verify_plan(inferior, plan, regions)
+    refusals = [*verify_plan(inferior, plan, regions), *running_callers(inferior, plan)]
     if refusals:
         raise Refused(refusals)
     require_quiet(inferior, plan.quiet)

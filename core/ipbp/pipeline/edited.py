@@ -148,14 +148,16 @@ def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store) ->
     copies, with all of them: the copies are told apart by what they have in common."""
     known = request.record.units(image.key).get(row.source)
     old = row.dirty.old_object
-    members = None
-    if not is_optimised_crate(row.dirty.command.arguments):
+    members, level = None, is_optimised_crate(row.dirty.command.arguments)
+    if not level:
         if known is not None and known.object and known.members is not None:
             members = members_that_differ(known.object, row.digest, store, known.members)
         elif known is None and old is not None:
             members = members_that_differ(old.stem, row.digest, store)
     graph = with_local_branches(read_stored(row.digest, store, row.source, members))
-    unit = Edited(row.source, graph, row.digest, old, row.dependencies, image, True, dirty=row.dirty, members=members)
+    unit = Edited(
+        row.source, graph, row.digest, old, row.dependencies, image, True, level, dirty=row.dirty, members=members
+    )
     return whole(unit, store) if members is not None and _has_copies(graph, image) else unit
 
 

@@ -38,6 +38,7 @@ from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
 from ipbp.stages.initialisers import judge_initialisers, registered
+from ipbp.stages.old_callers import old_callers
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
 from ipbp.stages.shared_entry import one_jump_each
@@ -187,6 +188,14 @@ def _linked(
         arenas=tuple(arena.to_json() for arena in linked.arenas),
         loads=linked.loads,
         quiet=quiet_for(process, made.calls, linked.loads),
+        callers=tuple(
+            row
+            for unit in changed
+            if unit.edited.is_crate and unit.edited.is_optimised
+            for row in old_callers(
+                unit.old, unit.edited.new, unit.comparison, unit.selection.replaced, unit.edited.name
+            )
+        ),
         reclaimable=_reclaimable(changed, linked),
     )
     return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas))

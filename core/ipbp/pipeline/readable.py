@@ -41,6 +41,9 @@ def readable_plan(plan: PatchPlan) -> PatchPlan:
         plan,
         functions=tuple(map(_readable_function, plan.functions)),
         data=tuple(map(readable, plan.data)),
+        callers=tuple(
+            replace(row, caller=readable_name(row.caller), callee=readable_name(row.callee)) for row in plan.callers
+        ),
         notes=tuple(map(readable, plan.notes)),
     )
 

@@ -68,7 +68,7 @@ def _no_information(file: str) -> Refusal:
     return Refusal(
         "no-type-information",
         "the program or its new objects do not describe their types, so that a changed layout would not be noticed",
-        "Build with `debug = true` and without `strip` in the profile, or use `hotpatch --allow-layout all` when no "
-        "type was edited.",
+        "Build with `debug = true` and without `strip` or `split-debuginfo` in the profile, or use "
+        "`hotpatch --allow-layout all` when no type was edited.",
         file=file,
     )

@@ -6,6 +6,17 @@ mod store;
 
 use std::io::{BufRead, Write};
 
+/// All callers give it the same factor, and LLVM knows.
+#[inline(never)]
+fn scale(weight: u64, factor: u64) -> u64 {
+    weight.wrapping_mul(factor) + factor / 2
+}
+
+#[inline(never)]
+fn more(weight: u64) -> u64 {
+    weight + 1
+}
+
 fn answer(command: &str, rest: &str) -> String {
     match command {
         "coarse" => coarse::mill(rest).to_string(),
@@ -15,6 +26,8 @@ fn answer(command: &str, rest: &str) -> String {
         "store" => store::add(rest),
         "rye" => grain::rye(rest.parse().unwrap_or(0)).to_string(),
         "oats" => grain::oats(rest.parse().unwrap_or(0)).to_string(),
+        "scale" => scale(rest.parse().unwrap_or(0), 3).to_string(),
+        "more" => more(rest.parse().unwrap_or(0)).to_string(),
         "fall" => store::fall(rest),
         _ => String::from("?"),
     }

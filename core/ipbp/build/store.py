@@ -29,8 +29,7 @@ class Store:
         data = content if isinstance(content, bytes) else content.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         place = self._place(digest)
-        if self._is_intact(place, digest):
-            os.utime(place)  # so that pruning by age counts from the last use
+        if self._is_intact(place, digest) and self.keep(digest):
             return digest
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix="put-")  # mode 0600

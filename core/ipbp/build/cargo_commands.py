@@ -24,6 +24,7 @@ from typing import Any
 from ipbp.build import rustc_recorder
 from ipbp.build.cargo import CargoProgram, cargo_program, project_roots, run_cargo
 from ipbp.build.cargo_settings import unusual_settings
+from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.rustc_recorder import RECORDS, SHADOW, TARGET, outputs, read_options, stem
 from ipbp.build.snapshot import Snapshot
@@ -280,9 +281,7 @@ def _sources_of_truth(program: CargoProgram, commands: tuple[CrateCommand, ...])
 def _keep(note: Path, program: CargoProgram, commands: tuple[CrateCommand, ...]) -> None:
     snapshot = Snapshot()
     files = {path: snapshot.digest(path) for path in dict.fromkeys(_sources_of_truth(program, commands))}
-    temporary = note.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"files": files, "commands": [asdict(row) for row in commands]}))
-    os.replace(temporary, note)
+    write_whole(note, json.dumps({"files": files, "commands": [asdict(row) for row in commands]}))
 
 
 def _kept(note: Path) -> tuple[CrateCommand, ...] | None:

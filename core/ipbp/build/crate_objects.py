@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ipbp.build.notes import write_whole
 from ipbp.build.rustc_replay import CrateObject
 from ipbp.build.store import Store
 from ipbp.members import packed_list
@@ -49,6 +50,4 @@ def _known(digests: Path) -> dict[str, str]:
 
 
 def _write(digests: Path, rows: dict[str, str]) -> None:
-    temporary = digests.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(rows))
-    os.replace(temporary, digests)
+    write_whole(digests, json.dumps(rows))

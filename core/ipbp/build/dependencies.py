@@ -19,6 +19,7 @@ from ipbp.build.command import Command, for_listing, split_compiler
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.environment import environment_of
 from ipbp.build.ninja_deps import ninja_dependencies
+from ipbp.build.notes import write_whole
 from ipbp.build.options import Argument, arguments_of
 from ipbp.build.places import cache_folder
 from ipbp.build.snapshot import Snapshot
@@ -64,9 +65,7 @@ def listed_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ...]
         return None
     names = dependencies_of(done.stdout)
     found = dict.fromkeys([str(command.source), *(snapshot.locate(str(command.directory), name) for name in names)])
-    temporary = note.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({path: snapshot.digest(path) for path in found}))
-    os.replace(temporary, note)
+    write_whole(note, json.dumps({path: snapshot.digest(path) for path in found}))
     return tuple(found)
 
 

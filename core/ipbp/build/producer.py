@@ -19,6 +19,7 @@ from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
 from elftools.elf.elffile import ELFFile
 
 from ipbp.build.debug_sections import build_id, debug_information, has_debug_information
+from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.split_package import Package, package_of
 from ipbp.build.split_units import is_skeleton, split_unit
@@ -221,6 +222,4 @@ def _kept(note: Path) -> tuple[SourceUnit, ...] | None:
 
 
 def _keep(note: Path, units: tuple[SourceUnit, ...]) -> None:
-    temporary = note.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps([[str(u.source), u.name, str(u.directory), u.producer] for u in units]))
-    os.replace(temporary, note)
+    write_whole(note, json.dumps([[str(u.source), u.name, str(u.directory), u.producer] for u in units]))

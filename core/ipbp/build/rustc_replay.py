@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ipbp.archive import NotAnArchive, members
 from ipbp.build.cargo_commands import CrateCommand, file_of
+from ipbp.build.notes import write_whole
 from ipbp.build.rustc_recorder import read_options
 from ipbp.errors import IpbpError
 
@@ -72,10 +73,7 @@ def prepare(workshop: Workshop, crate: CrateCommand) -> None:
     for left in workshop.objects(crate).iterdir():
         left.unlink()
     if not workshop.linker.exists():
-        temporary = workshop.linker.with_suffix(f".{os.getpid()}")
-        temporary.write_text(_LINKER)
-        temporary.chmod(stat.S_IRWXU)
-        os.replace(temporary, workshop.linker)
+        write_whole(workshop.linker, _LINKER, stat.S_IRWXU)
     for user in _sessions(crate):
         ours = workshop.incremental / user.name
         if not ours.exists():

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ipbp.errors import IpbpError
+from ipbp.formats.debug_abbreviations import IMPLICIT_CONST, declarations
+from ipbp.formats.leb import sleb, uleb
 from ipbp.graph.layouts import Aggregate, Closure, Member, TypeText, UnitTypes
 
 _ARRAY, _CLASS, _ENUMERATION, _FORMAL_PARAMETER, _MEMBER, _POINTER, _REFERENCE = (
@@ -79,7 +81,7 @@ _FIXED = {
     )
     for form in forms
 }
-_UDATA, _SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP, _IMPLICIT = 0x0F, 0x0D, 0x08, 0x19, 0x0E, 0x1F, 0x21
+_UDATA, _SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP = 0x0F, 0x0D, 0x08, 0x19, 0x0E, 0x1F
 _LEB = frozenset({_SDATA, _UDATA, 0x15, 0x1A, 0x1B, 0x22, 0x23, 0x1F01, 0x1F02})
 _STRX = frozenset({0x1A, 0x25, 0x26, 0x27, 0x28, 0x1F02})
 _BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}  # block2, block4, block1: the width of their length
@@ -268,7 +270,7 @@ class _Reader:
     def _is_chosen(self, unit: _Unit) -> bool:
         """By the unit's own entry alone: a program has thousands of units, and one is asked for."""
         content = self.sections[unit.section]
-        code, place = _uleb(content, unit.first)
+        code, place = uleb(content, unit.first)
         row = _abbreviations(self.sections.get(".debug_abbrev", b""), unit.table_at, code)[code]
         if row.tag != _COMPILE_UNIT:
             return True
@@ -295,7 +297,7 @@ class _Reader:
             code = content[place]
             place += 1
             if code >= 0x80:
-                code, place = _uleb(content, at)
+                code, place = uleb(content, at)
             if code == 0:
                 if outer:
                     parent = outer.pop()
@@ -460,7 +462,7 @@ class _Reader:
         """The number in an expression of one operation that pushes or adds one; a place of its own for others."""
         content = self.sections[entry.unit.section]
         if content[at] in (_OP_CONSTU, _OP_PLUS_UCONST):
-            return _uleb(content, at + 1)[0]
+            return uleb(content, at + 1)[0]
         if 0x30 <= content[at] <= 0x4F:  # DW_OP_lit0 to lit31
             return content[at] - 0x30
         return 0
@@ -563,26 +565,11 @@ class _Slots(dict[int, str]):
 def _abbreviations(content: bytes, place: int, only: int = 0) -> dict[int, _Abbreviation]:
     """The table at `place`, up to the entry `only`."""
     table: dict[int, _Abbreviation] = {}
-    while True:
-        code, place = _uleb(content, place)
-        if code == 0:
-            return table
-        tag, place = _uleb(content, place)
-        has_children = bool(content[place])
-        place += 1
-        forms = []
-        while True:
-            attribute, place = _uleb(content, place)
-            form, place = _uleb(content, place)
-            constant = 0
-            if form == _IMPLICIT:
-                constant, place = _sleb(content, place)
-            if attribute == 0 and form == 0:
-                break
-            forms.append((attribute, form, constant))
-        table[code] = _abbreviation(tag, has_children, tuple(forms))
-        if code == only:
-            return table
+    for row in declarations(content, place):
+        table[row.code] = _abbreviation(row.tag, row.has_children, row.forms)
+        if row.code == only:
+            break
+    return table
 
 
 def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int], ...]) -> _Abbreviation:
@@ -592,9 +579,9 @@ def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int
         size = _FIXED.get(form)
         if offset >= 0 and attribute == _AT_SIBLING and form == 0x13:
             sibling = offset
-        if form in (_IMPLICIT, _FLAG_PRESENT):
+        if form in (IMPLICIT_CONST, _FLAG_PRESENT):
             if attribute in _WANTED:
-                constants.append((attribute, form, constant if form == _IMPLICIT else 1))
+                constants.append((attribute, form, constant if form == IMPLICIT_CONST else 1))
         elif offset >= 0 and size is not None and attribute in _WANTED:
             plan.append((attribute, form, offset, size))
         offset = offset + size if size is not None and offset >= 0 else -1
@@ -613,7 +600,7 @@ def _attributes(
         if size is not None:
             place += size
             if attribute in _WANTED:
-                value = constant if form == _IMPLICIT else int.from_bytes(content[start:place], "little")
+                value = constant if form == IMPLICIT_CONST else int.from_bytes(content[start:place], "little")
                 found[attribute] = form, 1 if form == _FLAG_PRESENT else value
             continue
         value, place = _varying(content, form, place)
@@ -625,11 +612,11 @@ def _attributes(
 def _varying(content: bytes, form: int, place: int) -> tuple[int, int]:
     """A value of varying length, and where it ends; of a text or a block where it begins."""
     if form in _LEB:
-        return _sleb(content, place) if form == _SDATA else _uleb(content, place)
+        return sleb(content, place) if form == _SDATA else uleb(content, place)
     if form == _STRING:
         return place, content.index(0, place) + 1
     if form in _LEB_BLOCKS:
-        length, start = _uleb(content, place)
+        length, start = uleb(content, place)
         return start, start + length
     if form in _BLOCKS:
         start = place + _BLOCKS[form]
@@ -653,21 +640,3 @@ def _signed(found: tuple[int, int]) -> int:
 
 def _string(content: bytes, at: int) -> str:
     return content[at : content.index(0, at)].decode("utf-8", "replace")
-
-
-def _uleb(content: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        octet = content[place]
-        place += 1
-        value |= (octet & 0x7F) << shift
-        if octet < 0x80:
-            return value, place
-        shift += 7
-
-
-def _sleb(content: bytes, place: int) -> tuple[int, int]:
-    start = place
-    value, place = _uleb(content, place)
-    bits = 7 * (place - start)
-    return (value - (1 << bits) if value >> (bits - 1) else value), place

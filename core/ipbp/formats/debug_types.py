@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from elftools.elf.elffile import ELFFile
 
-from ipbp.arch.x86_64_fields import write_fields
 from ipbp.errors import IpbpError
+from ipbp.formats.debug_abbreviations import IMPLICIT_CONST, declarations
+from ipbp.formats.debug_filled import filled
 from ipbp.formats.leb import sleb, uleb
-from ipbp.graph.model import SIDE_BASE, LinkGraph, SideSection
+from ipbp.graph.model import LinkGraph, SideSection
 from ipbp.graph.types import NOTHING, DebugTypes, Part, TypeLayout, Waits
 
 _CLASS, _ENUMERATION, _MEMBER, _STRUCTURE, _UNION = 0x02, 0x04, 0x0D, 0x13, 0x17
@@ -85,7 +86,7 @@ _FIXED = {
     0x2C: 4,  # addrx4
 }
 _LEB = frozenset({0x0D, 0x0F, 0x15, 0x1A, 0x1B, 0x22, 0x23})  # sdata, udata, ref_udata, strx, addrx, loclistx, rnglistx
-_SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP, _IMPLICIT = 0x0D, 0x08, 0x19, 0x0E, 0x1F, 0x21
+_SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP = 0x0D, 0x08, 0x19, 0x0E, 0x1F
 _BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}  # block2, block4, block1: the width of their length
 _LEB_BLOCKS = frozenset({0x09, 0x18})  # block, exprloc
 _LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
@@ -175,7 +176,7 @@ def _objects(graph: LinkGraph) -> Iterator[tuple[Sections, Place]]:
         if section.name in found:
             yield found, place
             found = {}
-        found[section.name] = _filled(graph, section)
+        found[section.name] = filled(graph, section)
         if section.name == ".debug_info":
             place = _place_in(section)
     yield found, place
@@ -191,16 +192,6 @@ def _place_in(section: SideSection) -> Place:
         return (int(section.target[rows[0]]), int(section.addend[rows[0]])) if len(rows) else None
 
     return place
-
-
-def _filled(graph: LinkGraph, section: SideSection) -> bytes:
-    """The section with its references to other debug sections filled in; addresses stay as they are."""
-    if len(section.offset) == 0:
-        return bytes(section.content)
-    rows = np.flatnonzero(graph.symbols.block[section.target] <= SIDE_BASE)
-    value = graph.symbols.offset[section.target[rows]] + section.addend[rows]
-    octets = np.frombuffer(section.content, dtype=np.uint8)
-    return write_fields(octets, section.offset[rows], section.kind[rows], value).tobytes()
 
 
 @dataclass(slots=True)
@@ -381,7 +372,9 @@ class _Unit:
             return -1
         return found[1] + self.start if found[0] in _LOCAL_REFERENCES else found[1]
 
-    def _attributes(self, forms: list[tuple[int, int, int]], place: int) -> tuple[dict[int, tuple[int, int]], int]:
+    def _attributes(
+        self, forms: tuple[tuple[int, int, int], ...], place: int
+    ) -> tuple[dict[int, tuple[int, int]], int]:
         """Wanted attributes as (form, number or place of the text), and where the entry ends."""
         info = self.info
         found: dict[int, tuple[int, int]] = {}
@@ -390,7 +383,7 @@ class _Unit:
             size = _FIXED.get(form)
             if size is not None:
                 place += size
-                value = constant if form == _IMPLICIT else int.from_bytes(info[start:place], "little")
+                value = constant if form == IMPLICIT_CONST else int.from_bytes(info[start:place], "little")
                 if form == _FLAG_PRESENT:
                     value = 1
             elif form in _LEB:
@@ -429,29 +422,16 @@ def _string(content: bytes, at: int) -> str:
     return content[at : content.index(0, at)].decode("utf-8", "replace")
 
 
-def _abbreviations(content: bytes, place: int) -> dict[int, tuple[int, bool, list[tuple[int, int, int]], int | None]]:
-    """Code -> (tag, has children, [(attribute, form, constant)], length when the entry says nothing of types)."""
-    table: dict[int, tuple[int, bool, list[tuple[int, int, int]], int | None]] = {}
-    while True:
-        code, place = uleb(content, place)
-        if code == 0:
-            return table
-        tag, place = uleb(content, place)
-        has_children = bool(content[place])
-        place += 1
-        forms = []
-        while True:
-            attribute, place = uleb(content, place)
-            form, place = uleb(content, place)
-            constant = 0
-            if form == _IMPLICIT:
-                constant, place = sleb(content, place)
-            if attribute == 0 and form == 0:
-                break
-            forms.append((attribute, form, constant))
-        sizes = [_FIXED.get(form) for _, form, _ in forms]
-        useful = any(attribute == _AT_NAME for attribute, _, _ in forms) or tag in (_VARIANT, _VARIANT_PART)
-        useful |= tag in (_MEMBER, _INHERITANCE, _COMPILE_UNIT, _ARRAY, _SUBRANGE, *_SCOPES)
+def _abbreviations(
+    content: bytes, place: int
+) -> dict[int, tuple[int, bool, tuple[tuple[int, int, int], ...], int | None]]:
+    """Code -> (tag, has children, forms, length when the entry says nothing of types)."""
+    table: dict[int, tuple[int, bool, tuple[tuple[int, int, int], ...], int | None]] = {}
+    for row in declarations(content, place):
+        sizes = [_FIXED.get(form) for _, form, _ in row.forms]
+        useful = any(attribute == _AT_NAME for attribute, _, _ in row.forms) or row.tag in (_VARIANT, _VARIANT_PART)
+        useful |= row.tag in (_MEMBER, _INHERITANCE, _COMPILE_UNIT, _ARRAY, _SUBRANGE, *_SCOPES)
         known = [size for size in sizes if size is not None]
         skip = sum(known) if not useful and len(known) == len(sizes) else None
-        table[code] = tag, has_children, forms, skip
+        table[row.code] = row.tag, row.has_children, row.forms, skip
+    return table

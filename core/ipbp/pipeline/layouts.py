@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
-from ipbp.arch.x86_64_fields import write_fields
 from ipbp.build.debug_sections import sections_of
+from ipbp.formats.debug_filled import filled
 from ipbp.formats.debug_layouts import layouts
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layouts import UnitTypes
-from ipbp.graph.model import SIDE_BASE, LinkGraph, SideSection
+from ipbp.graph.model import LinkGraph
 
 _NEEDED = (".debug_info", ".debug_types", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
 _KEPT = 64
@@ -32,7 +31,7 @@ def types_of_object(graph: LinkGraph) -> UnitTypes:
     for section in graph.side:
         if section.name in _NEEDED:
             # Each type unit is a section of its own, in a COMDAT group (DWARF 5, E.2).
-            sections[section.name] = sections.get(section.name, b"") + _filled(graph, section)
+            sections[section.name] = sections.get(section.name, b"") + filled(graph, section)
     digest = hashlib.sha256()
     for name, content in sections.items():
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
@@ -76,13 +75,3 @@ def file_names(content: bytes) -> Iterator[tuple[int, str]]:
                 return
     except (ELFError, DWARFError, KeyError, ValueError, AssertionError, IndexError):
         return
-
-
-def _filled(graph: LinkGraph, section: SideSection) -> bytes:
-    """The section with its references to other debug sections filled in; addresses stay as they are."""
-    if len(section.offset) == 0:
-        return bytes(section.content)
-    rows = np.flatnonzero(graph.symbols.block[section.target] <= SIDE_BASE)
-    value = graph.symbols.offset[section.target[rows]] + section.addend[rows]
-    octets = np.frombuffer(section.content, dtype=np.uint8)
-    return write_fields(octets, section.offset[rows], section.kind[rows], value).tobytes()

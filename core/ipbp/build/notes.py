@@ -1,0 +1,18 @@
+"""Small files of ours that several commands may write at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
+    """The file with this text, which nobody sees half-written (rename(2)). Errors: OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        temporary.write_text(text)
+        temporary.chmod(mode)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -200,13 +200,19 @@ class FunctionChange:
 
 @dataclass(frozen=True)
 class OldCaller:
-    """Old code of `caller`, [`start`, `end`), that must not be under way when `callee` is replaced. `file`: of both."""
+    """Code of `caller` that must not be under way when what `callee` does changes, and why; `file`: of both. `start`
+    and `size`: where it was before any patch; versions of earlier patches are meant as well, and the newest one unless
+    it `is_same` as what this patch would make. `on_undo`: what is meant is this patch's own code, there, when the patch
+    is undone."""
 
     caller: str
     callee: str
     file: str
+    why: str
     start: int
-    end: int
+    size: int
+    is_same: bool = False
+    on_undo: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,56 @@
-"""Whether a thread is in old code that may not call what a patch brings."""
+"""Whether a thread is in old code that may not call what a patch, or an undo, brings."""
 
 from __future__ import annotations
+
+from typing import Iterable, Sequence
 
 from ipbp.errors import Refusal
 from ipbp.host import safepoint
 from ipbp.host.inferior import Inferior
-from ipbp.protocol import PatchPlan
+from ipbp.host.journal import Patch
+from ipbp.protocol import OldCaller
 
 
-def running_callers(inferior: Inferior, plan: PatchPlan) -> list[Refusal]:
-    """`caller-running` for each of the plan's old callers that a thread is in or will come back to."""
-    if not plan.callers:
+def running_callers(inferior: Inferior, callers: Iterable[OldCaller], patches: Sequence[Patch]) -> list[Refusal]:
+    """`caller-running` for each of these that a thread is in or will come back to. `patches`: those in force."""
+    ranges = {row: _code_of(row, patches) for row in callers}
+    every = [part for parts in ranges.values() for part in parts]
+    if not every:
         return []
     stacks = safepoint.stacks(inferior)
-    near = safepoint.users_of(stacks, [(row.start, row.end) for row in plan.callers])
+    near = safepoint.users_of(stacks, every)
     places = {
         stack.thread: [stack.pc, *inferior.return_addresses(stack.thread)] for stack in stacks if stack.thread in near
     }
     found = []
-    for row in plan.callers:
-        inside = [thread for thread, rows in places.items() if any(row.start <= place < row.end for place in rows)]
+    for row, parts in ranges.items():
+        inside = [
+            thread for thread, rows in places.items() if any(low <= at < high for at in rows for low, high in parts)
+        ]
         if inside:
-            found.append(
-                Refusal(
-                    "caller-running",
-                    f"thread {inside[0]} is in '{row.caller}', which calls '{row.callee}'; the edit changes both, and "
-                    "the compiler may have changed how one passes arguments to the other",
-                    f"Edit '{row.callee}' alone first, or restart the program.",
-                    row.callee,
-                    row.file,
-                )
-            )
+            found.append(_refusal(row, inside[0]))
     return found
+
+
+def _code_of(row: OldCaller, patches: Sequence[Patch]) -> list[tuple[int, int]]:
+    # Without first bytes: a thread there will run the jump that is written there.
+    earlier = []
+    if not row.on_undo:
+        functions = [change for patch in patches for change in patch.functions]
+        earlier = [change for change in functions if change.entry == row.start and change.status != "removed"]
+    versions = [(row.start, earlier[0].old_size if earlier else row.size)]
+    versions += [(change.address, change.size) for change in earlier]
+    if row.is_same:
+        versions.pop()
+    return [(start + 1, start + size) for start, size in versions if size > 1]
+
+
+def _refusal(row: OldCaller, thread: int) -> Refusal:
+    return Refusal(
+        "caller-running",
+        f"thread {thread} is in the old code of '{row.caller}', which calls '{row.callee}', and {row.why}",
+        f"Try again when it has left '{row.caller}', or restart the program; to have it patched while it runs, build "
+        "this file without optimisation.",
+        row.callee,
+        row.file,
+    )

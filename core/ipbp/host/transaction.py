@@ -90,7 +90,8 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
     plan = prepared.plan
     _require_finished(journal)
     regions = inferior.regions()  # of which only our own change before the end
-    refusals = [*verify_plan(inferior, plan, regions), *running_callers(inferior, plan)]
+    callers = [row for row in plan.callers if not row.on_undo]
+    refusals = [*verify_plan(inferior, plan, regions), *running_callers(inferior, callers, journal.patches())]
     if refusals:
         raise Refused(refusals)
     require_quiet(inferior, plan.quiet)
@@ -128,7 +129,9 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     _require_finished(journal)
     _require_newest(journal, patch)
     changes = patch.changes
+    callers = [row for row in patch.plan.callers if row.on_undo]
     refusals = verify_replacements(inferior, changes, [change.replacement for change in changes])
+    refusals += running_callers(inferior, callers, ())
     if refusals:
         raise Refused(refusals)
     require_quiet(inferior, patch.plan.quiet if patch.hooks else Quiet())

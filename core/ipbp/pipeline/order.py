@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ipbp.arch.x86_64_entry import ENDBR64
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refusal, Refused, raise_all
@@ -173,6 +174,7 @@ def _linked(
     )
     clock.lap("link")
     order = list(images)
+    rewritten = {place - skipped for place in request.entries for skipped in (0, len(ENDBR64))}
     made = replace(
         made,
         functions=tuple(
@@ -190,10 +192,10 @@ def _linked(
         quiet=quiet_for(process, made.calls, linked.loads),
         callers=tuple(
             row
-            for unit in changed
-            if unit.edited.is_crate and unit.edited.is_optimised
+            for unit, columns in zip(changed, linked.columns, strict=False)
+            if unit.edited.is_optimised
             for row in old_callers(
-                unit.old, unit.edited.new, unit.comparison, unit.selection.replaced, unit.edited.name
+                unit.old, unit.edited.new, unit.comparison, columns.block, rewritten, unit.edited.name
             )
         ),
         reclaimable=_reclaimable(changed, linked),

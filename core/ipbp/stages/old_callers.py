@@ -1,48 +1,158 @@
 """Functions whose old callers must not be running when they are replaced.
 
-LLVM may let a function that only its own codegen unit calls take fewer arguments than the source says, or know their
-values: it has all callers in sight, and compiles them for it. Callers that are the same code as before are fit for the
-new version, too. But where every caller changed along with the function, one that still runs would call the new code
-as the old one was called.
+An optimising compiler that sees a function and its callers need not keep to the calling convention. LLVM lets a
+function that only its own unit calls take fewer arguments than the source says, or know their values; gcc keeps values
+in registers that the function happens to leave alone (-fipa-ra). Callers that are the same code as before are fit for
+the new version, for they were compiled along with it. One that changed is replaced; but where it is still running, its
+old code calls the new function as the old one was to be called. So it is with code that earlier patches replaced, and
+with the code of this one when it is undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from ipbp.arch.x86_64_clobbers import EVERYTHING, changed_registers
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import Binding, BlockKind, LinkGraph
+from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND
 from ipbp.protocol import OldCaller
+from ipbp.stages.branches import with_local_branches
 from ipbp.stages.compare import Comparison, Status
-from ipbp.stages.select import OldSide, Replaced
+from ipbp.stages.select import OldSide
+
+ARGUMENTS = "the compiler may have changed how one passes arguments to the other"
+REGISTERS = "the old code may keep values in registers that the new code overwrites (gcc's -fipa-ra)"
+_CALLS = (EdgeKind.BRANCH32, EdgeKind.PCREL8)
 
 
 def old_callers(
-    old: OldSide, new: LinkGraph, comparison: Comparison, replaced: Iterable[Replaced], file: str
+    old: OldSide, new: LinkGraph, comparison: Comparison, place: I64, entries: Collection[int], file: str
 ) -> Iterator[OldCaller]:
-    """The old callers, each with the function that it must not call. `file`: of the unit, for messages."""
-    graph, edges = old.graph, old.graph.edges
-    home = graph.symbols.block[edges.target]
-    is_call = np.isin(edges.kind, (EdgeKind.BRANCH32, EdgeKind.PCREL8))
-    kept = np.zeros(len(graph.blocks), dtype=np.bool_)
-    same = comparison.old_block[(comparison.status == Status.SAME) & (comparison.old_block >= 0)]
-    kept[same] = True
-    for row in replaced:
-        block = int(comparison.old_block[row.block])
-        if block < 0 or new.symbols.binding[new.blocks.anchor[row.block]] != Binding.LOCAL:
-            continue
-        to_it = home == block
-        if (to_it & ~is_call).any():
-            continue  # its address is taken: it takes what the source says
-        callers = np.unique(edges.block[to_it])
-        callers = callers[(graph.blocks.kind[callers] == BlockKind.CODE) & (callers != block)]
-        if kept[callers].any():
-            continue
-        for caller in callers.tolist():
-            start = int(old.address[graph.blocks.anchor[caller]])
-            if start != UNBOUND:
-                end = start + int(graph.blocks.size[caller])
-                yield OldCaller(graph.block_name(caller), row.name, file, start + 1, end)
+    """The old callers, each with the function that it must not call. `place`: where the new blocks are carried to.
+    `entries`: those that earlier patches rewrote. `file`: of the unit, for messages."""
+    pairs = _Pairs(old.graph, new, comparison)
+    if not pairs.changed:
+        return
+    entry = old.address[old.graph.blocks.anchor]
+    stale = {block for block in pairs.same if int(entry[block]) in entries}
+    for caller in sorted((pairs.changed.keys() | pairs.gone | stale) & set(np.flatnonzero(entry != UNBOUND).tolist())):
+        found = pairs.danger(pairs.before, caller, pairs.newer, pairs.after)
+        if found:
+            callee, why = found
+            names = old.graph.block_name(caller), old.graph.block_name(callee)
+            yield OldCaller(*names, file, why, int(entry[caller]), int(old.graph.blocks.size[caller]), caller in stale)
+    for caller in sorted(row for row in pairs.changed.values() if place[row] != UNBOUND):
+        found = pairs.danger(pairs.after, caller, pairs.older, pairs.before)
+        if found:
+            callee, why = found
+            names = new.block_name(caller), new.block_name(callee)
+            yield OldCaller(*names, file, why, int(place[caller]), int(new.blocks.size[caller]), on_undo=True)
+
+
+class _Pairs:
+    """Blocks of code on both sides. `newer`, `older`: counterparts; `changed`: old -> new; `same`, `gone`: old ones."""
+
+    def __init__(self, old: LinkGraph, new: LinkGraph, comparison: Comparison) -> None:
+        known = np.flatnonzero((comparison.old_block >= 0) & (new.blocks.kind == BlockKind.CODE))
+        before = comparison.old_block[known].tolist()
+        self.newer = dict(zip(before, known.tolist(), strict=True))
+        self.older = {row: block for block, row in self.newer.items()}
+        is_changed = (comparison.status[known] == Status.CHANGED).tolist()
+        self.changed = {block: self.newer[block] for block, flag in zip(before, is_changed, strict=True) if flag}
+        self.same = self.newer.keys() - self.changed.keys()
+        self.gone = {row for row in comparison.removed if old.blocks.kind[row] == BlockKind.CODE}
+        self.before, self.after = _Calls(old), _Calls(new)
+        self.is_of_gcc = _is_of_gcc(new)
+
+    def danger(
+        self, side: _Calls, caller: int, counterpart: Mapping[int, int], other: _Calls
+    ) -> tuple[int, str] | None:
+        """A function that this caller may not call any more when `other` is in force, and why."""
+        for callee in side.callees(caller):
+            row = counterpart.get(callee)
+            if row is None or (callee == caller and self.is_of_gcc):
+                continue
+            if self._is_changed(side, callee):
+                local = side.is_local(callee) and other.is_local(row)
+                if local and not side.is_taken(callee) and not other.is_taken(row):
+                    return callee, ARGUMENTS
+            if self.is_of_gcc and callee != caller and self._overwrites(side, callee, other, row):
+                return callee, REGISTERS
+        return None
+
+    def _overwrites(self, side: _Calls, callee: int, other: _Calls, row: int) -> bool:
+        """Whether the other version changes registers that this one is sure to leave alone."""
+        sure, reached = side.changes(callee, False)
+        if sure == EVERYTHING or not any(self._is_changed(side, block) for block in reached):
+            return False
+        return bool(other.changes(row, True)[0] & ~sure)
+
+    def _is_changed(self, side: _Calls, block: int) -> bool:
+        return (block if side is self.before else self.older.get(block, -1)) in self.changed
+
+
+class _Calls:
+    """Who calls whom in one graph, as far as it is asked."""
+
+    def __init__(self, graph: LinkGraph) -> None:
+        self.graph = graph
+        self._read: set[int] = set()
+        self._own: dict[int, tuple[int, bool]] = {}  # what blocks change themselves
+
+    def callees(self, block: int) -> list[int]:
+        """Blocks of code that this one calls or jumps to, itself among them when it calls itself."""
+        home = self._homes(block)
+        kinds = self.graph.blocks.kind[np.maximum(home, 0)]
+        return np.unique(home[(home >= 0) & (kinds == BlockKind.CODE)]).tolist()  # type: ignore[no-any-return]
+
+    def changes(self, block: int, is_other: bool) -> tuple[int, set[int]]:
+        """The registers that a call of this function may change, and the blocks that it may reach. Of the side that
+        will be in force (`is_other`) all that may be; else what the compiler of the caller is sure to have known."""
+        found, seen, waiting = 0, {block}, [block]
+        while waiting and found != EVERYTHING:
+            at = waiting.pop()
+            home = self._homes(at)
+            if at not in self._own:
+                self._own[at] = changed_registers(bytes(self.graph.content(at)))
+            registers, jumps = self._own[at]
+            is_code = (home >= 0) & (self.graph.blocks.kind[np.maximum(home, 0)] == BlockKind.CODE)
+            away = not is_code.all() or registers == EVERYTHING or (jumps and is_other and not self._has_table(at))
+            found = EVERYTHING if away else found | registers
+            following = set(home[is_code].tolist()) - seen
+            seen |= following
+            waiting += following
+        return found, seen
+
+    def is_local(self, block: int) -> bool:
+        return bool(self.graph.symbols.binding[self.graph.blocks.anchor[block]] == Binding.LOCAL)
+
+    def is_taken(self, block: int) -> bool:
+        """Whether its address is: then it takes what the source says."""
+        edges = self.graph.edges
+        to_it = self.graph.symbols.block[edges.target] == block
+        return bool((to_it & ~np.isin(edges.kind, _CALLS)).any())
+
+    def _homes(self, block: int) -> I64:
+        """The block, or what stands for none, of each call and jump out of this block."""
+        if block not in self._read:
+            self._read.add(block)
+            self.graph = with_local_branches(self.graph, [block])
+        edges, rows = self.graph.edges, self.graph.edges_of(block)
+        targets = edges.target[rows][np.isin(edges.kind[rows], _CALLS)]
+        return self.graph.symbols.block[targets].astype(np.int64)
+
+    def _has_table(self, block: int) -> bool:
+        """Whether it uses a table that leads back into it: that of a switch."""
+        graph = self.graph
+        home = graph.symbols.block[graph.edges.target[graph.edges_of(block)]]
+        tables = np.unique(home[(home >= 0) & (home != block)])
+        inside = np.isin(graph.edges.block, tables) & (graph.symbols.block[graph.edges.target] == block)
+        return bool(inside.any())
+
+
+def _is_of_gcc(graph: LinkGraph) -> bool:
+    comments = [bytes(side.content) for side in graph.side if side.name == ".comment"]
+    return any(b"GCC: (" in text and b"clang" not in text for text in comments)

@@ -1,0 +1,83 @@
+"""Which old code must not be under way when what it calls is replaced."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from objects_from_c import pairs
+
+from ipbp.arch.x86_64_clobbers import EVERYTHING, changed_registers
+from ipbp.graph.unit import UNBOUND
+from ipbp.stages.old_callers import ARGUMENTS, REGISTERS, old_callers
+from ipbp.stages.select import OldSide
+
+LOOP = """
+int more(void);
+int loop(int n) { int sum = 0; while (more()) sum = sum * 3 + small(sum) * n; return sum; }
+int other(int n) { return small(n) + small(n + 1); }
+"""
+SMALL = "__attribute__((noinline)) %s int small(int x) { return %s; }"
+
+
+def reasons(before: str, after: str, compiler: str, entries: tuple[int, ...] = ()) -> set[tuple[str, str, str, bool]]:
+    """(caller, callee, why, on undo) for the first pair of objects."""
+    pair = pairs(before, after, compiler, ("-O2",))[0]
+    old = pair.old
+    address = np.where(old.symbols.block >= 0, 0x1000 * (1 + np.arange(len(old.symbols))), UNBOUND)
+    side = OldSide(old, address, np.ones(len(old.blocks), dtype=bool), {})
+    place = 0x100000 + 0x1000 * np.arange(len(pair.new.blocks))
+    found = old_callers(side, pair.new, pair.comparison, place, entries, "a.c")
+    return {(row.caller, row.callee, row.why, row.on_undo) for row in found}
+
+
+@pytest.mark.parametrize(
+    ("code", "registers", "jumps"),
+    [
+        ("8d4701c3", {"rax"}, False),  # lea 1(%rdi), %eax; ret
+        ("89f9d3e0c3", {"rcx", "rax"}, False),  # mov %edi, %ecx; shl %cl, %eax; ret
+        ("53895c24f85bc3", set(), False),  # push %rbx; mov %ebx, -8(%rsp); pop %rbx; ret
+        ("f20f58c1c3", {"xmm0"}, False),  # addsd %xmm1, %xmm0; ret
+        ("ffe0", set(), True),  # jmp *%rax
+    ],
+)
+def test_registers_that_code_writes_itself(code: str, registers: set[str], jumps: bool) -> None:
+    one = {
+        "rax": changed_registers(bytes.fromhex("31c0"))[0],
+        "rcx": changed_registers(bytes.fromhex("31c9"))[0],
+        "xmm0": changed_registers(bytes.fromhex("0f57c0"))[0],
+    }
+    assert changed_registers(bytes.fromhex(code)) == (sum(one[name] for name in registers), jumps)
+
+
+@pytest.mark.parametrize("code", ["ffd0", "ff5708", "06"])  # call *%rax; call *8(%rdi); no instruction
+def test_what_is_not_known_changes_everything(code: str) -> None:
+    assert changed_registers(bytes.fromhex(code)) == (EVERYTHING, False)
+
+
+def test_gcc_counts_on_the_registers_of_a_global_function_too() -> None:
+    few, many = SMALL % ("", "x + 3"), SMALL % ("", "(x * 7 % (x + 2)) ^ (x / 3) ^ (x << (x & 3))")
+    found = reasons(few + LOOP, many + LOOP.replace("sum * 3", "sum * 5").replace("n + 1", "n + 2"), "gcc")
+    assert ("loop", "small", REGISTERS, False) in found
+    assert ("other", "small", REGISTERS, False) in found
+    assert not any(on_undo for *_names, on_undo in found), "the old code changes fewer"
+    back = reasons(many + LOOP, few + LOOP.replace("sum * 3", "sum * 5"), "gcc")
+    assert {row[3] for row in back if row[0] == "loop"} == {True}
+    assert reasons(few + LOOP, few.replace("+ 3", "+ 4") + LOOP.replace("sum * 3", "sum * 5"), "gcc") == set()
+
+
+def test_llvm_changes_how_a_local_function_is_called_and_nothing_else() -> None:
+    few, many = SMALL % ("static", "x + 3"), SMALL % ("static", "(x * 7 % (x + 2)) ^ (x / 3)")
+    edited = LOOP.replace("sum * 3", "sum * 5")
+    found = reasons(few + LOOP, many + edited, "clang-19")
+    assert {row[:3] for row in found} == {("loop", "small", ARGUMENTS)}
+    assert {row[3] for row in found} == {False, True}
+    taken = "int (*kept)(int) = small;"
+    assert reasons(few + taken + LOOP, many + taken + edited, "clang-19") == set()
+    assert reasons(few.replace("static", "") + LOOP, many.replace("static", "") + edited, "clang-19") == set()
+
+
+def test_code_of_earlier_patches_counts_though_its_newest_version_stays() -> None:
+    few, many = SMALL % ("static", "x + 3"), SMALL % ("static", "x * 7 % (x + 2)")
+    assert reasons(few + LOOP, many + LOOP, "clang-19") == set()
+    every = tuple(range(0x1000, 0x100000, 0x1000))
+    assert ("loop", "small", ARGUMENTS, False) in reasons(few + LOOP, many + LOOP, "clang-19", every)

@@ -84,8 +84,8 @@ def rebuild_crates(
 
         def is_hidden(row: CrateCommand) -> bool:
             unit = known.get(row.source)
-            files, _ = _made_from(row.depfile, row.directory, snapshot)
-            if whole or "environment variable" in reasons[row.stem]:
+            files, variables = _made_from(row.depfile, row.directory, snapshot)
+            if whole or _other_variable(row, variables):
                 return False
             before = None if unit is None else unit.dependencies
             return is_unnoticed(row, before or files, before, image_mtime_ns, snapshot, store, _texts(workshop, row))

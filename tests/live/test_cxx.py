@@ -18,8 +18,8 @@ pytestmark = pytest.mark.live
 RUNS = [
     ("gdb", "g++", "-O2"),
     ("lldb", "g++", "-O0"),
-    ("gdb", "clang++-19", "-O0"),
-    ("lldb", "clang++-19", "-O2"),
+    pytest.param(("gdb", "clang++-19", "-O0"), marks=pytest.mark.slow),
+    pytest.param(("lldb", "clang++-19", "-O2"), marks=pytest.mark.slow),
 ]
 
 

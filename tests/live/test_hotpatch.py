@@ -202,6 +202,7 @@ def test_a_changed_layout_is_refused_until_it_is_allowed(project: Project, talk:
 
 def maps_and_text(talk: Talk) -> tuple[list[str], bytes]:
     """The memory map without the heap's size, and all bytes of the program's code."""
+    assert talk.ask("body 5"), "it has started"
     lines = Path(f"/proc/{talk.process.pid}/maps").read_text().splitlines()
     code = next(line for line in lines if " r-xp " in line and line.endswith("/talk"))
     start, end = (int(part, 16) for part in code.split()[0].split("-"))

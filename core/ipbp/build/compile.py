@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refused
 
 Tell = Callable[[str], None]
+_GLANCE = 0.2  # seconds after which a signal is seen that came just before the wait began
 ATTEMPTS = 5
 """Compiles of one unit whose files keep changing meanwhile."""
 
@@ -73,6 +74,11 @@ def compile_units(
                 pool.submit(_compile, unit, Path(folder, str(number)), store, flags, running)
                 for number, unit in enumerate(units)
             ]
+            pending = set(jobs)
+            while pending:
+                done, pending = wait(pending, timeout=_GLANCE, return_when=FIRST_EXCEPTION)
+                for job in done:
+                    job.result()
             outcomes = [job.result() for job in jobs]
         finally:
             running.stop()

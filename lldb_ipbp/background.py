@@ -84,6 +84,7 @@ class _SilentStop:
         self.has_begun = False
         self.is_acting = False
         self.is_given_up = False
+        self.has_come_late = False
         self.is_early = False  # something else stopped the program; our signal is still to come
         self.resumes = False
         self.number = 0  # lldb's count of stops
@@ -94,7 +95,10 @@ class _SilentStop:
             return True
         is_ours, has_other = _reasons(process)
         if self.is_given_up or self.is_over.is_set():
-            return has_other or not is_ours
+            # Our signal, late. Once: the next one like it is the user's interrupt.
+            is_late = is_ours and not has_other and not self.has_come_late
+            self.has_come_late |= is_late
+            return not is_late
         self.has_begun = self.is_acting = True
         self.is_early = not is_ours
         self.resumes = is_ours and not has_other

@@ -25,4 +25,5 @@ def server(lighttpd: Lighttpd, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
     process, port = lighttpd.start(tmp_path)
     yield process, port
     process.terminate()
-    assert process.wait(timeout=20) == 0, (tmp_path / "error.log").read_text()
+    # 1 is its status when connections were still open; a crash would be a negative one.
+    assert process.wait(timeout=20) in (0, 1), (tmp_path / "error.log").read_text()

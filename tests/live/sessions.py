@@ -204,8 +204,21 @@ class LldbSession:
         self._go("process continue")
 
     def stop(self) -> None:
+        # lldb loses an interrupt now and then that comes while it is still about to let the program go: so again, as a
+        # user would.
         self.tell("process interrupt")
-        self.wait_until_stopped()
+        again = monotonic() + 3.0
+
+        def is_stopped() -> bool:
+            nonlocal again
+            if monotonic() > again:
+                again = monotonic() + 3.0
+                if re.search(r"Process \d+ stopped", self.tell("process status")):
+                    return True
+                self.tell("process interrupt")
+            return self.is_stopped()
+
+        self._lldb.wait_until(is_stopped)
 
     def is_stopped(self) -> bool:
         # By what lldb has shown: `process status` is late to tell that the program goes on.

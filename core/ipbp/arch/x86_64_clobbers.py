@@ -7,10 +7,10 @@ function that is called, and goes by what that really changes (-fipa-ra, from -O
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
-import capstone
 from capstone import x86
+
+from ipbp.arch.x86_64_code import detailed_reader
 
 EVERYTHING = -1
 """All registers: what a call of unknown code changes."""
@@ -33,7 +33,7 @@ def changed_registers(code: bytes) -> tuple[int, bool]:
     """A bit for each of the registers that the code itself writes, and whether it jumps through a pointer or register:
     to a case of a switch, or away. EVERYTHING when it calls so, or cannot be decoded. What it calls directly is not
     followed."""
-    decoder, bits = _decoder(), _bits()
+    decoder, bits = detailed_reader(), _bits()
     found, reached, jumps = 0, 0, False
     for row in decoder.disasm(code, 0):
         reached += row.size
@@ -46,14 +46,7 @@ def changed_registers(code: bytes) -> tuple[int, bool]:
 
 
 @cache
-def _decoder() -> Any:
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    decoder.detail = True
-    return decoder
-
-
-@cache
 def _bits() -> dict[int, int]:
-    decoder = _decoder()
+    decoder = detailed_reader()
     names = ((register, decoder.reg_name(register)) for register in range(1, x86.X86_REG_ENDING))
     return {register: _BIT[name] for register, name in names if name in _BIT}

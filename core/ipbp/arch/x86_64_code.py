@@ -138,7 +138,7 @@ def field_uses(code: bytes, fields: Sequence[int]) -> dict[int, FieldUse]:
             break
         if waiting[-1] < offset + size:
             field = waiting.pop()
-            decoded = next(_detailed().disasm(code[offset : offset + size], offset, 1), None)
+            decoded = next(detailed_reader().disasm(code[offset : offset + size], offset, 1), None)
             # Not disp_size: capstone 5 says 2 behind a 66 prefix, where `disp32(%rip)` stays 4 bytes.
             if decoded is not None and decoded.disp_offset == field - offset:
                 uses[field] = FieldUse(offset + size - field, _access(decoded))
@@ -168,7 +168,7 @@ def operands_near(code: bytes) -> list[tuple[int, int]]:
     found = []
     for offset, size, _mnemonic, operands in _lite(code):
         if "rip" in operands:
-            decoded = next(_detailed().disasm(code[offset : offset + size], offset, 1), None)
+            decoded = next(detailed_reader().disasm(code[offset : offset + size], offset, 1), None)
             if decoded is not None and decoded.disp_offset:
                 field = offset + int(decoded.disp_offset)
                 displacement = int.from_bytes(code[field : field + 4], "little", signed=True)
@@ -210,7 +210,8 @@ def _plain() -> Any:
 
 
 @cache
-def _detailed() -> Any:
+def detailed_reader() -> Any:
+    """capstone for 64-bit code, with operands and registers."""
     reader = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
     reader.detail = True
     return reader

@@ -44,7 +44,7 @@ def is_unnoticed(
     if row.kind not in ("lib", "rlib") or not _keeps_bodies(row):
         return False
     paths = list(dict.fromkeys([row.source, *files]))
-    before = _recorded(known, store) if known is not None else _built(row, image_mtime_ns, store, texts)
+    before = _Recorded(known, store) if known is not None else _Built(row, image_mtime_ns, store, texts)
     changed = [path for path in paths if before.is_other(path, snapshot)]
     macros: set[str] = set()
     for path in changed:
@@ -85,7 +85,7 @@ def _keeps_bodies(row: CrateCommand) -> bool:
     return ("-C incremental" in options or is_plain) and not any(word.startswith("-Z") for word in row.arguments)
 
 
-class _recorded:
+class _Recorded:
     """Sources as the journal knows them."""
 
     def __init__(self, known: Mapping[str, str], store: Store) -> None:
@@ -101,7 +101,7 @@ class _recorded:
             return None
 
 
-class _built:
+class _Built:
     """Sources as the user's build found them: rustc's hash tells which text that was."""
 
     def __init__(self, row: CrateCommand, image_mtime_ns: int, store: Store, note: Path) -> None:

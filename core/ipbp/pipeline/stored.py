@@ -13,8 +13,8 @@ from ipbp.members import differing, listed
 def read_stored(digest: str, store: Store, path: str = "", members: Container[str] | None = None) -> LinkGraph:
     """The link graph of an object, or of those of a crate's objects together that are `members`, of all for None.
     `path`: for messages. Errors: those of `read_unit`; `store-object-missing`."""
-    content = store.get(digest).read_bytes()
-    path = path or str(store.get(digest))
+    place = store.get(digest)
+    content, path = place.read_bytes(), path or str(place)
     rows = listed(content)
     if rows is None:
         return read_unit(content, path)

@@ -18,8 +18,8 @@ import numpy as np
 from ipbp.errors import Refusal
 from ipbp.graph.columns import I64, Flags
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import BlockKind, LinkGraph
-from ipbp.graph.rows import ragged
+from ipbp.graph.model import LinkGraph
+from ipbp.stages.aligned import aligned_edges
 from ipbp.stages.compare import Comparison, Status, alike
 from ipbp.stages.correlate import UNPAIRED, Correlation
 from ipbp.stages.meaning import meanings
@@ -75,8 +75,8 @@ class _Placing:
         self.symbol, self.block = correlation.symbol.copy(), correlation.block.copy()
         self.status, self.reason = comparison.status.copy(), dict(comparison.reason)
         self.before, self.after = meanings(old, new, correlation)
-        self.old_taken = _taken(old)
-        self.new_taken = _taken(new)
+        self.old_taken = taken(old)
+        self.new_taken = taken(new)
         self.calls = _unchanged_calls(old, new, correlation, comparison)
         self.leads: list[tuple[int, int]] = []
         self.same: list[tuple[int, int]] = []
@@ -130,7 +130,7 @@ class _Placing:
             self.leads.append((block, aim))
 
 
-def _taken(graph: LinkGraph) -> Flags:
+def taken(graph: LinkGraph) -> Flags:
     """For each block whether something else than a call or a jump refers to it."""
     edges = graph.edges
     home = graph.symbols.block[edges.target]
@@ -144,14 +144,8 @@ def _unchanged_calls(
     old: LinkGraph, new: LinkGraph, correlation: Correlation, comparison: Comparison
 ) -> dict[int, set[int]]:
     """For each old copy the new ones that code which did not change calls in its place."""
-    rows = np.flatnonzero((comparison.status == Status.SAME) & (new.blocks.kind == BlockKind.CODE))
-    pair = correlation.block[rows].astype(np.int64)
-    count = np.diff(new.first_edge)[rows]
-    aligned = (pair >= 0) & (np.diff(old.first_edge)[np.maximum(pair, 0)] == count)
-    rows, pair, count = rows[aligned], pair[aligned], count[aligned]
-    owner, within = ragged(count)
-    one = _home(old, old.first_edge[pair][owner] + within)
-    other = _home(new, new.first_edge[rows][owner] + within)
+    _, old_edge, new_edge = aligned_edges(old, new, comparison, correlation.block)
+    one, other = _home(old, old_edge), _home(new, new_edge)
     wanted = (one >= 0) & (other >= 0)
     wanted[wanted] = correlation.old_group[one[wanted]] != NO_GROUP
     found: dict[int, set[int]] = {}

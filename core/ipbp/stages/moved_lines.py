@@ -12,7 +12,8 @@ import numpy as np
 
 from ipbp.graph.columns import I64, U64
 from ipbp.graph.model import BlockKind, LinkGraph
-from ipbp.graph.rows import ragged, words_at
+from ipbp.graph.rows import words_at
+from ipbp.stages.aligned import aligned_edges
 from ipbp.stages.compare import Comparison, Status
 from ipbp.stages.panic_locations import POSITION, SIZE
 
@@ -36,17 +37,12 @@ def with_moved_lines(old: LinkGraph, new: LinkGraph, comparison: Comparison, exa
 
 def _moved(old: LinkGraph, new: LinkGraph, comparison: Comparison) -> I64:
     """New blocks of code that are the same and refer to a location in another line."""
-    rows = np.flatnonzero((comparison.status == Status.SAME) & (new.blocks.kind == BlockKind.CODE))
-    pair = comparison.old_block[rows].astype(np.int64)
-    count = np.diff(new.first_edge)[rows]
-    aligned = (pair >= 0) & (np.diff(old.first_edge)[np.maximum(pair, 0)] == count)
-    rows, pair, count = rows[aligned], pair[aligned], count[aligned]
-    owner, within = ragged(count)
-    one, other = _shaped(old, old.first_edge[pair][owner] + within), _shaped(new, new.first_edge[rows][owner] + within)
+    block, old_edge, new_edge = aligned_edges(old, new, comparison, comparison.old_block)
+    one, other = _shaped(old, old_edge), _shaped(new, new_edge)
     both = np.flatnonzero((one >= 0) & (other >= 0))
     # What is no location would not be the same with other bytes there.
     different = both[_position(old, one[both]) != _position(new, other[both])]
-    found: I64 = np.unique(rows[owner[different]])
+    found: I64 = np.unique(block[different])
     return found
 
 

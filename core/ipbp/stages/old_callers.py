@@ -15,12 +15,14 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 
 from ipbp.arch.x86_64_clobbers import EVERYTHING, changed_registers
+from ipbp.graph.columns import Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND
 from ipbp.protocol import OldCaller
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.compare import Comparison, Status
+from ipbp.stages.copies import taken
 from ipbp.stages.select import OldSide
 
 ARGUMENTS = "the compiler may have changed how one passes arguments to the other"
@@ -38,13 +40,17 @@ def old_callers(
         return
     entry = old.address[old.graph.blocks.anchor]
     stale = {block for block in pairs.same if int(entry[block]) in entries}
-    for caller in sorted((pairs.changed.keys() | pairs.gone | stale) & set(np.flatnonzero(entry != UNBOUND).tolist())):
+    running = (pairs.changed.keys() | pairs.gone | stale) & set(np.flatnonzero(entry != UNBOUND).tolist())
+    pairs.before.read(running)
+    for caller in sorted(running):
         found = pairs.danger(pairs.before, caller, pairs.newer, pairs.after)
         if found:
             callee, why = found
             names = old.graph.block_name(caller), old.graph.block_name(callee)
             yield OldCaller(*names, file, why, int(entry[caller]), int(old.graph.blocks.size[caller]), caller in stale)
-    for caller in sorted(row for row in pairs.changed.values() if place[row] != UNBOUND):
+    carried = [row for row in pairs.changed.values() if place[row] != UNBOUND]
+    pairs.after.read(carried)
+    for caller in sorted(carried):
         found = pairs.danger(pairs.after, caller, pairs.older, pairs.before)
         if found:
             callee, why = found
@@ -101,6 +107,7 @@ class _Calls:
         self.graph = graph
         self._read: set[int] = set()
         self._own: dict[int, tuple[int, bool]] = {}  # what blocks change themselves
+        self._taken: tuple[LinkGraph | None, Flags] = (None, np.empty(0, dtype=np.bool_))
 
     def callees(self, block: int) -> list[int]:
         """Blocks of code that this one calls or jumps to, itself among them when it calls itself."""
@@ -122,6 +129,7 @@ class _Calls:
             away = not is_code.all() or registers == EVERYTHING or (jumps and is_other and not self._has_table(at))
             found = EVERYTHING if away else found | registers
             following = set(home[is_code].tolist()) - seen
+            self.read(following)
             seen |= following
             waiting += following
         return found, seen
@@ -131,15 +139,22 @@ class _Calls:
 
     def is_taken(self, block: int) -> bool:
         """Whether its address is: then it takes what the source says."""
-        edges = self.graph.edges
-        to_it = self.graph.symbols.block[edges.target] == block
-        return bool((to_it & ~np.isin(edges.kind, _CALLS)).any())
+        known, flags = self._taken
+        if known is not self.graph:
+            flags = taken(self.graph)
+            self._taken = self.graph, flags
+        return bool(flags[block])
+
+    def read(self, blocks: Collection[int]) -> None:
+        """Find the calls in these blocks that the assembler kept to itself."""
+        fresh = sorted(set(blocks) - self._read)
+        if fresh:
+            self._read.update(fresh)
+            self.graph = with_local_branches(self.graph, fresh)
 
     def _homes(self, block: int) -> I64:
         """The block, or what stands for none, of each call and jump out of this block."""
-        if block not in self._read:
-            self._read.add(block)
-            self.graph = with_local_branches(self.graph, [block])
+        self.read([block])
         edges, rows = self.graph.edges, self.graph.edges_of(block)
         targets = edges.target[rows][np.isin(edges.kind[rows], _CALLS)]
         return self.graph.symbols.block[targets].astype(np.int64)

@@ -11,6 +11,13 @@ import pytest
 from ipbp.cli.debuggers import find_debugger
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long runs have two hours each, all else what pyproject.toml gives: a test that hangs fails."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(7200))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Journals, caches and configuration go to a temporary folder, never to the user's."""

@@ -6,12 +6,14 @@ shows is known apart from records; lldb through its standard input, each line fo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -40,9 +42,10 @@ class _Debugger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Its children (the program, lldb's server) are in the debugger's session, not always in its process group.
+        # A program that somebody still traces does not end for its parent either: lldb's server has to go, too.
         if self.process.poll() is None:
             self.process.kill()
+        _kill_session(self.process.pid)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
@@ -69,6 +72,14 @@ class _Debugger:
 
     def _receive(self) -> None:
         raise NotImplementedError
+
+
+def _kill_session(leader: int) -> None:
+    """All of a session (the program, lldb's server): they are not always in the debugger's process group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 class Gdb(_Debugger):

@@ -7,9 +7,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -150,6 +151,13 @@ class Talk:
         self.tell(line)
         return self.hear()
 
+    def until_it_reads(self) -> None:
+        """Until one of its threads waits for input (proc_pid_syscall(5): read from descriptor 0)."""
+        deadline = monotonic() + 20
+        while not any(call.startswith("0 0x0 ") for call in _system_calls(self.process.pid)):
+            assert monotonic() < deadline, "nothing is read"
+            sleep(0.005)
+
     def close(self) -> int:
         """End of input; the program's exit status."""
         assert self.process.stdin is not None
@@ -167,3 +175,9 @@ class Talk:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _system_calls(pid: int) -> Iterator[str]:
+    for task in list(Path(f"/proc/{pid}/task").iterdir()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            yield (task / "syscall").read_text()

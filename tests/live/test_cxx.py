@@ -58,7 +58,8 @@ def test_edits_of_a_running_program_one_after_the_other(session: tuple[Session, 
         assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), step.name
         for name, text in texts.items():
             (project.folder / name).write_text(text)
-    assert debugger.call("undo 1")["outcome"] == "undone"
+    outcome = debugger.call("undo 1")
+    assert outcome["outcome"] == "undone", outcome
     assert talk.ask("caught 4") == "ioh int 4"
     assert talk.ask("area 0") == "16 shape"
     assert talk.ask("turns") == "on"

@@ -116,6 +116,7 @@ def planned(
     """Names of the functions that a plan for the program would change after these edits."""
     talk = Talk(program, *arguments)
     try:
+        talk.until_it_reads()
         for file, old, new in edits:
             path = project.folder / file
             assert path.read_text().count(old) == 1

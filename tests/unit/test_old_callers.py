@@ -81,3 +81,20 @@ def test_code_of_earlier_patches_counts_though_its_newest_version_stays() -> Non
     assert reasons(few + LOOP, many + LOOP, "clang-19") == set()
     every = tuple(range(0x1000, 0x100000, 0x1000))
     assert ("loop", "small", ARGUMENTS, False) in reasons(few + LOOP, many + LOOP, "clang-19", every)
+
+
+def test_a_cold_part_is_not_called() -> None:
+    text = """
+    void rare(int) __attribute__((cold));
+    int more(void);
+    int parted(int n) {
+        int sum = 0;
+        while (more()) { if (n == sum) { rare(%s); sum += more(); } sum += n; }
+        return sum;
+    }
+    """
+    pair = pairs(text % "n + 1", text % "n * 7", "gcc", ("-O2",))[0]
+    names = {pair.old.block_name(block) for block in range(len(pair.old.blocks))}
+    assert {"parted", "parted.cold"} <= names
+
+    assert reasons(text % "n + 1", text % "n * 7", "gcc") == set()

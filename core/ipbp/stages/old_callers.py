@@ -21,7 +21,7 @@ from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND
 from ipbp.protocol import OldCaller
 from ipbp.stages.branches import with_local_branches
-from ipbp.stages.compare import Comparison, Status
+from ipbp.stages.compare import Comparison, Status, part_of
 from ipbp.stages.copies import taken
 from ipbp.stages.select import OldSide
 
@@ -77,9 +77,14 @@ class _Pairs:
         self, side: _Calls, caller: int, counterpart: Mapping[int, int], other: _Calls
     ) -> tuple[int, str] | None:
         """A function that this caller may not call any more when `other` is in force, and why."""
+        name = side.graph.block_name(caller)
         for callee in side.callees(caller):
             row = counterpart.get(callee)
             if row is None or (callee == caller and self.is_of_gcc):
+                continue
+            # A function and its cold part jump into each other's middle, which no patch leads elsewhere.
+            called = side.graph.block_name(callee)
+            if part_of(called) == name or (part_of(name) == called and self.is_of_gcc):
                 continue
             if self._is_changed(side, callee):
                 local = side.is_local(callee) and other.is_local(row)

@@ -28,8 +28,8 @@ QUESTIONS = (
     "oats 4",
     "scale 4",
     "more 4",
-    "fall 7",
     "fall 1",
+    "fall 7",
 )
 
 
@@ -63,6 +63,7 @@ class Mill:
     fresh: Path
     talk: Talk
     words: tuple[str, ...] = ()
+    questions: tuple[str, ...] = QUESTIONS
 
     def edit(self, *edits: Edit) -> None:
         for folder in (self.project.folder, self.fresh):
@@ -74,12 +75,12 @@ class Mill:
         return outcome
 
     def answers(self) -> list[str]:
-        return [self.talk.ask(question) for question in QUESTIONS]
+        return [self.talk.ask(question) for question in self.questions]
 
     def right_answers(self) -> list[str]:
         CargoProject(self.fresh, self.project.program, {}).cargo("build", "--release")
         fresh = Talk(self.fresh / "target/release/mill")
-        found = [fresh.ask(question) for question in QUESTIONS]
+        found = [fresh.ask(question) for question in self.questions]
         assert fresh.close() == 0
         return found
 
@@ -160,11 +161,16 @@ def test_a_loop_that_goes_on_does_not_call_what_takes_other_arguments(tmp_path: 
 
 
 V0 = '[build]\nrustflags = ["-Csymbol-mangling-version=v0"]\n'
+V5 = '[build]\nrustflags = ["-Cdwarf-version=5"]\n'
 PROFILES = {
     "v0 names, many units": ("debug = true\ncodegen-units = 256", V0),
-    "opt-level 1": ("debug = true\nopt-level = 1", ""),
+    "opt-level 1, packed debug information": ('debug = true\nopt-level = 1\nsplit-debuginfo = "packed"', ""),
     "opt-level 2, one unit": ("debug = true\nopt-level = 2\ncodegen-units = 1", ""),
-    "opt-level s, packed debug information": ('debug = true\nopt-level = "s"\nsplit-debuginfo = "packed"', ""),
+    "unpacked debug information": ('debug = true\nsplit-debuginfo = "unpacked"', ""),
+    "unpacked debug information of version 5": ('debug = true\nsplit-debuginfo = "unpacked"', V5),
+    "panics that abort": ('debug = true\npanic = "abort"', ""),
+    "stripped debug information": ('debug = true\nstrip = "debuginfo"', ""),
+    "opt-level s": ('debug = true\nopt-level = "s"', ""),
     "opt-level z, checks": ('debug = true\nopt-level = "z"\ndebug-assertions = true', ""),
     "no debug information": ("debug = false", ""),
     "incremental": ("debug = true\nincremental = true", ""),
@@ -175,8 +181,10 @@ FIRST, *MORE = PROFILES
 @pytest.mark.parametrize("profile", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 def test_every_profile_is_patched_in_lldb(tmp_path: Path, profile: str) -> None:
     mill = start(tmp_path, *PROFILES[profile])
-    if profile in ("no debug information", "opt-level s, packed debug information"):
+    if profile in ("no debug information", "stripped debug information"):
         mill.words = ("--allow-layout", "all")
+    if profile == "panics that abort":
+        mill.questions = QUESTIONS[:-1]
     try:
         go_through(mill, "lldb", COPIES, GENERIC, COPIES_AGAIN)
     finally:

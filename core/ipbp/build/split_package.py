@@ -43,13 +43,21 @@ class Package:
     def unit(self, identity: int) -> Any:
         """pyelftools' DWARFInfo of one split unit, as if it were read from its `.dwo` file; None when the package has
         no unit of this number. Errors: those of pyelftools, OSError and ValueError."""
+        found = self.sections(identity)
+        if found is None:
+            return None
+        with self.path.open("rb") as file:
+            return sections_from(ELFFile(file), found)
+
+    def sections(self, identity: int) -> dict[str, bytes | None] | None:
+        """The sections of one split unit, by their names without a dot and `.dwo`, or None. Errors: as of `unit`."""
         parts = self._parts.get(identity)
         if parts is None:
             return None
         with self.path.open("rb") as file:
             elf = ELFFile(file)
             found = {name: section_content(elf, f"{name}.dwo", *part) for name, part in parts.items()}
-        return sections_from(elf, {**found, _SHARED: self._strings})
+        return {**found, _SHARED: self._strings}
 
     @cached_property
     def _strings(self) -> bytes | None:

@@ -52,7 +52,7 @@ class DebugTypes:
     linkage name -> qualified name, with generic arguments. `variables`: linkage name -> (qualified name, name of the
     type). `signatures`: linkage name -> what the function takes and returns. `tables`: name of a table of methods
     (`<T as Trait>::{vtable}`) -> (symbol of the graph, distance from it). `waits`: by name of the coroutine's type, for
-    each object that has it."""
+    each object that has it. `is_whole`: nothing of it is in files that are not there."""
 
     layouts: Mapping[str, frozenset[TypeLayout]]
     functions: Mapping[str, str]
@@ -60,8 +60,10 @@ class DebugTypes:
     signatures: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     waits: Mapping[str, tuple[Waits, ...]] = field(default_factory=dict)
+    is_whole: bool = True
 
     @property
     def tells_types(self) -> bool:
-        """Whether there is debug information, and of a level that has types (`debug = 2`)."""
-        return bool(self.layouts or self.variables) or any(taken != NOTHING for taken in self.signatures.values())
+        """Whether there is debug information, all of it, and of a level that has types (`debug = 2`)."""
+        has_types = self.layouts or self.variables or any(taken != NOTHING for taken in self.signatures.values())
+        return self.is_whole and bool(has_types)

@@ -14,6 +14,7 @@ from ipbp.graph.model import LinkGraph
 from ipbp.graph.types import DebugTypes
 from ipbp.pipeline.c_types import judge_layouts
 from ipbp.pipeline.edited import Edited
+from ipbp.pipeline.split_types import split_units
 from ipbp.stages.code_words import CodeWords, likeness
 from ipbp.stages.method_tables import slots_of_graph, slots_of_image, table_changes
 from ipbp.stages.suspensions import CoroutineSide, doubtful_suspensions
@@ -32,7 +33,9 @@ def judge_types(
     if not unit.is_crate:
         return judge_layouts(unit, old, image, allowed, file)
     new = types_of_graph(unit.new)
-    before = types_of_file(image.debug_file or image.file) if image is not None else types_of_graph(old)
+    described = unit.image.debug_file or unit.image.file
+    split = split_units(Path(described))
+    before = types_of_graph(old, split) if image is None else types_of_file(described, split)
     if ALL not in allowed and not (new.tells_types and before.tells_types):
         return TypeChanges(frozenset(), (_no_information(unit.name),))
     running, fresh = _side(old, before), _side(unit.new, new)
@@ -68,7 +71,7 @@ def _no_information(file: str) -> Refusal:
     return Refusal(
         "no-type-information",
         "the program or its new objects do not describe their types, so that a changed layout would not be noticed",
-        "Build with `debug = true` and without `strip` or `split-debuginfo` in the profile, or use "
-        "`hotpatch --allow-layout all` when no type was edited.",
+        "Build with `debug = true` and without `strip` in the profile, and keep what `split-debuginfo` makes; "
+        "or use `hotpatch --allow-layout all` when no type was edited.",
         file=file,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ipbp.build.rust_text import NotUnderstood, noticed_outside, tokens
+from ipbp.build.rust_text import noticed_outside
+from ipbp.build.rust_tokens import NotUnderstood, tokens
 
 SOURCE = """\
 //! Prices of a shop.
@@ -124,6 +125,17 @@ def test_what_stays_in_a_body_is_not_noticed(old: str, new: str) -> None:
 def test_what_others_have_or_see_is_noticed(old: str, new: str) -> None:
     assert SOURCE.count(old) == 1
     assert noticed_outside(SOURCE, SOURCE.replace(old, new))[0]
+
+
+def test_a_line_that_moves_is_noticed_where_code_of_others_tells_it() -> None:
+    for inside in ("line!() as u64", "column!() as u64", "here!()", "{ dbg!(1); 1 }"):
+        for generic in ("pub fn f<T>() -> u64 { %s }\n", "trait T { fn f() -> u64 { %s } }\n", "const C: u64 = %s;\n"):
+            source = generic % inside
+            assert not noticed_outside(source, source + "// a comment\n")[0]
+            assert noticed_outside("\n" + source, "\n\n" + source)[0], source
+            assert noticed_outside(source, source.replace("u64 ", "u64  "))[0], source
+    for body in ("pub fn f() -> u32 { line!() }", "pub fn f<T>() { panic!() }", "thread_local! { static A: u8 = 1; }"):
+        assert not noticed_outside("\n" + body, "\n\n" + body)[0]
 
 
 def test_a_constant_in_a_signature_is_no_body() -> None:

@@ -4,63 +4,41 @@ What a crate knows of another one is its metadata: signatures, types, constants,
 may have to compile itself, which are generic, `const` or inline. The body of any other function is in its own crate
 only (rustc_metadata, "encoder.rs", `should_encode_mir`; rustc_mir_transform, "cross_crate_inline.rs", which infers
 nothing for incremental or unoptimised builds). So the two texts are divided into bodies of such functions and the
-rest. The rest must be the same token for token, and within a body nothing may have changed that reaches out of it:
-an item, an attribute, or a macro that is not known to make neither. What is not understood counts as noticed.
+rest. The rest must be the same token for token, with macros that may tell their line in their places; and within a body
+nothing may have changed that reaches out of it: an item, an attribute, or a macro that is not known to make neither.
+What is not understood counts as noticed.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ipbp.build.options import words
+from ipbp.build.rust_tokens import NotUnderstood, Token, tokens
 
 KNOWN_MACROS = words(
     """assert assert_eq assert_ne dbg debug_assert debug_assert_eq debug_assert_ne eprint eprintln format format_args
     matches panic print println todo unimplemented unreachable vec write writeln"""
 )
 """Of the standard library; they make expressions only."""
+_PLACELESS = KNOWN_MACROS - {"dbg"}
+"""Macros that put no line into code but the places of panics."""
 _HARMLESS = words("allow cfg cold deny deprecated doc expect forbid must_use track_caller warn")
 _ITEMS = words("impl trait mod macro_rules macro extern struct enum")
 _REACHING = _ITEMS | words("union const static async gen type use fn include include_str include_bytes")
 _QUALIFIERS = words("const async unsafe safe extern gen default")
+_NOWHERE = (0, 0)
 _OPENING = {"(": ")", "[": "]", "{": "}"}
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-    |(?P<doc>///(?!/)[^\n]*|//![^\n]*)
-    |(?P<comment>//[^\n]*)
-    |(?P<block>/\*)
-    |(?P<raw>[bc]?r(?P<marks>\#*)")
-    |(?P<text>[bc]?"(?:[^"\\]|\\.)*")
-    |(?P<char>b?'(?:[^'\\\n]|\\(?:x[0-9a-fA-F]{2}|u\{[^}]*\}|.))')
-    |(?P<lifetime>'[^\W\d]\w*)
-    |(?P<word>(?:r\#)?[^\W\d]\w*)
-    |(?P<number>\d\w*(?:\.\d\w*)?)
-    |(?P<sign>.)""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-class NotUnderstood(Exception):
-    """The text is not divided into tokens or items that balance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`is_apart`: something that is no token stands before it."""
-
-    kind: str
-    text: str
-    is_apart: bool
 
 
 @dataclass(slots=True)
 class _Divided:
-    """`rest`: all tokens but those of bodies, which are "{}" there. `bodies` in order."""
+    """`rest`: all tokens but those of bodies, which are "{}" there, with the place of a macro that may tell it.
+    `bodies` in order."""
 
-    rest: list[tuple[str, bool]] = field(default_factory=list)
+    rest: list[tuple[str, bool, tuple[int, int]]] = field(default_factory=list)
     bodies: list[Sequence[Token]] = field(default_factory=list)
 
 
@@ -78,46 +56,6 @@ def noticed_outside(old: str, new: str) -> tuple[bool, frozenset[str]]:
         if [row.text for row in one] != [row.text for row in other] and not _stays_inside(one, other, used):
             return True, frozenset()
     return False, frozenset(used)
-
-
-def tokens(text: str) -> list[Token]:
-    """The tokens without white space and comments; comments that document are tokens, for macros see them (Rust
-    reference, "Comments")."""
-    found: list[Token] = []
-    place, is_apart = 0, False
-    while place < len(text):
-        match = _TOKEN.match(text, place)
-        if match is None:
-            raise NotUnderstood
-        kind, end = str(match.lastgroup if match.lastgroup != "marks" else "raw"), match.end()
-        if kind == "block":
-            end = _end_of_comment(text, place)
-            is_doc = re.match(r"/\*(?:\*(?![*/])|!)", text[place : place + 4]) is not None
-            kind = "doc" if is_doc else "comment"
-        elif kind == "raw":
-            closing = '"' + match["marks"]
-            end = text.find(closing, end)
-            if end < 0:
-                raise NotUnderstood
-            end += len(closing)
-        elif kind == "sign" and match[0] in "\"'":
-            raise NotUnderstood
-        if kind in ("space", "comment"):
-            is_apart = True
-        else:
-            found.append(Token(kind, text[place:end], is_apart))
-            is_apart = False
-        place = end
-    return found
-
-
-def _end_of_comment(text: str, place: int) -> int:
-    depth = 0
-    for mark in re.finditer(r"/\*|\*/", text[place:]):
-        depth += 1 if mark[0] == "/*" else -1
-        if depth == 0:
-            return place + mark.end()
-    raise NotUnderstood
 
 
 def _divided(rows: Sequence[Token]) -> _Divided:
@@ -192,7 +130,7 @@ class _Items:
         last = self.close[opening]
         if is_plain:
             self._keep(start, opening)
-            self.found.rest.append(("{}", False))
+            self.found.rest.append(("{}", False, _NOWHERE))
             self.found.bodies.append(self.rows[opening + 1 : last])
         else:
             self._keep(start, last + 1)
@@ -236,6 +174,7 @@ class _Items:
 
     def _verbatim(self, start: int, place: int, end: int) -> int:
         """To the end of an item of another kind: a semicolon, or a brace that closes."""
+        first = place
         while place < end:
             text = self.rows[place].text
             if text in _OPENING:
@@ -243,11 +182,18 @@ class _Items:
             place += 1
             if text in ("{", ";"):
                 break
-        self._keep(start, place)
+        # A macro in an item's place makes items, and few of these are such that others have code of them.
+        self._keep(start, place, not self._is_macro(first))
         return place
 
-    def _keep(self, start: int, end: int) -> None:
-        self.found.rest.extend((row.text, row.is_apart) for row in self.rows[start:end])
+    def _keep(self, start: int, end: int, tells_places: bool = True) -> None:
+        for place, row in enumerate(self.rows[start:end], start):
+            tells = tells_places and row.text not in _PLACELESS and self._is_macro(place)
+            self.found.rest.append((row.text, row.is_apart, row.place if tells else _NOWHERE))
+
+    def _is_macro(self, place: int) -> bool:
+        is_word = place < len(self.rows) and self.rows[place].kind == "word"
+        return is_word and self._is(place + 1, "!") and self._is(place + 2, *_OPENING)
 
     def _is(self, place: int, *texts: str) -> bool:
         return place < len(self.rows) and self.rows[place].text in texts

@@ -115,6 +115,27 @@ def test_dependents_are_compiled_when_they_may_notice(chain: Chain, debugger: st
     assert (fresh.close(), chain.talk.close()) == (0, 0)
 
 
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_callers_whose_code_is_alike_call_the_function_of_another_signature(tmp_path: Path, debugger: str) -> None:
+    # With this mangling its name says nothing of what it takes, and the caller's object is what it was.
+    flags = '[build]\nrustflags = ["-Csymbol-mangling-version=v0"]\n'
+    chain = Chain(build_cargo_project(tmp_path / "chain", workspace="chain", config=flags))
+    try:
+        assert chain.talk.ask("note") == "noted 7"
+        chain.edit(NAMED, 'weight: u32) -> String {\n    format!("noted', 'weight: i16) -> String {\n    format!("-')
+        chain.patch(debugger)
+        assert chain.talk.ask("note") == "- 7"
+        chain.edit(NAMED, '"- {weight}', '"-- {weight}')
+        chain.patch(debugger)
+        assert chain.talk.ask("note") == "-- 7"
+        for _ in range(2):
+            assert ipbp("undo", chain.talk.process.pid, debugger)["outcome"] == "undone"
+        assert chain.talk.ask("note") == "noted 7"
+        assert chain.talk.close() == 0
+    finally:
+        chain.talk.kill()
+
+
 def test_what_was_not_compiled_again_would_be_what_it_is(tmp_path: Path) -> None:
     """rustc itself says so: cargo, which compiles the dependents, makes the same objects of them."""
     project = build_cargo_project(tmp_path / "chain", workspace="chain")

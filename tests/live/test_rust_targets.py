@@ -1,4 +1,4 @@
-"""Rust: every kind of program that cargo builds, and every way to have it built, is planned as it was built."""
+"""Rust: every kind of program that cargo builds, and every way to have it built, is patched as it was built."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cargo_project import CargoProject
 from scenario import Talk
+from sessions import ipbp
 
 from ipbp.cli.bystander import Bystander
 from ipbp.errors import Refused
@@ -81,7 +82,7 @@ def write_workspace(folder: Path) -> None:
     files = {
         "Cargo.toml": f'[workspace]\nmembers = [{members}]\nresolver = "3"\n[profile.fast]\ninherits = "dev"\n',
         "tool/Cargo.toml": PACKAGE.format(name="tool", edition="2024") + TOOL,
-        "plugin/Cargo.toml": PACKAGE.format(name="plugin", edition="2024") + '[lib]\ncrate-type = ["cdylib"]\n',
+        "plugin/Cargo.toml": PACKAGE.format(name="plugin", edition="2024") + '[lib]\ncrate-type = ["dylib"]\n',
         "host/Cargo.toml": PACKAGE.format(name="host", edition="2024"),
         "../outside/Cargo.toml": PACKAGE.format(name="outside", edition="2018") + "[workspace]\n",
         **SOURCES,
@@ -111,16 +112,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
 
 
 def planned(
-    project: CargoProject, program: Path, *edits: tuple[str, str, str], arguments: Sequence[str] = ()
+    project: CargoProject,
+    program: Path,
+    *edits: tuple[str, str, str],
+    arguments: Sequence[str] = (),
+    **environment: str,
 ) -> set[str]:
     """Names of the functions that a plan for the program would change after these edits."""
-    talk = Talk(program, *arguments)
+    talk = Talk(program, *arguments, **environment)
     try:
         talk.until_it_reads()
-        for file, old, new in edits:
-            path = project.folder / file
-            assert path.read_text().count(old) == 1
-            path.write_text(path.read_text().replace(old, new))
+        edit(project, *edits)
         inferior, journal = Bystander(talk.process.pid), open_journal(talk.process.pid)
         params = plan_params(inferior.describe(), inferior.regions(), journal, False, {})
         outcome = make_plan(Request.from_json(params), inferior.read_ranges, lambda line: None)
@@ -128,6 +130,13 @@ def planned(
     finally:
         project.restore()
         talk.kill()
+
+
+def edit(project: CargoProject, *edits: tuple[str, str, str]) -> None:
+    for file, old, new in edits:
+        path = project.folder / file
+        assert path.read_text().count(old) == 1
+        path.write_text(path.read_text().replace(old, new))
 
 
 def cargo(project: CargoProject, *words: str, folder: Path | None = None, **environment: str) -> None:
@@ -167,6 +176,42 @@ def test_programs_of_every_kind(workspace: CargoProject) -> None:
     assert planned(workspace, whole, ("tool/tests/whole.rs", *OWN), SHARED) == {"whole::whole", "tool::answer"}
     assert planned(workspace, harness(workspace, "test-lib", "tool"), SHARED) == {"tool::answer"}
     assert planned(workspace, speed, ("tool/benches/speed.rs", *OWN)) == {"speed::main"}
+
+
+def answer(talk: Talk) -> str:
+    """To the number 1; what a harness of tests prints besides is passed over."""
+    talk.tell("1")
+    while not (said := talk.hear()).isdigit():
+        assert talk.process.poll() is None
+    return said
+
+
+OTHER = {"gdb": "lldb", "lldb": "gdb"}
+
+
+@pytest.mark.parametrize("swapped", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_programs_of_every_kind_are_patched_while_they_run(workspace: CargoProject, swapped: bool) -> None:
+    cargo(workspace, "build", "--all-targets")
+    target = workspace.folder / "target/debug"
+    programs = [
+        ("gdb", Talk(target / "tool")),
+        ("lldb", Talk(target / "second")),
+        ("gdb", Talk(target / "examples/shown")),
+        ("lldb", Talk(harness(workspace, "test-integration-test", "whole"), "--nocapture")),
+        ("gdb", Talk(harness(workspace, "test-lib", "tool"), "--nocapture")),
+        ("lldb", Talk(harness(workspace, "test-bench", "speed"))),
+    ]
+    try:
+        assert [answer(talk) for _, talk in programs] == ["1052"] * len(programs)
+        edit(workspace, SHARED)
+        for debugger, talk in programs:
+            outcome = ipbp("apply", talk.process.pid, OTHER[debugger] if swapped else debugger)
+            assert {row["name"] for row in outcome["functions"]} == {"tool::answer"}, outcome
+            assert answer(talk) == "1100"
+    finally:
+        workspace.restore()
+        for _, talk in programs:
+            talk.kill()
 
 
 def test_builds_of_every_kind(workspace: CargoProject, tmp_path: Path) -> None:
@@ -212,8 +257,11 @@ def test_what_cargo_would_make_anew_is_refused(workspace: CargoProject) -> None:
     assert {row.code for row in caught.value.refusals} == {"cargo-build-needed"}
     target = workspace.folder / "target/debug"
     library = [str(target / "libplugin.so")]
+    # A `dylib` needs the standard library as one.
+    done = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True)
+    search = {"LD_LIBRARY_PATH": f"{done.stdout.strip()}/lib"}
     with pytest.raises(Refused) as caught:
-        planned(workspace, target / "host", ("plugin/src/lib.rs", "    3", "    4"), arguments=library)
+        planned(workspace, target / "host", ("plugin/src/lib.rs", "    3", "    4"), arguments=library, **search)
     assert [(row.code, row.symbol) for row in caught.value.refusals] == [("cargo-library", "libplugin.so")]
-    edit = ("host/src/main.rs", '{}", unsafe', 'opened: {}", unsafe')
-    assert "host::main" in planned(workspace, target / "host", edit, arguments=library)
+    own = ("host/src/main.rs", '{}", unsafe', 'opened: {}", unsafe')
+    assert "host::main" in planned(workspace, target / "host", own, arguments=library, **search)

@@ -1,4 +1,4 @@
-"""The cargo project that a program was built in, found from where the program lies.
+"""The cargo project that a program or dynamic library was built in, found from where that lies.
 
 cargo puts programs into `target/[triple/]profile/`, with marks of its own beside them (Cargo book, "Build cache").
 The workspace is upwards of there, or, when one target directory serves many projects, where the debug information
@@ -30,9 +30,9 @@ _TARGET = re.compile(r"(test-)?(lib|bin|example|integration-test|bench)-(.+)\Z")
 class CargoProgram:
     """`root`: the workspace's folder. `target`: what cargo builds into; `triple` and `profile` name the folder in it
     ("" for the host; "dev" for `debug`). `package` with the `selection` that names the program to cargo (`--bin
-    NAME`). `manifests`: Cargo.toml of all members. `is_test`: it is a test's or benchmark's. `features`: that some
-    member was built with last, as `package/feature`. `rustflags`: that the program was built with, None when that is
-    not known; `mark`: the file that says so."""
+    NAME`; `--lib` for a library). `manifests`: Cargo.toml of all members. `is_test`: it is a test's or benchmark's.
+    `features`: that some member was built with last, as `package/feature`. `rustflags`: that the program was built
+    with, None when that is not known; `mark`: the file that says so."""
 
     executable: Path
     root: Path
@@ -71,9 +71,14 @@ class _Mark:
         return (option,) if self.kind == "lib" else (option, self.name)
 
 
+def is_library(program: Path) -> bool:
+    return program.suffix == ".so"
+
+
 def build_folder(executable: Path) -> Path | None:
-    """The folder of cargo's that a program lies in (`target/debug`), or None for a program of another build."""
-    if ".so" in executable.name:
+    """The folder of cargo's that a program or dynamic library lies in (`target/debug`), or None for those of another
+    build."""
+    if ".so" in executable.name and not is_library(executable):
         return None
     folder = executable.parent.parent if executable.parent.name in _INNER else executable.parent
     return folder if any((folder / mark).exists() for mark in _MARKS) else None
@@ -185,6 +190,8 @@ def _target_and_triple(folder: Path) -> tuple[Path, str]:
 def _mark(executable: Path, folder: Path) -> _Mark | None:
     """What cargo's own marks say of the program. Their folders have the hash that is in the names of files in `deps`,
     of which the program, where it has none, is a hard link."""
+    if is_library(executable):
+        return _mark_of_library(executable, folder)
     names = [executable.name]
     if executable.parent.name not in _INNER or not _HASHED.match(executable.name):
         near = [folder / "deps", executable.parent]
@@ -199,22 +206,47 @@ def _mark(executable: Path, folder: Path) -> _Mark | None:
     return None
 
 
+def _mark_of_library(library: Path, folder: Path) -> _Mark | None:
+    """Of a dynamic library, whose name has no hash: cargo keeps one build of it in a folder, and that was made last."""
+    kinds = ("example",) if library.parent.name == "examples" else ("lib",)
+    found = [
+        _Mark(path, path.parent.name.rpartition("-")[0], target[2], target[3], False)
+        for path in (folder / ".fingerprint").glob("*/*.json")
+        if (target := _TARGET.match(path.stem)) is not None
+        and not target[1]
+        and target[2] in kinds
+        and library_name(target[3]) == library.name
+    ]
+    return max(found, key=lambda mark: mark.file.stat().st_mtime_ns, default=None)
+
+
+def library_name(target: str) -> str:
+    """The file that cargo makes of a `cdylib` or `dylib`."""
+    return f"lib{target.replace('-', '_')}.so"
+
+
 def _features(folder: Path, packages: Iterable[str]) -> Iterator[str]:
     """Features other than the default that these packages were built with last."""
     for package in packages:
         marks = [path for path in (folder / ".fingerprint").glob(f"{package}-*/*.json") if _TARGET.match(path.stem)]
         marks = [path for path in marks if path.parent.name.rpartition("-")[0] == package]
         for path in sorted(marks, key=lambda path: path.stat().st_mtime_ns)[-1:]:
-            try:
-                found = json.loads(json.loads(path.read_text())["features"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # written by another version of cargo
-            yield from (f"{package}/{feature}" for feature in found if feature != "default")
+            yield from (f"{package}/{feature}" for feature in marked_features(path) or () if feature != "default")
+
+
+def marked_features(mark: Path) -> tuple[str, ...] | None:
+    """What one of cargo's marks says of features; None when it was written by another version of cargo."""
+    try:
+        return tuple(json.loads(json.loads(mark.read_text())["features"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _selection(package: dict[str, Any], executable: Path) -> tuple[str, ...]:
     """The options that make cargo build this program, or nothing when this package has none of its name."""
     folder, name = executable.parent.name, executable.name
+    if is_library(executable):
+        return _library_selection(package, executable)
     kinds = {"example": "--example"} if folder == "examples" else {"bin": "--bin"}
     hashed, _, digest = name.rpartition("-")
     for target in package["targets"]:
@@ -224,4 +256,11 @@ def _selection(package: dict[str, Any], executable: Path) -> tuple[str, ...]:
             crate = target["name"].replace("-", "_")
             if target["name"] == name or (folder in _INNER and len(digest) == 16 and crate == hashed):
                 return (option, target["name"])
+    return ()
+
+
+def _library_selection(package: dict[str, Any], library: Path) -> tuple[str, ...]:
+    for target in package["targets"]:
+        if library_name(target["name"]) == library.name and {"cdylib", "dylib"} & set(target["crate_types"]):
+            return ("--example", target["name"]) if "example" in target["kind"] else ("--lib",)
     return ()

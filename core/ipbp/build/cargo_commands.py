@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from ipbp.build import rustc_recorder
-from ipbp.build.cargo import CargoProgram, cargo_program, project_roots, run_cargo
+from ipbp.build.cargo import (
+    CargoProgram,
+    cargo_program,
+    is_library,
+    library_name,
+    marked_features,
+    project_roots,
+    run_cargo,
+)
 from ipbp.build.cargo_settings import unusual_settings
 from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
@@ -43,7 +51,8 @@ class CrateCommand:
     """How one crate is compiled. `name`: of the crate. `stem`: of its files in `folder`, the user's. `source`: the
     root module. `arguments`: rustc first. `environment`: what cargo added. `externs`: files of the user's that it
     needs, libraries of this program and others. `is_local`: a crate of the user's, not one from a registry.
-    `kind`: "bin", "lib", "proc-macro", "build-script" or another crate type. `is_linked`: its code is in the program,
+    `kind`: "bin", "lib", "proc-macro", "build-script" or another crate type; of several the one that is used here.
+    `is_linked`: its code is in the program,
     not only in what ran while that was built."""
 
     name: str
@@ -69,10 +78,25 @@ class CrateCommand:
         return dict(self.environment).get("CARGO_BIN_NAME", "")
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is linked as a whole: a program, or a library that is loaded."""
+        return self.kind in ("bin", "cdylib", "dylib")
+
+    @property
+    def crate_types(self) -> tuple[str, ...]:
+        return tuple(read_options(list(self.arguments)).get("--crate-type", ["bin"]))
+
+    @property
+    def is_linked_here(self) -> bool:
+        """Whether rustc starts a linker for it."""
+        return not {"bin", "cdylib", "dylib"}.isdisjoint(self.crate_types)
+
+    @property
     def product(self) -> Path:
         """What the user's build made of it, the library or program."""
         names = outputs(read_options(list(self.arguments)))
-        wanted = [name for name in names if not name.endswith((".d", ".rmeta"))]
+        unwanted = (".d", ".rmeta", ".a", ".rlib" if self.is_image else ".so" if len(self.crate_types) > 1 else ".d")
+        wanted = [name for name in names if not name.endswith(unwanted)]
         return Path(self.folder, wanted[0] if wanted else names[-1])
 
     @property
@@ -109,7 +133,7 @@ def crate_commands(executable: Path, folders: Callable[[], Iterable[Path]]) -> t
             lacking = [row.product.name for row in commands if not row.product.exists()]
             missing = missing or next(iter(lacking), executable.name)
             continue
-        if program.mark is not None and not program.mark.parent.name.endswith(commands[-1].stem.rpartition("-")[2]):
+        if program.mark is not None and not _is_marked(commands[-1], program.mark):
             missing = missing or commands[-1].product.name
             continue  # there as well, and not what runs
         possible.append(commands)
@@ -126,6 +150,17 @@ def crate_commands(executable: Path, folders: Callable[[], Iterable[Path]]) -> t
         )
     _keep(note, program, possible[-1])
     return possible[-1]
+
+
+def _is_marked(row: CrateCommand, mark: Path) -> bool:
+    """Whether a program would be built as the mark says that it was: by the hash in its name, or, for a dynamic
+    library, which has none there, by its features."""
+    name, _, digest = row.stem.rpartition("-")
+    if name:
+        return mark.parent.name.endswith(digest)
+    features = marked_features(mark)
+    configured = {value for value in read_options(list(row.arguments)).get("--cfg", []) if value.startswith("feature=")}
+    return features is None or {f'feature="{feature}"' for feature in features} == configured
 
 
 def _is_program(product: Path, executable: Path) -> bool:
@@ -147,7 +182,7 @@ def _ways(program: CargoProgram) -> Iterator[list[str]]:
         kind = "--benches" if program.selection[0] == "--bench" else "--tests"
         wide = [[kind], [*own, kind], ["--workspace", kind], *chosen]
     else:
-        wide = [[], own, ["--workspace"]] if program.selection[0] == "--bin" else []
+        wide = [[], own, ["--workspace"]] if program.selection[0] in ("--bin", "--lib") else []
         wide += [[*own, *program.selection], list(program.selection)]
     ways = [["--profile", profile, *way] for profile in profiles for way in [*wide, ["--workspace", "--all-targets"]]]
     yield from ways
@@ -197,7 +232,10 @@ def _command(row: dict[str, Any], shadow: str, target: str, ours: set[str]) -> C
         for key, value in row["environment"].items()
         if os.environ.get(key) != value and key not in ours and key not in ("CARGO_MAKEFLAGS", "_", "SHLVL")
     }
-    kind = "build-script" if name.startswith("build_script_") else options.get("--crate-type", ["bin"])[0]
+    types = options.get("--crate-type", ["bin"])
+    # Of what is several things crates use the library; as which it is loaded is known of the last one (`_in_order`).
+    kind = next((row for row in types if row in ("lib", "rlib")), types[0])
+    kind = "build-script" if name.startswith("build_script_") else kind
     source = next(word for word in arguments[1:] if word.endswith(".rs") and not word.startswith("-"))
     return CrateCommand(
         name=name,
@@ -217,11 +255,6 @@ def _in_order(commands: list[CrateCommand], program: Path) -> tuple[CrateCommand
     """The program and all that it was made with, each behind those that it needs; nothing when it is not among them.
     Marked is what it needs to run."""
     by_file = {file_of(str(row.product)): row for row in commands}
-    names = [row for row in commands if row.kind == "bin" and program.name == row.stem] or [
-        row
-        for row in commands
-        if row.kind == "bin" and program.name in (row.given_name, row.name) and "--test" not in row.arguments
-    ]
     done: dict[str, CrateCommand] = {}
 
     def add(row: CrateCommand, is_linked: bool) -> None:
@@ -237,9 +270,21 @@ def _in_order(commands: list[CrateCommand], program: Path) -> tuple[CrateCommand
                 add(script, False)
         done[row.stem] = replace(row, is_linked=is_linked)
 
-    for row in names[:1]:
+    for row in _of_program(commands, program):
         add(row, True)
     return tuple(done.values())
+
+
+def _of_program(commands: list[CrateCommand], program: Path) -> list[CrateCommand]:
+    """The command that makes the program, or none."""
+    if is_library(program):
+        made = [row for row in commands if program.name == library_name(row.name) and "--test" not in row.arguments]
+        kinds = {row.stem: next((kind for kind in ("cdylib", "dylib") if kind in row.crate_types), "") for row in made}
+        return [replace(row, kind=kinds[row.stem]) for row in made if kinds[row.stem]][:1]
+    programs = [row for row in commands if row.kind == "bin"]
+    hashed = [row for row in programs if program.name == row.stem]
+    plain = (row for row in programs if program.name in (row.given_name, row.name) and "--test" not in row.arguments)
+    return (hashed or list(plain))[:1]
 
 
 def file_of(path: str) -> str:

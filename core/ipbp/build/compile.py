@@ -38,7 +38,8 @@ ATTEMPTS = 5
 class Compiled:
     """One unit's new object. `source`: absolute; the key of the unit in the journal. `object`: its file in the store,
     `digest`: its name there. `dependencies`: path -> sha256 of all that it was made from ("" for a name that is no
-    file). `messages`: what the compiler printed (warnings). `dirty`: why, and with which old object."""
+    file). `messages`: what the compiler printed (warnings). `dirty`: why, and with which old object. `is_alike`: it is
+    a crate that was compiled along with one that it uses, and came out as it runs."""
 
     source: str
     object: Path
@@ -47,6 +48,7 @@ class Compiled:
     milliseconds: float
     messages: str
     dirty: Dirty
+    is_alike: bool = False
 
 
 def compile_units(

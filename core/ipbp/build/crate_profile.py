@@ -22,7 +22,7 @@ def refuse_lto(commands: Iterable[CrateCommand]) -> list[Refusal]:
         options = read_options(list(row.arguments))
         kind = options.get("-C lto", ["off"])[-1]
         plugin = options.get("-C linker-plugin-lto", ["off"])[-1] not in _OFF
-        if row.kind == "bin" and row.is_linked and (kind not in _OFF or plugin):
+        if row.is_image and row.is_linked and (kind not in _OFF or plugin):
             setting = "-C linker-plugin-lto" if kind in _OFF else f'lto = "{"thin" if kind == "thin" else "fat"}"'
             found.append(_lto(row, setting))
     return found

@@ -12,20 +12,18 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipbp.build.cargo import build_folder
+from ipbp.build.cargo import is_library
 from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
+from ipbp.build.crate_changes import edited_since, is_crate, made_from, other_variable, reason_of, refusals_of
 from ipbp.build.crate_objects import kept_objects
-from ipbp.build.crate_profile import refuse_lto
-from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.places import cache_folder
 from ipbp.build.producer import source_units
@@ -40,14 +38,11 @@ from ipbp.build.rustc_replay import (
     replay_environment,
     replay_words,
 )
-from ipbp.build.snapshot import MISSING, Snapshot
+from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.build.unnoticed import is_linked_together, is_unnoticed, remember
-from ipbp.errors import IpbpError, Refusal, Refused
+from ipbp.errors import IpbpError, Refused
 from ipbp.members import listed
-
-_ENVIRONMENT = re.compile(r"^# env-dep:([^=]+)(?:=(.*))?$", re.MULTILINE)
-_WATCHED = re.compile(rb"^cargo::?rerun-if-changed=(.*)$", re.MULTILINE)
 
 
 def rebuild_crates(
@@ -57,40 +52,40 @@ def rebuild_crates(
     store: Store,
     tell: Tell,
     colour: bool = False,
+    exact: bool = False,
 ) -> tuple[Compiled, ...]:
     """New objects of the crates that may differ from what runs; none when nothing was edited. The object of a crate
     is the list of its codegen units' objects (`ipbp.members`).
 
     `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
-    by the path of their root module. Errors: `compile-failed` with what rustc printed; those of
-    `cargo_commands.crate_commands`; `Refused` with `cargo-build-needed` when something else than a crate of the
-    program was edited, and with `lto`; `sources-changing`.
+    by the path of their root module. `exact`: other crates may have a copy of code that names a line. Errors:
+    `compile-failed` with what rustc printed; those of `cargo_commands.crate_commands`; `Refused` with those of
+    `crate_changes`; `sources-changing`.
     """
+    if is_library(executable) and not known and not edited_since(executable, image_mtime_ns):
+        return ()
     commands = program_crates(executable)
     snapshot = Snapshot()
     workshop = _workshop(commands)
-    reasons = {row.stem: _reason(row, image_mtime_ns, known.get(row.source), snapshot, workshop) for row in commands}
-    refusals = [_not_ours(row, reasons[row.stem]) for row in commands if reasons[row.stem] and not _is_crate(row)]
-    refusals += [_script_outdated(row, path) for row in commands if (path := _newer_than_script(row, snapshot))]
-    if any(reasons.values()):
-        refusals += refuse_lto(commands)
+    reasons = {row.stem: reason_of(row, image_mtime_ns, known.get(row.source), snapshot, workshop) for row in commands}
+    refusals = refusals_of(commands, reasons, snapshot)
     if refusals:
         raise Refused(refusals)
     if not any(reasons.values()):
         return ()
     found = []
     with _alone(workshop):
-        whole = is_linked_together(commands)
+        whole = exact or is_linked_together(commands)
 
         def is_hidden(row: CrateCommand) -> bool:
             unit = known.get(row.source)
-            files, variables = _made_from(row.depfile, row.directory, snapshot)
-            if whole or _other_variable(row, variables):
+            files, variables = made_from(row.depfile, row.directory, snapshot)
+            if whole or other_variable(row, variables):
                 return False
             before = None if unit is None else unit.dependencies
             return is_unnoticed(row, before or files, before, image_mtime_ns, snapshot, store, _texts(workshop, row))
 
-        wanted = _wanted([row for row in commands if _is_crate(row)], reasons, known, is_hidden)
+        wanted = _wanted([row for row in commands if is_crate(row)], reasons, known, is_hidden)
         ours: dict[str, _Made] = {}
         for row in commands:
             reason = wanted.get(row.stem, "")
@@ -102,12 +97,10 @@ def rebuild_crates(
             unit = known.get(row.source)
             digest = store.put(made.objects)
             old = None if unit is not None else _built(row, made, image_mtime_ns, workshop, store)
-            if digest == (unit.object if unit is not None else old):
-                continue
             dirty = Dirty(_as_command(row), reason, store.get(old) if old else None)
-            found.append(
-                Compiled(row.source, store.get(digest), digest, made.files, made.milliseconds, made.messages, dirty)
-            )
+            is_alike = digest == (unit.object if unit is not None else old)
+            row_made = made.files, made.milliseconds, made.messages
+            found.append(Compiled(row.source, store.get(digest), digest, *row_made, dirty, is_alike))
         _remember_others(commands, wanted, known, snapshot, workshop, store)
     return tuple(found)
 
@@ -154,35 +147,15 @@ def _remember_others(
     """Keep the texts of the libraries that are as they were built, once for each build."""
     for row in commands:
         note = _texts(workshop, row)
-        if row.kind == "bin" or not _is_crate(row) or row.stem in wanted or row.source in known:
+        if row.is_image or not is_crate(row) or row.stem in wanted or row.source in known:
             continue
         if snapshot.modified_ns(str(note)) <= snapshot.modified_ns(str(row.depfile)):
-            files, _ = _made_from(row.depfile, row.directory, snapshot)
+            files, _ = made_from(row.depfile, row.directory, snapshot)
             remember({path: snapshot.digest(path) for path in files}, store, note)
 
 
 def _texts(workshop: Workshop, row: CrateCommand) -> Path:
     return workshop.folder / f"{row.stem}.texts"
-
-
-def refuse_edited_library(library: Path, image_mtime_ns: int) -> Refusal | None:
-    """`cargo-library` when a dynamic library of cargo's (`cdylib`, `dylib`) was edited since it was built: cargo writes
-    down beside it what it was made from, other crates included."""
-    if ".so" not in library.name or build_folder(library.with_name(library.name.partition(".so")[0])) is None:
-        return None
-    snapshot = Snapshot()
-    files, _ = _made_from(library.with_suffix(".d"), str(library.parent), snapshot)
-    edited = next((path for path in files if snapshot.modified_ns(path) >= image_mtime_ns), "")
-    if not edited:
-        return None
-    return Refusal(
-        "cargo-library",
-        f"{edited} is a part of {library.name}, a dynamic library that cargo built, and ipbp patches the programs of "
-        "cargo's, not their libraries",
-        "`cargo build` and load the library anew, or leave what it is made from out of the edit.",
-        library.name,
-        edited,
-    )
 
 
 def crate_archives(executable: Path) -> tuple[Path, ...]:
@@ -247,100 +220,6 @@ class _Made:
     milliseconds: float
 
 
-def _is_crate(row: CrateCommand) -> bool:
-    """Whether its code is in the program, and the user's to edit."""
-    return row.kind in ("bin", "lib", "rlib") and row.is_local and row.is_linked
-
-
-def _reason(
-    row: CrateCommand, image_mtime_ns: int, unit: PatchedUnit | None, snapshot: Snapshot, workshop: Workshop
-) -> str:
-    """Why what was built of a crate may not be what its files say, or ""."""
-    if not row.is_local:
-        return ""
-    if unit is not None:
-        changed = (path for path, digest in unit.dependencies.items() if snapshot.digest(path) != digest)
-        _, read = _made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
-        return next((f"{path} changed" for path in changed), "") or _other_variable(row, read)
-    if row.kind == "build-script":
-        return _script_reason(row, snapshot)
-    built = snapshot.modified_ns(str(row.product))
-    if built > image_mtime_ns:
-        return "its library is newer than the running program"
-    files, variables = _made_from(row.depfile, row.directory, snapshot)
-    for path in files:
-        # The same tick counts as newer: the clock of a file system stands still for some milliseconds.
-        if snapshot.modified_ns(path) >= built:
-            return f"{path} is newer than what was built of it"
-    return _other_variable(row, variables)
-
-
-def _other_variable(row: CrateCommand, variables: Mapping[str, str | None]) -> str:
-    for name, value in variables.items():
-        if dict(row.environment).get(name, os.environ.get(name)) != value:
-            return f"the environment variable {name}, which it reads, has changed"
-    return ""
-
-
-def _script_reason(row: CrateCommand, snapshot: Snapshot) -> str:
-    built = snapshot.modified_ns(str(row.product))
-    files, _ = _made_from(row.depfile, row.directory, snapshot)
-    newer = (path for path in files if snapshot.modified_ns(path) >= built > MISSING)
-    return next((f"{path} is newer than the build script made of it" for path in newer), "")
-
-
-def _newer_than_script(row: CrateCommand, snapshot: Snapshot) -> str:
-    """A file for whose sake cargo would run the build script of this crate's package again, or "". What the script
-    said in the user's build is beside its folder for files (Cargo book, "Build Scripts")."""
-    folder = dict(row.environment).get("OUT_DIR", "")
-    output = Path(folder).parent / "output"
-    if not folder or not row.is_local:
-        return ""
-    try:
-        said = output.read_bytes()
-    except OSError:
-        return ""
-    ran = snapshot.modified_ns(str(output))
-    for name in _WATCHED.findall(said):
-        path = snapshot.locate(row.package, os.fsdecode(name).strip())
-        if snapshot.modified_ns(path) > ran:
-            return path
-    return ""
-
-
-def _script_outdated(row: CrateCommand, path: str) -> Refusal:
-    return Refusal(
-        "cargo-build-needed",
-        f"the build script of {row.name} depends on {path}, which is newer than what it made",
-        "Run `cargo build` and start the program once more.",
-        row.name,
-        row.source,
-    )
-
-
-def _made_from(depfile: Path, directory: str, snapshot: Snapshot) -> tuple[list[str], dict[str, str | None]]:
-    """Files and environment variables that rustc wrote down (rustc book, "dep-info")."""
-    try:
-        content = depfile.read_bytes()
-    except OSError:
-        return [], {}
-    files = [snapshot.locate(directory, name) for name in dependencies_of(content)]
-    text = content.decode("utf-8", "surrogateescape")
-    variables = {match[1]: match[2] for match in _ENVIRONMENT.finditer(text)}
-    return files, variables
-
-
-def _not_ours(row: CrateCommand, reason: str) -> Refusal:
-    what = {"build-script": "a build script", "proc-macro": "a procedural macro"}.get(row.kind, f"a {row.kind}")
-    return Refusal(
-        "cargo-build-needed",
-        f"{what} changed, which decides what the code of other crates is: {reason}",
-        "Run `cargo build` and start the program once more.",
-        row.name,
-        row.source,
-    )
-
-
 def _brought_up_to_date(
     row: CrateCommand, used: Sequence[_Made], workshop: Workshop, store: Store, tell: Tell, colour: bool
 ) -> _Made:
@@ -360,7 +239,7 @@ def _brought_up_to_date(
         began = workshop.objects(row).stat().st_mtime_ns
         messages = _run(row, workshop, replaced, colour)
         snapshot = Snapshot()
-        files, _variables = _made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
+        files, _variables = made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
         after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
         if after == before or all(snapshot.modified_ns(path) < began for path in after):
             objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)

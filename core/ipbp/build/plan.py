@@ -118,10 +118,10 @@ class Target:
 
 
 def rebuild(
-    targets: Sequence[Target], store: Store, tell: Tell, colour: bool = False
+    targets: Sequence[Target], store: Store, tell: Tell, colour: bool = False, exact: bool = False
 ) -> tuple[tuple[Compiled, ...], ...]:
     """For each image the new objects of its units that may differ from what runs; none when nothing was edited. What
-    is compiled in one way for several images is compiled once.
+    is compiled in one way for several images is compiled once. `exact`: lines of panics count, too.
 
     Errors: those of `trust.require_agreement`, `compile.compile_units`, `own_build.run_own_build` and
     `crates.rebuild_crates`.
@@ -135,7 +135,9 @@ def rebuild(
     built = _own_builds(targets, store, tell)
     for number, target in enumerate(targets):
         if target.commands.cargo is not None:
-            built[number] = rebuild_crates(target.commands.cargo, target.mtime_ns, target.known, store, tell, colour)
+            built[number] = rebuild_crates(
+                target.commands.cargo, target.mtime_ns, target.known, store, tell, colour, exact
+            )
     return tuple(
         built[number] if number in built else tuple(replace(by_command[row.command], dirty=row) for row in rows)
         for number, rows in enumerate(wanted)

@@ -90,7 +90,7 @@ def replay_words(
     words += ["-C", "split-debuginfo=off"] if "-C split-debuginfo" in read_options(words) else []
     # Searched as well: what the libraries of ours were compiled with. rustc tells them from the user's by their hash.
     words += ["-L", f"dependency={workshop.deps}"]
-    if crate.kind == "bin":
+    if crate.is_linked_here:
         words += ["-C", f"linker={workshop.linker}", "-C", "linker-flavor=gcc", "-C", "strip=none"]
     return tuple(words)
 
@@ -133,7 +133,7 @@ class CrateObject:
 
 def made_objects(crate: CrateCommand, workshop: Workshop) -> tuple[CrateObject, ...]:
     """What the last replay made. `crate-without-objects`."""
-    if crate.kind != "bin":
+    if not crate.is_image:
         return _of_library(workshop.product(crate), crate, workshop.incremental)
     made = {_unit_name(path.name, crate): path for path in workshop.objects(crate).iterdir()}
     # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
@@ -149,7 +149,7 @@ def built_objects(crate: CrateCommand, names: Collection[str], image_mtime_ns: i
     of the units that we made of the crate, which tell the program's folder there from that of a library of its name.
     """
     try:
-        if crate.kind != "bin":
+        if not crate.is_image:
             if crate.product.stat().st_mtime_ns > image_mtime_ns:
                 return None
             return _of_library(crate.product, crate, None, image_mtime_ns)

@@ -12,7 +12,6 @@ import numpy as np
 
 from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled, compile_units
-from ipbp.build.crates import refuse_edited_library
 from ipbp.build.dirty import Dirty
 from ipbp.build.entries import of_files
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
@@ -75,12 +74,14 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class EditedUnits:
-    """`built`: how the project is built, () when the user named the objects."""
+    """`built`: how the project is built, () when the user named the objects. `alike`: crates that came out as they run,
+    though one that they use is edited, to be read when that matters."""
 
     units: tuple[Edited, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
     built: tuple[Built, ...] = ()
+    alike: tuple[Callable[[], Edited], ...] = ()
 
 
 def edited_units(request: Request, process: LoadedProcess, store: Store, tell: Callable[[str], None]) -> EditedUnits:
@@ -92,33 +93,37 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
         Target(row.commands, row.mtime_ns, request.record.units(row.module.key), partial(_has, row.module))
         for row in built
     ]
-    compiled = rebuild(targets, store, tell, colour=request.colour)
+    compiled = rebuild(targets, store, tell, request.colour, request.exact)
     units: list[Edited] = []
-    refusals = [reason for module in patchable(process) if (reason := _library_of_cargo(module)) is not None]
+    alike: list[Callable[[], Edited]] = []
+    refusals: list[Refusal] = []
     crates = {unit.source for row, found in zip(built, compiled, strict=True) if row.commands.cargo for unit in found}
     for row, modules, described in _homes(built, compiled, request.record):
         if row.source in crates:
-            units.append(_crate(row, modules[0].image, request, store))
+            if row.is_alike:
+                alike.append(partial(_whole_crate, row, modules[0].image, store))
+            else:
+                units.append(_crate(row, modules[0].image, request, store))
             continue
         found, refused = as_edited([row], [module.image for module in modules], described)
         units += found
         refusals += refused
-    wanted = _used_names([unit.new for unit in units if unit.is_crate])
+    wanted = used_names([unit.new for unit in units if unit.is_crate])
     units = [replace(unit, wanted=wanted) if unit.is_crate else unit for unit in units]
     warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
-    return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built))
+    return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built), tuple(alike))
 
 
-def _library_of_cargo(module: LoadedModule) -> Refusal | None:
-    path = module.mapped.path
-    mtime_ns = os.stat(module.opened_as or path).st_mtime_ns
-    return None if module.is_executable else refuse_edited_library(Path(path), mtime_ns)
-
-
-def _used_names(graphs: Sequence[LinkGraph]) -> Names:
+def used_names(graphs: Sequence[LinkGraph]) -> Names:
     """The names that any of these takes from elsewhere."""
     tables = [graph.symbols.name.take(np.flatnonzero(graph.symbols.block == UNDEFINED)).rows for graph in graphs]
     return Names(reduce(ByteRows.followed_by, tables)) if tables else Names.of(())
+
+
+def uses(unit: Edited, names: Container[str]) -> bool:
+    """Whether the unit takes one of these names from elsewhere."""
+    symbols = unit.new.symbols
+    return any(name in names for name in symbols.name.take(np.flatnonzero(symbols.block == UNDEFINED)))
 
 
 def compiled_again(
@@ -159,6 +164,13 @@ def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store) ->
         row.source, graph, row.digest, old, row.dependencies, image, True, level, dirty=row.dirty, members=members
     )
     return whole(unit, store) if members is not None and _has_copies(graph, image) else unit
+
+
+def _whole_crate(row: Compiled, image: LoadedImage, store: Store) -> Edited:
+    """A crate with all of its objects."""
+    old, level = row.dirty.old_object, is_optimised_crate(row.dirty.command.arguments)
+    graph = with_local_branches(read_stored(row.digest, store, row.source))
+    return Edited(row.source, graph, row.digest, old, row.dependencies, image, True, level, dirty=row.dirty)
 
 
 def _has_copies(graph: LinkGraph, image: LoadedImage) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import BlockKind
-from ipbp.pipeline.edited import Edited, whole
+from ipbp.pipeline.edited import Edited, used_names, uses, whole
 from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
@@ -60,9 +60,10 @@ def judge(
     read: MemoryReader,
     allow_layout: Collection[str] = (),
     exact: bool = False,
+    alike: Iterable[Callable[[], Edited]] = (),
 ) -> list[Judged]:
     """Each unit against the best old side that there is for it. `allow_layout`: types whose layout may change.
-    `exact`: lines that moved change functions, too."""
+    `exact`: lines that moved change functions, too. `alike`: crates whose objects are as they run."""
     sides = [_sides(unit, record, store, read, allow_layout) for unit in units]
     if any(row.unit.members is not None and row.says_something for row in sides):
         # What makes one function another one makes others so, which may be in objects that are alike in old and new.
@@ -72,6 +73,11 @@ def judge(
         ]
     # What is another function now is that for the crates that call it, too.
     renewed = frozenset[str]().union(*(row.types.renewed for row in sides))
+    if renewed:
+        callers = [unit for make in alike if uses(unit := make(), renewed)]
+        sides += [_sides(unit, record, store, read, allow_layout) for unit in callers]
+        wanted = used_names([row.unit.new for row in sides if row.unit.is_crate])
+        sides = [replace(row, unit=replace(row.unit, wanted=wanted)) if row.unit.is_crate else row for row in sides]
     return [
         judge_against(
             row.unit,

@@ -126,7 +126,9 @@ def _linked(
     """From new objects to a plan."""
     read = process.read
     # What of them differs from the code that runs, and where definitions went that are in other files now.
-    judged = _one_of_each(judge(edited.units, request.record, store, read, request.allow_layout, request.exact))
+    judged = _one_of_each(
+        judge(edited.units, request.record, store, read, request.allow_layout, request.exact, edited.alike)
+    )
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
     changed = [unit for unit in judged if unit.is_changed]

@@ -12,3 +12,8 @@ pub fn short(name: &str) -> &str {
 pub extern "C" fn base_spare(number: u64) -> u64 {
     number + 700
 }
+
+/// Its callers give it a number of whatever type it takes.
+pub fn noted(weight: u32) -> String {
+    format!("noted {weight}")
+}

@@ -7,3 +7,7 @@ pub fn sum(words: &str) -> u64 {
 pub extern "C" fn chain_spare(number: u64) -> u64 {
     number + 900
 }
+
+pub fn note() -> String {
+    ground::named::noted(7)
+}

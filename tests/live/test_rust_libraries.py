@@ -97,7 +97,7 @@ def test_a_plugin_and_its_program_are_patched_together(plugged: CargoProject, de
         talk.kill()
 
 
-@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+@pytest.mark.parametrize("debugger", [pytest.param("gdb", marks=pytest.mark.slow), "lldb"])
 def test_a_c_program_that_is_linked_with_rust(plugged: CargoProject, debugger: str) -> None:
     talk = Talk(plugged.folder / "main")
     try:

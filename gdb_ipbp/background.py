@@ -8,6 +8,10 @@ program and from the screen; the stop itself is not printed because it is a catc
 the signal ever get through (gdb killed in between), it does no harm: its default action is to be ignored. With the
 selected thread as its target no change of the selected thread is printed either.
 
+While a command of the user's waits for the program (`continue`), the stop would end that command. Then the catchpoint
+has commands: what is to be done, and `continue`. That is gdb's own way of doing something at a stop and going on: the
+command goes on waiting, and the terminal stays with the program.
+
 The machine interface tells its front end of the stop and of the resumption all the same, and has no setting against
 it. (The catchpoint must not have the command `silent`: gdb 13 writes its commands in a way that parsers of the machine
 interface cannot read.)
@@ -25,6 +29,7 @@ from typing import Callable, Iterator
 
 import gdb
 
+from gdb_ipbp.prompt import Prompt
 from gdb_ipbp.settings import kept_selection, kept_thread, put, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
@@ -83,6 +88,7 @@ class _SilentStop:
         self._report = report
         self._requested = 0.0
         self._has_stopped = False
+        self._in_foreground = Prompt.is_waiting()
         self._undo: list[Callable[[], object]] = []  # what puts gdb back as it was, to be called in reverse
 
     def request(self) -> None:
@@ -116,6 +122,9 @@ class _SilentStop:
         gdb.set_convenience_variable("bpnum", newest)
         catchpoint = re.findall(r"\d+", said)[0]
         self._undo.append(lambda: gdb.execute(f"delete {catchpoint}", to_string=True))
+        if self._in_foreground:
+            act = f"import sys; sys.modules[{__name__!r}].act_in_foreground()"
+            gdb.execute(f"commands {catchpoint}\nsilent\npython {act}\ncontinue\nend", to_string=True)
         gdb.events.stop.connect(self._on_stop)
         gdb.events.exited.connect(self._on_exit)
         self._undo.append(lambda: gdb.events.exited.disconnect(self._on_exit))
@@ -132,7 +141,8 @@ class _SilentStop:
         if not self._has_stopped:
             self._has_stopped = True
             is_ours = isinstance(event, gdb.SignalEvent) and event.stop_signal == _NAME
-            gdb.post_event(lambda: self._act(is_ours))
+            if not (self._in_foreground and is_ours):  # then the catchpoint's commands act
+                gdb.post_event(lambda: self._act(is_ours))
 
     def _on_exit(self, event: gdb.ExitedEvent) -> None:
         gdb.post_event(
@@ -160,11 +170,34 @@ class _SilentStop:
                 stopped = self._act_and_resume(is_ours)
             finally:
                 self.disarm()
+        except IpbpError as error:
+            self._report(error)
+        else:
+            self._then_or_report(stopped)
+        if not is_ours:  # a breakpoint, say, came first: the user shall see that stop
+            gdb.write(gdb.execute("frame", to_string=True))
+
+    def act_in_foreground(self) -> None:
+        """What gdb does next is `continue`, whatever happens here."""
+        with without_interrupts():  # a Ctrl-C keeps that from happening: the user has stopped the program
+            try:
+                try:
+                    with kept_thread():
+                        self._action(True)
+                    stopped = 1000 * (time.perf_counter() - self._requested)
+                finally:
+                    self.disarm()
+            except IpbpError as error:
+                failure = error
+                gdb.post_event(lambda: self._report(failure))
+            else:
+                gdb.post_event(lambda: self._then_or_report(stopped))
+
+    def _then_or_report(self, stopped: float) -> None:
+        try:
             self._then(stopped)
         except IpbpError as error:
             self._report(error)
-        if not is_ours:  # a breakpoint, say, came first: the user shall see that stop
-            gdb.write(gdb.execute("frame", to_string=True))
 
     def _act_and_resume(self, is_ours: bool) -> float:
         # The milliseconds of the stop.
@@ -176,8 +209,14 @@ class _SilentStop:
         finally:
             if is_ours:
                 stopped = 1000 * (time.perf_counter() - self._requested)
-                gdb.execute("continue &", to_string=True)
+                with Prompt.unchanged():
+                    gdb.execute("continue &", to_string=True)
         return stopped
+
+
+def act_in_foreground() -> None:
+    """The catchpoint's command."""
+    _waiting[0].act_in_foreground()
 
 
 def _thread_that_listens(pid: int) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from typing import Optional
+from typing import Any, Optional
 
 import gdb
 
 from gdb_ipbp.inferior import GdbInferior
 from ipbp.errors import IpbpError
 
-_SUBCOMMANDS = ("agree", "apply", "doctor", "help", "object", "preview", "status", "undo")
+_SUBCOMMANDS = ("agree", "apply", "doctor", "help", "object", "preview", "status", "undo", "watch")
 
 
 class Hotpatch(gdb.Command):  # type: ignore[misc]
@@ -22,6 +22,7 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N
     hotpatch object OLD.o NEW.o patch with the difference of two object files
+    hotpatch watch on           from now on a save of a source is a patch
     hotpatch doctor             check everything that a patch needs
     hotpatch help               all words and their options
 
@@ -73,6 +74,12 @@ class Console:
     def is_interrupted(self) -> bool:
         """Never: gdb turns Ctrl-C into a KeyboardInterrupt in whatever Python runs."""
         return False
+
+    def debugger(self) -> Any:
+        """For threads of ours."""
+        from gdb_ipbp.watching import GdbDebugger
+
+        return GdbDebugger(self.is_terminal)
 
 
 _FINE = (0, 4)  # done; nothing changed

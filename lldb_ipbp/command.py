@@ -17,6 +17,7 @@ Change the running program to what its edited source says.
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N
     hotpatch object OLD.o NEW.o patch with the difference of two object files
+    hotpatch watch on           from now on a save of a source is a patch
     hotpatch doctor             check everything that a patch needs
     hotpatch help               all words and their options
 
@@ -78,6 +79,12 @@ class Console:
         interpreter = self._debugger.GetCommandInterpreter()
         asked = getattr(self._debugger, "InterruptRequested", None)  # lldb 16
         return bool(interpreter.WasInterrupted()) or (asked is not None and bool(asked()))
+
+    def debugger(self) -> Any:
+        """For threads of ours."""
+        from lldb_ipbp.watching import LldbDebugger
+
+        return LldbDebugger(self._debugger, self.is_terminal)
 
 
 def _is_terminal(file: lldb.SBFile) -> bool:

@@ -19,6 +19,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import Breakpoint, Ranges, Thread
 from ipbp.protocol import Description, Region
+from lldb_ipbp import packets
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 
 _MASK = (1 << 64) - 1
@@ -122,6 +123,9 @@ class LldbInferior:
 
     def step(self, thread: int) -> None:
         found = self._thread(thread)
+        if self._resumes_soon:
+            self._step_unseen(found)
+            return
         error = lldb.SBError()
         with self._kept_selection(), self._synchronous(), stop_hooks_off(self._debugger):
             found.StepInstruction(False, error)
@@ -129,6 +133,12 @@ class LldbInferior:
             self._pid()  # when it is gone, that is the error
             raise IpbpError("inferior-step", f"lldb cannot step thread {thread}: {error}", "Try again.")
         self._pid()
+
+    def _step_unseen(self, thread: lldb.SBThread) -> None:
+        signals = self._process().GetUnixSignals()
+        interpreter = self._debugger.GetCommandInterpreter()
+        pc = packets.step(interpreter, thread.GetThreadID(), lambda number: not signals.GetShouldSuppress(number))
+        thread.GetFrameAtIndex(0).SetPC(pc)  # lldb forgets what it knew of its registers
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         where = procfs.system_call(self._pid(), thread)

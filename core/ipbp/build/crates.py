@@ -189,6 +189,19 @@ def program_crates(executable: Path) -> tuple[CrateCommand, ...]:
     return crate_commands(executable, lambda: [unit.directory for unit in source_units(executable)])
 
 
+def files_of_crates(executable: Path) -> set[str]:
+    """All files that the program's crates of one's own are made from, as the last build of each wrote down, the user's
+    or ours. Errors: those of `program_crates`."""
+    commands = program_crates(executable)
+    workshop, snapshot = _workshop(commands), Snapshot()
+    found: set[str] = set()
+    for row in filter(is_crate, commands):
+        found.add(row.source)
+        for depfile in (row.depfile, workshop.deps / row.depfile.name):
+            found.update(made_from(depfile, row.directory, snapshot)[0])
+    return found
+
+
 def _workshop(commands: Sequence[CrateCommand]) -> Workshop:
     """One for each of the user's folders of libraries."""
     return Workshop(cache_folder("crates", hashlib.sha256(os.fsencode(commands[-1].folder)).hexdigest()[:16]))

@@ -87,6 +87,12 @@ def _units(own: OwnBuild, sources: Iterable[Path]) -> dict[Path, Path]:
     return {source: object for source, object in pairs if object is not None}
 
 
+def object_rows(own: OwnBuild, sources: Iterable[Path]) -> list[Command]:
+    """The sources with their objects, as commands without arguments. No `sources`: all that ipbp.toml's patterns
+    find."""
+    return [Command(own.directory, source, object, ()) for source, object in _units(own, sources).items()]
+
+
 def _put_aside(object: Path, image_mtime_ns: int, snapshot: Snapshot, store: Store) -> Path | None:
     """The object in the store, if it can be what the image was linked from."""
     if snapshot.digest(str(object)) and MISSING < snapshot.modified_ns(str(object)) <= image_mtime_ns:

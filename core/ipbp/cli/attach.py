@@ -50,25 +50,30 @@ _INTERRUPTED = IpbpError(
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for verb, what in _VERBS.items():
         parser = subparsers.add_parser(verb, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        parser.add_argument("--pid", type=_pid, required=True, help="the running program")
+        parser.add_argument("--pid", type=process_id, required=True, help="the running program")
         parser.add_argument("--debugger", choices=DEBUGGERS, default="gdb", help="which to attach with (gdb)")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="for all of it (600)")
         if verb in ("apply", "preview"):
-            parser.add_argument("--build-dir", type=Path, metavar="DIR", help="where compile_commands.json is")
-            parser.add_argument("--compile-commands", type=Path, metavar="FILE", help="the file itself")
-            parser.add_argument(
-                "--allow-layout",
-                action="append",
-                metavar="TYPE",
-                help="a type whose layout may change, because no value of it is alive; `all`",
-            )
-            parser.add_argument("--exact", action="store_true", help="Rust: update the lines that panics name, too")
+            add_build_options(parser)
         if verb == "apply":
             parser.add_argument("--load", metavar="LIBRARY", action="append", help="load this library first")
         if verb == "undo":
             parser.add_argument("number", type=int, nargs="?", metavar="N", help="the patch that is to stay newest")
         parser.set_defaults(run=run, verb=verb)
+
+
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """What a plan can be told."""
+    parser.add_argument("--build-dir", type=Path, metavar="DIR", help="where compile_commands.json is")
+    parser.add_argument("--compile-commands", type=Path, metavar="FILE", help="the file itself")
+    parser.add_argument(
+        "--allow-layout",
+        action="append",
+        metavar="TYPE",
+        help="a type whose layout may change, because no value of it is alive; `all`",
+    )
+    parser.add_argument("--exact", action="store_true", help="Rust: update the lines that panics name, too")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -184,7 +189,8 @@ def _ends_like_ctrl_c() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _pid(text: str) -> int:
+def process_id(text: str) -> int:
+    """As argparse wants it."""
     pid = int(text)
     if pid <= 0:
         raise ValueError(text)

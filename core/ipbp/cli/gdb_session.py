@@ -95,6 +95,21 @@ class GdbSession:
         assert outcome is not None
         return outcome
 
+    def resume(self) -> None:
+        """Let the program go on, attached."""
+        self._console_command("handle SIGINT nostop noprint pass", "debugger-command")
+        self._console_command("continue &", "debugger-command")
+
+    def allow(self, seconds: float) -> None:
+        """From now on nothing waits longer than this."""
+        self._deadline = time.monotonic() + seconds
+
+    def drain(self) -> None:
+        """Read what gdb says of its own accord: it would wait for us when there is too much of it."""
+        for record in self._io.get_gdb_response(0, raise_error_on_timeout=False):
+            self._take(record)
+        self._console = ""
+
     def interrupt(self) -> None:
         """Ctrl-C for the command that runs now: the plugin gives it up, and rolls back what it had begun."""
         self._process.send_signal(signal.SIGINT)

@@ -85,6 +85,21 @@ class LldbSession:
         assert outcome is not None
         return outcome
 
+    def resume(self) -> None:
+        """Let the program go on, attached."""
+        self._command("process handle -s false -n false -p true SIGINT")
+        self._command("process continue")
+
+    def allow(self, seconds: float) -> None:
+        """From now on nothing waits longer than this."""
+        self._deadline = time.monotonic() + seconds
+
+    def drain(self) -> None:
+        """Read what lldb says of its own accord: it would wait for us when there is too much of it."""
+        assert self._process.stdout is not None
+        while select.select([self._process.stdout], [], [], 0)[0] and os.read(self._process.stdout.fileno(), 1 << 16):
+            continue
+
     def interrupt(self) -> None:
         """Ctrl-C for the command that runs now: the plugin gives it up, and rolls back what it had begun."""
         self._process.send_signal(signal.SIGINT)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ipbp import __version__
-from ipbp.cli import attach, init, launch, path
+from ipbp.cli import attach, init, launch, path, watch
 from ipbp.cli.debuggers import DEBUGGERS
 from ipbp.errors import IpbpError
 
@@ -47,6 +47,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"ipbp {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="command")
     attach.add_parsers(subparsers)
+    watch.add_parsers(subparsers)
     for command, what in _LINKER_COMMANDS.items():
         if command == wanted:
             import_module(f"ipbp.cli.{command}").add_parser(subparsers)

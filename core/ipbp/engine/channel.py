@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -40,6 +41,10 @@ class Channel:
     def tell(self, text: str) -> None:
         """A progress line for the user."""
         self._send({"id": self._request, "tell": text})
+
+    def is_wanted(self) -> bool:
+        """Whether the plugin still waits for the answer: it has neither left nor asked for something else."""
+        return not select.select([self._reader], [], [], 0)[0]
 
     def read_memory(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """The inferior's bytes of each (address, size), None where not all of them can be read."""

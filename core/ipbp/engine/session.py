@@ -13,6 +13,7 @@ from ipbp import __version__
 from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
+from ipbp.engine.watching import follow, saves
 from ipbp.errors import IpbpError, Refused
 from ipbp.formats.elf_file import load_lief
 from ipbp.pipeline.doctor import examine
@@ -80,7 +81,14 @@ def trust(channel: Channel, params: Answer) -> Answer:
     return {}
 
 
-VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {"hello": hello, "plan": plan, "doctor": doctor, "agree": trust}
+VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {
+    "hello": hello,
+    "plan": plan,
+    "doctor": doctor,
+    "agree": trust,
+    "follow": follow,
+    "saves": saves,
+}
 
 
 def _bug(error: Exception) -> Answer:

@@ -42,6 +42,9 @@ class Console(Protocol):
 
     def is_interrupted(self) -> bool: ...
 
+    def debugger(self) -> Any:
+        """For threads of ours: an `ipbp.host.watch.Debugger`."""
+
 
 def run(inferior: Inferior, arguments: str, console: Console) -> int:
     """Carry out one `hotpatch` command; the exit status of its outcome. Errors are shown, not raised.
@@ -102,7 +105,7 @@ class Command:
 
     def ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
         """The engine's answer; its questions about memory are answered meanwhile, its progress is shown."""
-        return engine().request(verb, params, self._serve, self._tell, self.console.is_interrupted)
+        return engine().request(verb, params, self.answer, self._tell, self.console.is_interrupted)
 
     def while_stopped(self, action: Callable[[], Outcome], journal: Journal) -> int:
         """Do this with the program stopped, then show its outcome, to which the stop's length is added, and how much
@@ -148,7 +151,8 @@ class Command:
     def _look(self, journal: Journal) -> None:
         self.notes += forget_unloaded(journal, self.inferior)
 
-    def _serve(self, question: str, params: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, question: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A question of the engine."""
         if question != "read":
             raise IpbpError("protocol", f"the engine asked for {question!r}", "Reinstall ipbp: its parts differ.")
         return {"bytes": [self._read(address, size) for address, size in params["ranges"]]}
@@ -289,6 +293,13 @@ def doctor(command: Command, options: argparse.Namespace) -> int:
     return command.show({"outcome": "ok" if all(line["ok"] for line in lines) else "error", "lines": lines})
 
 
+def watch(command: Command, options: argparse.Namespace) -> int:
+    """Whether a save is a patch."""
+    from ipbp.host.watch import switch  # which gives commands of its own
+
+    return command.show(switch(command, options, command.console.debugger()))
+
+
 def agree(command: Command, options: argparse.Namespace) -> int:
     """The user trusts what the project wants to run."""
     command.ask("agree", {"hash": options.hash})
@@ -306,6 +317,7 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "status": status,
     "undo": undo,
     "doctor": doctor,
+    "watch": watch,
     "agree": agree,
     "help": show_help,
 }

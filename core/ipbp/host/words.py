@@ -14,6 +14,7 @@ _WORDS = (
     ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
     ("status", "patches, functions and memory"),
     ("undo", "take back the newest patch, or all after patch N (0: all)"),
+    ("watch", "watch on: from now on a save of a source is a patch; watch off"),
     ("doctor", "check everything that a patch needs"),
     ("agree", "let the project run what `hotpatch` asked about"),
     ("help", "this text"),
@@ -42,15 +43,17 @@ def parser() -> argparse.ArgumentParser:
             word.add_argument("new", metavar="NEW.o")
         if name in ("apply", "object"):
             word.add_argument("--load", metavar="LIBRARY", action="append")
-        if name in ("apply", "preview", "doctor"):
+        if name in ("apply", "preview", "watch", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")
-        if name in ("apply", "preview", "object"):
+        if name in ("apply", "preview", "watch", "object"):
             word.add_argument("--allow-layout", metavar="TYPE", action="append")
             word.add_argument("--exact", action="store_true")
         if name == "apply":
             word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
         word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
+        if name == "watch":
+            word.add_argument("state", choices=("on", "off"), nargs="?")
         if name == "undo":
             word.add_argument("number", metavar="N", type=int, nargs="?")
         if name == "agree":

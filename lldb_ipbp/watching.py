@@ -1,0 +1,63 @@
+"""lldb as a thread of ours sees it.
+
+lldb may be asked from any thread, but a command of the user's fails when it comes while a thread of ours looks at the
+stopped program ("Resume request failed - process still running": whoever looks holds a lock against that). While the
+program runs there is no such lock, our stop is silent (`background`), and the user's commands wait for the program. So
+everything waits until it runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable, TypeVar
+
+import lldb
+
+from ipbp.errors import IpbpError
+from ipbp.host import tasks
+from lldb_ipbp.inferior import LldbInferior
+
+T = TypeVar("T")
+
+_POLL = 0.02  # seconds between two looks whether the program runs
+_RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
+
+
+class LldbDebugger:
+    """It implements `ipbp.host.watch.Debugger`, where each method is explained."""
+
+    def __init__(self, debugger: lldb.SBDebugger, is_terminal: bool) -> None:
+        self._debugger = debugger
+        self._file = debugger.GetOutputFile()
+        self.is_terminal = is_terminal
+
+    def inferior(self, report: Callable[[IpbpError], None]) -> LldbInferior:
+        return LldbInferior(self._debugger, self._debugger.GetSelectedTarget())
+
+    def do(self, action: Callable[[], T], is_over: Callable[[], bool]) -> T:
+        while not self.is_ready():
+            if is_over():
+                raise IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
+            time.sleep(_POLL)
+        return action()
+
+    def is_ready(self) -> bool:
+        return self._process().GetState() in _RUNNING
+
+    def show(self, text: str, is_over: Callable[[], bool]) -> None:
+        if self.is_terminal and self._has_prompt():
+            text = f"\n{text}{self._debugger.GetPrompt()}"
+        self._file.Write(text.encode(errors="replace"))
+        self._file.Flush()
+
+    def start(self, thread: threading.Thread) -> None:
+        thread.start()
+
+    def _process(self) -> lldb.SBProcess:
+        return self._debugger.GetSelectedTarget().GetProcess()
+
+    def _has_prompt(self) -> bool:
+        # A program that lldb has launched takes the terminal while it runs; one that it was attached to does not.
+        pid = int(self._process().GetProcessID())
+        return not self.is_ready() or tasks.parent(pid) != tasks.tracer(pid)

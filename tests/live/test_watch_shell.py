@@ -1,0 +1,69 @@
+"""`ipbp run --watch` and `ipbp attach --watch`: saves are patches, with no debugger to type to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+from ticker import WAYS, Ticker, build_ticker, wait_until
+
+pytestmark = pytest.mark.live
+
+IPBP = (sys.executable, "-m", "ipbp.cli.main")
+
+
+@pytest.fixture(params=["gdb", "lldb"])
+def debugger(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def ticker(tmp_path: Path) -> Ticker:
+    return build_ticker(tmp_path / "ticker")
+
+
+def test_a_program_in_the_terminal_is_patched_by_saves(ticker: Ticker, debugger: str) -> None:
+    words = [*IPBP, "run", "--watch", "--debugger", debugger, "--", ticker.program, "out"]
+    with Terminal(words, ticker.folder) as terminal:
+        terminal.wait_for("3 files of process .* are watched")
+        for number in range(1, 5):
+            ticker.save(number, WAYS[number % len(WAYS)])
+            ticker.wait_for(number)
+            terminal.wait_for("patched 1 function")
+            terminal.type(f"word {number}")
+            terminal.wait_for(f"heard word {number}")
+        ticker.source.write_text(ticker.text(5).replace("return ticks", "return tocks", 1))
+        terminal.wait_for("does not compile")
+        terminal.press_ctrl_c()
+        assert terminal.wait_for_end() == 128 + signal.SIGINT
+
+
+def test_its_exit_status_is_the_programs(ticker: Ticker, debugger: str) -> None:
+    words = [*IPBP, "run", "--watch", "--debugger", debugger, "--", ticker.program, "out"]
+    done = subprocess.run(words, cwd=ticker.folder, input=b"hello\n", capture_output=True, timeout=60, check=False)
+    assert done.returncode == 7, done
+    assert done.stdout == b"ticking\nheard hello\n"
+
+
+def test_a_running_program_is_watched_until_ctrl_c_and_then_left_alone(ticker: Ticker, debugger: str) -> None:
+    program = subprocess.Popen([ticker.program, "out"], cwd=ticker.folder, stdin=subprocess.PIPE)
+    words = [*IPBP, "attach", "--watch", "--debugger", debugger, str(program.pid)]
+    try:
+        with Terminal(words, ticker.folder) as terminal:
+            terminal.wait_for("3 files of process .* are watched")
+            for number in (1, 2):
+                ticker.save(number)
+                ticker.wait_for(number)
+                terminal.wait_for("patched 1 function")
+            terminal.press_ctrl_c()
+            assert terminal.wait_for_end() == 0
+        wait_until(lambda: "TracerPid:\t0\n" in Path(f"/proc/{program.pid}/status").read_text(), lambda: "traced")
+        assert ticker.is_ticking()
+        assert program.poll() is None
+    finally:
+        program.kill()
+        program.communicate()

@@ -1,0 +1,81 @@
+"""A program in a pseudo-terminal, typed to and read as a person would."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+PATIENCE = 30.0
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+
+
+class Terminal:
+    """`screen`: all that was shown, without control sequences."""
+
+    def __init__(self, command: Sequence[str | Path], folder: Path, **environment: str) -> None:
+        self._master, slave = pty.openpty()
+        self.screen = ""
+        self._seen = 0  # of the screen, by `wait_for`
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=folder,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**os.environ, "TERM": "xterm", **environment},
+            preexec_fn=_take_terminal,
+        )
+        os.close(slave)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._master)  # what still runs in the terminal is told that it is gone
+
+    def type(self, line: str) -> None:
+        os.write(self._master, line.encode() + b"\n")
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b"\x03")
+
+    def wait_for(self, pattern: str) -> str:
+        """What was shown since the last call, once `pattern` is in it, up to there."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := re.compile(pattern).search(self.screen, self._seen)) is None:
+            assert time.monotonic() < deadline, f"no {pattern!r} after {self.screen[self._seen :]!r}"
+            self.read()
+        shown = self.screen[self._seen : found.end()]
+        self._seen = found.end()
+        return shown
+
+    def read(self, seconds: float = 0.05) -> None:
+        """Take what is shown, waiting for it for at most this long."""
+        if select.select([self._master], [], [], seconds)[0]:
+            with contextlib.suppress(OSError):  # nobody has the other end any more
+                self.screen += _CONTROL.sub("", os.read(self._master, 1 << 16).decode(errors="replace"))
+
+    def wait_for_end(self) -> int:
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, self.screen
+            self.read()
+        return self.process.returncode
+
+
+def _take_terminal() -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first terminal that a session opens is its own (tty(4))

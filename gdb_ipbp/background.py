@@ -19,7 +19,6 @@ interface cannot read.)
 
 from __future__ import annotations
 
-import ctypes
 import re
 import signal
 import threading
@@ -36,7 +35,6 @@ from ipbp.host import tasks
 
 _NAME = "SIGWINCH"
 _NUMBER = int(signal.SIGWINCH)
-_TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
 _PATIENCE = 5.0  # seconds in which the program must have stopped
 
 _waiting: list[_SilentStop] = []
@@ -240,7 +238,4 @@ def _handling_of_signal() -> str:
 
 
 def _send(pid: int, thread: int, number: int = _NUMBER) -> None:
-    # Python cannot signal a thread of another process: tgkill(2).
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_TGKILL, pid, thread, number) != 0:
-        raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.")
+    tasks.send(pid, thread, number)

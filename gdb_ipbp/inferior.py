@@ -9,6 +9,7 @@ Everything that the user has set or selected is put back by the contexts of `set
 from __future__ import annotations
 
 import re
+import signal
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Callable, Iterable, Iterator, Optional, Sequence
@@ -20,7 +21,7 @@ from gdb_ipbp.background import limited, run_in_silent_stop
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import Breakpoint, Ranges, Thread
+from ipbp.host.inferior import FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -110,6 +111,16 @@ class GdbInferior:
         self._moves()
         ptrace.write_registers(thread, values)
 
+    def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        self._require_thread(thread)
+        values = ptrace.read_vectors(thread)
+        return {name: values[name] for name in names}
+
+    def set_vectors(self, thread: int, values: dict[str, int]) -> None:
+        self._require_thread(thread)
+        self._moves()
+        ptrace.write_vectors(thread, values)
+
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)
         self._moves()
@@ -122,6 +133,38 @@ class GdbInferior:
     def interrupted_call(self, thread: int) -> Optional[int]:
         where = procfs.system_call(_process(), thread)
         return None if where is None else where.number
+
+    def selected_frame(self) -> Frame:
+        _process()
+        self._refresh()
+        try:
+            frame = gdb.selected_frame()
+        except gdb.error as error:
+            raise IpbpError("frame-none", f"no frame is selected: {error}", "Select one with `frame N`.") from error
+        while frame.type() == gdb.INLINE_FRAME:
+            frame = frame.older()
+        above = []
+        inner: gdb.Frame = gdb.newest_frame()
+        while inner != frame:
+            if inner.type() != gdb.INLINE_FRAME:
+                above.append(inner.name() or "?")
+            inner = inner.older()
+        thread = gdb.selected_thread().ptid[1]
+        values = (
+            {name: value for name in KEPT if (value := _saved_register(frame, name)) is not None}
+            if above
+            else ptrace.read_registers(thread)
+        )
+        signo = ptrace.stopped_by(thread)
+        name = signal.Signals(signo).name if signo in signal.valid_signals() else ""
+        return Frame(thread, len(above), values, tuple(above), name if name in FAULTS else "")
+
+    def forget_signal(self, thread: int) -> None:
+        for row in gdb.selected_inferior().threads():
+            if row.ptid[1] == thread:
+                row.switch()
+                gdb.execute("queue-signal 0", to_string=True)
+                gdb.newest_frame().select()
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         _process()
@@ -163,6 +206,8 @@ class GdbInferior:
         _process()
         with kept_selection():
             try:
+                # gdb shows a source as it first read it, otherwise.
+                gdb.execute("maintenance flush source-cache", to_string=True)
                 gdb.execute(f"add-symbol-file {_quoted(image)} -o 0", to_string=True)
             except gdb.error as error:
                 raise IpbpError("inferior-symbols", f"gdb cannot load {image}: {error}", "Report it.") from error
@@ -295,6 +340,12 @@ def _thread(number: int) -> Iterator[None]:
 
 def _no_thread(number: int) -> IpbpError:
     return IpbpError("inferior-thread", f"the program has no thread {number}", "It has ended; try again.")
+
+
+def _saved_register(frame: gdb.Frame, name: str) -> Optional[int]:
+    # None where the frames inside did not keep it.
+    value = frame.read_register(name)
+    return None if value.is_optimized_out else int(value) & _MASK
 
 
 def _quoted(path: str) -> str:

@@ -20,7 +20,7 @@ from typing import Optional
 
 from ipbp.errors import IpbpError
 
-_SINGLESTEP, _GETREGS, _SETREGS = 9, 12, 13  # sys/ptrace.h
+_SINGLESTEP, _GETREGS, _SETREGS, _GETFPREGS, _SETFPREGS = 9, 12, 13, 14, 15  # sys/ptrace.h
 _GETSIGINFO, _SETSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4203, 0x420A, 0x420B
 _WALL = 0x40000000  # wait(2), __WALL: threads, too
 _TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
@@ -40,6 +40,7 @@ _libc.ptrace.restype = ctypes.c_long
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 
 _Registers = ctypes.c_uint64 * len(NAMES)
+_VectorState = ctypes.c_uint8 * 512
 
 
 def read_registers(thread: int) -> dict[str, int]:
@@ -52,6 +53,29 @@ def read_registers(thread: int) -> dict[str, int]:
 def write_registers(thread: int, values: dict[str, int]) -> None:
     """Some of `NAMES`; the others keep their values."""
     _ptrace(_SETREGS, thread, 0, _Registers(*{**read_registers(thread), **values}.values()))
+
+
+def read_vectors(thread: int) -> dict[str, int]:
+    """xmm0..xmm15, which begin 160 bytes into struct user_fpregs_struct (sys/user.h)."""
+    content = _VectorState()
+    _ptrace(_GETFPREGS, thread, 0, content)
+    return {f"xmm{n}": int.from_bytes(content[160 + 16 * n : 176 + 16 * n], "little") for n in range(16)}
+
+
+def write_vectors(thread: int, values: dict[str, int]) -> None:
+    """Some of them; all else of that state keeps its values."""
+    content = _VectorState()
+    _ptrace(_GETFPREGS, thread, 0, content)
+    for name, value in values.items():
+        at = 160 + 16 * int(name[len("xmm") :])
+        content[at : at + 16] = list(value.to_bytes(16, "little"))
+    _ptrace(_SETFPREGS, thread, 0, content)
+
+
+def stopped_by(thread: int) -> int:
+    """Number of the signal that the thread was stopped by, 0 for none (sigaction(2), si_signo)."""
+    found = _read_siginfo(thread)
+    return 0 if found is None else int.from_bytes(bytes(found)[:4], "little")
 
 
 def step(process: int, thread: int) -> None:
@@ -103,7 +127,7 @@ def _wait(process: int, thread: int) -> int:
     )
 
 
-def _read_siginfo(thread: int) -> Optional[object]:
+def _read_siginfo(thread: int) -> Optional[ctypes.Array[ctypes.c_char]]:
     # None when the thread is in no signal's stop; then there is nothing to be delivered, either.
     siginfo = ctypes.create_string_buffer(128)  # sizeof(siginfo_t)
     if _libc.ptrace(_GETSIGINFO, thread, None, siginfo) != 0:

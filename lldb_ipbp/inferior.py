@@ -17,7 +17,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import Breakpoint, Ranges, Thread
+from ipbp.host.inferior import FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 from lldb_ipbp import packets
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
@@ -44,6 +44,7 @@ class LldbInferior:
         self._local = 0  # process id that was found to be of this machine
         self._resumes_soon = False  # then lldb forgets its caches by itself
         self._code: list[tuple[int, int]] = []  # where code is, while `_resumes_soon`
+        self._owed: dict[int, int] = {}  # signals that a step of ours swallowed, by thread
 
     def describe(self) -> Description:
         pid = self._pid()
@@ -121,13 +122,32 @@ class LldbInferior:
         if not frame.SetPC(values.get("rip", frame.GetPC())):
             raise IpbpError("inferior-register", f"lldb cannot set the pc of thread {thread}", "Report this as a bug.")
 
+    def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        frame = self._thread(thread).GetFrameAtIndex(0)
+        values = {}
+        for name in names:
+            error = lldb.SBError()
+            content = _register(frame, name).GetData().ReadRawData(error, 0, 16)
+            if content is None:
+                raise IpbpError("inferior-register", f"{name} cannot be read: {error}", "Report this as a bug.")
+            values[name] = int.from_bytes(content, "little")
+        return values
+
+    def set_vectors(self, thread: int, values: dict[str, int]) -> None:
+        frame = self._thread(thread).GetFrameAtIndex(0)
+        for name, value in values.items():
+            error, halves = lldb.SBError(), [value & _MASK, value >> 64]
+            octets = lldb.SBData.CreateDataFromUInt64Array(lldb.eByteOrderLittle, 8, halves)
+            if not _register(frame, name).SetData(octets, error):
+                raise IpbpError("inferior-register", f"{name} cannot be set: {error}", "Report this as a bug.")
+
     def step(self, thread: int) -> None:
         found = self._thread(thread)
         if self._resumes_soon:
             self._step_unseen(found)
             return
         error = lldb.SBError()
-        with self._kept_selection(), self._synchronous(), stop_hooks_off(self._debugger):
+        with self._kept_selection(), self._synchronous(), stop_hooks_off(self._debugger), self._fault_held(found):
             found.StepInstruction(False, error)
         if error.Fail():
             self._pid()  # when it is gone, that is the error
@@ -143,6 +163,62 @@ class LldbInferior:
     def interrupted_call(self, thread: int) -> Optional[int]:
         where = procfs.system_call(self._pid(), thread)
         return None if where is None else where.number
+
+    def selected_frame(self) -> Frame:
+        self._pid()
+        thread = self._process().GetSelectedThread()
+        chosen = thread.GetSelectedFrame()
+        if not chosen.IsValid():
+            raise IpbpError("frame-none", "no frame is selected", "Select one with `frame select N`.")
+        frames = [frame for frame in thread if not frame.IsInlined()]
+        level = next(n for n, frame in enumerate(frames) if frame.GetFrameID() >= chosen.GetFrameID())
+        above = tuple(frame.GetFunctionName() or "?" for frame in frames[:level])
+        names = KEPT if level else (*_GENERAL, "rip")
+        values = {}
+        for name in names:
+            register = _register(frames[level], name)
+            if register.IsValid() and register.GetValue() is not None:
+                values[name] = register.GetValueAsUnsigned() & _MASK
+        return Frame(thread.GetThreadID(), level, values, above, self._fault(thread))
+
+    @contextmanager
+    def _fault_held(self, thread: lldb.SBThread) -> Iterator[None]:
+        """lldb delivers what a thread was stopped by with its next resumption, and a step of ours is one: a fault would
+        end the program there. It is held back meanwhile. A fault of an instruction comes again by itself; what was sent
+        is sent again (`_pay`)."""
+        name = self._fault(thread)
+        if not name:
+            yield
+            return
+        number = thread.GetStopReasonDataAtIndex(0)
+        signals = self._process().GetUnixSignals()
+        before = signals.GetShouldSuppress(number)
+        signals.SetShouldSuppress(number, True)
+        try:
+            yield
+        finally:
+            signals.SetShouldSuppress(number, before)
+        if name in _SENT:
+            self._owed[int(thread.GetThreadID())] = number
+
+    def _pay(self) -> None:
+        for thread, number in self._owed.items():
+            tasks.send(self._pid(), thread, number)
+        self._owed.clear()
+
+    def _fault(self, thread: lldb.SBThread) -> str:
+        if thread.GetStopReason() != lldb.eStopReasonSignal:
+            return ""
+        signals = self._process().GetUnixSignals()
+        name = str(signals.GetSignalAsCString(thread.GetStopReasonDataAtIndex(0)) or "")
+        return name if name in FAULTS else ""
+
+    def forget_signal(self, thread: int) -> None:
+        if self._fault(self._thread(thread)):
+            inject.step_aside(self, thread)
+        self._owed.pop(thread, None)
+        self._process().SetSelectedThreadByID(thread)
+        self._thread(thread).SetSelectedFrame(0)
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         process = self._process()
@@ -212,9 +288,13 @@ class LldbInferior:
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         process = self._process()
         if self._resumes_soon or self._is_stopped():
-            with self._kept_selection():
-                action()
-            then(0.0)
+            try:
+                with self._kept_selection():
+                    action()
+                then(0.0)
+            finally:
+                if self._owed:
+                    self._pay()
             return
 
         def act(stop_is_ours: bool) -> None:
@@ -368,6 +448,8 @@ class LldbInferior:
 
 
 _FLAGS = {"eflags": "rflags"}
+_SENT = ("SIGABRT", "SIGSYS")  # by raise(3) and the like, not by what an instruction did
+_GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
 
 
 def _register(frame: lldb.SBFrame, name: str) -> lldb.SBValue:

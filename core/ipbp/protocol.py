@@ -216,6 +216,49 @@ class OldCaller:
 
 
 @dataclass(frozen=True)
+class SelectedFrame:
+    """The frame that the user wants to go on in new code, as the debugger sees it. `mode`: "restart" or "remap". `pc`:
+    where it is or will return to; `level`: 0 for the innermost. `keeps_callee`: the calls above it go on.
+    `takes_current`: arguments are passed as they are now. `file`: the patch file whose code it runs, "" for the
+    program's own. `entry`: of that function, where patches tell. `newest`: address and patch file of the version that
+    the entry leads to now, (0, "") when it was never patched.
+    """
+
+    mode: str
+    pc: int
+    level: int
+    keeps_callee: bool = False
+    takes_current: bool = False
+    file: str = ""
+    entry: int = 0
+    newest: tuple[int, str] = (0, "")
+
+
+@dataclass(frozen=True)
+class FrameMove:
+    """How that frame goes on at `target`: the CFA is the register `base` + `distance`, and places count from it.
+    `stack`: the place of the stack pointer then. `saved`: registers that the frame keeps for its caller, (name, place);
+    empty when it stays the same frame. `arguments`: (register, place, bytes). `line` of the new `file`, for people.
+    """
+
+    function: str
+    mode: str
+    target: int
+    base: str
+    distance: int
+    stack: int
+    saved: tuple[tuple[str, int], ...] = ()
+    arguments: tuple[tuple[str, int, int], ...] = ()
+    file: str = ""
+    line: int = 0
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> FrameMove:
+        saved, arguments = (tuple(map(tuple, row[name])) for name in ("saved", "arguments"))
+        return FrameMove(**{**row, "saved": saved, "arguments": arguments})
+
+
+@dataclass(frozen=True)
 class PatchPlan:
     """All that the plugin needs to apply one patch. Nothing of it depends on the plugin's own judgement.
 

@@ -115,6 +115,20 @@ def registers_are_unsigned_and_can_be_set(subject: Subject) -> None:
     assert inferior.registers(thread, names) == before
 
 
+def vector_registers_can_be_set(subject: Subject) -> None:
+    inferior = subject.inferior
+    thread = inferior.threads()[0].id
+    before = inferior.vectors(thread, ("xmm0", "xmm1", "xmm15"))
+    changed = {"xmm0": (1 << 127) + 5, "xmm15": 7}
+    inferior.set_vectors(thread, changed)
+    try:
+        assert inferior.vectors(thread, changed) == changed
+        assert inferior.vectors(thread, ("xmm1",)) == {"xmm1": before["xmm1"]}
+    finally:
+        inferior.set_vectors(thread, before)
+    assert inferior.vectors(thread, before) == before
+
+
 def steps_one_thread_and_no_other(subject: Subject) -> None:
     # Over the start of a function and back: one instruction, wherever the thread really is. It may push, so its
     # stack begins below the red zone.
@@ -226,6 +240,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         writes_code_that_is_not_writable,
         writes_one_byte_without_its_neighbours,
         registers_are_unsigned_and_can_be_set,
+        vector_registers_can_be_set,
         steps_one_thread_and_no_other,
         calls_a_function_and_leaves_no_trace,
         hides_a_breakpoint_in_the_bytes,

@@ -59,7 +59,9 @@ class Session(Protocol):
     def step(self, count: int = 1) -> None:
         """Instructions of the selected thread."""
 
-    def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None: ...
+    def break_at(
+        self, function: str = "", line: int = 0, address: int = 0, condition: str = "", file: str = "talk.c"
+    ) -> None: ...
 
     def delete_breakpoints(self) -> None: ...
 
@@ -138,8 +140,10 @@ class GdbSession:
             self._go("stepi")
             self.wait_until_stopped()
 
-    def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None:
-        place = function or (f"talk.c:{line}" if line else f"*{address:#x}")
+    def break_at(
+        self, function: str = "", line: int = 0, address: int = 0, condition: str = "", file: str = "talk.c"
+    ) -> None:
+        place = function or (f"{file}:{line}" if line else f"*{address:#x}")
         said = self.tell(f"break {place}" + (f" if {condition}" if condition else ""))
         assert "reakpoint" in said, said
 
@@ -239,8 +243,10 @@ class LldbSession:
             self._go("thread step-inst")
             self.wait_until_stopped()
 
-    def break_at(self, function: str = "", line: int = 0, address: int = 0, condition: str = "") -> None:
-        place = f"--name {function}" if function else f"--file talk.c --line {line}" if line else f"--address {address}"
+    def break_at(
+        self, function: str = "", line: int = 0, address: int = 0, condition: str = "", file: str = "talk.c"
+    ) -> None:
+        place = f"--name {function}" if function else f"--file {file} --line {line}" if line else f"--address {address}"
         said = self.tell(f"breakpoint set {place}" + (f" --condition '{condition}'" if condition else ""))
         assert "Breakpoint" in said, said
 

@@ -83,7 +83,7 @@ def test_the_base_is_the_one_that_was_asked_for_and_far_names_get_stubs(
     words = [new, "--image", image, "-o", tmp_path / "p", "--base", "0x10000000", "--define", "far=0x7ffff7e01000"]
     assert ipbp_link(capsys, *words)[0] == 0
     assert symbols(tmp_path / "p")["f"] == 0x1000_0000
-    assert calls(tmp_path / "p", "f") == [symbols(tmp_path / "p")["far@stub"]]
+    assert calls(tmp_path / "p", "f") == [symbols(tmp_path / "p")["stub$far"]]
     _status, said = ipbp_link(capsys, *words)
     assert re.search(r"0x10000000 .* code +f  \(.*far.o\)", said)
     assert re.search(r"cell +far = 0x7ffff7e01000", said)

@@ -7,6 +7,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from ipbp import __version__
@@ -65,9 +66,10 @@ def hello(channel: Channel, params: Answer) -> Answer:
 def plan(channel: Channel, params: Answer) -> Answer:
     """The whole way to a plan; nothing is written to the inferior."""
     outcome = make_plan(Request.from_json(params), channel.read_memory, channel.tell)
+    frame = {} if outcome.frame is None else {"frame": asdict(outcome.frame)}
     if outcome.plan is None:
-        return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times}
-    return {"outcome": "planned", "plan": outcome.plan.to_json(), "is_first": outcome.is_first}
+        return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times, **frame}
+    return {"outcome": "planned", "plan": outcome.plan.to_json(), "is_first": outcome.is_first, **frame}
 
 
 def doctor(channel: Channel, params: Answer) -> Answer:

@@ -1,7 +1,7 @@
 """The symbol table of a patch file: the carried functions and variables under their own names, local ones too.
 
 Debuggers name a frame without debug information by it, and `objdump -d` its functions. A stub is called
-`name@stub`, so that it shows where a far call goes.
+`stub$name`, so that it shows where a far call goes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def symbol_table(units: Sequence[Unit], layout: Layout, sections: Mapping[str, i
         rows.append(_Row(source, Binding.LOCAL, _STT_FILE, 0, _SHN_ABS, 0, 0))
         rows += _carried(unit, columns, layout.chunks, sections)
     rows += [
-        _Row(f"{row.name}@stub", Binding.LOCAL, SymbolType.FUNCTION, 0, sections[".stubs"], row.address, 8)
+        _Row(f"stub${row.name}", Binding.LOCAL, SymbolType.FUNCTION, 0, sections[".stubs"], row.address, 8)
         for row in layout.stubs
     ]
     # sorted() keeps the order otherwise, so a file's local symbols stay behind its name.

@@ -15,11 +15,11 @@ import traceback
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from ipbp.errors import IpbpError, Refused
-from ipbp.host import inject, render, transaction
+from ipbp.host import frames, inject, render, transaction
 from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
-from ipbp.host.inferior import Breakpoint, Inferior
+from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.old_code import still_running
 from ipbp.host.quiet import BUSY
@@ -183,9 +183,11 @@ def engine() -> Client:
 def apply(command: Command, options: argparse.Namespace) -> int:
     """Compile, diff and link while the program runs; then stop it for the last step."""
     journal = command.journal()
-    answer = _given_plan(options.plan) if getattr(options, "plan", None) else _plan(command, options, journal)
+    frame = frames.selected(command.inferior, options)
+    answer = _given_plan(options.plan) if getattr(options, "plan", None) else _plan(command, options, journal, frame)
+    going_on = frames.GoingOn(command.inferior, frame, options, answer)
     if answer["outcome"] == "unchanged":
-        return command.show(answer)
+        return command.while_stopped(going_on.alone, journal) if frame else command.show(answer)
     plan = PatchPlan.from_json(answer["plan"])
     if plan.number != journal.next_number():
         raise IpbpError("plan-outdated", "the program was patched while this patch was made", "Try again.")
@@ -197,13 +199,15 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     outcome = plan_outcome("patched", plan)
 
     def action() -> Outcome:
-        applied = transaction.apply(command.inferior, prepared, journal)
+        applied = transaction.apply(command.inferior, prepared, journal, going_on.step)
         _disarmed[plan.number] = applied.disarmed
+        stacks = going_on.stacks(applied.stacks)
         outcome["notes"] += applied.notes
 
         def then() -> None:
-            outcome["notes"] += still_running(applied.stacks, plan, journal)
+            outcome["notes"] += still_running(stacks, plan, journal)
             _announce(command, journal)
+            going_on.tell(outcome)
 
         outcome["then"] = then
         return outcome
@@ -368,8 +372,13 @@ def plan_params(
     return params
 
 
-def _plan(command: Command, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
-    return command.ask("plan", command.plan_params(options, journal))
+def _plan(
+    command: Command, options: argparse.Namespace, journal: Journal, frame: Optional[Frame] = None
+) -> dict[str, Any]:
+    params = command.plan_params(options, journal)
+    if frame is not None:
+        params["frame"] = frames.params(frame, options, journal)
+    return command.ask("plan", params)
 
 
 def status_outcome(journal: Journal) -> Outcome:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host.inferior import Breakpoint, Ranges, Thread
+from ipbp.host.inferior import Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 T = TypeVar("T")
@@ -43,6 +43,7 @@ class FakeThread:
     id: int
     registers: dict[str, int]
     signals: list[tuple[int, str]] = field(default_factory=list)
+    vectors: dict[str, int] = field(default_factory=dict)
 
 
 class FakeInferior:
@@ -62,6 +63,8 @@ class FakeInferior:
         self.unwound: dict[int, list[int]] = {}
         self.armed: dict[str, Breakpoint] = {}
         self.announced: list[str] = []
+        self.selected: Optional[Frame] = None
+        self.forgotten: list[int] = []
         self.restarted: list[tuple[int, int]] = []
         self.operations = 0
         self.fails_at = 0
@@ -154,6 +157,20 @@ class FakeInferior:
             if not 0 <= value <= MASK:
                 raise IpbpError("inferior-register", f"{value} does not fit into {name}", "Values are unsigned.")
         self._counted(lambda: self.thread(thread).registers.update(values))
+
+    def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        return self._counted(lambda: {name: self.thread(thread).vectors.get(name, 0) for name in names})
+
+    def set_vectors(self, thread: int, values: dict[str, int]) -> None:
+        self._counted(lambda: self.thread(thread).vectors.update(values))
+
+    def selected_frame(self) -> Frame:
+        if self.selected is None:
+            raise IpbpError("frame-none", "no frame is selected", "Select one.")
+        return self.selected
+
+    def forget_signal(self, thread: int) -> None:
+        self._counted(lambda: self.forgotten.append(thread))
 
     def step(self, thread: int) -> None:
         self._counted(lambda: self._step(self.thread(thread)))

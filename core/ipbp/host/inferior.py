@@ -37,6 +37,26 @@ class Breakpoint:
     length: int
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a stopped thread, `level` 0 the innermost; inlined functions have none of their own. `registers`: as
+    they are when it goes on, of an outer frame those that can be told. `above`: functions of the frames inside of it,
+    innermost first. `fault`: the signal of a fault or an abort that the thread was stopped by and that is still to be
+    delivered, "" for none."""
+
+    thread: int
+    level: int
+    registers: dict[str, int]
+    above: tuple[str, ...] = ()
+    fault: str = ""
+
+
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
+"""Signals that say that the program cannot go on where it is."""
+KEPT = ("rbx", "rbp", "rsp", "r12", "r13", "r14", "r15", "rip")
+"""Registers of an outer frame that unwinding tells (psABI, "Register Usage")."""
+
+
 class Inferior(Protocol):
     """Every method but `describe`, `regions`, `read` and `while_stopped` needs the inferior stopped. `read` of a
     running inferior works where /proc/PID/mem does.
@@ -66,12 +86,24 @@ class Inferior(Protocol):
 
     def set_registers(self, thread: int, values: dict[str, int]) -> None: ...
 
+    def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        """Vector registers by name (xmm0..xmm15), 16 bytes each."""
+
+    def set_vectors(self, thread: int, values: dict[str, int]) -> None: ...
+
     def step(self, thread: int) -> None:
         """One instruction of this thread, all others held. A signal may intervene: the caller checks the pc."""
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         """Number of the system call in which the thread was interrupted by the stop, if any. Only asked when
         the value in rax says so (/proc/PID/task/TID/syscall, proc_pid_syscall(5))."""
+
+    def selected_frame(self) -> Frame:
+        """The frame that the user has selected. `frame-none` when there is none."""
+
+    def forget_signal(self, thread: int) -> None:
+        """The signal that the thread was stopped by is not delivered when it goes on. The innermost frame of the
+        thread becomes the selected one."""
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         """Call a function with up to six integers; its 8-byte result. Only that thread runs. Registers, red

@@ -25,7 +25,7 @@ from ipbp.protocol import Description, Region
 
 SYSCALL = bytes([0x0F, 0x05])  # syscall
 
-_MMAP, _MPROTECT, _MUNMAP, _RESTART_SYSCALL = 9, 10, 11, 219  # arch/x86/entry/syscalls/syscall_64.tbl
+_MMAP, _MPROTECT, _MUNMAP, _GETPID, _RESTART_SYSCALL = 9, 10, 11, 39, 219  # arch/x86/entry/syscalls/syscall_64.tbl
 _EPOLL_CALLS = {232, 281, 441}  # epoll_wait, epoll_pwait, epoll_pwait2
 _PROTECTION = {"r": 1, "w": 2, "x": 4}  # mmap(2), PROT_*
 _MAP_FLAGS = 0x02 | 0x20 | 0x100000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
@@ -139,6 +139,16 @@ def system_call(inferior: Inferior, number: int, arguments: Sequence[int]) -> in
     if not sites:
         return _call_at_borrowed_site(inferior, thread, number, arguments)
     return _call_until_through(inferior, thread, sites, number, arguments)
+
+
+def step_aside(inferior: Inferior, thread: int) -> None:
+    """Let this thread make a system call without an effect (getpid(2)) and come back to where it is. What the debugger
+    then knows of why it stopped is that step."""
+    _refuse_filter(inferior, thread)
+    sites = _find_sites(inferior)
+    if not sites:
+        raise IpbpError("inject-no-site", "the process has no code mapped from a file", "It cannot be patched.")
+    _call_until_through(inferior, thread, sites, _GETPID, ())
 
 
 def _call_until_through(

@@ -38,8 +38,19 @@ def as_json(outcome: Row) -> str:
 
 def as_text(outcome: Row) -> str:
     """Lines for people, each ended."""
-    text = _TEXTS[outcome["outcome"]](outcome)
-    return "\n".join([text, *(f"  note: {note}" for note in outcome.get("notes", ()))]) + "\n"
+    lines = [_TEXTS[outcome["outcome"]](outcome)]
+    if outcome.get("frame"):
+        lines.append(f"  {_frame(outcome['frame'])}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in outcome.get("notes", ()))]) + "\n"
+
+
+def _frame(row: Row) -> str:
+    what = "begins again" if row["mode"] == "restart" else "goes on"
+    when = " when the call inside of it returns" if row["when_it_returns"] else ""
+    said = f"frame: '{row['function']}' {what} in the new code{when}, at {row['file']}:{row['line']}"
+    if row["dropped"]:
+        said += f"; dropped: {', '.join(row['dropped'])}"
+    return said + (f"; {row['signal']} is not delivered" if row["signal"] else "")
 
 
 def _patched(outcome: Row) -> str:

@@ -6,12 +6,15 @@ times as long for some, because it looks at the whole innermost frame to say whe
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import Optional
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.inferior import Thread
+
+_TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
 
 
 def stopped_threads(pid: int) -> list[Thread]:
@@ -77,6 +80,13 @@ def parent(pid: int) -> int:
 def blocks_signal(pid: int, thread: int, number: int) -> bool:
     """Whether the thread has the signal blocked (SigBlk, a mask in which bit 0 is signal 1)."""
     return bool(int(status_field(pid, thread, "SigBlk"), 16) >> (number - 1) & 1)
+
+
+def send(pid: int, thread: int, number: int) -> None:
+    """A signal for one thread of another process: tgkill(2), which Python does not have."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_TGKILL, pid, thread, number) != 0:
+        raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.")
 
 
 def status_field(pid: int, thread: int, name: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import Iterable, Sequence
+from typing import Callable, Iterable, Optional, Sequence
 
 from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, safepoint
@@ -80,8 +80,10 @@ def _content(file: str, segment: Segment) -> bytes:
     return content
 
 
-def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
-    """Bring a patch into the stopped inferior.
+def apply(
+    inferior: Inferior, prepared: Prepared, journal: Journal, last: Optional[Callable[[Steps], None]] = None
+) -> Applied:
+    """Bring a patch into the stopped inferior. `last`: a step of the caller's before the patch is in force.
 
     Errors: `Refused` with everything that is not as the plan expects (nothing was written); or what went wrong
     half-way, ending in "rolled back": memory is as before, byte for byte. `rollback-incomplete` when even that
@@ -107,6 +109,8 @@ def apply(inferior: Inferior, prepared: Prepared, journal: Journal) -> Applied:
         # Beyond this point the program may run new code; everything that can fail has been tried.
         _replace(steps, plan.replacements, [change.replacement for change in plan.replacements])
         kept_off = _rearm_starts(steps, plan.replacements)
+        if last is not None:
+            last(steps)
         journal.commit(plan.number)
     except BaseException as cause:
         steps.go_back(cause)

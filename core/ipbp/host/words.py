@@ -7,6 +7,7 @@ import shlex
 from typing import NoReturn, Optional
 
 from ipbp.errors import IpbpError
+from ipbp.host.frames import MODES as FRAME_MODES
 
 _WORDS = (
     ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
@@ -18,6 +19,12 @@ _WORDS = (
     ("doctor", "check everything that a patch needs"),
     ("agree", "let the project run what `hotpatch` asked about"),
     ("help", "this text"),
+)
+
+
+_OPTIONS = (
+    ("--frame remap", "and the selected call goes on in the new code; --frame restart: begins again in it"),
+    ("--frame ... --unwind", "and the calls inside of that frame may be dropped"),
 )
 
 
@@ -43,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
             word.add_argument("new", metavar="NEW.o")
         if name in ("apply", "object"):
             word.add_argument("--load", metavar="LIBRARY", action="append")
+            word.add_argument("--frame", choices=FRAME_MODES, default="old")
+            word.add_argument("--unwind", action="store_true")
+            word.add_argument("--current-arguments", action="store_true")
         if name in ("apply", "preview", "watch", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")
@@ -64,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
 def help_text() -> str:
     """A line for each word."""
     lines = [f"  hotpatch {name:8} {text}" for name, text in _WORDS]
+    lines += ["", *(f"  hotpatch {name:21} {text}" for name, text in _OPTIONS)]
     return "\n".join(["Change the running program to the edited source.", "", *lines]) + "\n"
 
 

@@ -24,6 +24,7 @@ from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.c_types import told_once
 from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
+from ipbp.pipeline.frames import frame_move
 from ipbp.pipeline.hooks import with_hooks
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
@@ -36,7 +37,7 @@ from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
-from ipbp.protocol import PatchPlan
+from ipbp.protocol import FrameMove, PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
 from ipbp.stages.initialisers import judge_initialisers, registered
 from ipbp.stages.old_callers import old_callers
@@ -52,12 +53,14 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """`plan` is None when nothing changed. `notes` and `times` (milliseconds) are then all there is to say.
-    `is_first`: the plan loads libraries, and the patch is to be asked for once more when that is done."""
+    `is_first`: the plan loads libraries, and the patch is to be asked for once more when that is done. `frame`: how the
+    selected frame goes on, where that was asked for."""
 
     plan: PatchPlan | None
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
     is_first: bool = False
+    frame: FrameMove | None = None
 
 
 def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
@@ -153,7 +156,8 @@ def _linked(
     )
     clock.lap("diff")
     if not changed:
-        return Outcome(None, (*notes, *_in_vain(judged, edited)), clock.times)
+        again = frame_move(request.frame, process, None, ()) if request.frame else None
+        return Outcome(None, (*notes, *_in_vain(judged, edited)), clock.times, frame=again)
 
     # Every thread-local variable gets its place in the threads, every other outside name its address, as they are seen
     # from the unit's image; what the linker left out of it comes out of its archives.
@@ -202,7 +206,11 @@ def _linked(
         ),
         reclaimable=_reclaimable(changed, linked),
     )
-    return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas))
+    move = None
+    if request.frame:
+        move = frame_move(request.frame, process, made, changed)
+        clock.lap("frame")
+    return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas), frame=move)
 
 
 _OF_TYPES = ("layout-changed", "coroutine-changed")

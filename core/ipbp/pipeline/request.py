@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ipbp.pipeline.record import Record
-from ipbp.protocol import Description, Region
+from ipbp.protocol import Description, Region, SelectedFrame
 from ipbp.stages.arena import Arena
 
 
@@ -18,7 +18,8 @@ class Request:
     rewritten now, the bytes that must be there.
     `arenas`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
     instead of a build. `allow_layout`: types whose layout may change. `exact`: lines that moved change
-    functions, too. `load`: libraries that the user agrees to have loaded first."""
+    functions, too. `load`: libraries that the user agrees to have loaded first. `frame`: what shall go on in new code.
+    """
 
     description: Description
     regions: tuple[Region, ...]
@@ -34,6 +35,7 @@ class Request:
     allow_layout: tuple[str, ...] = ()
     exact: bool = False
     load: tuple[str, ...] = ()
+    frame: SelectedFrame | None = None
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Request:
@@ -53,8 +55,13 @@ class Request:
             allow_layout=tuple(row.get("allow_layout", ())),
             exact=bool(row.get("exact")),
             load=tuple(row.get("load") or ()),
+            frame=_frame(row.get("frame")),
         )
 
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
+
+
+def _frame(row: dict[str, Any] | None) -> SelectedFrame | None:
+    return None if row is None else SelectedFrame(**{**row, "newest": tuple(row["newest"])})

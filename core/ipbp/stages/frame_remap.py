@@ -1,0 +1,292 @@
+"""Going on in the new version of a function at the place that corresponds to where the old one is.
+
+The new code must find everything that it uses from there on: the frame as its own code would have laid it out, each
+variable at its place with its type, what the compiler keeps unnamed, and registers. What cannot be shown is refused.
+
+* The frame: the CFA counts from the same register, the same registers are saved at the same places.
+* Variables that the new code may read: one of that name and type was at that place in the old code. What the compiler
+  keeps without a name counts when the same instructions deal with it in both versions.
+* Registers: none but the frame's own are in use at the place, or what set them are the same instructions just before.
+* The place: in code that is as it was, the same instruction. In code that was edited, the beginning of the edit, if
+  all that ran of the old one since then can be run again: it has stored nothing and called nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ipbp.arch.x86_64_effects import CLOBBERED, RETURNED, Effect, parts_of, wholes_of
+from ipbp.errors import Refusal
+from ipbp.graph.frames import RBP, RSP, DescribedFunction, UnwindRow, Variable
+from ipbp.stages.code_places import Piece, Places, Word, match_places
+from ipbp.stages.liveness import LARGEST_FRAME, Flow, bits, extent, flow_of, live_frame, live_registers
+
+_ALWAYS_RIGHT = parts_of(("rsp", "rip"))
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSide:
+    """One version of the function. `words`: its instructions with what they refer to, comparable with the other's."""
+
+    function: DescribedFunction
+    rows: Sequence[Effect] | None
+    words: Sequence[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class Remap:
+    """`unwind`: how to get at the CFA. `offset`: where the new code goes on. `depth`: the bytes that the stack pointer
+    is then below the CFA; `moves_stack`: that is another place than before. `line` of the new source."""
+
+    unwind: UnwindRow
+    offset: int
+    depth: int
+    moves_stack: bool
+    line: int
+
+
+def plan_remap(old: FrameSide, offset: int, new: FrameSide, returns_to: bool, keeps_callee: bool) -> Remap | Refusal:
+    """`offset`: of the old pc. `returns_to`: a call of the function's is under way and that is where it comes back to.
+    `keeps_callee`: that call goes on; otherwise it is dropped, and what it was made for begins again. Refusals:
+    `frame-not-described`, `frame-layout-changed`, `frame-place-changed`."""
+    name = old.function.name
+    if old.rows is None or new.rows is None or not old.function.lines or not new.function.lines:
+        return _undescribed(name)
+    before, after = flow_of(old.function, old.rows), flow_of(new.function, new.rows)
+    here = before.at.get(offset)
+    if here is None or before.has_unknown or after.has_unknown or (returns_to and here == 0):
+        return _undescribed(name)
+    places = match_places(old.words, old.function.lines, new.words, new.function.lines)
+    if places is None:
+        return _undescribed(name)
+    frames = _Frames(old.function, new.function, before, after, places)
+    found = frames.place(here, returns_to, keeps_callee)
+    return found if isinstance(found, Refusal) else frames.checked(here, found, keeps_callee)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """`there`: index in the new code; `since`: the one in the old code that corresponds to it, from which on it has
+    done nothing that cannot be done again."""
+
+    there: int
+    since: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Frames:
+    """Both versions."""
+
+    old: DescribedFunction
+    new: DescribedFunction
+    before: Flow
+    after: Flow
+    places: Places
+
+    def place(self, here: int, returns_to: bool, keeps_callee: bool) -> _Place | Refusal:
+        """Where the new code would go on."""
+        places = self.places
+        if returns_to and keeps_callee:
+            return self._after_call(here)
+        at = here - 1 if returns_to else here  # the call itself is made again
+        piece = places.piece_of(at)
+        partner = places.counterpart[piece]
+        if partner >= 0 and not returns_to:
+            return _Place(places.new[partner].first + at - places.old[piece].first, here)
+        low, first = piece, partner
+        if partner < 0:
+            (low, _), (first, _) = places.gap(piece)
+        if first >= len(places.new):
+            return self._unplaced("the end of the new code has nothing that corresponds to it")
+        start = places.old[low].first
+        if any(row.stores or row.is_call for row in self.before.rows[start:at]):
+            return self._unplaced("the line that it is in was edited, and what it has done already would be done twice")
+        comes_from = {source for index in range(start + 1, at + 1) for source in self.before.before[index]}
+        if not comes_from <= set(range(start, at)):
+            return self._unplaced("the line that it is in was edited, and it may have come to there in several ways")
+        return _Place(places.new[first].first, start)
+
+    def _after_call(self, here: int) -> _Place | Refusal:
+        """Behind the call in the new code that corresponds to the one under way."""
+        places, call = self.places, here - 1
+        if not self.before.rows[call].is_call:
+            return _undescribed(self.old.name)
+        piece = places.piece_of(call)
+        partner = places.counterpart[piece]
+        if partner >= 0:
+            return _Place(places.new[partner].first + call - places.old[piece].first + 1, here)
+        (low, high), (first, last) = places.gap(piece)
+        word = places.old[piece].words[call - places.old[piece].first]
+        olds = _calls(self.before, places.old[low:high], word)
+        news = _calls(self.after, places.new[first:last], word)
+        if len(olds) != 1 or len(news) != 1:
+            return self._unplaced(
+                "the line with the call that is under way was edited, and no one call corresponds to it"
+            )
+        return _Place(news[0] + 1, here)
+
+    def checked(self, here: int, place: _Place, keeps_callee: bool) -> Remap | Refusal:
+        """The place, if all that the new code uses from there on is there."""
+        old, new, there = self.old, self.new, place.there
+        if there >= len(self.after.rows):
+            return self._unplaced("the end of the new code has nothing that corresponds to it")
+        offset, target = self.before.rows[here].offset, self.after.rows[there].offset
+        one, other = old.unwind_at(offset), new.unwind_at(target)
+        depths = _depth(self.before)[here], _depth(self.after)[there]
+        if one is None or other is None or one.base < 0 or one.lost or other.lost:
+            return _undescribed(old.name)
+        if one.base != other.base or one.saved != other.saved or (one.base == RBP and one.distance != other.distance):
+            return _other_frame(old.name, "the compiler laid the frame out in another way")
+        if depths[0] is None or depths[1] is None:
+            return _undescribed(old.name)
+        if keeps_callee and depths[0] != depths[1]:
+            return _other_frame(old.name, f"its frame has {depths[1]} bytes now and had {depths[0]}")
+        if one.base == RSP and (one.distance - 8, other.distance - 8) != depths:
+            return _undescribed(old.name)
+        wrong = self._variables(place) or self._registers(here, place, keeps_callee)
+        if wrong is not None:
+            return wrong
+        lines = [row.line for row in new.lines if row.offset <= target - keeps_callee]  # a call is before its return
+        return Remap(one, target, depths[1] + 8, depths[0] != depths[1], lines[-1] if lines else 0)
+
+    def _variables(self, place: _Place) -> Refusal | None:
+        """Whether each byte of the frame that the new code may read is what the old code had there."""
+        old, new = self.old, self.new
+        offset, target = self.before.rows[place.since].offset, self.after.rows[place.there].offset
+        live = live_frame(self.after, new)[place.there]
+        named = 0
+        for row in new.variables:
+            if row.place is None or not row.is_visible_at(target):
+                continue
+            whole = bits(row.place, row.size)
+            twins = [other for other in old.variables if other.name == row.name and other.is_visible_at(offset)]
+            if any(_is_alike(row, twin) for twin in twins):
+                named |= whole
+            elif twins and live & whole:
+                return _other_frame(old.name, f"'{row.name}' has another place in its frame, or another type")
+            elif live & whole:
+                return _other_frame(old.name, f"the new code uses '{row.name}', which has no value in this call")
+        left = live & ~named & ~_saved_bytes(old.unwind_at(offset))
+        if left.bit_length() > LARGEST_FRAME:
+            return _undescribed(old.name)
+        if left and not self._are_dealt_with_alike(left):
+            return _other_frame(old.name, "the new code uses something that the compiler keeps in it without a name")
+        return None
+
+    def _are_dealt_with_alike(self, wanted: int) -> bool:
+        """Whether the same instructions, in the same order, touch these bytes in both versions."""
+        dealings = []
+        for flow, function in ((self.before, self.old), (self.after, self.new)):
+            dealings.append(
+                [
+                    (row.text.partition(" ")[0], place, access)
+                    for row, accesses in zip(flow.rows, flow.places, strict=True)
+                    for place, access in accesses
+                    if extent(function, place, max(access.size, 1)) & wanted
+                ]
+            )
+        return dealings[0] == dealings[1]
+
+    def _registers(self, here: int, place: _Place, keeps_callee: bool) -> Refusal | None:
+        """Whether the registers in use at the new place hold what they would. What they are set by is looked for
+        backwards, as long as both versions are the same."""
+        wanted = live_registers(self.after)[place.there] - _ALWAYS_RIGHT
+        unwind = self.old.unwind_at(self.before.rows[here].offset)
+        if unwind is not None and unwind.base == RBP:
+            wanted -= parts_of(("rbp",))
+        if keeps_callee:
+            wanted -= RETURNED  # the call that corresponds puts them there
+        changed = frozenset().union(*(row.writes for row in self.before.rows[place.since : here]))
+        words = [[word for piece in side for word in piece.words] for side in (self.places.old, self.places.new)]
+        one, other = place.since, place.there
+        if wanted & changed:
+            return self._in_registers(wanted & changed)
+        while wanted:
+            if one in self.before.leads or other in self.after.leads:
+                return self._in_registers(wanted)
+            one, other = one - 1, other - 1
+            if words[0][one] != words[1][other] or self.before.places[one] != self.after.places[other]:
+                return self._in_registers(wanted)
+            row = self.after.rows[other]
+            if row.is_call and wanted & CLOBBERED - RETURNED:
+                return self._in_registers(wanted)
+            wanted -= RETURNED if row.is_call else row.kills
+        return None
+
+    def _in_registers(self, wanted: frozenset[str]) -> Refusal:
+        names = ", ".join(sorted(wholes_of(wanted)))
+        return Refusal(
+            "frame-place-changed",
+            f"the new '{self.old.name}' has values in registers ({names}) at the place that corresponds, and "
+            "whether they are the same there was not proved",
+            "Step to the next line and try again; or use `--frame restart` or `--frame old`. Optimised code keeps most "
+            "of its values so: build with -O0 to move running calls.",
+            self.old.name,
+        )
+
+    def _unplaced(self, why: str) -> Refusal:
+        return Refusal(
+            "frame-place-changed",
+            f"the new '{self.old.name}' has no place that surely corresponds to where this call is: {why}",
+            "Step to a line that is as it was and try again; or use `--frame restart` or `--frame old`.",
+            self.old.name,
+        )
+
+
+def _calls(flow: Flow, rows: Sequence[Piece], word: str) -> list[int]:
+    """Indices of the calls that are written so."""
+    return [
+        row.first + at
+        for row in rows
+        for at, one in enumerate(row.words)
+        if one == word and flow.rows[row.first + at].is_call
+    ]
+
+
+def _depth(flow: Flow) -> list[int | None]:
+    """Before each instruction the bytes pushed since the entry; None where that is not one number."""
+    found: dict[int, int | None] = {}
+    waiting: list[tuple[int, int | None]] = [(0, 0)]
+    while waiting:
+        index, depth = waiting.pop()
+        if index in found:
+            if found[index] == depth or found[index] is None:
+                continue
+            depth = None
+        found[index] = depth
+        row = flow.rows[index]
+        if depth is not None and "rsp" in row.writes and not row.is_call:
+            depth = depth + row.pushed if row.pushed else None
+        waiting += [(target, depth) for target in flow.next[index]]
+    return [found.get(index) for index in range(len(flow.rows))]
+
+
+def _is_alike(one: Variable, other: Variable) -> bool:
+    return (one.place, one.type, one.size, one.is_indirect) == (other.place, other.type, other.size, other.is_indirect)
+
+
+def _saved_bytes(row: UnwindRow | None) -> int:
+    found = bits(-8, 8)
+    for place in row.saved.values() if row is not None else ():
+        found |= bits(place, 8)
+    return found
+
+
+def _other_frame(name: str, why: str) -> Refusal:
+    return Refusal(
+        "frame-layout-changed",
+        f"this call of '{name}' cannot go on in the new code: {why}",
+        "Use `--frame restart` or `--frame old`.",
+        name,
+    )
+
+
+def _undescribed(name: str) -> Refusal:
+    return Refusal(
+        "frame-not-described",
+        f"the frame of '{name}' is not described well enough to go on in the new code: no lines, no unwind row, or a "
+        "stack pointer that moves by a number that only running tells",
+        "Build with -g; or use `--frame old`.",
+        name,
+    )

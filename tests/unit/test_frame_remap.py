@@ -1,0 +1,175 @@
+"""Where a running call may go on in the new code of its function, and where that is not proved."""
+
+from __future__ import annotations
+
+import pytest
+from frame_sides import Version, version
+
+from ipbp.errors import Refusal
+from ipbp.stages.frame_remap import Remap, plan_remap
+
+BEFORE = """
+struct item { int value; struct item *next; };
+int step(int), other(int), total;
+int f(struct item *list, int scale) {
+    int start = 5;
+    start += scale;
+    int value = list->value;
+    for (int i = 0; i < 3; i++)
+        start += step(i);
+    total += start;
+    return start + value * scale;
+}
+"""
+COMPILERS = ("gcc", "clang-19")
+
+
+def edited(*pairs: tuple[str, str]) -> str:
+    text = BEFORE
+    for old, new in pairs:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
+
+
+def remapped(
+    new: str, place: str, compiler: str = "gcc", flags: tuple[str, ...] = ("-O0",), before: str = BEFORE
+) -> tuple[Version, Remap | Refusal]:
+    """What becomes of a call that stands at the line with `place`."""
+    one, other = version(before, compiler, flags), version(new, compiler, flags)
+    return other, plan_remap(one.side, one.at(place), other.side, False, False)
+
+
+def returned(new: str, call: str, text: str = "", keeps_callee: bool = True) -> tuple[Version, Remap | Refusal]:
+    one, other = version(BEFORE), version(new)
+    return other, plan_remap(one.side, one.behind_call(call, text), other.side, True, keeps_callee)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_an_edited_line_is_begun_again(compiler: str) -> None:
+    new, found = remapped(edited(("= list->value", "= list ? list->value : 7")), "int value =", compiler)
+    assert isinstance(found, Remap), found
+    assert new.line(found.offset) == "int value = list ? list->value : 7;"
+    assert found.offset == new.at("int value =")
+    assert new.source.splitlines()[found.line - 1].strip() == new.line(found.offset)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("place", ["start += scale", "total += start", "return start"])
+def test_a_line_that_is_as_it_was_goes_on_where_it_is_now(compiler: str, place: str) -> None:
+    new, found = remapped(edited(("int start = 5;", "\n\n    int start = 50;")), place, compiler)
+    assert isinstance(found, Remap), found
+    assert found.offset == new.at(place)
+
+
+def test_in_the_middle_of_a_line_that_is_as_it_was() -> None:
+    one, new = version(BEFORE), version(edited(("int start = 5;", "int start = 50;")))
+    middle = one.side.words[[offset for offset, _ in one.side.words].index(one.at("int value =")) + 1][0]
+    found = plan_remap(one.side, middle, new.side, False, False)
+    assert isinstance(found, Remap), found
+    assert found.offset - new.at("int value =") == middle - one.at("int value =")
+
+
+def test_a_crash_in_the_middle_of_an_edited_line_begins_the_line_again() -> None:
+    one, new = version(BEFORE), version(edited(("= list->value", "= list ? list->value : 7")))
+    middle = one.side.words[[offset for offset, _ in one.side.words].index(one.at("int value =")) + 1][0]
+    found = plan_remap(one.side, middle, new.side, False, False)
+    assert isinstance(found, Remap), found
+    assert found.offset == new.at("int value =")
+
+
+def test_a_line_that_has_called_something_is_not_begun_again() -> None:
+    before = edited(("int value = list->value;", "int value = step(1) + list->value;"))
+    one = version(before)
+    new = version(before.replace("list->value", "(list ? list->value : 7)"))
+    found = plan_remap(one.side, one.behind_call("step"), new.side, False, False)
+    assert isinstance(found, Refusal)
+    assert found.code == "frame-place-changed"
+
+
+def test_a_call_that_is_under_way_comes_back_behind_its_counterpart() -> None:
+    new, found = returned(edited(("total += start;", "total += 2 * start;")), "step")
+    assert isinstance(found, Remap), found
+    assert found.offset == new.behind_call("step")
+    assert not found.moves_stack
+
+
+def test_a_call_whose_line_was_edited_comes_back_behind_the_one_that_calls_the_same() -> None:
+    new, found = returned(edited(("step(i);", "step(i + 1);")), "step")
+    assert isinstance(found, Remap), found
+    assert found.offset == new.behind_call("step")
+
+
+def test_a_call_that_is_not_there_any_more_has_no_counterpart() -> None:
+    _, found = returned(edited(("step(i);", "other(i);")), "step")
+    assert isinstance(found, Refusal)
+    assert found.code == "frame-place-changed"
+
+
+def test_a_call_that_is_dropped_is_made_again() -> None:
+    new, found = returned(edited(("step(i);", "step(i + 1);")), "step", keeps_callee=False)
+    assert isinstance(found, Remap), found
+    assert found.offset == new.at("start += step")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("int start = 5;", "int more = 1, start = 5;"),
+        ("int start = 5;", "long start = 5;"),
+        ("int start = 5;", "int room[20] = {scale}, start = room[1];"),
+    ],
+)
+def test_a_variable_that_has_another_place_or_type_is_refused(edit: tuple[str, str]) -> None:
+    _, found = remapped(edited(edit), "total += start")
+    assert isinstance(found, Refusal)
+    assert found.code == "frame-layout-changed"
+
+
+def test_a_new_variable_that_gets_its_value_first_is_no_obstacle() -> None:
+    # It takes the place that was free.
+    _, found = remapped(
+        edited(("    total += start;", "    { int twice = 2 * start; total += twice; }")), "total += start"
+    )
+    assert isinstance(found, Remap), found
+
+
+def test_a_new_variable_without_a_value_is_refused() -> None:
+    before = BEFORE.replace("    total += start;", "    { int twice = 2 * start; total += twice; }\n    total++;")
+    new = before.replace("int twice = 2", "int thrice = 3").replace("+= twice", "+= thrice")
+    one, other = version(before), version(new)
+    inside = next(offset for offset, word in one.side.words if offset > one.at("int twice") and "total" in word)
+    found = plan_remap(one.side, inside, other.side, False, False)
+    assert isinstance(found, Refusal)
+
+
+def test_one_of_several_lines_that_are_alike_is_not_guessed() -> None:
+    before = edited(("    total += start;", "    total += start;\n    total += start;"))
+    _, found = remapped(BEFORE, "total += start", before=before)
+    assert isinstance(found, Refusal) or found.offset == version(BEFORE).at("total += start")
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_optimised_code_goes_on_where_the_same_code_has_set_its_registers(compiler: str) -> None:
+    one = version(BEFORE, compiler, ("-O2",))
+    new = version(edited(("total += start;", "total += 2 * start;")), compiler, ("-O2",))
+    assert isinstance(plan_remap(one.side, one.behind_call("step"), new.side, True, True), Remap)
+    new = version(edited(("start += scale;", "start += 2 * scale;")), compiler, ("-O2",))
+    found = plan_remap(one.side, one.behind_call("step"), new.side, True, True)
+    assert isinstance(found, Refusal), found
+
+
+def test_a_stack_pointer_that_moves_by_a_number_of_the_program_is_refused() -> None:
+    before = edited(("int start = 5;", "int room[scale], start = 5;"), ("start += scale;", "start += scale + room[0];"))
+    one, new = version(before), version(before.replace("total += start", "total += 3 * start"))
+    found = plan_remap(one.side, one.at("total +="), new.side, False, False)
+    assert isinstance(found, Refusal)
+
+
+def test_a_frame_of_another_size_is_told_by_the_innermost_frame_only() -> None:
+    leaf = BEFORE.replace("step(i)", "i")
+    one, new = version(leaf), version(leaf.replace("total += start;", "total += step(start);"))
+    found = plan_remap(one.side, one.at("int value ="), new.side, False, False)
+    assert isinstance(found, Remap), found
+    assert found.moves_stack
+    assert found.depth > 16

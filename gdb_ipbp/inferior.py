@@ -21,11 +21,10 @@ from gdb_ipbp.background import limited, run_in_silent_stop
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
-_CALL_TIMEOUT = 5.0  # seconds
 _OLDEST = 13  # the first with gdb.Breakpoint.locations
 _VERSION = int((re.findall(r"\d+", gdb.VERSION) or ["0"])[0])
 
@@ -173,12 +172,13 @@ class GdbInferior:
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
-        with kept_selection(), safe, breakpoints_off(), with_interrupts(), limited(_CALL_TIMEOUT):
+        with kept_selection(), safe, breakpoints_off(), with_interrupts(), limited(CALL_SECONDS), _signals() as seen:
             try:
                 return int(gdb.parse_and_eval(expression)) & _MASK
             except gdb.error as error:
                 _process()
-                fact = f"the call of {address:#x} in the program did not come back: {error}"
+                why = seen[0] if seen else str(error)
+                fact = f"the call of {address:#x} in the program did not come back: {why}"
                 raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.") from error
 
     def disarm(self, ranges: Ranges) -> list[Breakpoint]:
@@ -336,6 +336,22 @@ def _thread(number: int) -> Iterator[None]:
                 yield
                 return
         raise _no_thread(number)
+
+
+@contextmanager
+def _signals() -> Iterator[list[str]]:
+    # Names of the signals at which the program stops meanwhile: gdb's error does not say which one it was.
+    seen: list[str] = []
+
+    def note(event: gdb.StopEvent) -> None:
+        if isinstance(event, gdb.SignalEvent):
+            seen.append(event.stop_signal)
+
+    gdb.events.stop.connect(note)
+    try:
+        yield seen
+    finally:
+        gdb.events.stop.disconnect(note)
 
 
 def _no_thread(number: int) -> IpbpError:

@@ -17,7 +17,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 from lldb_ipbp import packets
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
@@ -25,7 +25,6 @@ from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 _MASK = (1 << 64) - 1
 _TRAP = 0xCC  # int3
 _NO_RESULT = 0x1001  # lldb's kNoResult: a void expression, no error
-_CALL_TIMEOUT = 5_000_000  # microseconds
 _UNCACHED = "target.process.disable-memory-cache"
 _POST_MORTEM = ("elf-core", "mach-o-core", "minidump")  # lldb's plugins for files of dead processes
 _STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
@@ -228,7 +227,7 @@ class LldbInferior:
         options.SetLanguage(lldb.eLanguageTypeC99)
         options.SetStopOthers(True)
         options.SetTryAllThreads(False)
-        options.SetTimeoutInMicroSeconds(_CALL_TIMEOUT)
+        options.SetTimeoutInMicroSeconds(int(CALL_SECONDS * 1_000_000))
         options.SetUnwindOnError(True)
         options.SetIgnoreBreakpoints(True)
         options.SetTrapExceptions(False)

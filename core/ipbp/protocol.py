@@ -172,6 +172,20 @@ class Hook:
 
 
 @dataclass(frozen=True)
+class Initialiser:
+    """Code that runs once, in one thread, when the replacements are written: a function at `address` gives new
+    variables their values. `variables`: which, for people; `file`: their source. `catcher`: 0, or the address of a
+    function that calls it, with it and with `report` as arguments, and catches what it throws
+    (`ipbp.arch.x86_64_catcher`)."""
+
+    address: int
+    variables: tuple[str, ...]
+    file: str
+    catcher: int = 0
+    report: int = 0
+
+
+@dataclass(frozen=True)
 class Quiet:
     """When functions of the program may be called while its threads are held: half-open ranges of code. In `held` no
     thread may be, nor return to there; in `moving` none may be but in a system call."""
@@ -269,7 +283,8 @@ class PatchPlan:
     request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
     this patch was written, undone or not. Both are opaque to the plugin.
     `callers`: old code that must not be under way.
-    `hooks`: functions that are told of it. `quiet`: when the loads, calls and hooks may be made. `reclaimable`:
+    `initialisers`: in the order in which they run. `hooks`: functions that are told of it. `quiet`: when the loads,
+    calls, initialisers and hooks may be made. `reclaimable`:
     half-open ranges of all memory that the patch takes, if it can be given back once the patch is undone and nothing
     is found that points there; else empty.
     """
@@ -293,6 +308,7 @@ class PatchPlan:
     reclaimable: tuple[tuple[int, int], ...] = ()
     hooks: tuple[Hook, ...] = ()
     callers: tuple[OldCaller, ...] = ()
+    initialisers: tuple[Initialiser, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -336,7 +352,12 @@ class PatchPlan:
             reclaimable=_pairs(row.get("reclaimable", ())),
             hooks=tuple(Hook(**r) for r in row.get("hooks", ())),
             callers=tuple(OldCaller(**r) for r in row.get("callers", ())),
+            initialisers=tuple(_initialiser(r) for r in row.get("initialisers", ())),
         )
+
+
+def _initialiser(row: dict[str, Any]) -> Initialiser:
+    return Initialiser(**{**row, "variables": tuple(row["variables"])})
 
 
 def _load(row: dict[str, Any]) -> Load:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_abbreviations import IMPLICIT_CONST, declarations
 from ipbp.formats.leb import sleb, uleb
-from ipbp.graph.layouts import Aggregate, Closure, Member, TypeText, UnitTypes
+from ipbp.graph.layouts import Aggregate, Closure, Definition, Member, TypeText, UnitTypes
 
 _ARRAY, _CLASS, _ENUMERATION, _FORMAL_PARAMETER, _MEMBER, _POINTER, _REFERENCE = (
     0x01,
@@ -104,6 +104,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
     aggregates: dict[str, dict[Aggregate, None]] = {}
     variables: dict[str, dict[TypeText, None]] = {}
     closures: dict[str, list[Closure]] = {}
+    definitions: list[Definition] = []
     is_described = False
     try:
         for sections in objects:
@@ -116,6 +117,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
                 closures.setdefault(owner, []).append(closure)
             for name, kind in reader.variables():
                 variables.setdefault(name, {})[kind] = None
+            definitions += reader.definitions()
     except (IndexError, KeyError, ValueError, RecursionError) as error:
         raise IpbpError(
             "debug-information-malformed",
@@ -127,6 +129,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
         {name: tuple(rows) for name, rows in variables.items()},
         is_described,
         {owner: tuple(rows) for owner, rows in closures.items()},
+        tuple(definitions),
     )
 
 
@@ -233,14 +236,26 @@ class _Reader:
         return entry.tag == _FORMAL_PARAMETER and _AT_ARTIFICIAL not in entry.found
 
     def variables(self) -> Iterator[tuple[str, TypeText]]:
+        for name, entry, declared in self._named_statics():
+            kind = entry if _AT_TYPE in entry.found else declared
+            if not self._is_constant(kind):  # no state
+                yield name, self._type(kind, _AT_TYPE)
+
+    def definitions(self) -> Iterator[Definition]:
+        for name, entry, declared in self._named_statics():
+            place = entry if _AT_DECL_LINE in entry.found else declared
+            # A definition outside of its class is in the same file as the class unless it says so.
+            file = (entry.found.get(_AT_DECL_FILE) or declared.found.get(_AT_DECL_FILE, (0, 0)))[1]
+            at = entry.found[_AT_LOCATION][1]
+            is_here = self.sections[entry.unit.section][at] == _OP_ADDR and entry.unit.section == ".debug_info"
+            yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]))
+
+    def _named_statics(self) -> Iterator[tuple[str, _Entry, _Entry]]:
         for entry in self.statics:
             declared = self._declaration(entry)
             name = self._text(entry, _AT_LINKAGE_NAME) or self._text(declared, _AT_LINKAGE_NAME)
-            kind = entry if _AT_TYPE in entry.found else declared
-            if self._is_constant(kind):
-                continue  # no state
             if name or declared.name:
-                yield name or declared.scope, self._type(kind, _AT_TYPE)
+                yield name or declared.scope, entry, declared
 
     def _units(self, section: str) -> Iterator[_Unit]:
         content = self.sections.get(section, b"")

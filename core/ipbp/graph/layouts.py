@@ -57,13 +57,29 @@ class Closure:
     linkage: str
 
 
+SourcePlace = tuple[int, int, int]
+"""File (a number of the unit's line table), line, and column; 0 where that is not said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Of a variable. `name`: its linkage name or qualified name; `field`: where in .debug_info its address stands, -1
+    where it stands elsewhere."""
+
+    name: str
+    field: int
+    place: SourcePlace
+
+
 @dataclass(frozen=True, slots=True)
 class UnitTypes:
     """`aggregates`: by qualified name, each definition of that name. `variables`: of static storage, by linkage name or
     qualified name, each type that a variable of that name has. `is_described`: there is debug information. `closures`:
-    of each function, by qualified name, in the order of the source."""
+    of each function, by qualified name, in the order of the source. `definitions`: of the variables that have room,
+    constant or not."""
 
     aggregates: Mapping[str, tuple[Aggregate, ...]]
     variables: Mapping[str, tuple[TypeText, ...]]
     is_described: bool
     closures: Mapping[str, tuple[Closure, ...]] = field(default_factory=dict)
+    definitions: tuple[Definition, ...] = ()

@@ -13,6 +13,8 @@ from typing import Callable, Iterable, Optional, Protocol, Sequence
 
 from ipbp.protocol import Description, Region
 
+CALL_SECONDS = 5.0
+"""How long a called function may take."""
 Ranges = Sequence[tuple[int, int]]
 """Half-open address ranges."""
 
@@ -107,7 +109,8 @@ class Inferior(Protocol):
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         """Call a function with up to six integers; its 8-byte result. Only that thread runs. Registers, red
-        zone and interrupted system calls are as before afterwards."""
+        zone and interrupted system calls are as before afterwards. `inferior-call` when it crashes or takes longer
+        than CALL_SECONDS; the thread is then where it was."""
 
     def disarm(self, ranges: Ranges) -> list[Breakpoint]:
         """Take the debugger's software breakpoints inside `ranges` out of memory and out of its books, so that

@@ -20,6 +20,7 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.host import inject, safepoint
 from ipbp.host.hooks import tell
 from ipbp.host.inferior import Breakpoint, Inferior
+from ipbp.host.initialise import initialise
 from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
 from ipbp.host.loads import load_libraries
 from ipbp.host.old_callers import running_callers
@@ -106,8 +107,10 @@ def apply(
         notes = _tell_before(steps, plan)
         cleared = steps.clear(plan.replacements, plan.forbidden, regions)
         _require_same_code(inferior, plan)
-        # Beyond this point the program may run new code; everything that can fail has been tried.
+        # Beyond this point the program may run new code; everything that can fail has been tried, but for what new
+        # variables do to get their values. That may call any function, and means the new ones: one thread runs it.
         _replace(steps, plan.replacements, [change.replacement for change in plan.replacements])
+        initialise(steps, plan.initialisers)
         kept_off = _rearm_starts(steps, plan.replacements)
         if last is not None:
             last(steps)
@@ -156,7 +159,8 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
         raise error from cause
     # Beyond this point the patch is undone, whatever becomes of the calls: its memory stays, so they can be left out.
     notes += tell(inferior, [hook for hook in patch.hooks if not hook.is_before], is_undo=True)
-    left = _make_undo_calls(inferior, patch.plan)
+    # Destructors of what it initialised run at exit, and may throw and catch: its unwind table stays as well.
+    left = _make_undo_calls(inferior, patch.plan) if not patch.plan.initialisers else ()
     return Undone(patch.number, (*notes, *left), not left and _reclaim(inferior, patch, journal))
 
 

@@ -48,7 +48,7 @@ def with_hooks(
         segments=(*plan.segments, *(replace(row, file=len(plan.files)) for row in segments)),
         arenas=tuple(arena.to_json() for arena in taken),
         reclaimable=(*plan.reclaimable, (room.start, room.start + size)) if plan.reclaimable else (),
-        quiet=quiet_for(process, plan.calls, plan.loads, hooks),
+        quiet=quiet_for(process, plan.calls, plan.loads, runs_more=True),
         hooks=hooks,
     )
 

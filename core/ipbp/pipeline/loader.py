@@ -14,7 +14,7 @@ from ipbp.formats.elf_linked import PF_X
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.layout import LateField
-from ipbp.protocol import Call, Hook, Load, Quiet
+from ipbp.protocol import Call, Load, Quiet
 
 _NOW = 2  # RTLD_NOW, RTLD_LOCAL (dlfcn.h)
 _ENTRIES = ("dlopen", "dlclose", "dlerror", "__errno_location")
@@ -22,6 +22,7 @@ _LOCKING = (
     *("malloc", "free", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign"),
     *("valloc", "pvalloc", "malloc_trim", "malloc_info", "malloc_stats", "mallinfo", "mallinfo2", "mallopt"),
     *("pthread_create", "pthread_exit", "pthread_getattr_np", "fork", "vfork", "_Fork", "exit", "quick_exit"),
+    *("__cxa_atexit", "__cxa_finalize", "__cxa_thread_atexit_impl", "atexit", "on_exit"),
     *("dlopen", "dlmopen", "dlsym", "dlvsym", "dlclose", "dlerror", "dlinfo", "dladdr", "dladdr1", "dl_iterate_phdr"),
 )
 
@@ -77,13 +78,14 @@ def code_ranges(module: LoadedModule) -> list[tuple[int, int]]:
 
 
 def quiet_for(
-    process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load] = (), hooks: Sequence[Hook] = ()
+    process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load] = (), runs_more: bool = False
 ) -> Quiet:
-    """When a plan's loads, calls and hooks may be made. The unwinder that is told of a table wants a lock of its own;
-    what chooses an indirect function (its result is kept) takes none; a hook may allocate memory."""
+    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own; what
+    chooses an indirect function (its result is kept) takes none. `runs_more`: code of the program's (hooks,
+    initialisers), which may allocate memory."""
     registering = [call.address for call in calls if call.result_at is None]
     around = dict.fromkeys(row for address in registering for row in code_around(process, address))
-    found = _quiet(process) if loads or hooks else Quiet()
+    found = _quiet(process) if loads or runs_more else Quiet()
     return Quiet((*found.held, *around), found.moving)
 
 

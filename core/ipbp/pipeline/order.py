@@ -26,6 +26,7 @@ from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_unit
 from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.frames import frame_move
 from ipbp.pipeline.hooks import with_hooks
+from ipbp.pipeline.initialisers import catchers, planned, taken_apart, unit_initialisers
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
@@ -39,7 +40,7 @@ from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import FrameMove, PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
-from ipbp.stages.initialisers import judge_initialisers, registered
+from ipbp.stages.initialisers import Initialisers, registered
 from ipbp.stages.old_callers import old_callers
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
@@ -134,8 +135,9 @@ def _linked(
     )
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
+    beyond, judged, initialisers = _beyond_one_object(judged, request.record, store, read)
     changed = [unit for unit in judged if unit.is_changed]
-    beyond, ran = _beyond_one_object(judged, request.record, store, read)
+    ran = [note for row in initialisers.values() for note in row.notes]
     said = [note for row in followed.values() for note in row.notes]
     # Types count where something is patched; of a crate always.
     resized = [row for unit in judged for row in unit.comparison.refusals]
@@ -164,11 +166,14 @@ def _linked(
     images = {unit.edited.image.key: unit.edited.image for unit in changed}
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
     selected = [unit.selection.unit for unit in changed]
+    runs = {key: row.runs for key, row in initialisers.items() if row.runs}
+    helpers = catchers([unit for unit in selected if (unit.image, unit.name) in runs], process)
+    selected += helpers
     found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
     raise_all(offered(found.refusals, process, request.description.pid), misaligned(found.units))
 
     # Memory is chosen, laid out and filled.
-    replaced += [()] * found.added
+    replaced += [()] * (len(helpers) + found.added)
     linked = link_units(found.units, replaced, process, request)
     made = plan(
         number=request.number,
@@ -195,7 +200,8 @@ def _linked(
         record=record_after(request.record, changed, found.units, linked.columns, followed, linked.threads).to_json(),
         arenas=tuple(arena.to_json() for arena in linked.arenas),
         loads=linked.loads,
-        quiet=quiet_for(process, made.calls, linked.loads),
+        quiet=quiet_for(process, made.calls, linked.loads, bool(runs)),
+        initialisers=planned(found.units, linked.columns, runs),
         callers=tuple(
             row
             for unit, columns in zip(changed, linked.columns, strict=False)
@@ -204,7 +210,7 @@ def _linked(
                 unit.old, unit.edited.new, unit.comparison, columns.block, rewritten, unit.edited.name
             )
         ),
-        reclaimable=_reclaimable(changed, linked),
+        reclaimable=_reclaimable(changed, linked) if not runs else (),
     )
     move = None
     if request.frame:
@@ -321,21 +327,23 @@ def _jumps(judged: Sequence[Judged], changed: Sequence[Judged]) -> tuple[list[tu
 
 def _beyond_one_object(
     judged: Sequence[Judged], record: Record, store: Store, read: MemoryReader
-) -> tuple[list[Refusal], list[str]]:
+) -> tuple[list[Refusal], list[Judged], dict[tuple[str, str], Initialisers]]:
     """What the rest of an image has to say to an edit: callers that were not compiled again, and functions that ran
-    before main or are to run at exit. Refusals, and notes."""
+    before main or are to run at exit; the last by image and unit. The units are those whose new variables can be
+    initialised by themselves."""
     refusals: list[Refusal] = []
-    notes: list[str] = []
+    units: list[Judged] = []
+    found: dict[tuple[str, str], Initialisers] = {}
     for image in {unit.edited.image.key: unit.edited.image for unit in judged}.values():
-        units = [unit for unit in judged if unit.edited.image.key == image.key]
-        refusals += refuse_old_callers(units, record.units(image.key), store, image)
+        here = [unit for unit in judged if unit.edited.image.key == image.key]
+        refusals += refuse_old_callers(here, record.units(image.key), store, image)
         known = registered(image, read)
-        for unit in units:
-            graph, address = unit.edited.new, unit.selection.unit.address
-            found, said = judge_initialisers(graph, unit.comparison.status, address, known, unit.edited.name)
-            refusals += found
-            notes += said
-    return refusals, notes
+        for unit in here:
+            apart, row = taken_apart(unit, unit_initialisers(unit, known))
+            units.append(apart)
+            found[image.key, unit.edited.name] = row
+            refusals += row.refusals
+    return refusals, units, found
 
 
 def _in_vain(judged: Sequence[Judged], edited: EditedUnits) -> list[str]:

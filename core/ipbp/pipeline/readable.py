@@ -45,6 +45,9 @@ def readable_plan(plan: PatchPlan) -> PatchPlan:
             replace(row, caller=readable_name(row.caller), callee=readable_name(row.callee)) for row in plan.callers
         ),
         notes=tuple(map(readable, plan.notes)),
+        initialisers=tuple(
+            replace(row, variables=tuple(map(readable_name, row.variables))) for row in plan.initialisers
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.arch.x86_64_catcher import CATCHER
 from ipbp.graph.layout import ThreadImage, UnitLayout
 from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, LinkGraph
@@ -84,6 +85,8 @@ def record_after(
     placed = {(unit.edited.image.key, unit.edited.name): row for unit, row in zip(changed, columns, strict=False)}
     images = {key: dict(units) for key, units in before.images.items()}
     for extra, row in list(zip(linked, columns, strict=True))[len(changed) :]:
+        if extra.name == CATCHER:
+            continue
         units = images.setdefault(extra.image, {})
         names = {name: found.address for name, found in global_names(extra.graph, row.copy).items()}
         known = units[extra.name].address if extra.name in units else {}

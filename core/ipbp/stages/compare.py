@@ -32,6 +32,7 @@ from ipbp.stages.virtual_tables import has_same_slots, is_virtual_table
 from ipbp.stages.wording import constant_differs, difference_in_words, size_in_words
 
 _MARK = b".cold"
+_REFERENCE = "DW.ref."  # compilers' own cells with the address of what follows, for unwind tables
 _PART = re.compile(r"\.cold(\.\d+)?$")
 _STATE = {
     BlockKind.DATA: "writable",
@@ -215,7 +216,7 @@ def _judge_data(
             changed[block] = constant_differs(old, before, new, block)
         elif sizes[0] != sizes[1]:
             refusals.append(_size_changed(name, *sizes, new.path))
-        elif _initial_values_differ(old, before, new, block, correlation):
+        elif not name.startswith(_REFERENCE) and _initial_values_differ(old, before, new, block, correlation):
             changed[block] = "another initial value"
             notes.append(f"the new initial value of '{name}' is not applied: the variable keeps what it holds")
     return refusals, notes

@@ -1,7 +1,9 @@
 """Functions that run before main or at exit, in an edit of a program that has started.
 
-The arrays of such functions (gABI, "Initialization and Termination Functions") were read by the loader long ago. A
-function that is new in one would never run, and what it initialises would stay zero: that is refused. One that ran
+The arrays of such functions (gABI, "Initialization and Termination Functions") were read by the loader long ago. What
+compilers put there for variables of C++ that are new is run when the patch is applied, in the order that the linker
+would give it: by priority, then unit by unit. What gives a value to variables that exist, too, is taken apart first
+(`stages.separation`): they have their values. A function of the user's that is new there is refused. One that ran
 already and changed is patched as any other, and said: it does not run again. What runs at exit is yet to run, with
 its new code.
 """
@@ -9,20 +11,53 @@ its new code.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from ipbp.errors import Refusal
+from ipbp.graph.columns import Flags
 from ipbp.graph.image import LoadedImage, MemoryReader
-from ipbp.graph.model import I64, U8, BlockKind, LinkGraph
+from ipbp.graph.model import I32, I64, U8, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND
 from ipbp.stages.compare import Status
 
-_DATA = (BlockKind.DATA, BlockKind.BSS)
+STATE = (BlockKind.DATA, BlockKind.BSS)
+THREAD_STATE = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
+THREAD_GUARD = "__tls_guard"
+"""Whether a thread has initialised the variables of the unit; one for all of them."""
+GUARD = "_ZGV"
+"""What the name of a guard begins with: of a variable that is initialised once however many units have it (Itanium C++
+ABI, 5.1.4)."""
 _AT_EXIT = (".fini", ".dtors")
-_INITIALISES = re.compile(r"__static_initialization_and_destruction_0|__cxx_global_var_init|_GLOBAL__sub_")
+_ENTRY = re.compile(r"_GLOBAL__sub_I|_GLOBAL__I_|__cxx_global_var_init")
+"""Compilers' own functions in the arrays."""
+_INITIALISES = re.compile(r"_Z4[01]__static_initialization_and_destruction_0|__cxx_global_var_init|_GLOBAL__sub_")
 """Functions that compilers make for the initialisers of variables; the last are called by the arrays."""
+_NUMBER = re.compile(r"\.init_array\.(\d+)$")
+_LAST = 65535  # the priority of what has none (GCC manual, "C++ Attributes", init_priority)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Code that gives new variables their values: the function `symbol` of the unit's graph, called by the array.
+    `variables`: their names. `priority`: lower ones come first."""
+
+    symbol: int
+    variables: tuple[str, ...]
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Initialisers:
+    """What is to be said of a unit's functions that run before main or at exit. `runs`: in the order of the array.
+    `mixed`: those of them that would also initialise variables which exist."""
+
+    refusals: tuple[Refusal, ...] = ()
+    notes: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
+    mixed: tuple[Run, ...] = ()
 
 
 def registered(image: LoadedImage, read: MemoryReader) -> frozenset[int]:
@@ -34,33 +69,70 @@ def registered(image: LoadedImage, read: MemoryReader) -> frozenset[int]:
 
 
 def judge_initialisers(
-    graph: LinkGraph, status: U8, address: I64, known: Collection[int], file: str
-) -> tuple[list[Refusal], list[str]]:
-    """`new-initialiser` for each function that would have to run and does not, and notes about those that ran.
-    `status`: of each block; `address`: where each symbol runs, UNBOUND if nowhere; `known`: see `registered`."""
-    refusals, notes = [], []
-    edges = graph.edges
-    rows = np.flatnonzero((graph.blocks.kind[edges.block] == BlockKind.INIT) & (graph.symbols.block[edges.target] >= 0))
-    for row in rows.tolist():
-        block = int(graph.symbols.block[edges.target[row]])
+    graph: LinkGraph, status: U8, address: I64, known: Collection[int], old: LinkGraph | None, file: str
+) -> Initialisers:
+    """What of the unit's initialisers is to be run, and what is refused (`new-initialiser`) or said. `status`: of each
+    block; `address`: where each symbol runs, UNBOUND if nowhere; `known`: see `registered`; `old`: the object before,
+    None if there is none."""
+    refusals: list[Refusal] = []
+    notes: list[str] = []
+    runs: list[Run] = []
+    mixed: list[Run] = []
+    is_new = new_blocks(graph, status, address)
+    for block, section in entries(graph):
         anchor = int(graph.blocks.anchor[block])
         name = graph.symbols.name[anchor]
-        section = graph.sections[int(graph.blocks.section[edges.block[row]])].name
-        if address[anchor] == UNBOUND or int(address[anchor]) not in known:
-            refusals.append(_new(name, file))
+        has_run = address[anchor] != UNBOUND and int(address[anchor]) in known
+        if section.startswith(_AT_EXIT) or not _ENTRY.match(name):
+            if not has_run:
+                refusals.append(_new(name, file))
+            elif not section.startswith(_AT_EXIT) and status[block] != Status.SAME:
+                fresh, _ = variables_of(graph, [block], is_new)
+                refusals += [_not_set(variable, name, file) for variable in names(graph, fresh)]
+                notes += [] if fresh else [_in_vain(name)]
             continue
-        if section.startswith(_AT_EXIT):
+        parts = with_initialisers(graph, block)
+        if all(status[part] == Status.SAME for part in parts):
             continue
-        parts = _with_initialisers(graph, block)
-        changed = [part for part in parts if status[part] != Status.SAME]
-        variables = _new_variables(graph, changed, status)
-        refusals += [_not_initialised(variable, name, file) for variable in variables]
-        if changed and not variables:
-            notes.append(f"'{name}' ran before main and does not run again: its edit has no effect in this process")
-    return refusals, notes
+        fresh, existing = variables_of(graph, parts, is_new)
+        row = Run(anchor, tuple(names(graph, fresh)), priority(section))
+        if not fresh and not existing and _has_guard(graph, parts):
+            continue
+        # One that names no variable may be for one that was optimised away: of before, if there was any.
+        if not fresh and (existing or old is None or _initialises(old)):
+            notes.append(_in_vain(name))
+        elif existing:
+            mixed.append(row)
+        else:
+            runs.append(row)
+    return Initialisers(tuple(refusals), tuple(notes), tuple(runs), tuple(mixed))
 
 
-def _with_initialisers(graph: LinkGraph, block: int) -> list[int]:
+def new_blocks(graph: LinkGraph, status: U8, address: I64) -> Flags:
+    """For each block whether the process has nothing of it."""
+    result: Flags = (status == Status.NEW) & (address[graph.blocks.anchor] == UNBOUND)
+    return result
+
+
+def entries(graph: LinkGraph) -> Iterator[tuple[int, str]]:
+    """Each function in one of the arrays, by its block, and the name of the array's section."""
+    edges, home = graph.edges, graph.symbols.block
+    rows = np.flatnonzero((graph.blocks.kind[edges.block] == BlockKind.INIT) & (home[edges.target] >= 0))
+    for row in rows.tolist():
+        yield int(home[edges.target[row]]), graph.sections[int(graph.blocks.section[edges.block[row]])].name
+
+
+def starts(graph: LinkGraph, is_other: Flags) -> I32:
+    """Blocks of the functions that compilers put into the arrays for variables, and whose own code or that of what they
+    call for it is another now (`is_other`, of each block). Clang numbers what they call: code that is the same may
+    mean something else."""
+    found = {block for block, section in entries(graph) if not section.startswith(_AT_EXIT)}
+    chosen = (block for block in sorted(found) if _ENTRY.match(graph.block_name(block)))
+    rows = [block for block in chosen if is_other[with_initialisers(graph, block)].any()]
+    return np.array(rows, dtype=np.int32)
+
+
+def with_initialisers(graph: LinkGraph, block: int) -> list[int]:
     """A function, and the compiler's own that it calls to initialise variables."""
     found, waiting = [], [block]
     while waiting:
@@ -73,12 +145,57 @@ def _with_initialisers(graph: LinkGraph, block: int) -> list[int]:
     return found
 
 
-def _new_variables(graph: LinkGraph, blocks: list[int], status: U8) -> list[str]:
+def variables_of(graph: LinkGraph, blocks: Iterable[int], is_new: Flags) -> tuple[list[int], list[int]]:
+    """The unit's variables that this code refers to: blocks of new ones, and of those that exist and that it may
+    initialise, which are all that have no guard of before."""
     rows = [graph.edges.target[graph.edges_of(block)] for block in blocks]
     homes = np.unique(graph.symbols.block[np.concatenate(rows)]) if rows else np.empty(0, np.int32)
     homes = homes[homes >= 0]
-    new = homes[np.isin(graph.blocks.kind[homes], _DATA) & (status[homes] == Status.NEW)]
-    return [name for name in (graph.symbols.name[int(graph.blocks.anchor[home])] for home in new.tolist()) if name]
+    state = homes[np.isin(graph.blocks.kind[homes], STATE)].tolist()
+    label = {block: graph.block_name(block) for block in state}
+    guards = {label[block] for block in state if label[block].startswith(GUARD) and not is_new[block]}
+    variables = [block for block in state if not label[block].startswith(GUARD)]
+    fresh = [block for block in variables if is_new[block]]
+    return fresh, [block for block in variables if not is_new[block] and guard_of(label[block]) not in guards]
+
+
+def _has_guard(graph: LinkGraph, blocks: Iterable[int]) -> bool:
+    targets = (graph.edges.target[graph.edges_of(block)].tolist() for block in blocks)
+    return any(graph.symbols.name[target].startswith(GUARD) for row in targets for target in row)
+
+
+def guard_of(name: str) -> str:
+    """The name of a variable's guard."""
+    return GUARD + (name[2:] if name.startswith("_Z") else f"{len(name)}{name}")
+
+
+def _initialises(graph: LinkGraph) -> bool:
+    """Whether the unit has code that gives variables their values."""
+    return any(map(_INITIALISES.match, graph.symbols.name))
+
+
+def names(graph: LinkGraph, blocks: Iterable[int]) -> list[str]:
+    return [name for name in map(graph.block_name, blocks) if name]
+
+
+def priority(section: str) -> int:
+    match = _NUMBER.match(section)
+    return int(match[1]) if match else _LAST
+
+
+def not_initialised(run: Run, graph: LinkGraph, file: str, why: str) -> list[Refusal]:
+    """A refusal for each variable of `run`, which also initialises some that exist: `why` it cannot do without."""
+    return [
+        Refusal(
+            "new-initialiser",
+            f"the new variable '{variable}' gets its value in '{graph.symbols.name[run.symbol]}' together with "
+            f"variables that have theirs, and {why}",
+            "Give it a constant value, or put it into a file of its own, or restart the program.",
+            variable,
+            file,
+        )
+        for variable in run.variables
+    ]
 
 
 def _new(name: str, file: str) -> Refusal:
@@ -91,11 +208,46 @@ def _new(name: str, file: str) -> Refusal:
     )
 
 
-def _not_initialised(variable: str, function: str, file: str) -> Refusal:
+def _not_set(variable: str, function: str, file: str) -> Refusal:
     return Refusal(
         "new-initialiser",
         f"the new variable '{variable}' gets its value in '{function}', which ran before main and does not run again",
         "Give it a constant value, or set it in code that runs again, or restart the program.",
+        variable,
+        file,
+    )
+
+
+def _in_vain(name: str) -> str:
+    return f"'{name}' ran before main and does not run again: its edit has no effect in this process"
+
+
+def judge_thread_initialisers(graph: LinkGraph, status: U8, address: I64, file: str) -> list[Refusal]:
+    """`new-initialiser` for each thread-local variable that is initialised together with some that exist: a thread that
+    has done that does not do it again."""
+    (guard,) = graph.symbols.name.rows_of([THREAD_GUARD]).tolist()
+    if guard < 0 or graph.symbols.block[guard] < 0 or address[guard] == UNBOUND:
+        return []
+    is_new = new_blocks(graph, status, address)
+    found: dict[int, int] = {}
+    for user in np.unique(graph.edges.block[graph.edges.target == guard]).tolist():
+        if status[user] == Status.SAME and all(status[part] == Status.SAME for part in with_initialisers(graph, user)):
+            continue
+        parts = with_initialisers(graph, user)
+        targets = np.concatenate([graph.edges.target[graph.edges_of(part)] for part in parts])
+        homes = np.unique(graph.symbols.block[targets])
+        for home in homes[homes >= 0].tolist():
+            if graph.blocks.kind[home] in THREAD_STATE and is_new[home]:
+                found.setdefault(home, user)
+    return [_not_in_threads(graph.block_name(home), graph.block_name(user), file) for home, user in found.items()]
+
+
+def _not_in_threads(variable: str, function: str, file: str) -> Refusal:
+    return Refusal(
+        "new-initialiser",
+        f"the new thread-local variable '{variable}' gets its value in '{function}', which threads that run have done "
+        "for the variables that exist",
+        "Put it into a file of its own, or give it a constant value, or restart the program.",
         variable,
         file,
     )

@@ -1,7 +1,7 @@
 """What of a new object is carried into the process, and what is bound to what runs there already.
 
-Roots are the functions that changed and the new ones that other objects can see (of a crate, whose other users are
-all known, those that they use). From each root the edges are
+Roots are the functions that changed, the new ones that other objects can see (of a crate, whose other users are
+all known, those that they use), and those that initialise variables in another way. From each root the edges are
 followed: code that changed or is new comes along, so do unnamed constants (a copy is as good as the original) and
 new variables; everything that the process has already is bound to its running copy and not followed. Existing
 variables are always bound: their values are the state that a patch must keep.
@@ -27,6 +27,7 @@ from ipbp.stages.compare import Status
 from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import Correlation
 from ipbp.stages.entry_targets import entry_targets
+from ipbp.stages.initialisers import starts
 from ipbp.stages.labels import stores_labels
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.targets import ABSOLUTES
@@ -150,6 +151,7 @@ class _Selector:
         added = added[self.new.symbols.binding[self.new.blocks.anchor[added]] != Binding.LOCAL]
         if self.wanted is not None:
             added = added[self.wanted.rows_of([self.new.block_name(int(block)) for block in added]) >= 0]
+        added = np.concatenate([added, starts(self.new, status != Status.SAME)])
         roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added]
         return [block for block in roots if not self._is_elsewhere(block)]
 

@@ -1,0 +1,6 @@
+#include "thing.h"
+
+int local(int x) {
+    static Thing inside("inside", x);
+    return inside.get();
+}

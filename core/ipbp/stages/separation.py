@@ -128,6 +128,8 @@ def _without_stretches(graph: LinkGraph, block: int, is_new: Flags, sources: Sou
     if rows is None:
         raise Inseparable(_OPTIMISED)
     main = list(reachable(rows))
+    if any(step.is_indirect for step in main):
+        raise Inseparable("it jumps to places that its code does not tell")
     stretches = _joined(_decided(_Function(graph, block, is_new, sources).stretches(main)))
     # The function's own: its arguments, and what it pushed before there was a frame to count from.
     given = {place for step in main if not step.keeps for place in step.gives}

@@ -300,13 +300,15 @@ def answer(talk: Talk, session: Session, line: str = "") -> tuple[str, int]:
     return talk.hear(), stops
 
 
-def build_one(folder: Path, name: str, *flags: str, compiler: str = "gcc", link: Sequence[str] = ()) -> Project:
+def build_one(
+    folder: Path, name: str, *flags: str, compiler: str = "gcc", link: Sequence[str] = (), suffix: str = "c"
+) -> Project:
     """The program of `programs/NAME.c`, with a compile_commands.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROGRAMS / f"{name}.c", folder)
-    compile_it = [compiler, "-D_GNU_SOURCE", *flags, "-g", "-c", f"{name}.c", "-o", f"{name}.o"]
+    shutil.copy(PROGRAMS / f"{name}.{suffix}", folder)
+    compile_it = [compiler, "-D_GNU_SOURCE", *flags, "-g", "-c", f"{name}.{suffix}", "-o", f"{name}.o"]
     subprocess.run(compile_it, cwd=folder, check=True)
-    rows = [{"directory": str(folder), "file": f"{name}.c", "arguments": compile_it}]
+    rows = [{"directory": str(folder), "file": f"{name}.{suffix}", "arguments": compile_it}]
     (folder / "compile_commands.json").write_text(json.dumps(rows))
     program = folder / name
     subprocess.run([compiler, *link, f"{name}.o", "-o", str(program), "-pthread"], cwd=folder, check=True)

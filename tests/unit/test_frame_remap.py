@@ -135,12 +135,29 @@ def test_a_new_variable_that_gets_its_value_first_is_no_obstacle() -> None:
 
 
 def test_a_new_variable_without_a_value_is_refused() -> None:
-    before = BEFORE.replace("    total += start;", "    { int twice = 2 * start; total += twice; }\n    total++;")
-    new = before.replace("int twice = 2", "int thrice = 3").replace("+= twice", "+= thrice")
-    one, other = version(before), version(new)
-    inside = next(offset for offset, word in one.side.words if offset > one.at("int twice") and "total" in word)
-    found = plan_remap(one.side, inside, other.side, False, False)
+    late = "    { int late = 1;\n    step(late);\n    total += late; }"
+    before = BEFORE.replace("    total += start;", late)
+    after = before.replace("late = 1;", "late = 1, extra = 5;").replace("+= late", "+= late + extra")
+    # clang gives variables their places in their order, so that a new last one moves none.
+    one, other = version(before, "clang-19"), version(after, "clang-19")
+    found = plan_remap(one.side, one.at("total += late"), other.side, False, False)
     assert isinstance(found, Refusal)
+    assert found.code == "frame-layout-changed"
+    assert "'extra'" in found.fact
+    # Behind a call that is under way the stack pointer stays where it is, which the new code counts on as well.
+    one, other = version(before), version(after)
+    found = plan_remap(one.side, one.behind_call("step", "step(late)"), other.side, True, True)
+    assert isinstance(found, Refusal)
+    assert "`finish`" in found.advice
+
+
+def test_what_a_line_has_set_before_it_is_begun_again_may_not_be_read_by_it() -> None:
+    before = BEFORE.replace("    total += start;", "    start++, total += *&list->value;")
+    one, new = version(before), version(before.replace("*&list->value", "list ? list->value : 1"))
+    inside = next(offset for offset, word in one.side.words if offset > one.at("start++") and "list" in word)
+    found = plan_remap(one.side, inside, new.side, False, False)
+    assert isinstance(found, Refusal)
+    assert "done twice" in found.fact
 
 
 def test_one_of_several_lines_that_are_alike_is_not_guessed() -> None:

@@ -30,6 +30,7 @@ _INTEGERS = (
     *("DW_TAG_pointer_type", "DW_TAG_reference_type", "DW_TAG_rvalue_reference_type", "DW_TAG_enumeration_type"),
 )
 _FLOATS = (3, 4)  # DW_ATE_complex_float, DW_ATE_float
+_AGGREGATES = ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
 _SCOPES = ("DW_TAG_namespace", "DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_module")
 _DEEPEST = 12
 
@@ -184,17 +185,30 @@ def _variable(entry: Any, scope: tuple[tuple[int, int], ...], base: int | None, 
     )
 
 
-def _in_vector(entry: Any, depth: int = 0) -> bool | None:
+def _in_vector(entry: Any) -> bool | None:
+    kinds = set(_kinds(entry))
+    return kinds == {"float"} if len(kinds) == 1 and "" not in kinds else None
+
+
+def _kinds(entry: Any, depth: int = 0) -> Iterator[str]:
+    """What a type is made of: "integer" (pointers, too), "float", "" where it is not known."""
     if entry is None or depth > _DEEPEST:
-        return None
-    if entry.tag in _INTEGERS:
-        return False
-    if entry.tag == "DW_TAG_base_type":
+        yield ""
+    elif entry.tag in _INTEGERS:
+        yield "integer"
+    elif entry.tag == "DW_TAG_base_type":
         encoding = entry.attributes.get("DW_AT_encoding")
-        return None if encoding is None else encoding.value in _FLOATS
-    if entry.tag in ("DW_TAG_typedef", *_POINTERS):
-        return _in_vector(_attribute_entry(entry, "DW_AT_type"), depth + 1)
-    return None
+        yield "" if encoding is None else "float" if encoding.value in _FLOATS else "integer"
+    elif entry.tag in ("DW_TAG_typedef", "DW_TAG_array_type", *_POINTERS):
+        yield from _kinds(_attribute_entry(entry, "DW_AT_type"), depth + 1)
+    elif entry.tag in _AGGREGATES:
+        for child in entry.iter_children():
+            if child.tag in ("DW_TAG_member", "DW_TAG_inheritance") and "DW_AT_external" not in child.attributes:
+                yield from _kinds(_attribute_entry(child, "DW_AT_type"), depth + 1)
+            elif child.tag == "DW_TAG_variant_part":
+                yield ""
+    else:
+        yield ""
 
 
 def _attribute_entry(entry: Any, attribute: str, depth: int = 0) -> Any:

@@ -26,6 +26,10 @@ _ALL = (
 )
 _KEPT = ("rbx", "rbp", "r12", "r13", "r14", "r15")  # by a function for its caller (psABI, "Register Usage")
 _SHOWN = 6
+_STILL_COUNTED = (
+    "Rust goes on to count the panic that was dropped: std::thread::panicking() is true in this thread, mutexes that "
+    "it unlocks are poisoned, and its next panic aborts"
+)
 
 
 def selected(inferior: Inferior, options: argparse.Namespace) -> Optional[Frame]:
@@ -128,6 +132,8 @@ class GoingOn:
             return
         if not self._keeps:
             self._inferior.forget_signal(frame.thread)
+        if not self._keeps and any("panic" in name for name in frame.above):
+            outcome.setdefault("notes", []).append(_STILL_COUNTED)
         outcome["frame"] = {
             "mode": move.mode,
             "function": move.function,

@@ -5,15 +5,15 @@ variable at its place with its type, what the compiler keeps unnamed, and regist
 
 * The frame: the CFA counts from the same register, the same registers are saved at the same places.
 * Variables that the new code may read: one of that name and type was at that place in the old code. What the compiler
-  keeps without a name counts when the same instructions deal with it in both versions.
+  keeps without a name counts when the same instructions set it in both versions.
 * Registers: none but the frame's own are in use at the place, or what set them are the same instructions just before.
 * The place: in code that is as it was, the same instruction. In code that was edited, the beginning of the edit, if
-  all that ran of the old one since then can be run again: it has stored nothing and called nothing.
+  all that ran of the old one since then can be run again: it has called nothing, and stored only what is set anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ipbp.arch.x86_64_effects import CLOBBERED, RETURNED, Effect, parts_of, wholes_of
@@ -94,18 +94,61 @@ class _Frames:
         partner = places.counterpart[piece]
         if partner >= 0 and not returns_to:
             return _Place(places.new[partner].first + at - places.old[piece].first, here)
-        low, first = piece, partner
-        if partner < 0:
-            (low, _), (first, _) = places.gap(piece)
+        return self._begun_again(at)
+
+    def _begun_again(self, at: int) -> _Place | Refusal:
+        """The beginning of the line that `at` is in, if nothing has happened since that must not happen twice."""
+        places = self.places
+        ran = self._same_line(at)
+        starts = [index for index in ran if index == 0 or not ran.issuperset(self.before.before[index])]
+        piece = places.piece_of(starts[0])
+        (low, _), (first, _) = places.gap(piece) if places.counterpart[piece] < 0 else ((piece, 0), (0, 0))
+        if len(starts) > 1 or places.old[piece].first != starts[0] or low != piece:
+            # Several edited lines, or one that is entered in the middle: from where the edit begins.
+            piece = low
+            ran = frozenset(range(places.old[low].first, at + 1))
+            if any(not ran.issuperset(self.before.before[index]) for index in ran if index != places.old[low].first):
+                return self._unplaced("it was edited, and may have been come to in several ways")
+        first = places.counterpart[piece] if places.counterpart[piece] >= 0 else first
         if first >= len(places.new):
             return self._unplaced("the end of the new code has nothing that corresponds to it")
-        start = places.old[low].first
-        if any(row.stores or row.is_call for row in self.before.rows[start:at]):
+        there = places.new[first].first
+        if not self._may_run_twice(ran - {at}, there):
             return self._unplaced("the line that it is in was edited, and what it has done already would be done twice")
-        comes_from = {source for index in range(start + 1, at + 1) for source in self.before.before[index]}
-        if not comes_from <= set(range(start, at)):
-            return self._unplaced("the line that it is in was edited, and it may have come to there in several ways")
-        return _Place(places.new[first].first, start)
+        return _Place(there, places.old[piece].first)
+
+    def _same_line(self, at: int) -> frozenset[int]:
+        """Instructions of the line of `at` from which control comes to it without leaving the line."""
+        line = self._line(at)
+        found, waiting = {at}, [at]
+        while waiting:
+            for index in self.before.before[waiting.pop()]:
+                if index not in found and self._line(index) == line:
+                    found.add(index)
+                    waiting.append(index)
+        return frozenset(found)
+
+    def _line(self, index: int) -> tuple[str, int]:
+        offset = self.before.rows[index].offset
+        row = next(row for row in reversed(self.old.lines) if row.offset <= offset)
+        return row.file, row.line
+
+    def _may_run_twice(self, ran: Collection[int], there: int) -> bool:
+        """Whether these old instructions have called nothing, and stored nothing but bytes of the frame that the new
+        code sets anew before it reads them and that nobody else knows."""
+        written = 0
+        for index in ran:
+            row, places = self.before.rows[index], self.before.places[index]
+            stored = [(place, access) for place, access in places if access.writes]
+            if row.is_call or row.pushed or len(stored) != row.stores or any(access.is_indexed for _, access in stored):
+                return False
+            for place, access in stored:
+                written |= bits(place, access.size)
+        known = 0
+        for accesses in self.before.places:
+            for place, access in accesses:
+                known |= extent(self.old, place, access.size) if access.is_address else 0
+        return not written & (live_frame(self.after, self.new)[there] | known)
 
     def _after_call(self, here: int) -> _Place | Refusal:
         """Behind the call in the new code that corresponds to the one under way."""
@@ -141,7 +184,8 @@ class _Frames:
         if depths[0] is None or depths[1] is None:
             return _undescribed(old.name)
         if keeps_callee and depths[0] != depths[1]:
-            return _other_frame(old.name, f"its frame has {depths[1]} bytes now and had {depths[0]}")
+            fact = f"its frame has {depths[1]} bytes now and had {depths[0]}, and a call inside of it is under way"
+            return _other_frame(old.name, fact, "Come back to it with `finish` first, or use")
         if one.base == RSP and (one.distance - 8, other.distance - 8) != depths:
             return _undescribed(old.name)
         wrong = self._variables(place) or self._registers(here, place, keeps_callee)
@@ -170,23 +214,30 @@ class _Frames:
         left = live & ~named & ~_saved_bytes(old.unwind_at(offset))
         if left.bit_length() > LARGEST_FRAME:
             return _undescribed(old.name)
-        if left and not self._are_dealt_with_alike(left):
+        if left and not self._are_set_alike(left):
             return _other_frame(old.name, "the new code uses something that the compiler keeps in it without a name")
         return None
 
-    def _are_dealt_with_alike(self, wanted: int) -> bool:
-        """Whether the same instructions, in the same order, touch these bytes in both versions."""
-        dealings = []
-        for flow, function in ((self.before, self.old), (self.after, self.new)):
-            dealings.append(
-                [
-                    (row.text.partition(" ")[0], place, access)
-                    for row, accesses in zip(flow.rows, flow.places, strict=True)
+    def _are_set_alike(self, wanted: int) -> bool:
+        """Whether the same instructions, in lines that are as they were, set these bytes in both versions."""
+        olds, news = (
+            {
+                index: tuple((place, access) for place, access in accesses if not access.reads)
+                for index, accesses in enumerate(flow.places)
+                if any(
+                    (access.writes or access.is_address) and extent(function, place, access.size) & wanted
                     for place, access in accesses
-                    if extent(function, place, max(access.size, 1)) & wanted
-                ]
-            )
-        return dealings[0] == dealings[1]
+                )
+            }
+            for flow, function in ((self.before, self.old), (self.after, self.new))
+        )
+        return {self._counterpart(index): rows for index, rows in olds.items()} == news
+
+    def _counterpart(self, index: int) -> int:
+        """Of an instruction; -1 where its line was edited."""
+        piece = self.places.piece_of(index)
+        partner = self.places.counterpart[piece]
+        return self.places.new[partner].first + index - self.places.old[piece].first if partner >= 0 else -1
 
     def _registers(self, here: int, place: _Place, keeps_callee: bool) -> Refusal | None:
         """Whether the registers in use at the new place hold what they would. What they are set by is looked for
@@ -273,11 +324,11 @@ def _saved_bytes(row: UnwindRow | None) -> int:
     return found
 
 
-def _other_frame(name: str, why: str) -> Refusal:
+def _other_frame(name: str, why: str, advice: str = "Use") -> Refusal:
     return Refusal(
         "frame-layout-changed",
         f"this call of '{name}' cannot go on in the new code: {why}",
-        "Use `--frame restart` or `--frame old`.",
+        f"{advice} `--frame restart` or `--frame old`.",
         name,
     )
 

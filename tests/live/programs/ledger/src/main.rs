@@ -1,0 +1,37 @@
+//! Answers line by line; one answer panics.
+
+use std::io::BufRead;
+
+struct Entry {
+    value: i32,
+}
+
+#[inline(never)]
+fn scaled(entries: &[Entry], index: usize, scale: i32) -> i32 {
+    let start = 5 + scale;
+    let one = &entries[index];
+    let found = one.value * scale;
+    start + found
+}
+
+#[inline(never)]
+fn plain(value: i32) -> i32 {
+    let twice = value + value;
+    let more = twice + 1;
+    more
+}
+
+fn answer(line: &str) -> i32 {
+    let entries = [Entry { value: 3 }, Entry { value: 4 }];
+    match line {
+        "scaled" => scaled(&entries, 2, 10),
+        "plain" => plain(20),
+        _ => -1,
+    }
+}
+
+fn main() {
+    for line in std::io::stdin().lock().lines() {
+        println!("{}", answer(&line.unwrap()));
+    }
+}

@@ -1,0 +1,109 @@
+"""Fix and continue in C++ and in Rust: the debug information and the code are those of other compilers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from cargo_project import CargoProject, build_cargo_project
+from scenario import Edit, Project, Talk
+from sessions import Session, answer, build_one, debug_with
+from test_frames import said_after, select_frame, stop_in
+
+from ipbp.cli.debuggers import find_debugger
+
+pytestmark = pytest.mark.live
+
+ADD = Edit("add", "till.cpp", [("price += item->value *", "price += (item ? item->value : 8) *")], [], [])
+LARGEST = Edit("largest", "till.cpp", [("T best = *fallback", "T best = fallback ? *fallback : T()")], [], [])
+SCALED = Edit("scaled", "src/main.rs", [("&entries[index]", "&entries[index % entries.len()]")], [], [])
+PLAIN = Edit("plain", "src/main.rs", [("twice + 1;", "twice + 1000;")], [], [])
+DEBUGGERS = ["gdb", "lldb"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return build_one(tmp_path_factory.mktemp("till") / "project", "till", "-O0", compiler="g++", suffix="cpp")
+
+
+@pytest.fixture
+def till(built: Project) -> Iterator[Project]:
+    source, kept = built.folder / "till.cpp", built.folder.parent / "till.cpp"
+    if not kept.exists():
+        shutil.copy2(source, kept)
+    yield built
+    shutil.copy2(kept, source)
+
+
+@pytest.fixture(scope="module")
+def built_ledger(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
+    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "ledger", workspace="ledger")
+
+
+@pytest.fixture
+def ledger(built_ledger: CargoProject) -> Iterator[CargoProject]:
+    yield built_ledger
+    built_ledger.restore()
+
+
+@pytest.fixture
+def talk(request: pytest.FixtureRequest) -> Iterator[Talk]:
+    project = request.getfixturevalue("till" if "till" in request.fixturenames else "ledger")
+    program = Talk(project.program)
+    yield program
+    program.kill()
+
+
+@pytest.fixture(params=DEBUGGERS)
+def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
+    with debug_with(request.param, find_debugger(request.param)) as session:
+        session.attach(talk.process.pid)
+        yield session
+
+
+def test_a_method_goes_on_and_an_instance_of_a_template_begins_again(
+    till: Project, talk: Talk, session: Session
+) -> None:
+    stop_in(session, talk, "add")
+    till.edit(ADD)
+    outcome = session.call("apply --frame remap")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert said_after(session, talk) == "10.5"
+    stop_in_again(session, talk, "largest")
+    till.edit(LARGEST)
+    outcome = session.call("apply --frame restart")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert said_after(session, talk) == "5"
+    assert talk.ask("total") == "6.5"
+
+
+def stop_in_again(session: Session, talk: Talk, command: str) -> None:
+    session.stop()
+    stop_in(session, talk, command)
+
+
+def test_rust_begins_again_in_the_function_that_panicked(ledger: CargoProject, talk: Talk, session: Session) -> None:
+    session.break_at(function="rust_panic")
+    stop_in(session, talk, "scaled")
+    assert select_frame(session, "ledger::scaled") > 2
+    ledger.edit(SCALED)
+    outcome = session.call("apply --frame restart --unwind")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert outcome["frame"]["dropped"][-1].endswith("panic_bounds_check")
+    assert any("panicking() is true" in note for note in outcome["notes"])
+    assert said_after(session, talk) == "45"
+    assert answer(talk, session, "scaled") == ("45", 0)
+
+
+def test_rust_goes_on_at_a_breakpoint(ledger: CargoProject, talk: Talk, session: Session) -> None:
+    line = next(
+        n for n, row in enumerate((ledger.folder / "src/main.rs").read_text().splitlines(), 1) if "let more" in row
+    )
+    session.break_at(file="main.rs", line=line)
+    stop_in(session, talk, "plain")
+    session.delete_breakpoints()
+    ledger.edit(PLAIN)
+    outcome = session.call("apply --frame remap")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert said_after(session, talk) == "1040"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from objects_from_c import compiled
-from running_program import build, graph_of
+from running_program import build, graph_of, run
 
 from ipbp.formats.elf_image import read_image
 from ipbp.formats.elf_object import read_object
@@ -279,6 +279,68 @@ def test_type_units_say_the_same(version: str) -> None:
         codes(HARMLESS_CXX["a new override"], BASE_CXX, "cc", "gcc", f"-gdwarf-{version}", "-fdebug-types-section")
         == []
     )
+
+
+SPLITS = [
+    (compiler, f"-gdwarf-{version}", flags)
+    for compiler in ("gcc", "clang-19")
+    for version in "45"
+    for flags in ((), ("-fdebug-types-section",))
+    # LLVM's number of a split unit does not tell whether a type is still what it was when it is in a type unit.
+    if not (flags and compiler == "clang-19")
+]
+
+
+@pytest.mark.parametrize(("compiler", "version", "flags"), SPLITS)
+def test_a_unit_whose_debug_information_is_split_is_read_in_its_other_file(
+    compiler: str, version: str, flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    source = BASE_CXX + "int main() { return 0; }\n"
+    (tmp_path / "unit.cc").write_text(source)
+    split = [compiler, "-g", version, *flags, "-gsplit-dwarf", "-c", "unit.cc", "-o", "unit.o"]
+    run(split, tmp_path)
+    run([compiler, "unit.o", "-o", "program", "-lstdc++"], tmp_path)
+    edit = REFUSED_CXX["in a namespace"]
+    new = types_of(source.replace(edit.old, edit.new), "cc", compiler, version, *flags)
+    image = read_image(str(tmp_path / "program"))
+    for old in (types_of_object(graph_of(tmp_path / "unit.o")), types_of_image(image, "unit.cc")):
+        assert [row.symbol for row in layout_changes(old, new, "unit.cc").refusals] == [edit.symbol]
+    # Where its file is another one now, or not there, nothing is known.
+    (tmp_path / "unit.cc").write_text(source.replace(edit.old, edit.new))
+    run([*split[:-1], "other.o"], tmp_path)
+    (tmp_path / "other.dwo").replace(tmp_path / "unit.dwo")
+    run([compiler, "unit.o", "-o", "twin", "-lstdc++"], tmp_path)
+    assert not types_of_image(read_image(str(tmp_path / "twin")), "unit.cc").is_described
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags", "packager", "described"),
+    [
+        ("gcc", ("-gdwarf-4",), "dwp", True),
+        ("clang-19", ("-gdwarf-5",), "llvm-dwp", True),
+        # Type units are in another index of the package, which is not read.
+        ("clang-19", ("-gdwarf-4", "-fdebug-types-section"), "llvm-dwp", False),
+    ],
+)
+def test_so_it_is_with_a_package(
+    compiler: str, flags: tuple[str, ...], packager: str, described: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "unit.cc").write_text(BASE_CXX + "int main() { return 0; }\n")
+    run([compiler, "-g", *flags, "-gsplit-dwarf", "-c", "unit.cc", "-o", "unit.o"], tmp_path)
+    run([compiler, "unit.o", "-o", "program", "-lstdc++"], tmp_path)
+    run(["timeout", "30", packager, "-e", "program", "-o", "program.dwp"], tmp_path)
+    (tmp_path / "unit.dwo").unlink()
+    found = types_of_image(read_image(str(tmp_path / "program")), "unit.cc")
+    assert found.is_described == described
+    assert ("Square" in found.aggregates) or not described
+
+
+@pytest.mark.parametrize("version", ["4", "5"])
+def test_of_type_units_that_clang_split_off_nothing_is_known(version: str, tmp_path: Path) -> None:
+    (tmp_path / "unit.cc").write_text(BASE_CXX)
+    flags = [f"-gdwarf-{version}", "-fdebug-types-section", "-gsplit-dwarf"]
+    run(["clang-19", "-g", *flags, "-c", "unit.cc", "-o", "unit.o"], tmp_path)
+    assert not types_of_object(graph_of(tmp_path / "unit.o")).is_described
 
 
 def test_what_the_user_allows_is_not_refused() -> None:

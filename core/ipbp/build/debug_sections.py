@@ -46,14 +46,22 @@ def debug_information(elf: ELFFile, path: Path) -> Any:
 
 def sections_of(elf: ELFFile, suffix: str = "") -> Any:
     """DWARFInfo of the sections with names that end in `suffix` (".dwo")."""
-    return sections_from(elf, {name: section_content(elf, f"{name}{suffix}") for name in _SECTIONS})
+    content = _all_of_name if suffix else section_content
+    return sections_from({name: content(elf, f"{name}{suffix}") for name in _SECTIONS}, elf)
 
 
-def sections_from(elf: ELFFile, contents: Mapping[str, bytes | None]) -> Any:
-    """DWARFInfo of these contents of sections, by name without a dot."""
+def _all_of_name(elf: ELFFile, name: str) -> bytes | None:
+    """In a file that is not linked each type unit is a section of its own (DWARF 5, E.2)."""
+    found = [section for section in elf.iter_sections() if section.name == f".{name}"]
+    return b"".join(section.data() for section in found) if len(found) > 1 else section_content(elf, name)
+
+
+def sections_from(contents: Mapping[str, bytes | None], elf: ELFFile | None = None) -> Any:
+    """DWARFInfo of these contents of sections, by name without a dot. `elf`: whose they are, None for x86-64."""
     sections = {f"{name}_sec": _descriptor(name, contents.get(name)) for name in _SECTIONS}
     unread = {f"{name}_sec": None for name in _UNREAD}
-    found = DWARFInfo(DwarfConfig(elf.little_endian, elf.get_machine_arch(), 8), **sections, **unread)
+    kind = (elf.little_endian, elf.get_machine_arch()) if elf is not None else (True, "x64")
+    found = DWARFInfo(DwarfConfig(*kind, 8), **sections, **unread)
     read_as_needed(found)
     return found
 

@@ -47,7 +47,7 @@ class Package:
         if found is None:
             return None
         with self.path.open("rb") as file:
-            return sections_from(ELFFile(file), found)
+            return sections_from(found, ELFFile(file))
 
     def sections(self, identity: int) -> dict[str, bytes | None] | None:
         """The sections of one split unit, by their names without a dot and `.dwo`, or None. Errors: as of `unit`."""

@@ -25,6 +25,7 @@ _DWO_NAMES = ("DW_AT_dwo_name", "DW_AT_GNU_dwo_name")
 _STRX = frozenset(f"DW_FORM_strx{width}" for width in ("", "1", "2", "3", "4")) | {"DW_FORM_GNU_str_index"}
 _ULEB = frozenset({"DW_FORM_strx", "DW_FORM_GNU_str_index", "DW_FORM_GNU_addr_index"})
 """Forms that pyelftools would look up in a table, or does not know; all are ULEB128 numbers."""
+_OF_UNITS = ("debug_info", "debug_types", "debug_abbrev", "debug_str", "debug_str_offsets")
 _OFFSETS_HEADER = 8  # of .debug_str_offsets.dwo in version 5 (DWARF 5, 7.26)
 
 
@@ -43,13 +44,42 @@ def is_skeleton(cu: Any) -> bool:
 def split_unit(cu: Any, directory: str, package: Package | None) -> SplitUnit:
     """Of a skeleton. `directory`: the unit's compilation directory, from which its `.dwo` file is named. `package`: of
     the program, when it has one."""
-    attributes = cu.get_top_DIE().attributes
-    name = next(os.fsdecode(attributes[key].value) for key in _DWO_NAMES if key in attributes)
     identity = _identity(cu)
-    found = None
-    if identity is not None:
-        found = _read(Path(directory, name), identity) or (_packed(package, identity) if package else None)
-    return found or SplitUnit(_name_in_line_table(cu, Path(name).stem), "")
+    dwarf = _split(cu, directory, package)
+    found = _found(dwarf, identity) if dwarf is not None and identity is not None else None
+    return found or SplitUnit(_name_in_line_table(cu, Path(_dwo_name(cu)).stem), "")
+
+
+def split_sections(cu: Any, directory: str, package: Package | None) -> dict[str, bytes]:
+    """The debug sections of a skeleton's other part, by the names that they have in a file that is not split (".dwo"
+    left out); none when it is not at hand, or may be of another compile."""
+    dwarf = _split(cu, directory, package)
+    if dwarf is not None and _is_not_told_apart(dwarf, _identity(cu)):
+        return {}
+    found = ((name, getattr(dwarf, f"{name}_sec", None)) for name in _OF_UNITS)
+    return {f".{name}": section.stream.getvalue() for name, section in found if section is not None}
+
+
+def _is_not_told_apart(dwarf: Any, identity: int | None) -> bool:
+    """LLVM's number of a split unit does not depend on what stands in its type units, and that of a type unit only on
+    the type's name (DwarfDebug::addDwarfTypeUnitType)."""
+    unit = _found(dwarf, identity) if identity is not None else None
+    if unit is None or "clang" not in unit.producer:
+        return False
+    return dwarf.debug_types_sec is not None or any("type_signature" in other.header for other in dwarf.iter_CUs())
+
+
+def _dwo_name(cu: Any) -> str:
+    attributes = cu.get_top_DIE().attributes
+    return next(os.fsdecode(attributes[key].value) for key in _DWO_NAMES if key in attributes)
+
+
+def _split(cu: Any, directory: str, package: Package | None) -> Any:
+    """pyelftools' DWARFInfo of the other part; None when there is none of this very compile."""
+    identity = _identity(cu)
+    if identity is None:
+        return None
+    return _opened(Path(directory, _dwo_name(cu)), identity) or (_packed(package, identity) if package else None)
 
 
 def _identity(cu: Any) -> int | None:
@@ -64,24 +94,25 @@ def _identity(cu: Any) -> int | None:
 _UNREADABLE = (OSError, ELFError, DWARFError, ValueError, KeyError, AssertionError)
 
 
-def _read(path: Path, identity: int) -> SplitUnit | None:
+def _opened(path: Path, identity: int) -> Any:
     try:
         with path.open("rb") as file:
             elf = ELFFile(file)
-            return _found(sections_of(elf, ".dwo"), identity) if has_debug_information(elf, ".dwo") else None
+            dwarf = sections_of(elf, ".dwo") if has_debug_information(elf, ".dwo") else None
+            return dwarf if dwarf is not None and _found(dwarf, identity) is not None else None
     except _UNREADABLE:
         return None
 
 
-def _packed(package: Package, identity: int) -> SplitUnit | None:
+def _packed(package: Package, identity: int) -> Any:
     try:
         dwarf = package.unit(identity)
-        return _found(dwarf, identity) if dwarf is not None else None
+        return dwarf if dwarf is not None and _found(dwarf, identity) is not None else None
     except _UNREADABLE:
         return None
 
 
-def _found(dwarf: Any, identity: int) -> SplitUnit | None:
+def _found(dwarf: Any, identity: int | None) -> SplitUnit | None:
     for cu in dwarf.iter_CUs():
         if _identity(cu) == identity:
             row = _top_attributes(cu)

@@ -105,7 +105,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
     variables: dict[str, dict[TypeText, None]] = {}
     closures: dict[str, list[Closure]] = {}
     definitions: list[Definition] = []
-    is_described = False
+    is_described, is_whole = False, True
     try:
         for sections in objects:
             reader = _Reader(sections, chosen)
@@ -118,6 +118,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
             for name, kind in reader.variables():
                 variables.setdefault(name, {})[kind] = None
             definitions += reader.definitions()
+            is_whole &= reader.is_whole
     except (IndexError, KeyError, ValueError, RecursionError) as error:
         raise IpbpError(
             "debug-information-malformed",
@@ -127,7 +128,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
     return UnitTypes(
         {name: tuple(rows) for name, rows in aggregates.items()},
         {name: tuple(rows) for name, rows in variables.items()},
-        is_described,
+        is_described and is_whole,
         {owner: tuple(rows) for owner, rows in closures.items()},
         tuple(definitions),
     )
@@ -188,6 +189,7 @@ class _Reader:
         self.by_signature: dict[int, tuple[str, int]] = {}
         self.texts: dict[int, TypeText] = {}
         self.tables: dict[int, dict[int, _Abbreviation]] = {}
+        self.is_whole = True  # no type unit is missing
 
     def run(self) -> None:
         for section in (".debug_types", ".debug_info"):
@@ -275,7 +277,8 @@ class _Reader:
         # A type unit says its signature and where the type is; skeletons have an id (DWARF 5, 7.5.1).
         extra = {2: 12, 6: 12, 4: 8, 5: 8}.get(kind, 0)
         head = start + (12 if version == 5 else 11)
-        unit = _Unit(start, start + 4 + length, section, 8, table_at, head + extra)
+        # Of a split unit the base is implied: behind the header, which version 5 has (DWARF 5, 7.26).
+        unit = _Unit(start, start + 4 + length, section, 8 if version == 5 else 0, table_at, head + extra)
         if kind in (2, 6):
             unit.signature = int.from_bytes(content[head : head + 8], "little")
             unit.type_at = start + int.from_bytes(content[head + 8 : head + 12], "little")
@@ -291,7 +294,7 @@ class _Reader:
             return True
         found, _ = _attributes(content, row.forms, place)
         base = found.get(_AT_STR_OFFSETS_BASE)
-        unit.offsets_base = base[1] if base is not None else 8
+        unit.offsets_base = base[1] if base is not None else unit.offsets_base
         return self.chosen(self._string(unit, found.get(_AT_NAME)))
 
     def _table(self, at: int) -> dict[int, _Abbreviation]:
@@ -341,7 +344,7 @@ class _Reader:
             tag = row.tag
             if tag in _UNITS:
                 base = found.get(_AT_STR_OFFSETS_BASE)
-                unit.offsets_base = base[1] if base is not None else 8
+                unit.offsets_base = base[1] if base is not None else unit.offsets_base
                 if row.has_children:
                     outer.append(parent)
                 continue
@@ -415,6 +418,7 @@ class _Reader:
 
     def _of_type_unit(self, signature: int) -> _Entry | None:
         known = self.by_signature.get(signature)
+        self.is_whole &= known is not None
         return self.entries.get(known) if known is not None else None
 
     def _text(self, entry: _Entry, attribute: int) -> str:

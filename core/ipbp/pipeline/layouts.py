@@ -6,16 +6,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
-from ipbp.build.debug_sections import sections_of
+from ipbp.build.debug_sections import sections_from, sections_of
+from ipbp.build.split_package import Package, package_of
+from ipbp.build.split_units import is_skeleton, split_sections, split_unit
 from ipbp.formats.debug_filled import filled
-from ipbp.formats.debug_layouts import layouts
+from ipbp.formats.debug_layouts import Chosen, Sections, layouts
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import LinkGraph
@@ -27,15 +30,21 @@ _kept: OrderedDict[object, UnitTypes] = OrderedDict()
 
 def types_of_object(graph: LinkGraph) -> UnitTypes:
     """The types of a unit's object. Errors: `debug-information-malformed`."""
-    sections: dict[str, bytes] = {}
-    for section in graph.side:
-        if section.name in _NEEDED:
-            # Each type unit is a section of its own, in a COMDAT group (DWARF 5, E.2).
-            sections[section.name] = sections.get(section.name, b"") + filled(graph, section)
+    sections = _sections(graph, _NEEDED)
     digest = hashlib.sha256()
     for name, content in sections.items():
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
-    return _once(digest.digest(), lambda: layouts([sections], graph.path))
+    return _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
+
+
+def _sections(graph: LinkGraph, names: Iterable[str] = ()) -> dict[str, bytes]:
+    """The debug sections of these names, of all for none."""
+    sections: dict[str, bytes] = {}
+    for section in graph.side:
+        if section.name in names or (not names and section.name.startswith(".debug_")):
+            # Each type unit is a section of its own, in a COMDAT group (DWARF 5, E.2).
+            sections[section.name] = sections.get(section.name, b"") + filled(graph, section)
+    return sections
 
 
 def types_of_image(image: LoadedImage, source: str) -> UnitTypes:
@@ -46,11 +55,45 @@ def types_of_image(image: LoadedImage, source: str) -> UnitTypes:
     def read() -> UnitTypes:
         with open(path, "rb") as file:
             debug = sections_of(ELFFile(file))
-            found = ((f".{name}", getattr(debug, f"{name[1:]}_sec")) for name in _NEEDED)
-            sections = {name[1:]: section.stream.getvalue() for name, section in found if section is not None}
-        return layouts([sections], path, lambda name: Path(name).name == source)
+        found = ((name, getattr(debug, f"{name[1:]}_sec")) for name in _NEEDED)
+        sections = {name: section.stream.getvalue() for name, section in found if section is not None}
+        package = package_of(Path(path))
+        return _read(
+            [sections],
+            path,
+            lambda: _split(debug, Package(package) if package is not None else None, source),
+            lambda name: Path(name).name == source,
+        )
 
     return _once((path, state.st_mtime_ns, state.st_ino, source), read)
+
+
+def _read(
+    plain: Iterable[Sections], path: str, split: Callable[[], Iterable[Sections]], chosen: Chosen = lambda _name: True
+) -> UnitTypes:
+    """What the unit says itself; else, when it is a skeleton, what its other part says."""
+    found = layouts(plain, path, chosen)
+    if found.is_described:
+        return found
+    try:
+        parts = [part for part in split() if part]
+    except (DWARFError, KeyError, ValueError, AssertionError, IndexError):
+        return found  # not described: that is said
+    return layouts(parts, path, chosen) if parts else found
+
+
+def _split_of_object(graph: LinkGraph) -> Iterator[Sections]:
+    yield from _split(sections_from({name[1:]: content for name, content in _sections(graph).items()}), None)
+
+
+def _split(debug: Any, package: Package | None, source: str = "") -> Iterator[Sections]:
+    """The other parts of skeletons, of those whose source has this base name where one is given."""
+    for cu in debug.iter_CUs():
+        if is_skeleton(cu):
+            directory = cu.get_top_DIE().attributes.get("DW_AT_comp_dir")
+            folder = os.fsdecode(directory.value) if directory is not None else ""
+            if not source or Path(split_unit(cu, folder, package).name).name == source:
+                yield split_sections(cu, folder, package)
 
 
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -101,6 +102,7 @@ def build_image(
         tls_start=bias + tls_start if tls else 0,
         parts=parts,
         original=_Original(file, bias, *_own_pointers(file, dynamic)),
+        imported=_Imported(dynamic, bias).name_at,
         versions=_versions(dynamic),
         copied={name: bias + place for name, place in _copied(dynamic).items()},
         debug_file=separate.path if separate is not None and not has_debug_information(file) else opened,
@@ -264,6 +266,28 @@ def _kind(section: LinkedSection) -> BlockKind:
     if section.name.startswith(".data.rel.ro"):
         return BlockKind.RELRO
     return BlockKind.BSS if empty else BlockKind.DATA
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """Pointers in data that the loader makes of other images' symbols; found when the first is asked for."""
+
+    dynamic: DynamicTables
+    bias: int
+
+    def name_at(self, address: int) -> str:
+        return self._names.get(address - self.bias, "")
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        relocations, symbols = self.dynamic.relocations, self.dynamic.symbols
+        if len(symbols.name) == 0:
+            return {}
+        symbol = np.where(relocations.symbol < len(symbols.name), relocations.symbol, 0)
+        rows = np.flatnonzero((relocations.type == R_64) & (symbol > 0) & (symbols.section[symbol] == 0))
+        name_of = {row: self.dynamic.known_as(row) for row in set(symbol[rows].tolist())}
+        pairs = zip(relocations.offset[rows].tolist(), symbol[rows].tolist(), strict=True)
+        return {offset: name_of[row] for offset, row in pairs}
 
 
 @dataclass(frozen=True, slots=True)

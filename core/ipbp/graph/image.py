@@ -50,6 +50,10 @@ def _nothing(address: int, size: int) -> bytes | None:
     return None
 
 
+def _nobody(address: int) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
     """`stubs`: address of a PLT entry -> name of the function it jumps to. `slots`: name -> addresses of GOT cells
@@ -69,7 +73,8 @@ class LoadedImage:
     medium and large code models put apart, however large.
 
     `original(address, size)`: the bytes at a load address as they are before the program's first instruction, with
-    pointers into the image itself relocated; None when the range is not of one segment.
+    pointers into the image itself relocated; None when the range is not of one segment. `imported(address)`: the symbol
+    of another image whose address the loader writes there, in data that is no GOT cell; "" where it writes none.
 
     `inode`: of the mapped file. `is_executable`: the program itself, no library.
     """
@@ -90,6 +95,7 @@ class LoadedImage:
     tls_alignment: int = 1
     parts: Sequence[ImageSection] = ()
     original: Callable[[int, int], bytes | None] = _nothing
+    imported: Callable[[int], str] = _nobody
     copied: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     debug_file: str = ""

@@ -25,6 +25,7 @@ from ipbp.stages.crate_rows import crate_rows, crate_sources, is_crate, promoted
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.lifted_content import Outline, fill, section_of
 from ipbp.stages.lifted_graph import LiftedSymbol
+from ipbp.stages.lifted_tables import add_tables
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.name_numbers import base_name, is_numbered
 from ipbp.stages.reading import read_blocks
@@ -71,8 +72,9 @@ class _Lifter:
         self._add_guided_blocks(different)
         self._add_copies()
         self._add_other_blocks(files)
+        tables = add_tables(self.outline, self.image)
         fill(self.outline, self.image, self.read)
-        graph = self.outline.maker.graph(self.image.path, self.new.source, self.new.machine)
+        graph = self.outline.maker.graph(self.image.path, self.new.source, self.new.machine, tables)
         return graph, self._attestation(graph)
 
     def _files(self) -> frozenset[int]:

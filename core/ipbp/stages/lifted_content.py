@@ -130,11 +130,25 @@ class _Filler:
         matches = reading.matches().tolist()
         for owner, offset, kind, hint, addend, means, cell, inside in rows:
             if matches[owner]:
-                target, moved = self._target(hint, means, cell, inside)
+                imported = self.image.imported(int(reading.address[owner]) + offset) if means == UNKNOWN else ""
+                target, moved = (
+                    self._target(hint, means, cell, inside)
+                    if not imported
+                    else (
+                        self._imported(hint, imported),
+                        0,
+                    )
+                )
                 if cell == 0 and self.maker.symbols[target].name == self.new.symbols.name[hint]:
                     self.maker.note_place(target, means)
                 found[owner].append(LiftedEdge(offset, kind, target, addend + moved))
         return found
+
+    def _imported(self, hint: int, name: str) -> int:
+        """The symbol whose address the loader writes into a pointer of the image's data. `name`: as it asks for it."""
+        wanted = self.new.symbols.name[hint]
+        is_same = name in (known for other in possible_names(wanted) for known in self.image.imported_as(other))
+        return self._by_name(wanted if is_same else name)
 
     def _insides(self, edge: I64) -> I64:
         """How far into its target each new edge leads: a label in a function whose old code is laid out another way

@@ -20,6 +20,7 @@ from ipbp.graph.model import (
     LinkGraph,
     Section,
     SectionTable,
+    SideSection,
     Symbols,
     SymbolType,
     Visibility,
@@ -105,7 +106,7 @@ class GraphMaker:
         if self.symbols[symbol].block == UNDEFINED:
             self.outside_at.setdefault(symbol, set()).add(address)
 
-    def graph(self, path: str, source: str, machine: str) -> LinkGraph:
+    def graph(self, path: str, source: str, machine: str, side: tuple[SideSection, ...] = ()) -> LinkGraph:
         count = [len(edges) for edges in self.edges]
         flat = [edge for edges in self.edges for edge in edges]
         blocks = Blocks(
@@ -134,4 +135,6 @@ class GraphMaker:
             addend=np.array([edge.addend for edge in flat], dtype=np.int64),
         )
         first_edge = np.concatenate(([0], np.cumsum(count))).astype(np.int64)
-        return LinkGraph(path, source, machine, SectionTable.of(self.sections), blocks, symbols, edges, first_edge, ())
+        return LinkGraph(
+            path, source, machine, SectionTable.of(self.sections), blocks, symbols, edges, first_edge, side
+        )

@@ -20,6 +20,7 @@ from ipbp.graph.layout import UnwindTable
 from ipbp.graph.model import I32, LinkGraph, SideSection
 from ipbp.graph.unit import Unit
 
+UNWIND = ".eh_frame"
 TERMINATOR = bytes(4)
 _EXTENDED = 0xFFFFFFFF  # the 64-bit length follows (LSB, "Extended Length")
 
@@ -40,7 +41,7 @@ class UnwindRecord:
 
 
 def unwind_section(graph: LinkGraph) -> SideSection | None:
-    return next((section for section in graph.side if section.name == ".eh_frame" and len(section.content)), None)
+    return next((section for section in graph.side if section.name == UNWIND and len(section.content)), None)
 
 
 def unwind_records(content: memoryview, path: str) -> list[UnwindRecord]:

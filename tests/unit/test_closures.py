@@ -26,7 +26,7 @@ def renewed(old: str, new: str, compiler: str, level: str) -> tuple[set[str], in
     """Functions whose names say whose closures they were made for, and the number of notes."""
     graphs = [read_object(compiled(text, compiler, ("-g", level), "unit.cc"), "unit.cc") for text in (old, new)]
     before, after = map(types_of_object, graphs)
-    names, notes = renewed_closures(before, after, graphs[1].symbols.name)
+    names, notes = renewed_closures(before, after, *graphs)
     owners = {owner for name in names for owner in ("5other", "5owner", "6method") if owner in name}
     return owners, len(notes)
 
@@ -42,6 +42,11 @@ def renewed(old: str, new: str, compiler: str, level: str) -> tuple[set[str], in
         ("    return call([x]", "    return call([](int y) { return y; }) + call([x]", {"5owner"}),
         (" + call([z](int y) { return z - y; })", "", {"5owner"}),
         ("[this](int y) { return v", "[this, c = v](int y) { return c", {"6method"}),
+        (
+            "call([x](int y) { return x * y; }) + call([z](int y) { return z - y; })",
+            "call([x](int y) { return x - y; }) + call([z](int y) { return z * y; })",
+            {"5owner"},
+        ),
     ],
 )
 def test_closures_are_others_when_what_they_capture_or_their_number_is(

@@ -88,6 +88,7 @@ _BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}  # block2, block4, block1: the width of th
 _LEB_BLOCKS = frozenset({0x09, 0x18})  # block, exprloc
 _LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
 _REF_SIG8 = 0x20
+_CALL = "operator()"
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
 _STATIC_STORAGE = frozenset({_OP_ADDR, _OP_ADDRX, _GNU_ADDR_INDEX})
 _INTEGERS = frozenset({0x05, 0x06, 0x07, 0x08, 0x10, 0x11, 0x12})  # signed, unsigned, characters (DWARF 5, 7.8)
@@ -153,7 +154,8 @@ _Plan = tuple[tuple[int, int, int, int], ...]
 @dataclass(frozen=True, slots=True)
 class _Abbreviation:
     """`size`: of its entries without their code, -1 when that varies. `plan` counts then only. `sibling`: offset of the
-    reference to the next sibling, -1 when there is none."""
+    reference to the next sibling, -1 when there is none. `name_at`: of a method that is declared and not virtual, the
+    offset of its name in .debug_str; -1 for others."""
 
     tag: int
     has_children: bool
@@ -163,6 +165,7 @@ class _Abbreviation:
     plan: _Plan
     constants: tuple[tuple[int, int, int], ...]
     sibling: int
+    name_at: int = -1
 
 
 @dataclass(slots=True)
@@ -183,6 +186,9 @@ class _Reader:
     def __init__(self, sections: Sections, chosen: Chosen) -> None:
         self.sections, self.chosen = sections, chosen
         self.entries: dict[tuple[str, int], _Entry] = {}
+        # Methods that are only declared: the classes that they are in. Most are never asked for.
+        self.passed: dict[tuple[str, int], _Entry] = {}
+        self.call_names = frozenset(_places_of(sections.get(".debug_str", b""), _CALL))
         self.types: list[_Entry] = []
         self.statics: list[_Entry] = []
         self.calls: list[_Entry] = []
@@ -214,7 +220,7 @@ class _Reader:
             for entry in self.types
             if not entry.name and entry.tag in (_STRUCTURE, _CLASS)
             for child in entry.children
-            if child.tag == _SUBPROGRAM and child.name == "operator()"
+            if child.tag == _SUBPROGRAM and child.name == _CALL
         }
         linkage: dict[int, str] = {}
         for entry in self.calls:
@@ -223,7 +229,7 @@ class _Reader:
                 linkage[id(calls[id(target)])] = self._text(entry, _AT_LINKAGE_NAME)
         found = {id(entry): entry for entry in calls.values()}
         for entry in sorted(found.values(), key=self._in_source):
-            call = next(child for child in entry.children if child.name == "operator()")
+            call = next(child for child in entry.children if child.name == _CALL)
             members = [self._member(child) for child in entry.children if child.tag == _MEMBER]
             captures = tuple(f"{member.bit} {member.type.meaning} {member.name}" for member in members)
             takes = tuple(self._type(child, _AT_TYPE).meaning for child in call.children if self._is_taken(child))
@@ -307,7 +313,7 @@ class _Reader:
             return
         content, place, end = self.sections[unit.section], unit.first, unit.end
         table = self._table(unit.table_at)
-        section, entries = unit.section, self.entries
+        section, entries, passed = unit.section, self.entries, self.passed
         outer: list[_Entry | None] = []
         parent: _Entry | None = None
         while place < end:
@@ -330,6 +336,19 @@ class _Reader:
                 if row.has_children:
                     outer.append(parent)
                 continue
+            if row.name_at >= 0 and parent is not None and parent.tag in _AGGREGATES:
+                target = place + row.name_at
+                if int.from_bytes(content[target : target + 4], "little") not in self.call_names:
+                    passed[section, at] = parent
+                    place += row.size
+                    if row.has_children:
+                        target = place - row.size + row.sibling
+                        place = unit.start + int.from_bytes(content[target : target + 4], "little")
+                    continue
+            tag = row.tag
+            if tag == _FORMAL_PARAMETER and parent is not None and not _takes_matter(parent) and not row.has_children:
+                place = place + row.size if row.size >= 0 else _skip(content, row.forms, place)
+                continue
             found: dict[int, tuple[int, int]]
             if row.size >= 0:
                 found = {
@@ -341,7 +360,6 @@ class _Reader:
                 found, place = _attributes(content, row.forms, place)
             for attribute, form, value in row.constants:
                 found[attribute] = form, value
-            tag = row.tag
             if tag in _UNITS:
                 base = found.get(_AT_STR_OFFSETS_BASE)
                 unit.offsets_base = base[1] if base is not None else unit.offsets_base
@@ -366,7 +384,7 @@ class _Reader:
                 location = found.get(_AT_LOCATION)
                 if location is not None and self._is_static(content, location):
                     self.statics.append(entry)
-            if parent is not None and (parent.tag not in (_NAMESPACE, _SUBPROGRAM) or parent.name == "operator()"):
+            if parent is not None and parent.tag != _NAMESPACE and _takes_matter(parent):
                 parent.children.append(entry)
             if row.has_children:
                 outer.append(parent)
@@ -386,7 +404,7 @@ class _Reader:
                 if target is None or target.tag not in _AGGREGATES or target.name:
                     continue
                 beside = f"{target.scope}::{entry.name}" if target.scope else entry.name
-                if entry.scope == beside and not any(child.name == "operator()" for child in target.children):
+                if entry.scope == beside and not any(child.name == _CALL for child in target.children):
                     target.name, target.scope = entry.name, entry.scope
 
     def _is_constant(self, entry: _Entry) -> bool:
@@ -411,10 +429,22 @@ class _Reader:
         if form == _REF_SIG8:
             return self._of_type_unit(value)
         place = value + entry.unit.start if form in _LOCAL_REFERENCES else value
-        target = self.entries.get((entry.unit.section if form in _LOCAL_REFERENCES else ".debug_info", place))
+        key = entry.unit.section if form in _LOCAL_REFERENCES else ".debug_info", place
+        target = self.entries.get(key) or self._passed(key)
         if target is not None and _AT_SIGNATURE in target.found:
             return self._of_type_unit(target.found[_AT_SIGNATURE][1]) or target
         return target
+
+    def _passed(self, key: tuple[str, int]) -> _Entry | None:
+        owner = self.passed.get(key)
+        if owner is None:
+            return None
+        content = self.sections[owner.unit.section]
+        code, place = uleb(content, key[1])
+        found = _attributes(content, self._table(owner.unit.table_at)[code].forms, place)[0]
+        name = self._string(owner.unit, found.get(_AT_NAME))
+        entry = self.entries[key] = _Entry(_SUBPROGRAM, name, f"{owner.scope}::{name}", found, owner.unit)
+        return entry
 
     def _of_type_unit(self, signature: int) -> _Entry | None:
         known = self.by_signature.get(signature)
@@ -581,6 +611,20 @@ class _Slots(dict[int, str]):
         return hash(tuple(self.items()))
 
 
+def _places_of(strings: bytes, name: str) -> Iterator[int]:
+    """Where a string stands, also as the end of another one."""
+    text = name.encode() + b"\0"
+    place = strings.find(text)
+    while place >= 0:
+        yield place
+        place = strings.find(text, place + 1)
+
+
+def _takes_matter(entry: _Entry) -> bool:
+    """Not what a function with a name of its own takes: most of the entries are parameters."""
+    return entry.tag != _SUBPROGRAM or entry.name == _CALL
+
+
 def _abbreviations(content: bytes, place: int, only: int = 0) -> dict[int, _Abbreviation]:
     """The table at `place`, up to the entry `only`."""
     table: dict[int, _Abbreviation] = {}
@@ -605,7 +649,12 @@ def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int
             plan.append((attribute, form, offset, size))
         offset = offset + size if size is not None and offset >= 0 else -1
     is_known = tag in _KNOWN
-    return _Abbreviation(tag, has_children, is_known, forms, offset, tuple(plan), tuple(constants), sibling)
+    name_at = -1
+    if tag == _SUBPROGRAM and offset >= 0 and (sibling >= 0 or not has_children):
+        given = {attribute for attribute, _, _ in forms}
+        names = [start for attribute, form, start, _ in plan if attribute == _AT_NAME and form == _STRP]
+        name_at = names[0] if names and _AT_DECLARATION in given and _AT_VTABLE_SLOT not in given else -1
+    return _Abbreviation(tag, has_children, is_known, forms, offset, tuple(plan), tuple(constants), sibling, name_at)
 
 
 def _attributes(

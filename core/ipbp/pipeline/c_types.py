@@ -39,7 +39,7 @@ def judge_layouts(
         return names.get(number, "")
 
     found = layout_changes(before, new, unit.name, allowed, file_name)
-    renewed, said = renewed_closures(before, new, unit.new.symbols.name)
+    renewed, said = renewed_closures(before, new, old, unit.new)
     return TypeChanges(renewed, found.refusals, (*found.notes, *said))
 
 

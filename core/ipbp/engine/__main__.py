@@ -14,8 +14,8 @@ if __name__ == "__main__":
     channel = take_over_standard_streams()
     from ipbp.engine.session import serve  # after stdout was moved aside: native libraries print while they load
 
-    # Debug information becomes hundreds of thousands of small objects, none of them garbage in a cycle: with the default
-    # thresholds looking for such takes as long as reading.
+    # Debug information becomes hundreds of thousands of small objects, none of them garbage in a cycle: by default,
+    # looking for such takes as long as reading.
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
     sys.exit(serve(channel))

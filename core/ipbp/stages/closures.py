@@ -20,8 +20,8 @@ _MARK = r"E(?:N[KOR]*)?(?:Ul|\d+\$_)"
 _PLAIN = re.compile(r"[A-Za-z_]\w*\Z")
 _OTHERS = "closures that '{}' made before go on with their old code: what they capture, or their number, is another"
 _EXCHANGED = (
-    "closures that '{}' made before go on with their old code: several that take the same changed, and the edit may have "
-    "exchanged them"
+    "closures that '{}' made before go on with their old code: several that take the same changed, and the edit may "
+    "have exchanged them"
 )
 
 

@@ -1,4 +1,4 @@
-"""Coroutines of C++: one that waits has a frame of its old code."""
+"""Coroutines of C++: one that waits has a frame of its old code, and goes on in the new where that is the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 from objects_from_c import Pair, compiled
 
 from ipbp.formats.elf_object import read_object
-from ipbp.stages.coroutines import changed_coroutines
+from ipbp.pipeline.layouts import types_of_object
+from ipbp.stages.compare import Status
+from ipbp.stages.coroutines import Side, changed_coroutines
 
 SOURCE = """
 #include <coroutine>
@@ -22,27 +24,73 @@ struct Task {
     };
     std::coroutine_handle<promise_type> handle;
 };
-namespace deep { Task count(int from) { for (int i = from;; i++) co_yield i; } }
+struct Wait {
+    int n;
+    bool await_ready() { return false; }
+    void await_suspend(std::coroutine_handle<>) {}
+    int await_resume() { return n; }
+};
+int first(int), second(int), third(int);
+namespace deep { Task count(int from) { int sum = 0; for (int i = from;; i++) { sum += i; co_yield first(sum); } } }
+Task mixed(int from) { int got = from; co_yield first(got); got += co_await Wait{from}; second(got); }
+Task alike(int from) { co_yield first(from); second(from); co_yield third(from); second(from + 1); }
 int plain(int x) { return x + 1; }
 """
+KEPT = [
+    ("x + 1", "x + 2"),
+    ("sum += i;", "sum += i * 3;"),
+    ("got += co_await Wait{from};", "got -= co_await Wait{from}; third(got);"),
+    ("co_yield first(got);", "second(from); co_yield third(got);"),
+    ("second(from + 1);", "second(from + 7);"),
+    ("int plain(int x) { return x + 1; }", "int plain(int x) { return x + 1; }\nTask other() { co_yield 1; }"),
+]
+REFUSED = [
+    ("int sum = 0;", "long sum = 0;", "_ZN4deep5count", "member 'sum"),
+    ("int got = from;", "int got = from, more = 1;", "_Z5mixed", "'more"),
+    ("got += co_await Wait{from};", "", "_Z5mixed", "is gone"),
+    ("co_yield first(got);", "co_yield first(got); co_yield second(got);", "_Z5mixed", "member '"),
+    (
+        "co_yield first(from); second(from); co_yield third(from);",
+        "co_yield third(from); second(from); co_yield first(from);",
+        "_Z5alike",
+        "exchanged",
+    ),
+]
+
+
+def refused(old: str, new: str, compiler: str, *flags: str) -> list[tuple[str, str, str]]:
+    flags = ("-std=c++20", *flags, "-ffunction-sections")
+    graphs = [read_object(compiled(text, compiler, flags, "unit.cc"), "unit.cc") for text in (old, new)]
+    pair = Pair(*graphs)
+    types = [types_of_object(graph) for graph in graphs]
+    sides = [Side(graph, kinds if kinds.is_described else None) for graph, kinds in zip(graphs, types, strict=True)]
+    names = pair.named(Status.CHANGED, Status.NEW)
+    return [(row.code, row.symbol or "", row.fact) for row in changed_coroutines(*sides, names, "unit.cc")]
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize("compiler", ["gcc", "clang-19"])
-def test_a_changed_coroutine_is_refused_and_what_stands_beside_it_is_not(compiler: str, level: str) -> None:
-    def refused(old: str, new: str) -> list[tuple[str, str | None]]:
-        flags = ("-std=c++20", level, "-ffunction-sections")
-        one, other = (read_object(compiled(text, compiler, flags, "unit.cc"), "unit.cc") for text in (old, new))
-        pair = Pair(one, other)
-        # gcc has the frame in the place of what the coroutine takes.
-        return [
-            (row.code, (row.symbol or "").removesuffix("i"))
-            for row in changed_coroutines(other, pair.comparison, "unit.cc")
-        ]
+@pytest.mark.parametrize(("before", "after"), KEPT)
+def test_where_gcc_keeps_the_frame_a_coroutine_goes_on_in_its_new_code(before: str, after: str, level: str) -> None:
+    assert SOURCE.count(before) == 1
+    assert refused(SOURCE, SOURCE.replace(before, after), "gcc", "-g", level) == []
 
-    assert refused(SOURCE, SOURCE.replace("x + 1", "x + 2")) == []
-    assert refused(SOURCE, SOURCE.replace("co_yield i;", "co_yield i * 3;")) == [
-        ("coroutine-changed", "_ZN4deep5countE")
-    ]
-    fresh = "int plain(int x) { return x + 1; }\nTask other() { co_yield 1; }"
-    assert refused(SOURCE, SOURCE.replace("int plain(int x) { return x + 1; }", fresh)) == []
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize(("before", "after", "name", "words"), REFUSED)
+def test_where_the_frame_or_the_places_to_wait_are_others_it_is_refused(
+    before: str, after: str, name: str, words: str, level: str
+) -> None:
+    assert SOURCE.count(before) == 1
+    ((code, symbol, fact),) = refused(SOURCE, SOURCE.replace(before, after), "gcc", "-g", level)
+    assert code == "coroutine-changed"
+    assert symbol.startswith(name)
+    assert words in fact
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize(("compiler", "flags"), [("gcc", ()), ("clang-19", ("-g",))])
+def test_so_it_is_where_nothing_tells_what_the_frame_is(compiler: str, flags: tuple[str, ...], level: str) -> None:
+    edited = SOURCE.replace("sum += i;", "sum += i * 3;")
+    ((code, symbol, _fact),) = refused(SOURCE, edited, compiler, *flags, level)
+    assert (code, symbol.removesuffix("i").removesuffix("E")) == ("coroutine-changed", "_ZN4deep5count")
+    assert refused(SOURCE, SOURCE.replace("x + 1", "x + 2"), compiler, *flags, level) == []

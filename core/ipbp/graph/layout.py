@@ -68,11 +68,13 @@ class UnwindTable:
 
 @dataclass(frozen=True, slots=True)
 class Unwinder:
-    """Functions of one libgcc in the inferior (a process may have several: one for each dlmopen namespace, or linked
-    into an image): __register_frame_info and __deregister_frame_info."""
+    """Functions of one unwinder in the inferior (a process may have several: one for each dlmopen namespace, or linked
+    into an image). libgcc's __register_frame_info and __deregister_frame_info, of which the first takes memory for a
+    record of its own; or those of LLVM's libunwind, which do with the table (`takes_record` is then False)."""
 
     register: int
     deregister: int
+    takes_record: bool = True
 
 
 @dataclass(frozen=True, slots=True)

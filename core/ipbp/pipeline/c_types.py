@@ -11,6 +11,7 @@ from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.edited import Edited
 from ipbp.pipeline.layouts import file_names, types_of_image, types_of_object
 from ipbp.stages.closures import renewed_closures
+from ipbp.stages.coroutines import Side, changed_coroutines
 from ipbp.stages.layout_changes import layout_changes
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.type_changes import TypeChanges
@@ -22,7 +23,7 @@ def judge_layouts(
     unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed: Collection[str], file: Path
 ) -> TypeChanges:
     """`image`: where the old side comes from when no object gave it. `allowed`: types whose layout may change. `file`:
-    the new object. Refusals: `layout-changed`, `variable-type-changed`.
+    the new object. Refusals: `layout-changed`, `variable-type-changed`, `coroutine-changed`.
 
     A C compiler lays out a struct as it is written. So where there is no debug information, what an edit of one does
     is known to who made it, and that is noted.
@@ -30,7 +31,13 @@ def judge_layouts(
     new = types_of_object(unit.new)
     before = types_of_image(image, unit.new.source) if image is not None else types_of_object(old)
     if not new.is_described or not before.is_described:
-        return TypeChanges(frozenset(), (), (_UNSEEN.format(unit.name),))
+        sides = Side(old, None), Side(unit.new, None)
+        return TypeChanges(
+            frozenset(),
+            (),
+            (_UNSEEN.format(unit.name),),
+            doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
+        )
     names: dict[int, str] = {}
 
     def file_name(number: int) -> str:
@@ -40,7 +47,13 @@ def judge_layouts(
 
     found = layout_changes(before, new, unit.name, allowed, file_name)
     renewed, said = renewed_closures(before, new, old, unit.new)
-    return TypeChanges(renewed, found.refusals, (*found.notes, *said))
+    sides = Side(old, before), Side(unit.new, new)
+    return TypeChanges(
+        renewed,
+        found.refusals,
+        (*found.notes, *said),
+        doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
+    )
 
 
 def told_once(types: Iterable[TypeChanges], others: Iterable[Refusal]) -> tuple[list[Refusal], list[str]]:

@@ -20,7 +20,6 @@ from ipbp.pipeline.types import judge_types
 from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.copies import Copies, place_copies
 from ipbp.stages.copy_pairs import pair_copies
-from ipbp.stages.coroutines import changed_coroutines
 from ipbp.stages.correlate import correlate
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.moved_lines import with_moved_lines
@@ -141,8 +140,7 @@ def _selected(
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     unlocated = _unlocated(unit, copies.comparison, selection)
     doubts = types.doubts(_changed(unit, copies.comparison))
-    coroutines = () if unit.is_crate else changed_coroutines(unit.new, copies.comparison, unit.name)
-    refusals = (*doubts, *coroutines, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
+    refusals = (*doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
     return replace(selection, refusals=refusals)
 
 

@@ -11,7 +11,7 @@ from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import Scope
 from ipbp.graph.layout import ThreadImage, UnitLayout, Unwinder
 from ipbp.graph.unit import Unit
-from ipbp.pipeline.loader import find_loader
+from ipbp.pipeline.loader import LIBGCC, LIBUNWIND, find_loader
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.threads import keeps_room, new_thread_locals, thread_load
 from ipbp.protocol import Allocation, Load
@@ -44,7 +44,7 @@ def link_units(
     an old entry. Errors: `Refused`, `no-near-memory`, `debug-too-large`; OSError."""
     scopes = {unit.image: process.scope(unit.image) for unit in units}
     images = {key: scope.image for key, scope in scopes.items()}
-    unwinders = {key: found for key, scope in scopes.items() if (found := _unwinder(scope)) is not None}
+    unwinders = {key: _unwinders(scope) for key, scope in scopes.items()}
     parts = grouped(units, images, unwinders, request.arenas, request.regions)
 
     # Beyond this point no block may grow.
@@ -79,14 +79,20 @@ def link_units(
     return LinkedUnits(tuple(groups), in_order, tuple(allocations), tuple(arenas.values()), threads, tuple(loads))
 
 
-def _unwinder(scope: Scope) -> Unwinder | None:
-    """The unwinder (libgcc) that code of this image meets, where the process has one."""
-    addresses = []
-    for name in ("__register_frame_info", "__deregister_frame_info"):
-        found = scope.lookup(name)
-        rows = scope.image.symbols.by_name.get(name, ())
-        if found is not None:
-            addresses.append(found.address)
-        elif len(rows) == 1:
-            addresses.append(int(scope.image.symbols.address[rows[0]]))
-    return Unwinder(*addresses) if len(addresses) == 2 else None
+def _unwinders(scope: Scope) -> tuple[Unwinder, ...]:
+    """The unwinders that code of this image meets: libgcc, LLVM's, or both, of which only one is used, and it is not
+    known which; a program of clang's with libc++ has both."""
+    found = []
+    for names in (LIBGCC, LIBUNWIND):
+        register, deregister = (_address(scope, name) for name in names)
+        if register is not None and deregister is not None:
+            found.append(Unwinder(register, deregister, takes_record=names is LIBGCC))
+    return tuple(found)
+
+
+def _address(scope: Scope, name: str) -> int | None:
+    found = scope.lookup(name)
+    rows = scope.image.symbols.by_name.get(name, ())
+    if found is not None:
+        return found.address
+    return int(scope.image.symbols.address[rows[0]]) if len(rows) == 1 else None

@@ -26,6 +26,10 @@ _LOCKING = (
     *("dlopen", "dlmopen", "dlsym", "dlvsym", "dlclose", "dlerror", "dlinfo", "dladdr", "dladdr1", "dl_iterate_phdr"),
 )
 
+LIBGCC = ("__register_frame_info", "__deregister_frame_info")
+LIBUNWIND = ("__unw_add_dynamic_eh_frame_section", "__unw_remove_dynamic_eh_frame_section")
+"""What an unwinder is told of a table by: libgcc, and LLVM's (15 and newer)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loader:
@@ -80,12 +84,13 @@ def code_ranges(module: LoadedModule) -> list[tuple[int, int]]:
 def quiet_for(
     process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load] = (), runs_more: bool = False
 ) -> Quiet:
-    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own; what
-    chooses an indirect function (its result is kept) takes none. `runs_more`: code of the program's (hooks,
-    initialisers), which may allocate memory."""
+    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own, and LLVM's
+    (which takes the table alone) may allocate memory for its rows; what chooses an indirect function (its result is
+    kept) takes none. `runs_more`: code of the program's (hooks, initialisers), which may allocate memory."""
     registering = [call.address for call in calls if call.result_at is None]
     around = dict.fromkeys(row for address in registering for row in code_around(process, address))
-    found = _quiet(process) if loads or runs_more else Quiet()
+    allocates = any(len(call.arguments) == 1 and not call.on_undo for call in calls if call.result_at is None)
+    found = _quiet(process) if loads or runs_more or allocates else Quiet()
     return Quiet((*found.held, *around), found.moving)
 
 

@@ -1,40 +1,213 @@
-"""Coroutines of C++ that an edit changed: those that wait would go on in new code.
+"""Coroutines of C++ that an edit changed: those that wait go on in new code, if it finds its frame as it was.
 
 A coroutine's frame holds the address of the function that goes on with it, a number that says where, and its
-variables, at places that the compiler chose for the old body. The function's old entry leads to its new code, which
-would read another frame. gcc calls the functions `f.Frame.actor` and `.destroy`, LLVM `f.resume`, `.destroy` and
-`.cleanup`.
+variables. The function's old entry leads to its new code. gcc calls the functions `f.Frame.actor` and `.destroy`, LLVM
+`f.resume`, `.destroy` and `.cleanup`.
+
+gcc lays a frame out before it optimises: every variable and every awaiter is a named member of it, whose type the debug
+information tells, and the numbers of the places to wait are given in the order of the source. A frame of the same
+members is the same frame. LLVM decides afterwards, and gives no names to most of what it keeps: nothing is certain
+there.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
+from ipbp.arch.x86_64_code import instructions
 from ipbp.errors import Refusal
-from ipbp.graph.model import BlockKind, LinkGraph
-from ipbp.stages.compare import Comparison, Status
+from ipbp.graph.layouts import Aggregate, UnitTypes
+from ipbp.graph.model import LinkGraph
+from ipbp.stages.branches import masked_code
+from ipbp.stages.code_words import CodeWords
 
 _PARTS = (b".actor", b".resume", b".destroy", b".cleanup")
 _PART = re.compile(r"(_Z.*?)(?:P[^.]*\.Frame)?\.(?:actor|resume|destroy|cleanup)(?:\.cold)?\Z", re.DOTALL)
+_GCC = re.compile(r"(?<=\d)(_Z\w+)\.Frame\.(?:actor|destroy)(?:\.cold)?\Z")
+_FRAME = re.compile(r"\.(?:Frame|coro_frame_ty)(?:::|\Z)")
+_INDEX = "_Coro_resume_index"
+_AWAITER = re.compile(r"(?:Yd|Aw)\d*_")
+_NUMBERED = re.compile(r"(?:(?:Yd|Aw|T)\d+|D\.)_")
+_TEMPORARY = re.compile(r"\AD\.\d+")  # the number is one of the whole unit
+_NAMES = {
+    name: names
+    for names in (
+        *((f"{letter}l", f"{letter}x", f"e{letter}x", f"r{letter}x") for letter in "abcd"),
+        *((f"{pair}l", pair, f"e{pair}", f"r{pair}") for pair in ("si", "di", "bp")),
+        *((f"r{number}b", f"r{number}w", f"r{number}d", f"r{number}") for number in range(8, 16)),
+    )
+    for name in names
+}
+"""Of each register all of its names."""
+_ENDS = 2  # the places to wait at the beginning and at the end
+_BACK = 24  # instructions
+_STORE = re.compile(r"(?:word|dword|qword) ptr \[r\w+ \+ (0x[0-9a-f]+|\d+)\], (.+)\Z")
 
 
-def changed_coroutines(new: LinkGraph, comparison: Comparison, file: str) -> list[Refusal]:
-    """`coroutine-changed` for each coroutine whose functions are not what they were."""
-    anchors = new.blocks.anchor
-    changed = (new.blocks.kind == BlockKind.CODE) & (comparison.status == Status.CHANGED)
-    names = new.symbols.name
+def is_frame(name: str) -> bool:
+    """Whether a type is the frame of a coroutine, or a part of one that LLVM made up."""
+    return _FRAME.search(name) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of an edit. `types`: None when they are not described."""
+
+    graph: LinkGraph
+    types: UnitTypes | None
+
+
+def changed_coroutines(old: Side, new: Side, changed: Collection[str], file: str) -> tuple[Refusal, ...]:
+    """`coroutine-changed` for each coroutine of which one that waits might not find its way. `changed`: linkage names
+    of functions that are not what they were."""
+    names = new.graph.symbols.name
     rows = {row for part in _PARTS for row in names.containing(part).tolist()}
-    blocks = [block for block in np.flatnonzero(changed).tolist() if int(anchors[block]) in rows]
-    matches = (_PART.match(new.block_name(block)) for block in blocks)
-    return [_changed(owner, file) for owner in dict.fromkeys(match[1] for match in matches if match)]
+    found: dict[str, str] = {}
+    for name in sorted(names[row] for row in rows):
+        match = _PART.match(name)
+        if match and name in changed and _block(old.graph, name) >= 0 and match[1] not in found:
+            why = _doubt(old, new, name)
+            if why:
+                found[match[1]] = why
+    return tuple(_changed(owner, why, file) for owner, why in found.items())
 
 
-def _changed(name: str, file: str) -> Refusal:
+def _block(graph: LinkGraph, name: str) -> int:
+    row = int(graph.symbols.name.rows_of([name])[0])
+    return int(graph.symbols.block[row]) if row >= 0 else -1
+
+
+def _doubt(old: Side, new: Side, name: str) -> str:
+    """Why the frame may be another one; "" when it is the same, and the places to wait are."""
+    match = _GCC.search(name)
+    if match is None:
+        return "its compiler does not say what it keeps where"
+    if old.types is None or new.types is None:
+        return "there is no debug information that tells whether the two are the same"
+    before, after = (_frame(side.types, match[1]) for side in (old, new) if side.types is not None)
+    if before is None or after is None:
+        return "the debug information does not describe the frame"
+    if _members(before) != _members(after) or before.size != after.size:
+        return f"the frame is another one ({_difference(before, after)})"
+    actor = f"{name[: match.end(1)]}.Frame.actor"
+    counts = [_count(side.graph, actor) for side in (old, new)]
+    if counts[0] == 0 or counts[0] != counts[1]:
+        return "it waits in another number of places"
+    if not _are_interchangeable(before, counts[0]):
+        return ""
+    one, other = (_Body.of(side.graph, actor, before) for side in (old, new))
+    if one is None or other is None or not one.differs_in_one_part(other):
+        return "several of its places to wait are alike, and the edit may have exchanged them"
+    return ""
+
+
+def _frame(types: UnitTypes, coroutine: str) -> Aggregate | None:
+    rows = [row for name, found in types.aggregates.items() if name.endswith(f"{coroutine}.Frame") for row in found]
+    return rows[0] if len(rows) == 1 else None
+
+
+def _members(frame: Aggregate) -> list[tuple[str, int, int, str]]:
+    return [(_plain(member.name), member.bit, member.width, member.type.meaning) for member in frame.members]
+
+
+def _plain(name: str) -> str:
+    return _TEMPORARY.sub("D.", name)
+
+
+def _difference(before: Aggregate, after: Aggregate) -> str:
+    sides = [_members(frame) for frame in (before, after)]
+    names = [Counter(row[0] for row in side) for side in sides]
+    for one, other, words in ((0, 1, "is gone"), (1, 0, "is new")):
+        missing = names[one] - names[other]
+        if missing:
+            return f"member '{next(iter(missing))}' {words}"
+    moved = [row[0] for row in sides[1] if row not in sides[0]]
+    return f"member '{moved[0]}' is another" if moved else f"it had {before.size} bytes and has {after.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The code that goes on with a coroutine. `places`: the number that it stores before it waits, at each place;
+    `parts`: the code before, between and after these stores, as words."""
+
+    places: tuple[int, ...]
+    parts: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, graph: LinkGraph, name: str, frame: Aggregate) -> _Body | None:
+        """None where a number is not told."""
+        block = _block(graph, name)
+        index = next((member.bit // 8 for member in frame.members if member.name == _INDEX), None)
+        if block < 0 or index is None:
+            return None
+        stores = dict(_stores(graph, block, index))
+        if None in stores.values():
+            return None
+        parts: list[list[str]] = [[]]
+        for offset, word in CodeWords(graph, {}).of_block(block):
+            if offset in stores:
+                parts.append([])
+            else:
+                parts[-1].append(word)
+        return cls(tuple(value or 0 for value in stores.values()), tuple(map(tuple, parts)))
+
+    def differs_in_one_part(self, other: _Body) -> bool:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return self.places == other.places and sum(one != twin for one, twin in pairs) <= 1
+
+
+def _stores(graph: LinkGraph, block: int, index: int) -> Iterator[tuple[int, int | None]]:
+    """(offset in the code, value) of what is stored to the number in the frame; None where it is not told."""
+    before: list[tuple[str, str]] = []
+    for row in instructions(masked_code(graph, block)):
+        match = _STORE.match(row.operands) if row.mnemonic.startswith("mov") else None
+        if match is not None and int(match[1], 0) == index:
+            value = match[2] if match[2][0].isdigit() else _held(before, match[2])
+            if value != "0":  # before it begins, and after its end
+                yield row.offset, int(value, 0) & 0xFFFF if value else None
+        before.append((row.mnemonic, row.operands))
+
+
+def _held(before: list[tuple[str, str]], register: str) -> str:
+    """The number that a register was last given, as it stands in the code; "" when that is no number."""
+    names = _NAMES.get(register, ())
+    for mnemonic, operands in reversed(before[-_BACK:]):
+        first, _, second = operands.partition(", ")
+        if mnemonic == "call":
+            return ""
+        if first in names:
+            if mnemonic == "xor" and first == second:
+                return "0"
+            return second if mnemonic == "mov" and second[:1].isdigit() else ""
+    return ""
+
+
+def _count(graph: LinkGraph, name: str) -> int:
+    """How many places to wait there are: the function begins with a choice between twice as many numbers, even to go
+    on and odd ones to end. 0 where that is not understood."""
+    block = _block(graph, name)
+    rows = instructions(masked_code(graph, block))[:_BACK] if block >= 0 else []
+    bounds = [row.operands.rpartition(", ")[2] for row in rows if row.mnemonic == "cmp" and " ptr " not in row.operands]
+    numbers = [int(bound, 0) for bound in bounds if bound[:1].isdigit()]
+    return max(numbers, default=0) // 2
+
+
+def _are_interchangeable(frame: Aggregate, count: int) -> bool:
+    """Whether two places to wait, or two values that are kept over one, could be taken for each other. The first place
+    and the last are what they are; an awaiter that is a variable of the program is no member of its own."""
+    awaiters = [member for member in frame.members if _AWAITER.match(member.name)]
+    kinds = Counter(member.type.meaning for member in frame.members if _NUMBERED.match(_plain(member.name)))
+    return max(kinds.values(), default=0) > 1 or count != len(awaiters) + _ENDS
+
+
+def _changed(name: str, why: str, file: str) -> Refusal:
     return Refusal(
         "coroutine-changed",
-        f"the coroutine '{name}' changed, and one that waits would go on in its new code with the frame of the old",
+        f"the coroutine '{name}' changed, and one that waits would go on in its new code with the frame of the old: "
+        f"{why}",
         "Restart the program; or, when none waits, `hotpatch --allow-layout all`.",
         name,
         file,

@@ -31,7 +31,7 @@ class Grouped:
 def grouped(
     units: Sequence[Unit],
     images: Mapping[str, LoadedImage],
-    unwinders: Mapping[str, Unwinder],
+    unwinders: Mapping[str, Sequence[Unwinder]],
     arenas: Sequence[Arena],
     regions: Sequence[Region],
 ) -> Grouped:
@@ -40,7 +40,7 @@ def grouped(
     fills = [_Fill(arena) for arena in arenas]
     for key in dict.fromkeys(unit.image for unit in units):
         rows = [row for row, unit in enumerate(units) if unit.image == key]
-        needed = demand([units[row] for row in rows], [unwinders[key]] if key in unwinders else [])
+        needed = demand([units[row] for row in rows], unwinders.get(key, ()))
         fill = next((fill for fill in fills if fill.takes(images[key], needed)), None)
         if fill is None:
             fill = _Fill(_new_arena(images[key], needed, [fill.arena for fill in fills], regions), is_new=True)
@@ -51,7 +51,7 @@ def grouped(
     groups = []
     for fill in used:
         members = [units[row] for row in fill.rows]
-        found = dict.fromkeys(unwinders[unit.image] for unit in members if unit.image in unwinders)
+        found = dict.fromkeys(row for unit in members for row in unwinders.get(unit.image, ()))
         groups.append(Group(members, fill.arena, tuple(found)))
     return Grouped(tuple(groups), tuple(tuple(fill.rows) for fill in used), tuple(fill.is_new for fill in used))
 

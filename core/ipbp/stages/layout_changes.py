@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ipbp.errors import Refusal
 from ipbp.graph.layouts import Aggregate, Member, TypeText, UnitTypes
+from ipbp.stages.coroutines import is_frame
 
 ALL = "all"
 """In `allowed`: every type."""
@@ -55,8 +56,8 @@ def layout_changes(
     changed: dict[str, tuple[Aggregate, list[_Difference]]] = {}
     notes: list[str] = []
     for name, after in new.aggregates.items():
-        if _CLOSURE in name:
-            continue  # what is made for a closure is made anew with it (`stages.closures`)
+        if _CLOSURE in name or is_frame(name):
+            continue  # what is made for a closure is made anew with it (`stages.closures`); see `stages.coroutines`
         pair = _changed_pair(old.aggregates.get(name, ()), after)
         if pair is None:
             continue

@@ -94,6 +94,7 @@ def _calls(layout: Layout) -> list[Call]:
     # Without an unwinder in the process nothing ever walks through the new code.
     table = layout.unwind.address
     for row in layout.registrations:
-        calls.append(Call(row.unwinder.register, (table, row.record), "register the unwind table"))
+        arguments = (table, row.record) if row.unwinder.takes_record else (table,)
+        calls.append(Call(row.unwinder.register, arguments, "register the unwind table"))
         calls.append(Call(row.unwinder.deregister, (table,), "take the unwind table back", on_undo=True))
     return calls

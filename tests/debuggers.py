@@ -19,7 +19,7 @@ from typing import Any
 
 from pygdbmi.IoManager import IoManager
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class _Debugger:

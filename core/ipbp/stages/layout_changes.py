@@ -20,7 +20,7 @@ from ipbp.stages.coroutines import is_frame
 ALL = "all"
 """In `allowed`: every type."""
 _SHOWN = 3
-_CLOSURE = "<lambda("  # in names of instances of templates, as gcc writes them; clang writes the line
+_CLOSURE = re.compile(r"<lambda\(|\(lambda at ")  # in names of instances of templates, as gcc and clang write them
 _ANY_POINTER = "void *"
 _ARRAY = re.compile(r"(\[\d*\])+\Z")
 
@@ -56,7 +56,7 @@ def layout_changes(
     changed: dict[str, tuple[Aggregate, list[_Difference]]] = {}
     notes: list[str] = []
     for name, after in new.aggregates.items():
-        if _CLOSURE in name or is_frame(name):
+        if _CLOSURE.search(name) or is_frame(name):
             continue  # what is made for a closure is made anew with it (`stages.closures`); see `stages.coroutines`
         pair = _changed_pair(old.aggregates.get(name, ()), after)
         if pair is None:

@@ -84,9 +84,9 @@ def code_ranges(module: LoadedModule) -> list[tuple[int, int]]:
 def quiet_for(
     process: LoadedProcess, calls: Sequence[Call], loads: Sequence[Load] = (), runs_more: bool = False
 ) -> Quiet:
-    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own, and LLVM's
-    (which takes the table alone) may allocate memory for its rows; what chooses an indirect function (its result is
-    kept) takes none. `runs_more`: code of the program's (hooks, initialisers), which may allocate memory."""
+    """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own, and
+    LLVM's (which takes the table alone) may allocate memory for its rows; what chooses an indirect function (its result
+    is kept) takes none. `runs_more`: code of the program's (hooks, initialisers), which may allocate memory."""
     registering = [call.address for call in calls if call.result_at is None]
     around = dict.fromkeys(row for address in registering for row in code_around(process, address))
     allocates = any(len(call.arguments) == 1 and not call.on_undo for call in calls if call.result_at is None)

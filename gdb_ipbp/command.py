@@ -11,7 +11,7 @@ import gdb
 from gdb_ipbp.inferior import GdbInferior
 from ipbp.errors import IpbpError
 
-_SUBCOMMANDS = ("agree", "apply", "doctor", "help", "object", "preview", "status", "undo", "watch")
+_SUBCOMMANDS = ("agree", "apply", "deopt", "doctor", "help", "object", "preview", "reopt", "status", "undo", "watch")
 
 
 class Hotpatch(gdb.Command):  # type: ignore[misc]
@@ -22,6 +22,8 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N
     hotpatch object OLD.o NEW.o patch with the difference of two object files
+    hotpatch deopt NAME...      compile a file, or a function's, without optimisation
+    hotpatch reopt              take that back
     hotpatch watch on           from now on a save of a source is a patch
     hotpatch doctor             check everything that a patch needs
     hotpatch help               all words and their options

@@ -17,6 +17,8 @@ Change the running program to what its edited source says.
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N
     hotpatch object OLD.o NEW.o patch with the difference of two object files
+    hotpatch deopt NAME...      compile a file, or a function's, without optimisation
+    hotpatch reopt              take that back
     hotpatch watch on           from now on a save of a source is a patch
     hotpatch doctor             check everything that a patch needs
     hotpatch help               all words and their options

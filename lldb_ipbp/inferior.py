@@ -19,8 +19,8 @@ from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
-from lldb_ipbp import packets
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
+from lldb_ipbp.packets import Server
 
 _MASK = (1 << 64) - 1
 _TRAP = 0xCC  # int3
@@ -154,10 +154,13 @@ class LldbInferior:
         self._pid()
 
     def _step_unseen(self, thread: lldb.SBThread) -> None:
-        signals = self._process().GetUnixSignals()
-        interpreter = self._debugger.GetCommandInterpreter()
-        pc = packets.step(interpreter, thread.GetThreadID(), lambda number: not signals.GetShouldSuppress(number))
+        pc = self._server().step(thread.GetThreadID())
         thread.GetFrameAtIndex(0).SetPC(pc)  # lldb forgets what it knew of its registers
+
+    def _server(self) -> Server:
+        process = self._process()
+        signals, interpreter = process.GetUnixSignals(), self._debugger.GetCommandInterpreter()
+        return Server(interpreter, int(process.GetProcessID()), lambda number: not signals.GetShouldSuppress(number))
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         where = procfs.system_call(self._pid(), thread)
@@ -221,6 +224,12 @@ class LldbInferior:
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         process = self._process()
+        if self._resumes_soon and not self._is_loaders(address):
+            result = self._server().call(process.GetSelectedThread().GetThreadID(), address, arguments)
+            if result is None:
+                fact = f"the call of {address:#x} in the program crashed, or took too long, and was left"
+                raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.")
+            return result
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         types = ", ".join(["unsigned long"] * len(arguments)) or "void"
         options = lldb.SBExpressionOptions()
@@ -241,6 +250,11 @@ class LldbInferior:
             fact = f"the call of {address:#x} in the program did not come back: {error}"
             raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.")
         return int(value.GetNonSyntheticValue().GetValueAsUnsigned()) & _MASK
+
+    def _is_loaders(self, address: int) -> bool:
+        # Of libraries that are loaded and closed lldb wants to hear.
+        name = self._target.ResolveLoadAddress(address).GetSymbol().GetName() or ""
+        return name.lstrip("_").startswith(("dlopen", "dlmopen", "dlclose"))
 
     def disarm(self, ranges: Ranges) -> list[Breakpoint]:
         self._pid()

@@ -1,47 +1,131 @@
-"""A thread's step behind lldb's back, in a stop that lldb's user does not see.
+"""A thread's steps and calls behind lldb's back, in a stop that lldb's user does not see.
 
-When lldb itself steps a thread, it takes the terminal from the program for that time and gives it back too late: a
-prompt appears, and what the user types next goes to lldb. lldb's server steps the thread just as well when it is told
-in its own language (the GDB remote protocol, "vCont Packet"), four times as fast, and lldb goes on seeing one stop.
+When lldb itself steps a thread or calls a function, it takes the terminal from the program for that time and gives it
+back too late: a prompt appears, and what the user types next goes to lldb. lldb's server does both just as well when it
+is told in its own language (the GDB remote protocol, "vCont Packet"), several times as fast, and lldb goes on seeing
+one stop.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-from typing import Callable, Optional
+import subprocess
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional, Sequence
 
 import lldb
 
 from ipbp.errors import IpbpError
+from ipbp.host import procfs
 
 _TRIES = 8
-_RIP = re.compile(r";10:([0-9a-f]{16});")  # lldb-server's number of rip, and its bytes
+_CALL_SECONDS = 4  # shorter than lldb's patience with its server, which is five seconds
+_TRAP = b"\xcc"  # int3
+_FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSTOP)
+# lldb-server's numbers of registers, and the order of a call's arguments (psABI, "Parameter Passing").
+_RAX, _RSP, _RIP, _FLAGS = 0x00, 0x07, 0x10, 0x11
+_ARGUMENTS = (0x04, 0x05, 0x03, 0x02, 0x08, 0x09)  # rdi rsi rdx rcx r8 r9
+_RED_ZONE = 128
+_NOWHERE = 0  # where a call returns to: no code is there, so the thread stops
 
 
-def step(interpreter: lldb.SBCommandInterpreter, thread: int, passes: Callable[[int], bool]) -> int:
-    """One instruction of the thread, all others held; its pc. A signal that comes before is delivered as the kernel
-    would, to the first instruction of its handler, if lldb `passes` it to the program.
+class Server:
+    """lldb's server. `passes`: whether lldb passes a signal on to the program."""
 
-    Errors: `inferior-step`, `inferior-gone`.
-    """
-    action = "s"
-    for _ in range(_TRIES):
-        reply = _answer(interpreter, f"vCont;{action}:{thread:x}")
-        if reply is None or reply[:1] in "EO":
-            raise IpbpError("inferior-step", f"lldb's server cannot step thread {thread}: {reply}", "Try again.")
+    def __init__(self, interpreter: lldb.SBCommandInterpreter, pid: int, passes: Callable[[int], bool]) -> None:
+        self._interpreter = interpreter
+        self._pid = pid
+        self._passes = passes
+
+    def step(self, thread: int) -> int:
+        """One instruction of the thread, all others held; its pc. A signal that comes before is delivered as the
+        kernel would, to the first instruction of its handler. Errors: `inferior-step`, `inferior-gone`."""
+        action = "s"
+        for _ in range(_TRIES):
+            number, registers = self._go(thread, action)
+            if number == signal.SIGTRAP:
+                return registers[_RIP]
+            action = f"S{number:02x}" if self._passes(number) else "s"
+        raise IpbpError("inferior-step", f"signals keep thread {thread} from a step", "Continue and try again.")
+
+    def call(self, thread: int, address: int, arguments: Sequence[int]) -> Optional[int]:
+        """The result of a function with up to six integers, called by this thread while all others are held; None
+        when it crashed or took longer than four seconds, and was left. All registers are as before afterwards.
+        Errors: `inferior-gone`."""
+        with self._kept_registers(thread), self._limited():
+            return self._called(thread, address, arguments)
+
+    def _called(self, thread: int, address: int, arguments: Sequence[int]) -> Optional[int]:
+        # At the function's entry rsp + 8 is a multiple of 16 (psABI, "The Stack Frame").
+        stack = ((self._register(thread, _RSP) - _RED_ZONE) & ~15) - 8
+        procfs.write_memory(self._pid, stack, _NOWHERE.to_bytes(8, "little"))
+        values = {_RAX: 0, _RSP: stack, _RIP: address, _FLAGS: 0x202, **dict(zip(_ARGUMENTS, arguments))}
+        for number, value in values.items():
+            self._tell(f"P{number:x}={value.to_bytes(8, 'little').hex()};thread:{thread:x};")
+        action = "c"
+        while True:
+            stopped, registers = self._go(thread, action)
+            if stopped == signal.SIGSEGV and registers[_RIP] == _NOWHERE:
+                return registers[_RAX]
+            if stopped in _FATAL:
+                return None
+            if stopped == signal.SIGTRAP:
+                self._step_over(thread, registers[_RIP])
+            action = f"C{stopped:02x}" if stopped != signal.SIGTRAP and self._passes(stopped) else "c"
+
+    def _step_over(self, thread: int, pc: int) -> None:
+        # A breakpoint of lldb's, which is none for a call of ours.
+        if procfs.read_memory(self._pid, pc, 1) == _TRAP:
+            self._tell(f"z0,{pc:x},1")
+            try:
+                self.step(thread)
+            finally:
+                self._tell(f"Z0,{pc:x},1")
+
+    @contextmanager
+    def _kept_registers(self, thread: int) -> Iterator[None]:
+        # The server's own saving includes what lldb does not show: which system call was interrupted.
+        kept = self._tell(f"QSaveRegisterState;thread:{thread:x};")
+        try:
+            yield
+        finally:
+            self._tell(f"QRestoreRegisterState:{kept};thread:{thread:x};")
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        # While lldb waits for its server none of our threads runs: somebody else has to look at the clock.
+        words = ["sh", "-c", f"sleep {_CALL_SECONDS}; kill -STOP {self._pid}"]
+        clock = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(clock.pid, signal.SIGKILL)
+            clock.wait()
+
+    def _register(self, thread: int, number: int) -> int:
+        return int.from_bytes(bytes.fromhex(self._tell(f"p{number:x};thread:{thread:x};")), "little")
+
+    def _go(self, thread: int, action: str) -> tuple[int, dict[int, int]]:
+        # Let the thread go; the signal that it stops with, and the registers that come with it.
+        reply = self._tell(f"vCont;{action}:{thread:x}")
         if reply[:1] in "WX":
             raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
-        number = int(reply[1:3], 16)
-        found = _RIP.search(reply)
-        if number == signal.SIGTRAP and found is not None:
-            return int.from_bytes(bytes.fromhex(found[1]), "little")
-        action = f"S{number:02x}" if passes(number) else "s"
-    raise IpbpError("inferior-step", f"signals keep thread {thread} from a step", "Continue and try again.")
+        if reply[:1] != "T":
+            raise _refused(f"vCont;{action}", reply)
+        rows = re.findall(r"(?<=;)([0-9a-f]{2}):([0-9a-f]{16});", reply)
+        registers = {int(name, 16): int.from_bytes(bytes.fromhex(value), "little") for name, value in rows}
+        return int(reply[1:3], 16), registers
+
+    def _tell(self, packet: str) -> str:
+        result = lldb.SBCommandReturnObject()
+        self._interpreter.HandleCommand(f"process plugin packet send {packet}", result)
+        found = re.search(r"^response: (\S+)", result.GetOutput() or "", re.MULTILINE)
+        if found is None or re.fullmatch(r"E[0-9a-f]{2}", found[1]):
+            raise _refused(packet, found[1] if found else result.GetError())
+        return found[1]
 
 
-def _answer(interpreter: lldb.SBCommandInterpreter, packet: str) -> Optional[str]:
-    result = lldb.SBCommandReturnObject()
-    interpreter.HandleCommand(f"process plugin packet send {packet}", result)
-    found = re.search(r"^response: (\S+)", result.GetOutput() or "", re.MULTILINE)
-    return found[1] if found else None
+def _refused(packet: str, reply: object) -> IpbpError:
+    return IpbpError("inferior-step", f"lldb's server answers {packet.split(':')[0]} with {reply}", "Try again.")

@@ -282,7 +282,8 @@ class PatchPlan:
     initialiser that was not applied). `record`: what the engine wants back, as it is, in the journal of every later
     request while this patch is the newest in force (units, bindings). `arenas`: likewise which memory is taken once
     this patch was written, undone or not. Both are opaque to the plugin.
-    `callers`: old code that must not be under way.
+    `callers`: old code that must not be under way. `purpose`: "deopt" when all of it is there because the user wants
+    units compiled without optimisation.
     `initialisers`: in the order in which they run. `hooks`: functions that are told of it. `quiet`: when the loads,
     calls, initialisers and hooks may be made. `reclaimable`:
     half-open ranges of all memory that the patch takes, if it can be given back once the patch is undone and nothing
@@ -309,6 +310,7 @@ class PatchPlan:
     hooks: tuple[Hook, ...] = ()
     callers: tuple[OldCaller, ...] = ()
     initialisers: tuple[Initialiser, ...] = ()
+    purpose: str = ""
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -353,6 +355,7 @@ class PatchPlan:
             hooks=tuple(Hook(**r) for r in row.get("hooks", ())),
             callers=tuple(OldCaller(**r) for r in row.get("callers", ())),
             initialisers=tuple(_initialiser(r) for r in row.get("initialisers", ())),
+            purpose=row.get("purpose", ""),
         )
 
 

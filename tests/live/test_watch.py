@@ -28,9 +28,9 @@ def path(debugger: str, request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(debugger))
 
 
-@pytest.fixture
-def ticker(tmp_path: Path) -> Ticker:
-    return build_ticker(tmp_path / "ticker")
+@pytest.fixture(params=["C"])
+def ticker(tmp_path: Path, request: pytest.FixtureRequest) -> Ticker:
+    return build_ticker(tmp_path / "ticker", *(("g++", "-x", "c++") if request.param == "C++" else ()))
 
 
 @pytest.fixture
@@ -67,6 +67,16 @@ def test_saves_are_patches_while_the_program_has_the_terminal(typed: Typed, tick
     assert screen.count("patched 1 function") == 12, screen
     assert "SIGWINCH" not in screen
     assert "Traceback" not in screen
+
+
+@pytest.mark.parametrize("ticker", ["C++"], indirect=True)
+def test_functions_that_are_called_for_a_patch_leave_the_terminal_to_the_program(typed: Typed, ticker: Ticker) -> None:
+    for number in range(1, 4):
+        ticker.save(number)
+        ticker.wait_for(number)
+        typed.terminal.wait_for("patched 1 function")
+        assert typed.hears(f"word {number}")
+    assert ticker.is_ticking()
 
 
 def test_what_does_not_compile_is_said_and_the_next_save_counts(typed: Typed, ticker: Ticker) -> None:

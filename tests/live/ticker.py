@@ -85,14 +85,15 @@ def in_pieces(path: Path, text: str) -> None:
 WAYS = (in_place, by_rename, by_backup, in_pieces)
 
 
-def build_ticker(folder: Path) -> Ticker:
+def build_ticker(folder: Path, *compiler: str) -> Ticker:
     """Compiled object by object, with a compile_commands.json."""
+    compiler = compiler or ("gcc",)
     folder.mkdir(parents=True)
     for name in ("ticker.c", "ticker.h"):
         shutil.copy(PROGRAMS / name, folder)
-    arguments = ["gcc", "-g", "-O0", "-MD", "-c", "ticker.c", "-o", "ticker.o"]
+    arguments = [*compiler, "-g", "-O0", "-MD", "-c", "ticker.c", "-o", "ticker.o"]
     subprocess.run(arguments, cwd=folder, check=True)
-    subprocess.run(["gcc", "ticker.o", "-o", "ticker", "-pthread"], cwd=folder, check=True)
+    subprocess.run([compiler[0], "ticker.o", "-o", "ticker", "-pthread"], cwd=folder, check=True)
     rows = [{"directory": str(folder), "file": "ticker.c", "arguments": arguments}]
     (folder / "compile_commands.json").write_text(json.dumps(rows))
     return Ticker(folder)

@@ -8,6 +8,8 @@ from objects_from_c import pairs
 
 from ipbp.arch.x86_64_clobbers import EVERYTHING, changed_registers
 from ipbp.graph.unit import UNBOUND
+from ipbp.host.old_callers import places_of
+from ipbp.host.safepoint import Stack
 from ipbp.stages.old_callers import ARGUMENTS, REGISTERS, old_callers
 from ipbp.stages.select import OldSide
 
@@ -98,3 +100,18 @@ def test_a_cold_part_is_not_called() -> None:
     assert {"parted", "parted.cold"} <= names
 
     assert reasons(text % "n + 1", text % "n * 7", "gcc") == set()
+
+
+@pytest.mark.parametrize(
+    ("unwound", "found"),
+    [
+        ([0x5010, 0x6020], [0x5010, 0x6020]),  # all the way: what else is on the stack is no place to come back to
+        ([0x5010], [0x5010, 0x7030, 0x7040]),  # the debugger knows no further
+        ([], [0x7030, 0x7040]),
+        ([0x9999], [0x9999, 0x7030, 0x7040]),  # not on the stack at all
+    ],
+)
+def test_what_a_debugger_cannot_unwind_may_be_a_place_to_come_back_to(unwound: list[int], found: list[int]) -> None:
+    words = [1, 0x5010, 0x7030, 0x7040, 2, 0x6020, 3]
+    stack = Stack(7, 0x4000, b"".join(word.to_bytes(8, "little") for word in words))
+    assert places_of(stack, unwound, [(0x7001, 0x7100)]) == [0x4000, *found]

@@ -8,7 +8,7 @@ before is judged by the content of its files alone: two edits within one tick of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,10 @@ def dirty(
     image_mtime_ns: int,
     known: Mapping[str, PatchedUnit],
     snapshot: Snapshot | None = None,
+    turned: Container[str] = (),
 ) -> list[Dirty]:
     """The units to compile, in the order of the commands. `image_mtime_ns`: of the file that is mapped, also when
-    its path was replaced. `known`: by source path.
+    its path was replaced. `known`: by source path. `turned`: sources that are compiled in another way now.
 
     May start compilers (see `dependencies.listed_dependencies`): ask `trust` before.
     """
@@ -58,7 +59,9 @@ def dirty(
     rows = [row for row in commands if snapshot.modified_ns(str(row.source)) != MISSING]
     for index, command in enumerate(rows):
         unit = known.get(str(command.source))
-        if unit is not None:
+        if str(command.source) in turned:
+            reason = "it is compiled in another way now"
+        elif unit is not None:
             reason = _changed_content(unit, snapshot)
         else:
             reason = _touched(command, (str(command.source),), image_mtime_ns, snapshot)

@@ -8,7 +8,7 @@ that are in the running image count, where its debug information tells which the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -96,12 +96,15 @@ def find_commands(
 @dataclass(frozen=True, slots=True)
 class Target:
     """One loaded image and how its units are compiled. `mtime_ns`: of the mapped file. `known`: its units that were
-    patched, by source path. `has`: whether a unit that no debug information describes is in the image."""
+    patched, by source path. `has`: whether a unit that no debug information describes is in the image. `flags`: more
+    flags, by source path; `turned`: sources for which these are others now."""
 
     commands: Commands
     mtime_ns: int
     known: Mapping[str, PatchedUnit]
     has: Callable[[Command], bool] = lambda command: True
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
 
     @property
     def rows(self) -> tuple[Command, ...]:
@@ -112,7 +115,7 @@ class Target:
 
     def dirty(self) -> list[Dirty]:
         """The rows that may differ from what runs."""
-        found = [] if self.commands.own else dirty(self.rows, self.mtime_ns, self.known)
+        found = [] if self.commands.own else dirty(self.rows, self.mtime_ns, self.known, turned=self.turned)
         doubtful = {row for row in self.commands.undescribed if str(row.source) not in self.known}
         return [row for row in found if row.command not in doubtful or self.has(row.command)]
 
@@ -129,9 +132,14 @@ def rebuild(
     for target in targets:
         require_agreement(target.rows, target.commands.own)
     wanted = [target.dirty() for target in targets]
-    distinct = {row.command: row for rows in wanted for row in rows}
-    compiled = compile_units(list(distinct.values()), store, tell, colour)
-    by_command = {row.dirty.command: row for row in compiled}
+    by_flags: dict[tuple[str, ...], dict[Command, Dirty]] = {(): {}}
+    for target, rows in zip(targets, wanted, strict=True):
+        for row in rows:
+            by_flags.setdefault(target.flags.get(str(row.command.source), ()), {})[row.command] = row
+    by_command: dict[Command, Compiled] = {}
+    for flags, distinct in by_flags.items():
+        compiled = compile_units(list(distinct.values()), store, tell, colour, flags)
+        by_command.update((row.dirty.command, row) for row in compiled)
     built = _own_builds(targets, store, tell)
     for number, target in enumerate(targets):
         if target.commands.cargo is not None:

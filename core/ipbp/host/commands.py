@@ -21,6 +21,7 @@ from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
+from ipbp.host.load import Load
 from ipbp.host.old_code import still_running
 from ipbp.host.quiet import BUSY
 from ipbp.host.unloaded import forget_unloaded
@@ -189,6 +190,7 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     if answer["outcome"] == "unchanged":
         return command.while_stopped(going_on.alone, journal) if frame else command.show(answer)
     plan = PatchPlan.from_json(answer["plan"])
+    measured = getattr(options, "measured", None)
     if plan.number != journal.next_number():
         raise IpbpError("plan-outdated", "the program was patched while this patch was made", "Try again.")
     prepared = transaction.prepare(plan)
@@ -208,6 +210,7 @@ def apply(command: Command, options: argparse.Namespace) -> int:
             outcome["notes"] += still_running(stacks, plan, journal)
             _announce(command, journal)
             going_on.tell(outcome)
+            outcome["notes"] += measured() if measured is not None else ()
 
         outcome["then"] = then
         return outcome
@@ -297,6 +300,22 @@ def doctor(command: Command, options: argparse.Namespace) -> int:
     return command.show({"outcome": "ok" if all(line["ok"] for line in lines) else "error", "lines": lines})
 
 
+def deopt(command: Command, options: argparse.Namespace) -> int:
+    """Compile units without optimisation, and say what that costs as far as it can be measured."""
+    description = command.inferior.describe()
+    if not description.stopped:
+        options.measured = Load(description.pid).compared
+    return apply(command, options)
+
+
+def reopt(command: Command, options: argparse.Namespace) -> int:
+    """Take that back: where it is the newest patch, by undoing it, so that the old code runs."""
+    patches = command.journal().patches()
+    if patches and patches[-1].plan.purpose == "deopt" and not options.reopt:
+        return undo(command, argparse.Namespace(number=None))
+    return apply(command, options)
+
+
 def watch(command: Command, options: argparse.Namespace) -> int:
     """Whether a save is a patch."""
     from ipbp.host.watch import switch  # which gives commands of its own
@@ -321,6 +340,8 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "status": status,
     "undo": undo,
     "doctor": doctor,
+    "deopt": deopt,
+    "reopt": reopt,
     "watch": watch,
     "agree": agree,
     "help": show_help,
@@ -369,6 +390,9 @@ def plan_params(
         params["allow_layout"] = list(options["allow_layout"])
     if options.get("exact"):
         params["exact"] = True
+    for name in ("deopt", "reopt"):
+        if options.get(name) is not None:
+            params[name] = list(options[name])
     return params
 
 

@@ -6,8 +6,9 @@ from typing import Iterable, Sequence
 
 from ipbp.errors import Refusal
 from ipbp.host import safepoint
-from ipbp.host.inferior import Inferior
+from ipbp.host.inferior import Inferior, Ranges
 from ipbp.host.journal import Patch
+from ipbp.host.safepoint import Stack
 from ipbp.protocol import OldCaller
 
 
@@ -20,7 +21,9 @@ def running_callers(inferior: Inferior, callers: Iterable[OldCaller], patches: S
     stacks = safepoint.stacks(inferior)
     near = safepoint.users_of(stacks, every)
     places = {
-        stack.thread: [stack.pc, *inferior.return_addresses(stack.thread)] for stack in stacks if stack.thread in near
+        stack.thread: places_of(stack, inferior.return_addresses(stack.thread), every)
+        for stack in stacks
+        if stack.thread in near
     }
     found = []
     for row, parts in ranges.items():
@@ -30,6 +33,15 @@ def running_callers(inferior: Inferior, callers: Iterable[OldCaller], patches: S
         if inside:
             found.append(_refusal(row, inside[0]))
     return found
+
+
+def places_of(stack: Stack, addresses: Sequence[int], ranges: Ranges) -> list[int]:
+    """Where the thread is, where it will come back to by its debugger, and what of `ranges` is on its stack beyond the
+    last of these: debuggers cannot unwind everything (lldb 19 ends in glibc's _IO_new_file_underflow)."""
+    end = 0
+    if addresses:
+        end = stack.content.rfind(addresses[-1].to_bytes(8, "little")) + 8
+    return [stack.pc, *addresses, *safepoint.words_in(stack.content[max(end, 0) & ~7 :], ranges)]
 
 
 def _code_of(row: OldCaller, patches: Sequence[Patch]) -> list[tuple[int, int]]:

@@ -139,6 +139,12 @@ def start_time(pid: int) -> int:
     return int(_stat_fields(pid, f"/proc/{pid}/stat")[19])  # field 22; the first here is field 3
 
 
+def processor_ticks(pid: int) -> int:
+    """What all threads together have used of the processors, in clock ticks (sysconf(3), _SC_CLK_TCK)."""
+    fields = _stat_fields(pid, f"/proc/{pid}/stat")
+    return int(fields[11]) + int(fields[12])  # utime and stime, fields 14 and 15
+
+
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
         return stream.read().strip()

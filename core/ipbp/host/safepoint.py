@@ -76,6 +76,11 @@ def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
     return [stack.thread for stack in stacks if stack.pc in span or span.has_any(stack.content)]
 
 
+def words_in(content: bytes, ranges: Ranges) -> list[int]:
+    """The words of a stack that point into these."""
+    return _Span(ranges).words_of(content)
+
+
 class _Span:
     """Half-open ranges that can be asked `address in span`, in no time even for hundreds of them."""
 
@@ -95,6 +100,9 @@ class _Span:
 
     def has_any(self, stack: bytes) -> bool:
         return any(word in self for word in _words_between(stack, self._starts[0], self._ends[-1]))
+
+    def words_of(self, stack: bytes) -> list[int]:
+        return [word for word in _words_between(stack, self._starts[0], self._ends[-1]) if word in self]
 
 
 def _words_between(stack: bytes, lowest: int, highest: int) -> Iterable[int]:

@@ -15,6 +15,8 @@ _WORDS = (
     ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
     ("status", "patches, functions and memory"),
     ("undo", "take back the newest patch, or all after patch N (0: all)"),
+    ("deopt", "compile files, or those of functions, without optimisation, to step through them: deopt NAME..."),
+    ("reopt", "take that back, for all or for these: reopt [NAME...]"),
     ("watch", "watch on: from now on a save of a source is a patch; watch off"),
     ("doctor", "check everything that a patch needs"),
     ("agree", "let the project run what `hotpatch` asked about"),
@@ -53,15 +55,17 @@ def parser() -> argparse.ArgumentParser:
             word.add_argument("--frame", choices=FRAME_MODES, default="old")
             word.add_argument("--unwind", action="store_true")
             word.add_argument("--current-arguments", action="store_true")
-        if name in ("apply", "preview", "watch", "doctor"):
+        if name in ("apply", "preview", "deopt", "reopt", "watch", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")
-        if name in ("apply", "preview", "watch", "object"):
+        if name in ("apply", "preview", "deopt", "reopt", "watch", "object"):
             word.add_argument("--allow-layout", metavar="TYPE", action="append")
             word.add_argument("--exact", action="store_true")
         if name == "apply":
             word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
         word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
+        if name in ("deopt", "reopt"):
+            word.add_argument(name, metavar="NAME", nargs="+" if name == "deopt" else "*")
         if name == "watch":
             word.add_argument("state", choices=("on", "off"), nargs="?")
         if name == "undo":

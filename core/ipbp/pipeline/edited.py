@@ -25,6 +25,7 @@ from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows
+from ipbp.pipeline.deopt import ways
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
@@ -40,7 +41,7 @@ class Edited:
     crate. `is_optimised`: its compiler was asked to optimise, or that is not known. `wanted`: of a crate, the names
     that others of the program's crates use; else None, for it is not known. `dirty`: how it was compiled, None for an
     object that the user named. `members`: names of the crate's objects that are in `new`; the others are as they run.
-    None for all."""
+    None for all. `flags`: with which the user wants it compiled, beside those of its command."""
 
     name: str
     new: LinkGraph
@@ -53,6 +54,7 @@ class Edited:
     wanted: Names | None = None
     dirty: Dirty | None = None
     members: frozenset[str] | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,16 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     if request.objects is not None:
         return _given(*request.objects, request, process, store)
     built, notes = buildable(request, process)
+    chosen = ways(built, request.record, request.plain, request.fast)
     targets = [
-        Target(row.commands, row.mtime_ns, request.record.units(row.module.key), partial(_has, row.module))
+        Target(
+            row.commands,
+            row.mtime_ns,
+            request.record.units(row.module.key),
+            partial(_has, row.module),
+            chosen.flags,
+            chosen.turned,
+        )
         for row in built
     ]
     compiled = rebuild(targets, store, tell, request.colour, request.exact)
@@ -106,7 +116,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
                 units.append(_crate(row, modules[0].image, request, store))
             continue
         found, refused = as_edited([row], [module.image for module in modules], described)
-        units += found
+        units += [replace(unit, flags=chosen.flags.get(unit.name, ())) for unit in found]
         refusals += refused
     wanted = used_names([unit.new for unit in units if unit.is_crate])
     units = [replace(unit, wanted=wanted) if unit.is_crate else unit for unit in units]

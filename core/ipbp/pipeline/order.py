@@ -211,6 +211,7 @@ def _linked(
             )
         ),
         reclaimable=_reclaimable(changed, linked) if not runs else (),
+        purpose="deopt" if request.plain and all(unit.edited.flags for unit in changed) else "",
     )
     move = None
     if request.frame:

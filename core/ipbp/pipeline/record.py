@@ -22,7 +22,8 @@ class UnitRecord:
     address. `beside`: names of functions that are not the next version of what the image has under that name, and run
     beside it. `straight`: see `stages.straight`. `copies`: by name, the load addresses and sizes of more copies of a
     function, which run the same code. `members`: of a crate's objects those that patches had to do with; the others are
-    as they were linked, and `address` does not know them. None for all."""
+    as they were linked, and `address` does not know them. None for all. `flags`: with which it was compiled, beside
+    those of its command, because the user asked for it."""
 
     object: str
     address: dict[str, int]
@@ -32,6 +33,7 @@ class UnitRecord:
     straight: tuple[str, ...] = ()
     copies: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     members: tuple[str, ...] | None = None
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +71,5 @@ class Record:
 
 def _unit(row: dict[str, Any]) -> UnitRecord:
     members = row.get("members")
-    return UnitRecord(**{**row, "members": None if members is None else tuple(members)})
+    flags = tuple(row.get("flags", ()))
+    return UnitRecord(**{**row, "members": None if members is None else tuple(members), "flags": flags})

@@ -125,9 +125,8 @@ def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, b
     straight = tuple(sorted(unit.old.straight))
     copies = {name: tuple(rows) for name, rows in unit.selection.copies.items()}
     members = None if unit.edited.members is None else tuple(sorted(unit.edited.members))
-    return UnitRecord(
-        unit.edited.digest, {**bound, **names}, unit.edited.dependencies, left, beside, straight, copies, members
-    )
+    found, files, flags = {**bound, **names}, unit.edited.dependencies, unit.edited.flags
+    return UnitRecord(unit.edited.digest, found, files, left, beside, straight, copies, members, flags)
 
 
 def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:

@@ -19,7 +19,8 @@ class Request:
     `arenas`: memory of earlier patches, undone ones included. `objects`: old and new object given by the user,
     instead of a build. `allow_layout`: types whose layout may change. `exact`: lines that moved change
     functions, too. `load`: libraries that the user agrees to have loaded first. `frame`: what shall go on in new code.
-    """
+    `plain`: names of files and functions to compile without optimisation, `fast`: of those where that is to be taken
+    back, () for all."""
 
     description: Description
     regions: tuple[Region, ...]
@@ -36,6 +37,8 @@ class Request:
     exact: bool = False
     load: tuple[str, ...] = ()
     frame: SelectedFrame | None = None
+    plain: tuple[str, ...] = ()
+    fast: tuple[str, ...] | None = None
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Request:
@@ -56,6 +59,8 @@ class Request:
             exact=bool(row.get("exact")),
             load=tuple(row.get("load") or ()),
             frame=_frame(row.get("frame")),
+            plain=tuple(row.get("deopt") or ()),
+            fast=tuple(row["reopt"]) if row.get("reopt") is not None else None,
         )
 
 

@@ -37,7 +37,7 @@ int main(int count, char **words) {
     int file = open(words[1], O_RDWR | O_CREAT, 0600);
     if (count < 2 || file < 0 || ftruncate(file, 4096) != 0)
         return 1;
-    shown = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    shown = (volatile long *)mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     setvbuf(stdout, 0, _IOLBF, 0);
     pthread_t threads[3];
     for (int i = 0; i < 3; i++)

@@ -43,7 +43,10 @@ class Ticker:
 
     def shown(self) -> tuple[int, int, int]:
         """What the program's two functions return now, and how often they were called."""
-        value, other, count = struct.unpack("<3q", (self.folder / "out").read_bytes()[:24])
+        file = self.folder / "out"
+        if not file.exists() or file.stat().st_size < 24:
+            return -1, -1, 0  # it has not begun yet
+        value, other, count = struct.unpack("<3q", file.read_bytes()[:24])
         return value, other, count
 
     def wait_for(self, value: int) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+from ipbp.cli import init_vscode
 from ipbp.cli.debuggers import DEBUGGERS
 from ipbp.cli.engine_python import remember_engine_python
 from ipbp.cli.path import load_line
@@ -18,9 +19,13 @@ _LOADS = {
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser("init", help="load the plugin whenever gdb or lldb starts")
-    parser.add_argument("debugger", choices=DEBUGGERS)
-    parser.set_defaults(run=run)
+    parser = subparsers.add_parser("init", help="load the plugin whenever gdb, lldb or VS Code starts")
+    kinds = parser.add_subparsers(required=True, metavar="debugger")
+    for debugger in DEBUGGERS:
+        kinds.add_parser(debugger, help=f"add a line to {debugger}'s init file").set_defaults(
+            run=run, debugger=debugger
+        )
+    init_vscode.add_parser(kinds)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,198 @@
+"""Editors drive debuggers by protocols: what they see of the program stays right when it is patched, stopped or not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dap import Adapter
+from debuggers import Gdb
+from ticker import Ticker, build_ticker
+
+from ipbp.cli.path import load_line
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def ticker(tmp_path: Path) -> Ticker:
+    return build_ticker(tmp_path / "ticker")
+
+
+def line_of(ticker: Ticker, text: str) -> int:
+    lines = ticker.source.read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+# --- lldb-dap, as VS Code, Neovim, Emacs and Zed start it ------------------------------------------------------------
+
+
+@pytest.fixture
+def lldb_dap(lldb: str) -> str:
+    beside = Path(os.path.realpath(lldb)).with_name("lldb-dap")
+    path = str(beside) if beside.exists() else shutil.which("lldb-dap")
+    assert path, "lldb-dap comes with lldb; run scripts/setup"
+    return path
+
+
+@pytest.fixture
+def adapter(lldb_dap: str, ticker: Ticker) -> Iterator[Adapter]:
+    """Stopped in the first line of `main`."""
+    with Adapter([lldb_dap]) as adapter:
+        adapter.ask("initialize", adapterID="lldb-dap", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
+        launched = adapter.send(
+            "launch",
+            program=str(ticker.program),
+            args=["out"],
+            cwd=str(ticker.folder),
+            initCommands=[load_line("lldb")],
+        )
+        adapter.wait_for_event("initialized")
+        set_breakpoints(adapter, ticker, "int file = open")
+        adapter.ask("configurationDone")
+        adapter.response(launched)
+        adapter.wait_for_event("stopped")
+        yield adapter
+        adapter.ask("disconnect", terminateDebuggee=True)
+
+
+def set_breakpoints(adapter: Adapter, ticker: Ticker, *texts: str) -> list[dict[str, Any]]:
+    lines = [{"line": line_of(ticker, text)} for text in texts]
+    found = adapter.ask("setBreakpoints", source={"path": str(ticker.source)}, breakpoints=lines)["breakpoints"]
+    assert all(row["verified"] for row in found), found
+    return found
+
+
+def hotpatch(adapter: Adapter, words: str) -> str:
+    """Typed in the debug console."""
+    return str(adapter.ask("evaluate", expression=f"`hotpatch {words}", context="repl")["result"])
+
+
+def resume(adapter: Adapter) -> None:
+    thread = adapter.ask("threads")["threads"][0]["id"]
+    adapter.ask("continue", threadId=thread)
+
+
+def patch_modules(adapter: Adapter) -> list[str]:
+    return [row["name"] for row in adapter.ask("modules")["modules"] if row["name"].startswith("patch-")]
+
+
+def test_an_adapter_shows_the_program_as_it_is_now(adapter: Adapter, ticker: Ticker) -> None:
+    # While it is stopped: it stays so.
+    ticker.save(1)
+    seen = len(adapter.events)
+    assert "patched 1 function" in hotpatch(adapter, "apply")
+    assert len(adapter.ask("threads")["threads"]) == 1
+    assert patch_modules(adapter) == ["patch-1.elf"]
+    assert not {"continued", "stopped"} & set(adapter.names(seen))
+    resume(adapter)
+    ticker.wait_for(1)
+    # While it runs: it goes on, and a stop of it that nobody asked for is not seen.
+    seen = len(adapter.events)
+    ticker.save(2)
+    assert "patched 1 function" in hotpatch(adapter, "apply")
+    ticker.wait_for(2)
+    assert "stopped" not in adapter.names(seen)
+    # A breakpoint in the new code is hit there, and what is on the stack is told by the source as it is.
+    seen = len(adapter.events)
+    set_breakpoints(adapter, ticker, "long value(long ticks)")
+    stopped = adapter.wait_for_event("stopped", seen)
+    assert stopped["reason"] == "breakpoint"
+    frames = adapter.ask("stackTrace", threadId=stopped["threadId"])["stackFrames"]
+    assert [row["name"] for row in frames[:2]] == ["value", "tick"]
+    assert frames[0]["source"]["path"] == str(ticker.source)
+    assert len(adapter.ask("threads")["threads"]) == 4
+    set_breakpoints(adapter, ticker)
+    assert "undone patch 2" in hotpatch(adapter, "undo")
+    assert patch_modules(adapter) == ["patch-1.elf"]
+    resume(adapter)
+    ticker.wait_for(1)
+
+
+def test_saves_are_patches_under_an_adapter(adapter: Adapter, ticker: Ticker) -> None:
+    plain = adapter.ask("evaluate", expression="hotpatch watch on", context="repl")  # without the backtick
+    assert "a save is a patch" in plain["result"]
+    seen = len(adapter.events)
+    resume(adapter)
+    for number in range(1, 6):
+        ticker.save(number)
+        ticker.wait_for(number)
+        adapter.wait_until(lambda count=number: adapter.output(seen).count("patched 1 function") == count)
+    assert "stopped" not in adapter.names(seen)
+    assert "5 patches so far" in hotpatch(adapter, "watch")
+    assert "not watched" in hotpatch(adapter, "watch off")
+
+
+# --- gdb's machine interface, as cpptools and Emacs use it -----------------------------------------------------------
+
+
+@pytest.fixture
+def machine(gdb: str, ticker: Ticker) -> Iterator[Gdb]:
+    """The plugin is loaded by what cpptools calls setupCommands; then the program runs."""
+    with Gdb(gdb) as machine:
+        mi(machine, f"-environment-cd {ticker.folder}")
+        mi(machine, f"-file-exec-and-symbols {ticker.program}")
+        machine.tell(load_line("gdb"))
+        mi(machine, "-exec-arguments out < /dev/zero > /dev/null")
+        mi(machine, "-break-insert main")
+        mi(machine, "-exec-run")
+        machine.wait_until(lambda: machine.stopped)
+        yield machine
+
+
+def mi(machine: Gdb, line: str) -> dict[str, Any]:
+    """What one command of the machine interface answers."""
+    machine.records = []
+    machine._send(f"77{line}")
+    machine.wait_until(lambda: any(row.get("token") == 77 for row in machine.records))
+    row = next(row for row in machine.records if row.get("token") == 77)
+    assert row["message"] != "error", row
+    return row["payload"] or {}
+
+
+def test_the_machine_interface_shows_the_program_as_it_is_now(machine: Gdb, ticker: Ticker) -> None:
+    before = mi(machine, "-break-list")["BreakpointTable"]["body"]
+    ticker.save(1)
+    assert "patched 1 function" in machine.tell("hotpatch")
+    assert machine.stopped
+    assert mi(machine, "-stack-list-frames")["stack"][0]["func"] == "main"
+    assert "a save is a patch" in machine.tell("hotpatch watch on")
+    mi(machine, "-exec-continue")
+    ticker.wait_for(1)
+    for number in range(2, 6):
+        machine.text = ""
+        ticker.save(number)
+        machine.wait_until(lambda: "patched 1 function" in machine.text)
+        ticker.wait_for(number)
+        assert not machine.stopped, machine.records
+        assert {row["state"] for row in mi(machine, "-thread-info")["threads"]} == {"running"}
+    ticker.save(6)
+    machine.tell("hotpatch")  # typed while it runs; or watch mode was faster
+    ticker.wait_for(6)
+    mi(machine, "-exec-interrupt")
+    machine.wait_until(lambda: machine.stopped)
+    after = mi(machine, "-break-list")["BreakpointTable"]["body"]
+    assert [row["number"] for row in after] == [row["number"] for row in before]
+    mi(machine, f"-break-insert ticker.c:{line_of(ticker, 'long value(long ticks)')}")
+    mi(machine, "-exec-continue")
+    machine.wait_until(lambda: machine.stopped)
+    frame = mi(machine, "-stack-list-frames")["stack"][0]
+    assert (frame["func"], frame["fullname"]) == ("value", str(ticker.source))
+    machine.tell("delete")  # other threads would come to it
+    mi(machine, "-exec-finish")
+    machine.wait_until(lambda: machine.stopped)
+    assert mi(machine, "-stack-list-frames")["stack"][0]["func"] == "tick"
+
+
+def test_emacs_and_gdbs_own_adapter_are_told_apart_from_a_terminal(gdb: str) -> None:
+    """A front end is never taken for a person at a prompt."""
+    for words, is_front_end in ((["-i=mi"], True), (["--interpreter=mi3"], True), (["-q"], False)):
+        ask = "python from gdb_ipbp.prompt import is_front_end; print('front end:', is_front_end())"
+        command = [gdb, "-nx", *words, "-ex", load_line("gdb"), "-ex", ask, "-ex", "quit"]
+        done = subprocess.run(command, input="", capture_output=True, text=True, timeout=60, check=False)
+        assert f"front end: {is_front_end}" in done.stdout, done.stdout

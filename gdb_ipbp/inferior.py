@@ -202,6 +202,27 @@ class GdbInferior:
                 if (str(point.number), location.address) in wanted:
                     location.enabled = True
 
+    def retire(self, ranges: Ranges) -> None:
+        _process()
+        kinds = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
+        for point in gdb.breakpoints():
+            if point.type not in kinds or not point.location or point.location.startswith("*"):
+                continue  # an address is the user's own choice
+            places = [(row, any(start <= row.address < end for start, end in ranges)) for row in point.locations]
+            has_other = not all(is_old for _, is_old in places)
+            for row, is_old in places:
+                key = (point.number, row.function)
+                if is_old and has_other:
+                    if row.enabled:
+                        row.enabled = False
+                        _retired.add(key)
+                elif key in _retired and not row.enabled:
+                    row.enabled = True
+                    if point.enabled:
+                        point.enabled = True  # in a running program this alone puts it into memory
+            if not has_other:
+                _retired.difference_update({key for key in _retired if key[0] == point.number})
+
     def announce(self, image: str) -> None:
         _process()
         with kept_selection():
@@ -291,6 +312,9 @@ class _Known:
 
 
 _known = _Known()
+_retired: set[tuple[int, Optional[str]]] = set()
+"""Number of a breakpoint and the function of a location in old code that we have disabled. When symbols come or go gdb
+numbers locations anew, moves them past a prologue as it finds it then, and disables those of that function's name."""
 
 
 def _process() -> int:

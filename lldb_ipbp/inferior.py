@@ -33,6 +33,9 @@ _RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
 _announced: list[tuple[int, str]] = []
 """Process id and image: symbols of patches end with the process, in the next one other code is at their addresses."""
 
+_retired: set[tuple[int, int]] = set()
+"""Breakpoint and location in old code, which we have disabled."""
+
 
 class LldbInferior:
     """The process of a target. It implements `ipbp.host.inferior.Inferior`, where each method is explained."""
@@ -269,6 +272,35 @@ class LldbInferior:
             location = self._location(point)
             if location.IsValid() and location.GetLoadAddress() == point.address:  # not deleted meanwhile
                 location.SetEnabled(True)
+
+    def retire(self, ranges: Ranges) -> None:
+        self._pid()
+        changes = list(self._retirements(ranges))
+
+        def change() -> None:
+            for row, is_on in changes:
+                row.SetEnabled(is_on)
+
+        if changes:
+            self._with_breakpoints(change)
+
+    def _retirements(self, ranges: Ranges) -> Iterator[tuple[lldb.SBBreakpointLocation, bool]]:
+        for point in self._target.breakpoint_iter():
+            described = lldb.SBStream()
+            point.GetDescription(described, False)
+            if ": address = " in described.GetData().partition(",")[0]:
+                continue  # an address is the user's own choice
+            loaded = [row for row in point if row.GetLoadAddress() != lldb.LLDB_INVALID_ADDRESS]
+            places = [(row, any(start <= row.GetLoadAddress() < end for start, end in ranges)) for row in loaded]
+            has_other = not all(is_old for _, is_old in places)
+            for row, is_old in places:
+                key = (point.GetID(), row.GetID())
+                if is_old and has_other and row.IsEnabled():
+                    _retired.add(key)
+                    yield row, False
+                elif not (is_old and has_other) and key in _retired:
+                    _retired.discard(key)
+                    yield row, True
 
     def announce(self, image: str) -> None:
         pid = self._pid()

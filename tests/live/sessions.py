@@ -35,6 +35,9 @@ class Session(Protocol):
 
     def tell(self, line: str) -> str: ...
 
+    def go(self, line: str) -> None:
+        """A command that lets the program run."""
+
     def attach(self, pid: int) -> None: ...
 
     def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
@@ -111,12 +114,12 @@ class GdbSession:
         self.tell(f"file {program}")
         if not stop_at_entry:
             self.tell("tbreak main")
-        self._go(f"{'starti' if stop_at_entry else 'run'} < {folder}/in > {folder}/out")
+        self.go(f"{'starti' if stop_at_entry else 'run'} < {folder}/in > {folder}/out")
         self.wait_until_stopped()
         self.pid = int(self.tell("python print(gdb.selected_inferior().pid)"))
 
     def resume(self) -> None:
-        self._go("continue &")
+        self.go("continue &")
 
     def stop(self) -> None:
         self.tell("interrupt")
@@ -137,7 +140,7 @@ class GdbSession:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            self._go("stepi")
+            self.go("stepi")
             self.wait_until_stopped()
 
     def break_at(
@@ -168,7 +171,8 @@ class GdbSession:
         self._gdb.process.kill()
         self._gdb.process.wait()
 
-    def _go(self, line: str) -> None:
+    def go(self, line: str) -> None:
+        """A command that lets the program run."""
         self.tell(line)
         self._gdb.wait_until(lambda: any(row["message"] == "running" for row in self._gdb.records))
 
@@ -192,7 +196,7 @@ class LldbSession:
 
     def attach(self, pid: int) -> None:
         self.pid = pid
-        self._go(f"process attach -p {pid}")
+        self.go(f"process attach -p {pid}")
         self.wait_until_stopped()
 
     def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
@@ -200,12 +204,12 @@ class LldbSession:
         if not stop_at_entry:
             self.tell("breakpoint set --one-shot true --name main")
         entry = "--stop-at-entry " if stop_at_entry else ""
-        self._go(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out --stderr {folder}/err")
+        self.go(f"process launch {entry}--stdin {folder}/in --stdout {folder}/out --stderr {folder}/err")
         self.wait_until_stopped()
         self.pid = int(self._python("lldb.debugger.GetSelectedTarget().GetProcess().GetProcessID()"))
 
     def resume(self) -> None:
-        self._go("process continue")
+        self.go("process continue")
 
     def stop(self) -> None:
         # lldb loses an interrupt now and then that comes while it is still about to let the program go: so again, as a
@@ -240,7 +244,7 @@ class LldbSession:
 
     def step(self, count: int = 1) -> None:
         for _ in range(count):
-            self._go("thread step-inst")
+            self.go("thread step-inst")
             self.wait_until_stopped()
 
     def break_at(
@@ -271,7 +275,8 @@ class LldbSession:
         self._lldb.process.kill()
         self._lldb.process.wait()
 
-    def _go(self, line: str) -> None:
+    def go(self, line: str) -> None:
+        """A command that lets the program run."""
         self._went = len(self._lldb.history)
         self.tell(line)
 

@@ -15,15 +15,16 @@ import traceback
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from ipbp.errors import IpbpError, Refused
-from ipbp.host import frames, inject, render, transaction
+from ipbp.host import frames, inject, render, safepoint, symbols, transaction
 from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.load import Load
-from ipbp.host.old_code import still_running
+from ipbp.host.old_code import old_code, still_running
 from ipbp.host.quiet import BUSY
+from ipbp.host.safepoint import Stack
 from ipbp.host.unloaded import forget_unloaded
 from ipbp.host.words import help_text, parse
 from ipbp.protocol import Description, FunctionChange, PatchPlan, Region
@@ -208,7 +209,9 @@ def apply(command: Command, options: argparse.Namespace) -> int:
 
         def then() -> None:
             outcome["notes"] += still_running(stacks, plan, journal)
-            _announce(command, journal)
+            began = time.perf_counter()
+            _settle(command, journal, stacks)
+            outcome["times"]["announce"] = 1000 * (time.perf_counter() - began)
             going_on.tell(outcome)
             outcome["notes"] += measured() if measured is not None else ()
 
@@ -231,19 +234,10 @@ def _load_first(command: Command, options: argparse.Namespace, prepared: transac
     return command.while_stopped(action, journal)
 
 
-def _announce(command: Command, journal: Journal) -> None:
-    """The debugger learns the symbols of every patch in force, those of earlier debuggers included. A debugger that
-    is attached for one command only has no use for them."""
-    if command.is_our_stop:
-        return
-    files = [file for patch in journal.patches() for file in patch.plan.files]
-    for file in _announced.difference(files):  # of images that were unloaded
-        command.inferior.withdraw(file)
-        _announced.discard(file)
-    for file in files:
-        if file not in _announced:
-            command.inferior.announce(file)
-            _announced.add(file)
+def _settle(command: Command, journal: Journal, stacks: Sequence[Stack]) -> None:
+    """The debugger learns what changed. One that is attached for one command only has no use for it."""
+    if not command.is_our_stop:
+        symbols.settle(command.inferior, journal, stacks)
 
 
 def preview(command: Command, options: argparse.Namespace) -> int:
@@ -255,11 +249,17 @@ def preview(command: Command, options: argparse.Namespace) -> int:
 
 
 def status(command: Command, options: argparse.Namespace) -> int:
-    """What is applied; also puts right what a dead debugger left half done."""
+    """What is applied, and who still runs old code; also puts right what a dead debugger left half done."""
     journal = command.journal()
 
-    if journal.unfinished() is not None:
-        return command.while_stopped(lambda: status_outcome(journal), journal)
+    def action() -> Outcome:
+        stacks = safepoint.stacks(command.inferior)
+        outcome = {**status_outcome(journal), "old": old_code(stacks, journal)}
+        outcome["then"] = lambda: _settle(command, journal, stacks)
+        return outcome
+
+    if journal.open_patches():
+        return command.while_stopped(action, journal)
     return command.show(status_outcome(journal))
 
 
@@ -270,24 +270,19 @@ def undo(command: Command, options: argparse.Namespace) -> int:
     def action() -> Outcome:
         patches = _to_undo(journal, options.number)
         notes: list[str] = []
+        stacks: Sequence[Stack] = ()
         for patch in patches:
             done = transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
+            stacks = done.stacks
             notes += [f"patch {patch.number}: {reason}" for reason in done.notes]
         return {
             "outcome": "undone",
             "patches": [_of_patch(patch) for patch in patches],
             "notes": notes,
-            "then": lambda: _withdraw(command.inferior, patches),
+            "then": lambda: _settle(command, journal, stacks),
         }
 
     return command.while_stopped(action, journal)
-
-
-def _withdraw(inferior: Inferior, patches: Sequence[Patch]) -> None:
-    for patch in patches:
-        for file in _announced.intersection(patch.plan.files):
-            inferior.withdraw(file)
-            _announced.discard(file)
 
 
 def doctor(command: Command, options: argparse.Namespace) -> int:
@@ -346,9 +341,6 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "agree": agree,
     "help": show_help,
 }
-
-_announced: set[str] = set()
-"""Patch files whose symbols this debugger has; their names are never used twice."""
 
 _disarmed: dict[int, Sequence[Breakpoint]] = {}
 """Breakpoints that are off while a patch is applied, by its number; only this debugger can put them back."""

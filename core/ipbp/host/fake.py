@@ -63,6 +63,7 @@ class FakeInferior:
         self.unwound: dict[int, list[int]] = {}
         self.armed: dict[str, Breakpoint] = {}
         self.announced: list[str] = []
+        self.retired: list[tuple[int, int]] = []
         self.selected: Optional[Frame] = None
         self.forgotten: list[int] = []
         self.restarted: list[tuple[int, int]] = []
@@ -194,6 +195,12 @@ class FakeInferior:
     def rearm(self, breakpoints: Iterable[Breakpoint]) -> None:
         points = {point.location: point for point in breakpoints}
         self._counted(lambda: self.armed.update(points))
+
+    def retire(self, ranges: Ranges) -> None:
+        def act() -> None:
+            self.retired = list(ranges)
+
+        self._counted(act)
 
     def announce(self, image: str) -> None:
         self._counted(lambda: self.announced.append(image))

@@ -98,7 +98,7 @@ class GoingOn:
     ) -> None:
         self._inferior, self._frame = inferior, frame
         self._answer = answer
-        self._move = FrameMove.from_json(answer["frame"]) if frame is not None else None
+        self._move = FrameMove.from_json(answer["frame"]) if "frame" in answer else None
         self._keeps = frame is not None and keeps_callee(frame, options)
 
     def step(self, steps: Steps) -> None:

@@ -119,6 +119,10 @@ class Inferior(Protocol):
     def rearm(self, breakpoints: Iterable[Breakpoint]) -> None:
         """Put these back. Only for addresses that are still the start of an instruction."""
 
+    def retire(self, ranges: Ranges) -> None:
+        """Old code: from now on the user's breakpoints by line and by function have no place in `ranges` where they
+        have one elsewhere. Where an earlier call took one away and `ranges` have it no more, it is back."""
+
     def announce(self, image: str) -> None:
         """Load the symbols of a patch image, linked at its final addresses."""
 

@@ -97,6 +97,9 @@ def _status(outcome: Row) -> str:
             key = (row["name"], row["entry"])
             versions[key] = versions.get(key, row["status"] != "new") + 1
             lines.append(f"  {row['name']:{width}}  {_place(row, versions[key])}")
+    for row in outcome.get("old", ()):
+        newest = f"version {row['version']} of '{row['function']}', of which {row['newest']} is the newest"
+        lines.append(f"thread {row['thread']} may still be in {newest}")
     if outcome.get("memory"):
         lines.append(f"memory: {outcome['memory']} bytes used, {outcome.get('mapped', 0) >> 10} KiB reserved")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ Memory that a patch was linked into is taken away again only when it is proved t
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Callable, Iterable, Optional, Sequence
 
@@ -57,11 +57,12 @@ class Applied:
 @dataclass(frozen=True)
 class Undone:
     """`notes`: calls of the patch's that were not made, each with the reason, and what became of the program's hooks.
-    `reclaimed`: its memory was given back."""
+    `reclaimed`: its memory was given back. `stacks`: of all threads, at the moment of the undo."""
 
     number: int
     notes: tuple[str, ...]
     reclaimed: bool = False
+    stacks: tuple[Stack, ...] = field(default=(), compare=False)
 
 
 def prepare(plan: PatchPlan) -> Prepared:
@@ -146,7 +147,7 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     try:
         journal.undoing(patch.number)
         notes = tell(inferior, [hook for hook in patch.hooks if hook.is_before], is_undo=True)
-        steps.clear(changes, [change.interior for change in changes])
+        cleared = steps.clear(changes, [change.interior for change in changes])
         _replace(steps, changes, [change.expected for change in changes])
         steps.rearm([*steps.disarmed, *breakpoints])
         journal.undone(patch.number)
@@ -161,7 +162,8 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     notes += tell(inferior, [hook for hook in patch.hooks if not hook.is_before], is_undo=True)
     # Destructors of what it initialised run at exit, and may throw and catch: its unwind table stays as well.
     left = _make_undo_calls(inferior, patch.plan) if not patch.plan.initialisers else ()
-    return Undone(patch.number, (*notes, *left), not left and _reclaim(inferior, patch, journal))
+    is_reclaimed = not left and _reclaim(inferior, patch, journal)
+    return Undone(patch.number, (*notes, *left), is_reclaimed, tuple(cleared.stacks))
 
 
 def recover(inferior: Inferior, journal: Journal) -> int:

@@ -1,0 +1,79 @@
+"""What the debugger knows of the patches: symbols of code that is current or still runs, and breakpoints where code
+runs that somebody comes to.
+
+After fifty patches of one function there are fifty versions of it, of which one is called. Their symbols would all be
+listed, and a breakpoint on the function would have fifty-one places. So the symbols of a patch are taken away when each
+of its functions has a newer version and no thread is in its code any more, and come back when an undo makes it current.
+Breakpoints that have a place in the new code have none in the old: at its entry is the jump to the new code, where they
+would be hit once more.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from ipbp.host.inferior import Inferior, Ranges
+from ipbp.host.journal import Journal, Patch
+from ipbp.host.old_code import Version, versions
+from ipbp.host.safepoint import Stack, users_of
+from ipbp.protocol import PatchPlan
+
+_JUMP = 5  # bytes of the jump at a replaced entry (stages.entries)
+
+_announced: dict[str, tuple[tuple[int, int], ...]] = {}
+"""Patch files whose symbols this debugger has, with their code; their names are never used twice."""
+
+
+def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> None:
+    """Bring the debugger up to date with the journal, patches of earlier debuggers included. `stacks`: of all threads,
+    as they are or were a moment ago."""
+    patches = journal.patches()
+    known = versions([row for patch in patches for row in patch.functions])
+    current = {version.address for version in known if version.is_newest}
+    wanted: dict[str, tuple[tuple[int, int], ...]] = {}
+    for patch in patches:
+        code = _code(patch.plan)
+        if _is_current(patch, current) or any(_runs(stacks, part) for part in code.values()):
+            wanted.update(code)
+    for file, code_of_file in list(_announced.items()):
+        if file not in wanted and not _runs(stacks, code_of_file):
+            inferior.withdraw(file)
+            del _announced[file]
+    for file, code_of_file in wanted.items():
+        if file not in _announced:
+            inferior.announce(file)
+            _announced[file] = code_of_file
+    inferior.retire(_left(known, stacks))
+
+
+def _is_current(patch: Patch, current: set[int]) -> bool:
+    plan = patch.plan
+    return bool(plan.data or plan.loads or not patch.functions) or any(
+        row.address in current for row in patch.functions
+    )
+
+
+def _code(plan: PatchPlan) -> dict[str, tuple[tuple[int, int], ...]]:
+    """The code in each file."""
+    parts: dict[str, tuple[tuple[int, int], ...]] = dict.fromkeys(plan.files, ())
+    for row in plan.segments:
+        if "x" in row.protection:
+            parts[plan.files[row.file]] += ((row.address, row.address + row.size),)
+    return parts
+
+
+def _runs(stacks: Sequence[Stack], code: Ranges) -> bool:
+    return bool(code) and bool(users_of(stacks, code))
+
+
+def _left(known: Sequence[Version], stacks: Sequence[Stack]) -> list[tuple[int, int]]:
+    """Code that nobody comes to any more: old versions that no thread is in, and the jumps at the entries."""
+    ranges = []
+    for version in known:
+        if version.is_newest:
+            continue
+        if version.size > 1 and not users_of(stacks, [version.body]):
+            ranges.append((version.address, version.address + version.size))
+        elif version.is_original:
+            ranges.append((version.address, version.address + _JUMP))
+    return ranges

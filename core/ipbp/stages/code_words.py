@@ -18,6 +18,7 @@ from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.panic_locations import POSITION, panic_locations
 
 _FRAME = re.compile(r"\[(r[sb]p)[^\]]*\]")
+_ROOM = re.compile(r"rsp, (?:0x)?[0-9a-f]+\Z")
 _JUMPS = ("j", "loop", "call")
 _NUMBER = re.compile(r"#\d+\}|17h[0-9a-f]{16}E$")
 _DEEPEST = 4
@@ -49,7 +50,7 @@ class CodeWords:
             targets = []
             while fields and fields[-1][0] < row.offset + row.size:
                 targets.append(self._target(fields.pop()[1], block))
-            plain = _FRAME.sub(r"[\1]", operands)
+            plain = _ROOM.sub("rsp", _FRAME.sub(r"[\1]", operands))
             words.append((row.offset, " ".join([row.mnemonic, plain, *targets])))
         return words
 

@@ -1,13 +1,16 @@
-"""What several files of live tests share: a real server is built once for all of them."""
+"""What several files of live tests share: real servers and cargo workspaces are built once for all of them."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from cargo_project import CargoProject, build_cargo_project
 from lighttpd import Lighttpd, build_lighttpd
+from scenario import Talk
 
 BODY = b"hello\n"
 
@@ -27,3 +30,30 @@ def server(lighttpd: Lighttpd, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
     process.terminate()
     # 1 is its status when connections were still open; a crash would be a negative one.
     assert process.wait(timeout=20) in (0, 1), (tmp_path / "error.log").read_text()
+
+
+@pytest.fixture(scope="session")
+def build_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CargoProject]:
+    """The cargo workspaces of `programs`, by name."""
+
+    @cache
+    def build(name: str) -> CargoProject:
+        return build_cargo_project(tmp_path_factory.mktemp("cargo") / name, workspace=name)
+
+    return build
+
+
+@pytest.fixture
+def crates(request: pytest.FixtureRequest, build_workspace: Callable[[str], CargoProject]) -> Iterator[CargoProject]:
+    """The workspace that a file of tests names WORKSPACE, with its sources as they were built."""
+    project = build_workspace(request.module.WORKSPACE)
+    yield project
+    project.restore()
+
+
+@pytest.fixture
+def running(crates: CargoProject) -> Iterator[Talk]:
+    """Its program."""
+    program = Talk(crates.program)
+    yield program
+    program.kill()

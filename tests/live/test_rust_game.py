@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from cargo_project import CargoProject, build_cargo_project
+from cargo_project import CargoProject
 from debuggers import Gdb, Lldb
 from scenario import Talk
 from sessions import GdbSession, LldbSession
 
 pytestmark = pytest.mark.live
+WORKSPACE = "arcade"
 FACTORS = (2, 3, 4)
 SHOWN = {
     "gdb": (
@@ -25,11 +26,6 @@ SHOWN = {
     ),
     "lldb": ('name = "cave"', "bullets = size=3 {", "[2] = 240", "scores = size=1 {", '"hero"', "best = Some"),
 }
-
-
-@pytest.fixture(scope="module")
-def arcade(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
-    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "arcade", workspace="arcade")
 
 
 @contextmanager
@@ -46,13 +42,13 @@ def rust_debugger(name: str, path: str, folder: Path) -> Iterator[GdbSession | L
 
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
 def test_a_game_goes_on_while_it_is_patched(
-    arcade: CargoProject,
+    crates: CargoProject,
     debugger: str,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source, talk = arcade.folder / "src/world.rs", Talk(arcade.program)
+    source, talk = crates.folder / "src/world.rs", Talk(crates.program)
     text = source.read_text()
     try:
         with rust_debugger(debugger, request.getfixturevalue(debugger), tmp_path) as session:

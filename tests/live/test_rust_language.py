@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,27 +14,10 @@ from test_rust import planned
 from ipbp.errors import Refused
 
 pytestmark = pytest.mark.live
+WORKSPACE = "lodge"
 MAIN, BEASTS, FUTURES, STATE = (f"src/{name}.rs" for name in ("main", "beasts", "futures", "state"))
 RULES = "move |value| value + limit * 2 + step", "move |value| (value ^ limit) - step"
 SWAP_RULES = [(f"Box::new({RULES[0]}), Box::new({RULES[1]})", f"Box::new({RULES[1]}), Box::new({RULES[0]})")]
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
-    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "lodge", workspace="lodge")
-
-
-@pytest.fixture
-def lodge(built: CargoProject) -> Iterator[CargoProject]:
-    yield built
-    built.restore()
-
-
-@pytest.fixture
-def talk(lodge: CargoProject) -> Iterator[Talk]:
-    program = Talk(lodge.program)
-    yield program
-    program.kill()
 
 
 def edit(file: str, *replace: tuple[str, str]) -> Edit:
@@ -51,10 +33,10 @@ def apply(talk: Talk, debugger: str) -> list[str]:
 
 
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_what_waits_goes_on_in_new_code(lodge: CargoProject, talk: Talk, debugger: str) -> None:
-    assert talk.ask("turn") == ". . . . <"
-    assert talk.ask("calls") == "4 0 grr, 2 7 cluck"
-    lodge.edit(
+def test_what_waits_goes_on_in_new_code(crates: CargoProject, running: Talk, debugger: str) -> None:
+    assert running.ask("turn") == ". . . . <"
+    assert running.ask("calls") == "4 0 grr, 2 7 cluck"
+    crates.edit(
         edit(
             FUTURES,
             ("second * 10", "second * 1000"),
@@ -72,25 +54,25 @@ def test_what_waits_goes_on_in_new_code(lodge: CargoProject, talk: Talk, debugge
             ),
         ),
     )
-    apply(talk, debugger)
-    assert talk.ask("turn") == "4000 . 205 80 <="
-    assert talk.ask("calls") == "4 0 mew, 2 7 cluck", "the table of a value that exists leads to the new method"
-    lodge.edit(
+    apply(running, debugger)
+    assert running.ask("turn") == "4000 . 205 80 <="
+    assert running.ask("calls") == "4 0 mew, 2 7 cluck", "the table of a value that exists leads to the new method"
+    crates.edit(
         edit(BEASTS, ('\n    fn call(&self, times: usize) -> String {\n        "cluck".repeat(times)\n    }\n', ""))
     )
-    apply(talk, debugger)
-    assert talk.ask("turn") == "33 <=>"
-    assert talk.ask("calls") == "4 0 mew, 2 7 grr", "and back to the trait's"
-    assert talk.close() == 0
+    apply(running, debugger)
+    assert running.ask("turn") == "33 <=>"
+    assert running.ask("calls") == "4 0 mew, 2 7 grr", "and back to the trait's"
+    assert running.close() == 0
 
 
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_state_of_every_kind_is_kept(lodge: CargoProject, talk: Talk, debugger: str) -> None:
-    assert talk.ask("statics x") == "100 x 2 6 12"
-    assert talk.ask("work") == "2 3"
-    assert talk.ask("things") == "3 0"
-    assert talk.ask("rules 20") == "34 16"
-    lodge.edit(
+def test_state_of_every_kind_is_kept(crates: CargoProject, running: Talk, debugger: str) -> None:
+    assert running.ask("statics x") == "100 x 2 6 12"
+    assert running.ask("work") == "2 3"
+    assert running.ask("things") == "3 0"
+    assert running.ask("rules 20") == "34 16"
+    crates.edit(
         edit(
             STATE,
             ("LIMIT: u64 = 10", "LIMIT: u64 = 20"),
@@ -122,29 +104,29 @@ def test_state_of_every_kind_is_kept(lodge: CargoProject, talk: Talk, debugger: 
             ('let _second = Told("b", log);', 'let _second = Told("B", log);\n    let _third = Told("c", log);'),
         ),
     )
-    notes = apply(talk, debugger)
+    notes = apply(running, debugger)
     assert any("COUNT" in note and "not applied" in note for note in notes)
-    assert talk.ask("statics y") == f"101 x 3 7 {5 + 20 + 1000 + 4000}"
-    assert talk.ask("work") == "3 4 41 2"
-    assert talk.ask("things") == "500 0", "values made before are still of that type"
-    assert talk.ask("survive 9") == "far too many: 9 cBa"
-    assert talk.ask("end") == "left with 2"
-    assert talk.close() == 0
+    assert running.ask("statics y") == f"101 x 3 7 {5 + 20 + 1000 + 4000}"
+    assert running.ask("work") == "3 4 41 2"
+    assert running.ask("things") == "500 0", "values made before are still of that type"
+    assert running.ask("survive 9") == "far too many: 9 cBa"
+    assert running.ask("end") == "left with 2"
+    assert running.close() == 0
 
 
-def test_closures_that_may_have_changed_places_go_on_as_they_were(lodge: CargoProject, talk: Talk) -> None:
-    assert talk.ask("rules 20") == "34 16"
-    lodge.edit(edit(BEASTS, *SWAP_RULES))
-    assert any("lodge::beasts::rules" in note and "old code" in note for note in apply(talk, "gdb"))
-    assert talk.ask("rules 20") == "34 16"
-    assert talk.close() == 0
+def test_closures_that_may_have_changed_places_go_on_as_they_were(crates: CargoProject, running: Talk) -> None:
+    assert running.ask("rules 20") == "34 16"
+    crates.edit(edit(BEASTS, *SWAP_RULES))
+    assert any("lodge::beasts::rules" in note and "old code" in note for note in apply(running, "gdb"))
+    assert running.ask("rules 20") == "34 16"
+    assert running.close() == 0
 
 
-def test_one_closure_of_two_that_capture_the_same_is_patched(lodge: CargoProject, talk: Talk) -> None:
-    lodge.edit(edit(BEASTS, ("limit * 2 + step", "limit * 20 + step")))
-    assert not any("old code" in note for note in apply(talk, "gdb"))
-    assert talk.ask("rules 20") == "142 16"
-    assert talk.close() == 0
+def test_one_closure_of_two_that_capture_the_same_is_patched(crates: CargoProject, running: Talk) -> None:
+    crates.edit(edit(BEASTS, ("limit * 2 + step", "limit * 20 + step")))
+    assert not any("old code" in note for note in apply(running, "gdb"))
+    assert running.ask("rules 20") == "142 16"
+    assert running.close() == 0
 
 
 def test_a_function_that_takes_something_else_is_new_beside_the_old_one(tmp_path: Path) -> None:
@@ -353,9 +335,9 @@ def test_what_lives_is_not_misread_after_a_build(tmp_path: Path) -> None:
         talk.kill()
 
 
-def test_what_lives_is_not_misread(lodge: CargoProject, talk: Talk) -> None:
+def test_what_lives_is_not_misread(crates: CargoProject, running: Talk) -> None:
     for name, file, replace, code, symbol in REFUSED:
-        lodge.edit(edit(file, *replace))
-        found = refusals(talk)
+        crates.edit(edit(file, *replace))
+        found = refusals(running)
         assert any(row[0] == code and str(row[1]).startswith(symbol) for row in found), (name, found)
-        lodge.restore()
+        crates.restore()

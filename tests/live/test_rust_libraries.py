@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cargo_project import CargoProject, build_cargo_project
+from cargo_project import CargoProject
 from scenario import Edit, Talk
 from sessions import Outcome, ipbp
 
 pytestmark = pytest.mark.live
+WORKSPACE = "plugged"
 PLUGIN, SHARED = "plugin/src/lib.rs", "shared/src/lib.rs"
 WORDS = Edit("words", PLUGIN, [('"{asked} {} {} {safe:?}"', '"{asked}: {} {} {safe:?}"')], [], [])
 PANIC = Edit("panic", PLUGIN, [('"too many"', '"far too many"')], [], [])
@@ -35,27 +35,12 @@ FIELD = Edit(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
-    project = build_cargo_project(tmp_path_factory.mktemp("cargo") / "plugged", workspace="plugged")
-    words = [
-        "gcc",
-        "-g",
-        "main.c",
-        "-o",
-        "main",
-        "-Ltarget/debug",
-        "-lplug_in",
-        f"-Wl,-rpath,{project.folder}/target/debug",
-    ]
-    subprocess.run(words, cwd=project.folder, check=True)
-    return project
-
-
 @pytest.fixture
-def plugged(built: CargoProject) -> Iterator[CargoProject]:
-    yield built
-    built.restore()
+def c_program(crates: CargoProject) -> Path:
+    program, folder = crates.folder / "main", "target/debug"
+    words = ["gcc", "-g", "main.c", "-o", program, f"-L{folder}", "-lplug_in", f"-Wl,-rpath,{crates.folder}/{folder}"]
+    subprocess.run(words, cwd=crates.folder, check=True)
+    return program
 
 
 def library(project: CargoProject) -> Path:
@@ -73,20 +58,20 @@ def functions(outcome: Outcome) -> set[str]:
 
 
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_a_plugin_and_its_program_are_patched_together(plugged: CargoProject, debugger: str) -> None:
-    talk = Talk(plugged.program, str(library(plugged)))
+def test_a_plugin_and_its_program_are_patched_together(crates: CargoProject, debugger: str) -> None:
+    talk = Talk(crates.program, str(library(crates)))
     try:
         assert talk.ask("3") == "100 1 6 Ok(3) 6"
-        plugged.edit(WORDS, PANIC)
+        crates.edit(WORDS, PANIC)
         found = apply(talk, debugger)
         assert {"plugged", "plug_in::risky"} <= functions(found)
         assert talk.ask("3") == "101: 2 6 Ok(3) 6"
         assert talk.ask("9") == '102: 3 18 Err(Some("far too many")) 18'
-        plugged.edit(WEIGHT)
+        crates.edit(WEIGHT)
         outcome = apply(talk, debugger)
         assert [row["name"] for row in outcome["functions"]] == ["shared::weighed"] * 2, "a copy in each"
         assert talk.ask("3") == "103: 4 9 Ok(3) 9"
-        plugged.edit(MORE)
+        crates.edit(MORE)
         outcome = ipbp("apply", talk.process.pid, debugger)
         assert {row["code"] for row in outcome["refusals"]} == {"thread-local"}, "rustc counts it from those that exist"
         for _ in range(2):
@@ -98,14 +83,14 @@ def test_a_plugin_and_its_program_are_patched_together(plugged: CargoProject, de
 
 
 @pytest.mark.parametrize("debugger", [pytest.param("gdb", marks=pytest.mark.slow), "lldb"])
-def test_a_c_program_that_is_linked_with_rust(plugged: CargoProject, debugger: str) -> None:
-    talk = Talk(plugged.folder / "main")
+def test_a_c_program_that_is_linked_with_rust(crates: CargoProject, c_program: Path, debugger: str) -> None:
+    talk = Talk(c_program)
     try:
         assert talk.ask("3") == "100 1 6 Ok(3)"
-        plugged.edit(WORDS, WEIGHT, MORE)
+        crates.edit(WORDS, WEIGHT, MORE)
         assert {"plugged", "shared::weighed"} <= functions(apply(talk, debugger))
         assert talk.ask("3") == "101: 2 9 Ok(3) 41"
-        plugged.edit(FIELD)
+        crates.edit(FIELD)
         outcome = ipbp("apply", talk.process.pid, debugger)
         assert [row["code"] for row in outcome["refusals"]] == ["variable-type-changed"], outcome
         assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"

@@ -175,18 +175,19 @@ PROFILES = {
     "no debug information": ("debug = false", ""),
     "incremental": ("debug = true\nincremental = true", ""),
 }
+IN_GDB = ("unpacked debug information", "panics that abort", "stripped debug information", "opt-level 2, one unit")
 FIRST, *MORE = PROFILES
 
 
 @pytest.mark.parametrize("profile", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
-def test_every_profile_is_patched_in_lldb(tmp_path: Path, profile: str) -> None:
+def test_every_profile_is_patched(tmp_path: Path, profile: str) -> None:
     mill = start(tmp_path, *PROFILES[profile])
     if profile in ("no debug information", "stripped debug information"):
         mill.words = ("--allow-layout", "all")
     if profile == "panics that abort":
         mill.questions = QUESTIONS[:-1]
     try:
-        go_through(mill, "lldb", COPIES, GENERIC, COPIES_AGAIN)
+        go_through(mill, "gdb" if profile in IN_GDB else "lldb", COPIES, GENERIC, COPIES_AGAIN)
     finally:
         mill.talk.kill()
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from cargo_project import CargoProject, build_cargo_project
+from cargo_project import CargoProject
 from load import Load
 from scenario import Edit, Talk
 from sessions import ipbp
 
 pytestmark = pytest.mark.live
+WORKSPACE = "web"
 BODY = b"hello\n"
 EDITS = (
     Edit("a handler that waits", "web/src/main.rs", [('"old".to_string()', '"o".replace("o", "new")')], [], []),
@@ -39,38 +39,20 @@ HEADERS = (b"\r\nx-handler: new\r\n", b"\r\nx-stamp: fancy 7\r\n", b"\r\nx-stock
 NEVER = b"\r\nx-never: "
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
-    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "web", workspace="web")
-
-
-@pytest.fixture
-def web(built: CargoProject) -> Iterator[CargoProject]:
-    yield built
-    built.restore()
-
-
-@pytest.fixture
-def server(web: CargoProject) -> Iterator[Talk]:
-    program = Talk(web.program)
-    yield program
-    program.kill()
-
-
 @pytest.mark.parametrize(("debugger", "at_once"), [("gdb", 1), ("lldb", 3)])
 def test_a_server_is_patched_under_load_and_no_connection_is_dropped(
-    web: CargoProject, server: Talk, debugger: str, at_once: int
+    crates: CargoProject, running: Talk, debugger: str, at_once: int
 ) -> None:
-    with Load(int(server.hear()), NEVER, BODY) as load:
+    with Load(int(running.hear()), NEVER, BODY) as load:
         for first in range(0, len(EDITS), at_once):
             load.expect(HEADERS[first])
             load.all_answers(with_header=False)
-            web.edit(*EDITS[first : first + at_once])
-            outcome = ipbp("apply", server.process.pid, debugger)
+            crates.edit(*EDITS[first : first + at_once])
+            outcome = ipbp("apply", running.process.pid, debugger)
             assert outcome["outcome"] == "patched", json.dumps(outcome, indent=1)
             for header in HEADERS[: first + at_once]:
                 load.expect(header)
                 load.all_answers(with_header=True)
-        assert ipbp("undo", server.process.pid, debugger)["outcome"] == "undone"
+        assert ipbp("undo", running.process.pid, debugger)["outcome"] == "undone"
         load.all_answers(with_header=False)
     assert not load.dropped

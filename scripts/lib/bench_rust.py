@@ -4,8 +4,8 @@ Crates of about ordinary code are generated: modules with a type, a trait, closu
 each. A one-line edit of a function that is not generic is planned against the running program, each round another one.
 `rustc` is the compiler's own time, from its start to its end; `ours` is all the rest of the way from the request to the
 plan, `cpu` the processor time of it, and `build` what of it is done around the compiler. The first plan of a program
-asks cargo for the commands, and what rustc knew of the last compile is not all of use in another folder; it is shown
-apart. The stop that follows has a part of its own.
+asks cargo for the commands; it is shown apart, and so is its compile, which is as warm as the others where ipbp may
+have mounts of its own (`build/in_place.py`). The stop that follows has a part of its own.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SMALL = 500
 @dataclass(frozen=True, slots=True)
 class Row:
     """Milliseconds, medians. `shape`: "small" and "large" are programs of one crate, of "library" the edited crate is
-    a library of a small program. `first`: all of the first plan without rustc's time. `cargo`: `cargo build` after
-    such an edit, by linker."""
+    a library of a small program. `first`: all of the first plan without rustc's time, which is `first_rustc`.
+    `cargo`: `cargo build` after such an edit, by linker."""
 
     shape: str
     lines: int
@@ -58,12 +58,13 @@ class Row:
     cpu: float
     least: float
     first: float
+    first_rustc: float
     target: float
     cargo: dict[str, float]
 
 
 HEAD = (
-    "crate      lines   rustc   build    diff    link    ours     cpu   least   first  target   "
+    "crate      lines   rustc   build    diff    link    ours     cpu   least   first +rustc  target   "
     "cargo build with bfd, lld, mold"
 )
 
@@ -72,7 +73,7 @@ def line(row: Row) -> str:
     numbers = f"{row.rustc:7.0f} {row.build:7.1f} {row.diff:7.1f} {row.link:7.1f} {row.ours:7.1f}"
     numbers += f" {row.cpu:7.1f} {row.least:7.1f}"
     cargo = ", ".join(f"{milliseconds:.0f}" for milliseconds in row.cargo.values())
-    return f"{row.shape:8} {row.lines:7} {numbers} {row.first:7.0f} {row.target:7.0f}   {cargo}"
+    return f"{row.shape:8} {row.lines:7} {numbers} {row.first:7.0f} {row.first_rustc:6.0f} {row.target:7.0f}   {cargo}"
 
 
 @contextlib.contextmanager
@@ -115,6 +116,7 @@ def measure(folder: Path, shape: str, rounds: int, lines: int) -> Row:
         median(row["cpu"] for row in rest),
         min(row["whole"] - row["rustc"] for row in rest),
         first["whole"] - first["rustc"],
+        first["rustc"],
         TARGETS[shape],
         cargo,
     )
@@ -138,7 +140,7 @@ class _watched:
     """Milliseconds of each compiler that runs meanwhile."""
 
     def __enter__(self) -> list[float]:
-        self._run: Callable[..., str] = crates._run
+        self._run: Callable[..., str] = crates.run_rustc
         spent: list[float] = []
 
         def run(*arguments: object) -> str:
@@ -148,11 +150,11 @@ class _watched:
             finally:
                 spent.append((time.perf_counter() - start) * 1000)
 
-        crates._run = run  # type: ignore[assignment]
+        crates.run_rustc = run  # type: ignore[assignment]
         return spent
 
     def __exit__(self, *_: object) -> None:
-        crates._run = self._run  # type: ignore[assignment]
+        crates.run_rustc = self._run  # type: ignore[assignment]
 
 
 class Project:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ from cargo_project import EDITS, REFUSED, CargoProject, build_cargo_project
 from scenario import Talk
 from sessions import ipbp
 
+from ipbp.build.crates import program_crates, workshop_of
+from ipbp.build.in_place import is_possible
 from ipbp.cli.bystander import Bystander
 from ipbp.errors import IpbpError, Refused
 from ipbp.host.commands import plan_params
@@ -19,25 +20,8 @@ from ipbp.pipeline.order import Outcome, make_plan
 from ipbp.pipeline.request import Request
 
 pytestmark = pytest.mark.live
+WORKSPACE = "market"
 BY_NAME = {edit.name: edit for edit in EDITS}
-
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> CargoProject:
-    return build_cargo_project(tmp_path_factory.mktemp("cargo") / "market")
-
-
-@pytest.fixture
-def market(built: CargoProject) -> Iterator[CargoProject]:
-    yield built
-    built.restore()
-
-
-@pytest.fixture
-def talk(market: CargoProject) -> Iterator[Talk]:
-    program = Talk(market.program)
-    yield program
-    program.kill()
 
 
 def patched(talk: Talk, debugger: str, number: int = 0) -> set[str]:
@@ -49,21 +33,21 @@ def patched(talk: Talk, debugger: str, number: int = 0) -> set[str]:
 
 
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_all_edits_of_all_crates_are_live_and_undone(market: CargoProject, talk: Talk, debugger: str) -> None:
+def test_all_edits_of_all_crates_are_live_and_undone(crates: CargoProject, running: Talk, debugger: str) -> None:
     for edit in EDITS:
         for command, before, _after in edit.ask[:1]:
-            assert talk.ask(command) == before, edit.name
-    market.edit(*EDITS)
-    assert patched(talk, debugger)
+            assert running.ask(command) == before, edit.name
+    crates.edit(*EDITS)
+    assert patched(running, debugger)
     for edit in EDITS:
         for command, _before, after in edit.ask:
-            assert talk.ask(command) == after, edit.name
-    assert ipbp("undo", talk.process.pid, debugger)["outcome"] == "undone"
-    assert talk.ask("price 4") == "40"
-    assert talk.ask("twice ab") == "abab"
-    assert talk.ask("tally y") == "102 x 3"
-    assert talk.ask("survive 9") == "too many: 9 ba"
-    assert talk.close() == 0
+            assert running.ask(command) == after, edit.name
+    assert ipbp("undo", running.process.pid, debugger)["outcome"] == "undone"
+    assert running.ask("price 4") == "40"
+    assert running.ask("twice ab") == "abab"
+    assert running.ask("tally y") == "102 x 3"
+    assert running.ask("survive 9") == "too many: 9 ba"
+    assert running.close() == 0
 
 
 def planned(talk: Talk, *allowed: str, exact: bool = False) -> Outcome:
@@ -75,68 +59,90 @@ def planned(talk: Talk, *allowed: str, exact: bool = False) -> Outcome:
     return make_plan(Request.from_json(params), inferior.read_ranges, lambda line: None)
 
 
-def test_patch_after_patch_and_back(market: CargoProject, talk: Talk) -> None:
-    assert talk.ask("tally x") == "100 x 1"
+def test_patch_after_patch_and_back(crates: CargoProject, running: Talk) -> None:
+    assert running.ask("tally x") == "100 x 1"
     edits = [EDITS[0], BY_NAME["unwinding through a patched function"]]
     for number, edit in enumerate(edits, start=1):
-        market.edit(edit)
-        assert patched(talk, "gdb", number), edit.name
+        crates.edit(edit)
+        assert patched(running, "gdb", number), edit.name
         for command, _before, after in edit.ask:
-            assert talk.ask(command) == after, edit.name
-    market.restore()
-    assert patched(talk, "gdb", len(edits) + 1)
+            assert running.ask(command) == after, edit.name
+    crates.restore()
+    assert patched(running, "gdb", len(edits) + 1)
     for edit in edits:
         for command, before, _after in edit.ask[:1]:
-            assert talk.ask(command) == before, edit.name
-    assert talk.ask("tally y") == "101 x 2"
-    assert talk.close() == 0
+            assert running.ask(command) == before, edit.name
+    assert running.ask("tally y") == "101 x 2"
+    assert running.close() == 0
 
 
-def test_edits_that_would_misread_what_lives_are_refused_by_the_types_name(market: CargoProject, talk: Talk) -> None:
+def test_edits_that_would_misread_what_lives_are_refused_by_the_types_name(crates: CargoProject, running: Talk) -> None:
     for bad in REFUSED:
-        market.edit(bad.edit)
+        crates.edit(bad.edit)
         with pytest.raises(Refused) as caught:
-            planned(talk)
+            planned(running)
         found = {(row.code, row.symbol) for row in caught.value.refusals}
         assert (bad.code, bad.symbol) in found, (bad.edit.name, found)
-        market.restore()
-    market.edit(REFUSED[0].edit)
-    assert planned(talk, "market::Till").plan is not None, "the user knows that none is alive"
+        crates.restore()
+    crates.edit(REFUSED[0].edit)
+    assert planned(running, "market::Till").plan is not None, "the user knows that none is alive"
 
 
-def test_lines_that_moved_change_no_function(market: CargoProject, talk: Talk) -> None:
-    source = market.folder / "market/src/main.rs"
+def test_lines_that_moved_change_no_function(crates: CargoProject, running: Talk) -> None:
+    source = crates.folder / "market/src/main.rs"
     source.write_text(source.read_text().replace("use shapes::Shape;", "\n\n// Three lines more.\nuse shapes::Shape;"))
-    outcome = planned(talk)
+    outcome = planned(running)
     assert outcome.plan is None
     assert any("but for the lines that" in note for note in outcome.notes), outcome.notes
-    exact = planned(talk, exact=True).plan
+    exact = planned(running, exact=True).plan
     assert exact is not None
     assert {row.reason for row in exact.functions} == {"its panics name other lines"}
     assert "market::main" in {row.name for row in exact.functions}, [row.name for row in exact.functions]
 
 
-def test_a_compile_error_is_shown_as_rustc_prints_it(market: CargoProject, talk: Talk) -> None:
-    source = market.folder / "parts/src/lib.rs"
+def test_a_compile_error_is_shown_as_rustc_prints_it(crates: CargoProject, running: Talk) -> None:
+    source = crates.folder / "parts/src/lib.rs"
     source.write_text(source.read_text().replace("items * 10\n", 'items * "ten"\n'))
     with pytest.raises(IpbpError) as caught:
-        planned(talk)
+        planned(running)
     assert caught.value.code == "compile-failed"
     assert "error[E0277]: cannot multiply `u64` by `&str`" in caught.value.detail
     assert "parts/src/lib.rs:" in caught.value.detail
 
 
-def test_closures_that_capture_more_are_new_and_old_ones_go_on(market: CargoProject, talk: Talk) -> None:
-    assert talk.ask("rules 10") == "15"
-    source = market.folder / "market/src/main.rs"
+def test_closures_that_capture_more_are_new_and_old_ones_go_on(crates: CargoProject, running: Talk) -> None:
+    assert running.ask("rules 10") == "15"
+    source = crates.folder / "market/src/main.rs"
     source.write_text(
         source.read_text().replace("move |price| price - discount", "move |price| price - discount - tax")
     )
-    outcome = ipbp("apply", talk.process.pid, "gdb")
+    outcome = ipbp("apply", running.process.pid, "gdb")
     assert outcome["outcome"] == "patched", outcome
     assert any("market::rules" in note and "old code" in note for note in outcome["notes"])
-    assert talk.ask("rules 10") == "15", "what was boxed before the patch has no room for what the new one captures"
-    assert talk.close() == 0
+    assert running.ask("rules 10") == "15", "what was boxed before the patch has no room for what the new one captures"
+    assert running.close() == 0
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_libraries_are_made_and_used_wherever_the_compiler_works(
+    crates: CargoProject, running: Talk, monkeypatch: pytest.MonkeyPatch, is_allowed: bool
+) -> None:
+    if not is_allowed:
+        monkeypatch.setattr("ipbp.build.rustc_run.is_possible", lambda: False)
+    # One that others compile, so that all of them are compiled with it.
+    source = crates.folder / "parts/src/lib.rs"
+    source.write_text(source.read_text().replace('"{value}{value}"', f'"{{value}}+{is_allowed}+{{value}}"'))
+    found = planned(running).plan
+    assert found is not None
+    assert any("twice" in row.name for row in found.functions)
+
+
+def assert_warm(project: CargoProject) -> None:
+    """Most of the program's objects were none to generate for ipbp's first compile: they are the user's files."""
+    user = {path.stat().st_ino for path in (project.folder / "target/debug/incremental").rglob("*.o")}
+    crates = program_crates(project.program)
+    ours = {path.stat().st_ino for path in workshop_of(crates).objects(crates[-1]).iterdir()}
+    assert len(user & ours) > len(ours) / 2 > 1
 
 
 def test_the_users_build_is_left_alone(tmp_path: Path) -> None:
@@ -147,6 +153,8 @@ def test_the_users_build_is_left_alone(tmp_path: Path) -> None:
         project.edit(*EDITS)
         assert patched(talk, "gdb")
         assert project.files() == before
+        if is_possible():
+            assert_warm(project)
         project.restore()
         assert "Fresh parts" in project.cargo("build", "-v")
         assert "Compiling" not in project.cargo("build", "-v")

@@ -115,6 +115,17 @@ def test_dependents_are_compiled_when_they_may_notice(chain: Chain, debugger: st
     assert (fresh.close(), chain.talk.close()) == (0, 0)
 
 
+def test_a_line_that_moves_is_told_by_the_code_of_other_crates(chain: Chain) -> None:
+    before = int(chain.talk.ask("line"))
+    chain.edit(NAMED, "#[inline]", "// One line more.\n#[inline]")
+    assert chain.compiled() == ["base"], "nothing there tells its line"
+    chain.edit(COUNTED, "pub fn price", "// One line more.\npub fn price")
+    assert chain.compiled() == ["base", "middle", "chain"]
+    assert chain.patch("lldb") == {"middle/src/lib.rs"}
+    assert int(chain.talk.ask("line")) == before + 1
+    assert chain.talk.close() == 0
+
+
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
 def test_callers_whose_code_is_alike_call_the_function_of_another_signature(tmp_path: Path, debugger: str) -> None:
     # With this mangling its name says nothing of what it takes, and the caller's object is what it was.

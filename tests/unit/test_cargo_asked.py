@@ -50,6 +50,8 @@ def test_a_program_of_cargos_is_known_by_the_marks_beside_it(tmp_path: Path) -> 
     tree(tmp_path, "Cargo.toml", "target/CACHEDIR.TAG", "target/debug/.cargo-lock", "target/debug/app", "other/app")
     assert build_folder(tmp_path / "target/debug/app") == tmp_path / "target/debug"
     assert build_folder(tmp_path / "target/debug/examples/one") == tmp_path / "target/debug"
+    assert build_folder(tmp_path / "target/debug/libapp.so") == tmp_path / "target/debug"
+    assert build_folder(tmp_path / "target/debug/libapp.so.1") is None, "cargo makes none with a version"
     assert build_folder(tmp_path / "other/app") is None
     assert list(project_roots(tmp_path / "target/debug/app", lambda: ())) == [tmp_path]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ipbp.build.cargo import build_folder
 from ipbp.build.cargo_commands import CrateCommand
@@ -16,7 +18,7 @@ from ipbp.build.rustc_replay import Workshop
 from ipbp.build.snapshot import MISSING, Snapshot
 from ipbp.errors import Refusal
 
-_ENVIRONMENT = re.compile(r"^# env-dep:([^=]+)(?:=(.*))?$", re.MULTILINE)
+_ENVIRONMENT = re.compile(r"^# env-dep:([^=\n]+)(?:=(.*))?$", re.MULTILINE)
 _WATCHED = re.compile(rb"^cargo::?rerun-if-changed=(.*)$", re.MULTILINE)
 
 
@@ -38,7 +40,7 @@ def refusals_of(commands: Sequence[CrateCommand], reasons: Mapping[str, str], sn
     if whole.kind == "dylib" and edited:
         return [_in_dylib(whole, reasons[edited[0].stem])]
     refusals = [_not_ours(row, reasons[row.stem]) for row in edited if not is_crate(row)]
-    refusals += [_script_outdated(row, path) for row in commands if (path := _newer_than_script(row, snapshot))]
+    refusals += [_script_outdated(row, cause) for row in commands if (cause := _newer_than_script(row, snapshot))]
     return [*refusals, *(refuse_lto(commands) if edited else ())]
 
 
@@ -55,7 +57,7 @@ def reason_of(
         return ""
     if unit is not None:
         changed = (path for path, digest in unit.dependencies.items() if snapshot.digest(path) != digest)
-        _, read = made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
+        _, read = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)
         return next((f"{path} changed" for path in changed), "") or other_variable(row, read)
     if row.kind == "build-script":
         return _script_reason(row, snapshot)
@@ -72,9 +74,14 @@ def reason_of(
 
 def other_variable(row: CrateCommand, variables: Mapping[str, str | None]) -> str:
     for name, value in variables.items():
-        if dict(row.environment).get(name, os.environ.get(name)) != value:
+        if value_of(row, name) != value:
             return f"the environment variable {name}, which it reads, has changed"
     return ""
+
+
+def value_of(row: CrateCommand, name: str) -> str | None:
+    """Of a variable of the environment, for the crate's compiler."""
+    return dict(row.environment).get(name, os.environ.get(name))
 
 
 def _script_reason(row: CrateCommand, snapshot: Snapshot) -> str:
@@ -85,8 +92,9 @@ def _script_reason(row: CrateCommand, snapshot: Snapshot) -> str:
 
 
 def _newer_than_script(row: CrateCommand, snapshot: Snapshot) -> str:
-    """A file for whose sake cargo would run the build script of this crate's package again, or "". What the script
-    said in the user's build is beside its folder for files (Cargo book, "Build Scripts")."""
+    """For whose sake cargo would run the build script of this crate's package again: a file or variable with what is
+    the matter, or "". What the script said in the user's build is beside its folder for files (Cargo book, "Build
+    Scripts")."""
     folder = dict(row.environment).get("OUT_DIR", "")
     output = Path(folder).parent / "output"
     if not folder or not row.is_local:
@@ -99,15 +107,33 @@ def _newer_than_script(row: CrateCommand, snapshot: Snapshot) -> str:
     for name in _WATCHED.findall(said):
         path = snapshot.locate(row.package, os.fsdecode(name).strip())
         if snapshot.modified_ns(path) > ran:
-            return path
-    return ""
+            return f"{path}, which is newer than what it made"
+    return next((f"the environment variable {name}, which has changed" for name in _changed_for(row, folder)), "")
 
 
-def _script_outdated(row: CrateCommand, path: str) -> Refusal:
+def _changed_for(row: CrateCommand, folder: str) -> Iterator[str]:
+    """Variables that had another value when the build script ran, by cargo's mark (cargo, "core/compiler/fingerprint",
+    `LocalFingerprint`). `folder`: the script's for files, `build/PACKAGE-HASH/out`."""
+    unit = Path(folder).parent
+    for mark in (unit.parent.parent / ".fingerprint" / unit.name).glob("run-build-script-*.json"):
+        try:
+            rows = [entry["RerunIfEnvChanged"] for entry in _said(mark) if "RerunIfEnvChanged" in entry]
+            known = {entry["var"]: entry["val"] for entry in rows}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # written by another version of cargo
+        yield from (name for name, value in known.items() if value_of(row, name) != value)
+
+
+def _said(mark: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(mark.read_text())["local"]
+    return found
+
+
+def _script_outdated(row: CrateCommand, cause: str) -> Refusal:
     return Refusal(
         "cargo-build-needed",
-        f"the build script of {row.name} depends on {path}, which is newer than what it made",
-        "Run `cargo build` and start the program once more.",
+        f"the build script of {row.name} depends on {cause}",
+        "Run `cargo build` and start the program once more, and the debugger with the same environment.",
         row.name,
         row.source,
     )

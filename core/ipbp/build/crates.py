@@ -22,7 +22,7 @@ from ipbp.build.cargo import is_library
 from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
-from ipbp.build.crate_changes import edited_since, is_crate, made_from, other_variable, reason_of, refusals_of
+from ipbp.build.crate_changes import edited_since, is_crate, made_from, other_variable, reason_of, refusals_of, value_of
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.places import cache_folder
@@ -32,12 +32,11 @@ from ipbp.build.rustc_replay import (
     CrateObject,
     Workshop,
     built_objects,
+    keep_product,
     made_objects,
     prepare,
-    printed,
-    replay_environment,
-    replay_words,
 )
+from ipbp.build.rustc_run import run_rustc
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.build.unnoticed import is_linked_together, is_unnoticed, remember
@@ -66,7 +65,7 @@ def rebuild_crates(
         return ()
     commands = program_crates(executable)
     snapshot = Snapshot()
-    workshop = _workshop(commands)
+    workshop = workshop_of(commands)
     reasons = {row.stem: reason_of(row, image_mtime_ns, known.get(row.source), snapshot, workshop) for row in commands}
     refusals = refusals_of(commands, reasons, snapshot)
     if refusals:
@@ -162,7 +161,7 @@ def crate_archives(executable: Path) -> tuple[Path, ...]:
     """The libraries of a program, as its sources are now, those of Rust itself, and the objects of the program, of
     which the linker left out what nothing used."""
     commands = program_crates(executable)
-    workshop = _workshop(commands)
+    workshop = workshop_of(commands)
     snapshot = Snapshot()
     found = []
     for row in commands:
@@ -193,16 +192,16 @@ def files_of_crates(executable: Path) -> set[str]:
     """All files that the program's crates of one's own are made from, as the last build of each wrote down, the user's
     or ours. Errors: those of `program_crates`."""
     commands = program_crates(executable)
-    workshop, snapshot = _workshop(commands), Snapshot()
+    workshop, snapshot = workshop_of(commands), Snapshot()
     found: set[str] = set()
     for row in filter(is_crate, commands):
         found.add(row.source)
-        for depfile in (row.depfile, workshop.deps / row.depfile.name):
+        for depfile in (row.depfile, workshop.outputs(row) / row.depfile.name):
             found.update(made_from(depfile, row.directory, snapshot)[0])
     return found
 
 
-def _workshop(commands: Sequence[CrateCommand]) -> Workshop:
+def workshop_of(commands: Sequence[CrateCommand]) -> Workshop:
     """One for each of the user's folders of libraries."""
     return Workshop(cache_folder("crates", hashlib.sha256(os.fsencode(commands[-1].folder)).hexdigest()[:16]))
 
@@ -223,11 +222,13 @@ def _files_of_note(row: CrateCommand, workshop: Workshop) -> dict[str, str]:
 @dataclass(frozen=True, slots=True)
 class _Made:
     """A crate in the workshop. `key`: digest of all that it was made from. `files`: path -> sha256 of its sources.
-    `objects`: their list (`ipbp.members`)."""
+    `variables`: of the environment that it read, with their values, None for one that is not set. `objects`: their
+    list (`ipbp.members`)."""
 
     crate: CrateCommand
     key: str
     files: dict[str, str]
+    variables: dict[str, str | None]
     objects: bytes
     messages: str
     milliseconds: float
@@ -250,13 +251,15 @@ def _brought_up_to_date(
         # The folder's own time stamp is the file system's clock at this moment.
         os.utime(workshop.objects(row))
         began = workshop.objects(row).stat().st_mtime_ns
-        messages = _run(row, workshop, replaced, colour)
+        messages = run_rustc(row, workshop, replaced, colour)
+        keep_product(row, workshop)
         snapshot = Snapshot()
-        files, _variables = made_from(workshop.deps / row.depfile.name, row.directory, snapshot)
+        files, variables = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)
         after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
         if after == before or all(snapshot.modified_ns(path) < began for path in after):
             objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
-            made = _Made(row, _key(row, used, after), after, objects, messages, (time.perf_counter() - start) * 1000)
+            key, milliseconds = _key(row, used, after, variables), (time.perf_counter() - start) * 1000
+            made = _Made(row, key, after, variables, objects, messages, milliseconds)
             _keep(made, workshop)
             remember(after, store, _texts(workshop, row))
             return made
@@ -268,37 +271,12 @@ def _brought_up_to_date(
     )
 
 
-def _run(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path], colour: bool) -> str:
-    try:
-        done = subprocess.run(
-            replay_words(row, workshop, replaced, colour),
-            cwd=row.directory,
-            env=replay_environment(row, workshop),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    except OSError as error:
-        raise IpbpError(
-            "compiler-missing",
-            f"{row.arguments[0]}, which compiles {row.name}, cannot be started: {error.strerror}",
-            "Install this toolchain, or build and start the program once more.",
-        ) from error
-    messages = printed(done.stdout.decode("utf-8", "replace"))
-    if done.returncode != 0:
-        raise IpbpError(
-            "compile-failed",
-            f"the crate {row.name} does not compile; nothing was changed",
-            "Correct the source and try again.",
-            messages or f"rustc ended with status {done.returncode}\n",
-        )
-    return messages
-
-
-def _key(row: CrateCommand, used: Sequence[_Made], files: Mapping[str, str]) -> str:
+def _key(
+    row: CrateCommand, used: Sequence[_Made], files: Mapping[str, str], variables: Mapping[str, str | None]
+) -> str:
     parts = [*row.arguments, *("=".join(pair) for pair in row.environment), *(made.key for made in used)]
     parts += [f"{path}\0{digest}" for path, digest in sorted(files.items())]
+    parts += [repr(pair) for pair in sorted(variables.items())]
     return hashlib.sha256(os.fsencode("\0".join(parts))).hexdigest()
 
 
@@ -307,7 +285,8 @@ def _note(workshop: Workshop, row: CrateCommand) -> Path:
 
 
 def _keep(made: _Made, workshop: Workshop) -> None:
-    row = {"key": made.key, "files": made.files, "objects": hashlib.sha256(made.objects).hexdigest()}
+    digest = hashlib.sha256(made.objects).hexdigest()
+    row = {"key": made.key, "files": made.files, "variables": made.variables, "objects": digest}
     _note(workshop, made.crate).write_text(json.dumps(row))
 
 
@@ -326,14 +305,15 @@ def _kept(row: CrateCommand, used: Sequence[_Made], workshop: Workshop, store: S
         kept = json.loads(_note(workshop, row).read_text())
         snapshot = Snapshot()
         files = {path: snapshot.digest(path) for path in kept["files"]}
-        if _key(row, used, files) != kept["key"]:
+        variables = {name: value_of(row, name) for name in kept["variables"]}
+        if _key(row, used, files, variables) != kept["key"]:
             return None
         objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
     except (OSError, ValueError, KeyError, IpbpError):
         return None  # made before by another version, or cleared away: it is made anew
     if hashlib.sha256(objects).hexdigest() != kept["objects"]:
         return None
-    return _Made(row, kept["key"], files, objects, "", 0.0)
+    return _Made(row, kept["key"], files, variables, objects, "", 0.0)
 
 
 @contextlib.contextmanager

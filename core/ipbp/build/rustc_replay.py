@@ -3,7 +3,8 @@
 The command is cargo's, word for word, but for where files go, the look of messages, and the linker of a program:
 that is a script which keeps the objects that it is given and says that all is well. What rustc knows of the last
 compile is in its incremental directory; ours begins as a copy of the user's (rustc replaces those files and never
-writes into them, so hard links do), and the first compile is as warm as the user's next one would be.
+writes into them, so hard links do), and the first compile is as warm as the user's next one would be, if ours may lie
+in the place of the user's (`in_place`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from ipbp.archive import NotAnArchive, members
 from ipbp.build.cargo_commands import CrateCommand, file_of
 from ipbp.build.notes import write_whole
-from ipbp.build.rustc_recorder import read_options
+from ipbp.build.rustc_recorder import outputs, read_options
 from ipbp.errors import IpbpError
 
 _LINKER = """#!/bin/sh
@@ -42,7 +43,8 @@ _COLOUR = "diagnostic-rendered-ansi"
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where the crates of one target directory are compiled: `deps`, `incremental` and `objects` below `folder`."""
+    """Where the crates of one target directory are compiled: `deps`, `incremental` and `objects` below `folder`. The
+    libraries that were made are kept in `made`, for in `deps` the user's may take their place (`in_place`)."""
 
     folder: Path
 
@@ -51,15 +53,24 @@ class Workshop:
         return self.folder / "deps"
 
     @property
+    def made(self) -> Path:
+        return self.folder / "made"
+
+    @property
     def incremental(self) -> Path:
         return self.folder / "incremental"
+
+    def outputs(self, crate: CrateCommand) -> Path:
+        """What `crate.folder` is to the user."""
+        name = Path(crate.folder).name
+        return self.folder / (name if name == "examples" else "deps")
 
     def objects(self, crate: CrateCommand) -> Path:
         return self.folder / "objects" / crate.stem
 
     def product(self, crate: CrateCommand) -> Path:
         """The library as we made it."""
-        return self.deps / crate.product.name
+        return self.made / crate.product.name
 
     @property
     def linker(self) -> Path:
@@ -68,7 +79,8 @@ class Workshop:
 
 def prepare(workshop: Workshop, crate: CrateCommand) -> None:
     """Make the folders, the linker's stand-in, and a warm incremental directory for this crate."""
-    for folder in (workshop.deps, workshop.incremental, workshop.objects(crate)):
+    outputs = workshop.outputs(crate)
+    for folder in (workshop.deps, workshop.made, outputs, workshop.incremental, workshop.objects(crate)):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in workshop.objects(crate).iterdir():
         left.unlink()
@@ -81,18 +93,31 @@ def prepare(workshop: Workshop, crate: CrateCommand) -> None:
 
 
 def replay_words(
-    crate: CrateCommand, workshop: Workshop, ours: Mapping[str, Path], colour: bool = False
+    crate: CrateCommand,
+    workshop: Workshop,
+    ours: Mapping[str, Path],
+    colour: bool = False,
 ) -> tuple[str, ...]:
     """The argument vector that compiles the crate into the workshop. `ours`: libraries that are to be used instead
     of the user's, by `cargo_commands.file_of` of the user's file."""
-    words = [*_redirected(crate.arguments, workshop, ours, colour)]
+    words = [*_redirected(_as_we_want(crate, workshop, colour), workshop, crate, ours)]
+    # Searched as well: what the libraries of ours were compiled with. rustc tells them from the user's by their hash.
+    return (*words, "-L", f"dependency={workshop.made}")
+
+
+def words_in_place(crate: CrateCommand, workshop: Workshop, colour: bool = False) -> tuple[str, ...]:
+    """The same when the workshop lies in the place of the user's folder, with `in_place.lay_out` done."""
+    return tuple(_as_we_want(crate, workshop, colour))
+
+
+def _as_we_want(crate: CrateCommand, workshop: Workshop, colour: bool) -> list[str]:
+    """The command but for where files are."""
+    words = [*_without_linking(crate.arguments, colour)]
     # Debug information in files of its own is nothing that a patch could take along.
     words += ["-C", "split-debuginfo=off"] if "-C split-debuginfo" in read_options(words) else []
-    # Searched as well: what the libraries of ours were compiled with. rustc tells them from the user's by their hash.
-    words += ["-L", f"dependency={workshop.deps}"]
     if crate.is_linked_here:
         words += ["-C", f"linker={workshop.linker}", "-C", "linker-flavor=gcc", "-C", "strip=none"]
-    return tuple(words)
+    return words
 
 
 def is_optimised_crate(arguments: Sequence[str]) -> bool:
@@ -113,9 +138,26 @@ def printed(output: str) -> str:
     return "".join(found)
 
 
-def replay_environment(crate: CrateCommand, workshop: Workshop) -> dict[str, str]:
+def replay_environment(crate: CrateCommand, workshop: Workshop, seen_as: Path | None = None) -> dict[str, str]:
+    """`seen_as`: where the compiler finds the workshop, if that is another place."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RUSTC_WRAPPER", "CARGO_MAKEFLAGS")}
-    return {**kept, **dict(crate.environment), "IPBP_OBJECTS": str(workshop.objects(crate))}
+    # Under the name by which rustc has its files: there are no hard links from one mount to another.
+    objects = workshop.objects(crate)
+    objects = objects if seen_as is None else seen_as / objects.relative_to(workshop.folder)
+    return {**kept, **dict(crate.environment), "IPBP_OBJECTS": str(objects)}
+
+
+def keep_product(crate: CrateCommand, workshop: Workshop) -> None:
+    """Keep the library that was just made, with what is only for compilers of it."""
+    for name in outputs(read_options(list(crate.arguments))):
+        made = workshop.outputs(crate) / name
+        if name.endswith((".rlib", ".rmeta")) and made.exists():
+            put_link(made, workshop.made / name)
+
+
+def profile_folder(crate: CrateCommand) -> Path:
+    """The user's folder that the workshop is to the crate."""
+    return Path(crate.folder).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +240,7 @@ def _session_of(made: Collection[str], sessions: Iterable[Path]) -> dict[str, Pa
     return {}
 
 
-def _redirected(arguments: Sequence[str], workshop: Workshop, ours: Mapping[str, Path], colour: bool) -> Iterator[str]:
+def _without_linking(arguments: Sequence[str], colour: bool) -> Iterator[str]:
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
@@ -209,18 +251,28 @@ def _redirected(arguments: Sequence[str], workshop: Workshop, ours: Mapping[str,
             wanted = [row for row in wanted if row != _COLOUR] + [_COLOUR] * colour
             if name == "--json":
                 yield f"--json={','.join(wanted)}"
-        elif word == "--out-dir":
-            next(words)
-            yield from ("--out-dir", str(workshop.deps))
         elif word == "-C":
             option = next(words)
-            if option.startswith("incremental="):
-                option = f"incremental={workshop.incremental}"
             if not option.startswith(("linker=", "link-arg", "strip=", "linker-flavor=")):
                 yield from ("-C", option)
+        else:
+            yield word
+
+
+def _redirected(
+    arguments: Sequence[str], workshop: Workshop, crate: CrateCommand, ours: Mapping[str, Path]
+) -> Iterator[str]:
+    words = iter(arguments)
+    for word in words:
+        if word == "--out-dir":
+            next(words)
+            yield from ("--out-dir", str(workshop.outputs(crate)))
+        elif word == "-C":
+            option = next(words)
+            yield from ("-C", f"incremental={workshop.incremental}" if option.startswith("incremental=") else option)
         elif word == "--extern":
-            crate, _, path = next(words).partition("=")
-            yield from ("--extern", f"{crate}={_ours(path, ours)}" if path else crate)
+            name, _, path = next(words).partition("=")
+            yield from ("--extern", f"{name}={_ours(path, ours)}" if path else name)
         else:
             yield word
 
@@ -243,6 +295,15 @@ def _session_objects(session: Path) -> dict[str, Path]:
     """The objects of the last finished compile (rustc_incremental, "persist/fs.rs": `s-time-random-hash`)."""
     finished = sorted(path for path in session.glob("s-*-*-*") if not path.name.endswith("-working"))
     return {path.name: path for path in finished[-1].glob("*.o")} if finished else {}
+
+
+def put_link(source: Path | str, target: Path) -> None:
+    """A hard link in the place of what is there; a copy where there are no hard links."""
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    _link_or_copy(str(source), str(temporary))
+    os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # rename(2) leaves it when both are one file
 
 
 def _copy_by_links(source: Path, target: Path) -> None:

@@ -15,3 +15,8 @@ pub fn calls() -> u64 {
 pub fn doubled<T: Clone>(value: &T) -> Vec<T> {
     vec![value.clone(), value.clone()]
 }
+
+/// Others compile this one, too, and it tells where it is.
+pub fn line<T>(_value: &T) -> u32 {
+    line!()
+}

@@ -13,6 +13,7 @@ fn main() {
             "bill" => middle::bill(rest.parse().unwrap()),
             "greet" => first::greet(rest),
             "sum" => second::sum(rest).to_string(),
+            "line" => middle::line().to_string(),
             "note" => second::note(),
             "calls" => ground::counted::calls().to_string(),
             _ => "?".to_string(),

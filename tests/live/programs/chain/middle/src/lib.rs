@@ -1,3 +1,7 @@
 pub fn bill(items: u64) -> String {
     format!("{} for {:?}", base::counted::price(items), base::counted::doubled(&items))
 }
+
+pub fn line() -> u32 {
+    base::counted::line(&"")
+}

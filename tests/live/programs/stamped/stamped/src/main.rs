@@ -1,4 +1,4 @@
-//! What a macro, a build script and a file of text made of it.
+//! What a macro, a build script, a file of text and the environment made of it.
 
 use std::io::{BufRead, Write};
 
@@ -7,7 +7,7 @@ include!(concat!(env!("OUT_DIR"), "/made.rs"));
 marks::stamp!();
 
 fn answer() -> String {
-    format!("{} {MADE} {}", stamp(), include_str!("words.txt"))
+    format!("{} {MADE} {} {}", stamp(), include_str!("words.txt"), option_env!("SEAL").unwrap_or("open"))
 }
 
 fn main() {

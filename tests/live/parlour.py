@@ -187,14 +187,14 @@ BEFORE = (
 )
 
 
-def build_parlour(folder: Path, *flags: str, compiler: str = "g++") -> Project:
+def build_parlour(folder: Path, *flags: str, compiler: str = "g++", link: Sequence[str] = ()) -> Project:
     """The program as it is before the first edit."""
     shutil.copytree(PROGRAMS / "parlour", folder)
     write_database(folder, *flags, compiler=compiler)
     for row in json.loads((folder / "compile_commands.json").read_text()):
         subprocess.run(row["arguments"], cwd=folder, check=True)
     objects = sorted(path.with_suffix(".o").name for path in folder.glob("*.cpp"))
-    subprocess.run([compiler, *objects, "-o", "parlour", "-pthread"], cwd=folder, check=True)
+    subprocess.run([compiler, *link, *objects, "-o", "parlour", "-pthread"], cwd=folder, check=True)
     return Project(folder, folder / "parlour")
 
 

@@ -23,6 +23,7 @@ from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, SymbolType, Visibi
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import GOT_NAME, image_base
 from ipbp.stages.targets import carried_edges
+from ipbp.stages.unwind import unwind_links
 from ipbp.stages.wrapped import real_name, wrapper_of
 
 
@@ -197,12 +198,15 @@ def _hiding(units: Sequence[Unit], scopes: Mapping[str, Scope]) -> set[str]:
 
 
 def _open_symbols(unit: Unit, scope: Scope) -> I64:
-    """Symbols that the carried blocks' fixups target and whose meaning is not settled: those without an address, and
-    in a library its own that it exports, for which another image's definition may count. Thread-local ones are not
-    addresses; what they are judged by is their kind of fixup."""
+    """Symbols that the carried blocks' fixups target, or their unwind rows (code that is not position-independent names
+    its personality there), and whose meaning is not settled: those without an address, and in a library its own that it
+    exports, for which another image's definition may count. Thread-local ones are not addresses; what they are judged
+    by is their kind of fixup."""
     symbols = unit.graph.symbols
     slots = np.array([slot.symbol for slot in unit.slots], dtype=np.int64)
-    target = np.unique(np.concatenate([carried_edges(unit).target.astype(np.int64), slots]))
+    links = unwind_links(unit.graph)
+    shared = links.symbol[~links.is_own & np.isin(links.block, unit.carried)].astype(np.int64)
+    target = np.unique(np.concatenate([carried_edges(unit).target.astype(np.int64), slots, shared]))
     outside = (symbols.block[target] == UNDEFINED) | (symbols.block[target] == COMMON)
     outside |= _brought_elsewhere(unit)[target]
     is_open = outside & (unit.address[target] == UNBOUND)

@@ -1,0 +1,78 @@
+"""C++ as it is built elsewhere: other libraries and unwinders, code models, what compilers add and leave out.
+
+All of it is one program and the same edits; what differs is how it was compiled.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from parlour import BEFORE, STEPS, Step, build_parlour, make
+from scenario import Talk
+from sessions import debug_with
+
+from ipbp.cli.debuggers import find_debugger
+
+pytestmark = pytest.mark.live
+
+
+@dataclass(frozen=True)
+class Build:
+    compiler: str
+    flags: str
+    debugger: str
+    link: str = ""
+
+
+LIBCXX = Build("clang++-19", "-O2 -stdlib=libc++", "gdb", "-stdlib=libc++")
+BUILDS = {
+    "libc++ -O0": Build("clang++-19", "-O0 -stdlib=libc++", "lldb", "-stdlib=libc++"),
+    "fixed address": Build("g++", "-O1 -fno-pie", "gdb", "-no-pie"),
+    "large": Build("g++", "-O1 -mcmodel=large -fno-pie", "lldb", "-no-pie"),
+    "medium": Build("g++", "-O2 -mcmodel=medium", "gdb"),
+    "patchable entries": Build("g++", "-O2 -fpatchable-function-entry=16,4", "lldb"),
+    "hidden, CET, no PLT": Build("g++", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "gdb"),
+    "hidden, CET, no PLT, clang": Build("clang++-19", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "lldb"),
+    "split": Build("clang++-19", "-O1 -gsplit-dwarf", "gdb"),
+    "type units": Build("g++", "-O2 -fdebug-types-section", "lldb"),
+}
+_ONE_UNIT = STEPS[2:6]  # each of them is an edit of one file
+_ALL = STEPS[2:9]
+_KEPT = tuple(row for row in BEFORE if row[0].split()[0] in ("caught", "again", "old", "area", "made", "kind", "firm"))
+
+
+def walk(build: Build, folder: Path, steps: Sequence[Step]) -> None:
+    """The edits, one after the other, and all of them taken back."""
+    project = build_parlour(folder, *build.flags.split(), compiler=build.compiler, link=build.link.split())
+    talk = Talk(project.program)
+    try:
+        with debug_with(build.debugger, find_debugger(build.debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
+            for step in steps:
+                make(step, project.folder)
+                outcome = session.call("apply")
+                assert outcome["outcome"] == "patched", (step.name, outcome)
+                assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), step.name
+            assert session.call("undo 0")["outcome"] == "undone"
+            assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
+            assert talk.close() == 0
+    finally:
+        talk.kill()
+
+
+def test_exceptions_pass_through_new_code_where_the_unwinder_is_llvms(tmp_path: Path) -> None:
+    walk(LIBCXX, tmp_path / "parlour", _ONE_UNIT)
+    libraries = subprocess.run(["ldd", tmp_path / "parlour" / "parlour"], capture_output=True, text=True, check=True)
+    assert "libunwind.so" in libraries.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(BUILDS))
+def test_the_same_edits_of_a_program_that_was_built_otherwise(name: str, tmp_path: Path) -> None:
+    walk(BUILDS[name], tmp_path / "parlour", _ALL)

@@ -10,8 +10,10 @@ import pytest
 from build_tree import command, run, set_age, write
 
 from ipbp.build.command import Command
+from ipbp.build.compile import compile_units
 from ipbp.build.dirty import dirty
 from ipbp.build.snapshot import Snapshot
+from ipbp.build.store import Store
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,20 @@ def test_each_file_is_looked_at_once_for_a_thousand_units(tree, monkeypatch):
     assert dirty(rows, image_time(tree) + 10**13, {}) == []
 
     assert len(looked) == len(set(looked)) == 2200
+
+
+@pytest.mark.parametrize("flags", ["", "-include a.h"])
+def test_a_precompiled_header_hides_no_edit(flags, tree):
+    precompiled = ["gcc", "-x", "c-header", "a.h", "-o", "a.h.gch"]
+    run(*precompiled, cwd=tree)
+    run("gcc", "-MD", *flags.split(), "-c", "a.c", "-o", "a.o", cwd=tree)
+    for seconds, name in ((3550, "a.h.gch"), (3500, "a.o")):
+        set_age(tree / name, seconds)
+    assert flags or "a.h" not in (tree / "a.d").read_text(), "gcc lists it now"
+    unit = command(tree, f"gcc -MD {flags} -Winvalid-pch -Werror -c a.c -o a.o", "a.c", "a.o")
+    assert dirty([unit], image_time(tree), {}) == []
+    write(tree, {"a.h": "#define A 77\n"})
+    (row,) = dirty([unit], image_time(tree), {})
+    (compiled,) = compile_units([row], Store(tree / "store"), lambda _line: None)
+    assert str(tree / "a.h") in compiled.dependencies
+    assert b"\xb8\x4d\x00\x00\x00" in compiled.object.read_bytes()  # mov eax, 77

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.build.options import TERMINATOR, Argument, arguments_of, expanded, words, words_of
+from ipbp.build.precompiled import QUIET, first_header, may_use_precompiled, without_precompiled
 from ipbp.build.side_effects import without_own_files
 from ipbp.errors import Refusal
 
@@ -66,7 +67,20 @@ def _rewritten(command: Command, ours: list[str]) -> tuple[str, ...]:
     if not _response_files_are_clean(recorded, command):
         rows = arguments_of(expanded(rest, str(command.directory)))
     kept = [row for row in _one_input(without_own_files(rows), command) if row.name not in ("-c", "--compile")]
-    return (*program, *words_of(_before_terminator(kept, arguments_of(ours))))
+    first: tuple[str, ...] = ()
+    if has_precompiled(command):
+        first, ours = ("-include", str(first_header())), [*ours, QUIET]
+    kept = without_precompiled(kept)
+    return (*program, *first, *words_of(_before_terminator(kept, arguments_of(ours))))
+
+
+def has_precompiled(command: Command) -> bool:
+    """Whether gcc may find a precompiled header for the unit."""
+    program, rest = split_compiler(command)
+    if is_assembly(command.source) or "clang" in Path(program[-1]).name:
+        return False
+    rows = arguments_of(expanded(rest, str(command.directory)))
+    return may_use_precompiled(rows, command.directory, command.source)
 
 
 def refusals(command: Command) -> tuple[Refusal, ...]:

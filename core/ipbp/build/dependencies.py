@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from ipbp.build.command import Command, for_listing, split_compiler
+from ipbp.build.command import Command, for_listing, has_precompiled, split_compiler
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.environment import environment_of
 from ipbp.build.ninja_deps import ninja_dependencies
@@ -28,8 +28,11 @@ from ipbp.build.snapshot import Snapshot
 def recorded_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ...] | None:
     """What the last build wrote down, absolute, the source included; None when it left nothing.
 
-    Of what may be a depfile only one that names the source counts.
+    Of what may be a depfile only one that names the source counts, and none where headers may be precompiled: they are
+    not in it.
     """
+    if has_precompiled(command):
+        return None
     directory, source = str(command.directory), str(command.source)
     for path in _depfiles(command):
         try:

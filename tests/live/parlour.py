@@ -187,13 +187,18 @@ BEFORE = (
 )
 
 
-def build_parlour(folder: Path, *flags: str, compiler: str = "g++", link: Sequence[str] = ()) -> Project:
-    """The program as it is before the first edit."""
+def build_parlour(
+    folder: Path, *flags: str, compiler: str = "g++", link: Sequence[str] = (), joined: Sequence[str] = ()
+) -> Project:
+    """The program as it is before the first edit. `joined`: sources that are compiled as one (a unity build)."""
     shutil.copytree(PROGRAMS / "parlour", folder)
-    write_database(folder, *flags, compiler=compiler)
-    for row in json.loads((folder / "compile_commands.json").read_text()):
+    if joined:
+        (folder / "unity.cpp").write_text("".join(f'#include "{name}"\n' for name in joined))
+    write_database(folder, *flags, compiler=compiler, without=joined)
+    rows = json.loads((folder / "compile_commands.json").read_text())
+    for row in rows:
         subprocess.run(row["arguments"], cwd=folder, check=True)
-    objects = sorted(path.with_suffix(".o").name for path in folder.glob("*.cpp"))
+    objects = [Path(row["file"]).with_suffix(".o").name for row in rows]
     subprocess.run([compiler, *link, *objects, "-o", "parlour", "-pthread"], cwd=folder, check=True)
     return Project(folder, folder / "parlour")
 
@@ -208,9 +213,9 @@ def make(step: Step, folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-def write_database(folder: Path, *flags: str, compiler: str) -> None:
+def write_database(folder: Path, *flags: str, compiler: str, without: Sequence[str] = ()) -> None:
     rows = []
-    for source in sorted(folder.glob("*.cpp")):
+    for source in sorted(path for path in folder.glob("*.cpp") if path.name not in without):
         words = [compiler, "-std=c++17", *flags, "-g", "-MD", "-c", source.name, "-o", source.with_suffix(".o").name]
         rows.append({"directory": str(folder), "file": source.name, "arguments": words})
     (folder / "compile_commands.json").write_text(json.dumps(rows))

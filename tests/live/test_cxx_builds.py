@@ -26,6 +26,7 @@ class Build:
     flags: str
     debugger: str
     link: str = ""
+    joined: tuple[str, ...] = ()
 
 
 LIBCXX = Build("clang++-19", "-O2 -stdlib=libc++", "gdb", "-stdlib=libc++")
@@ -34,9 +35,10 @@ BUILDS = {
     "fixed address": Build("g++", "-O1 -fno-pie", "gdb", "-no-pie"),
     "large": Build("g++", "-O1 -mcmodel=large -fno-pie", "lldb", "-no-pie"),
     "medium": Build("g++", "-O2 -mcmodel=medium", "gdb"),
-    "patchable entries": Build("g++", "-O2 -fpatchable-function-entry=16,4", "lldb"),
+    "patchable entries": Build("clang++-19", "-O2 -fpatchable-function-entry=16,4", "lldb"),
     "hidden, CET, no PLT": Build("g++", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "gdb"),
     "hidden, CET, no PLT, clang": Build("clang++-19", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "lldb"),
+    "unity": Build("g++", "-O2", "lldb", joined=("risky.cpp", "through.cpp", "caught.cpp")),
     "split": Build("clang++-19", "-O1 -gsplit-dwarf", "gdb"),
     "type units": Build("g++", "-O2 -fdebug-types-section", "lldb"),
 }
@@ -47,7 +49,9 @@ _KEPT = tuple(row for row in BEFORE if row[0].split()[0] in ("caught", "again", 
 
 def walk(build: Build, folder: Path, steps: Sequence[Step]) -> None:
     """The edits, one after the other, and all of them taken back."""
-    project = build_parlour(folder, *build.flags.split(), compiler=build.compiler, link=build.link.split())
+    project = build_parlour(
+        folder, *build.flags.split(), compiler=build.compiler, link=build.link.split(), joined=build.joined
+    )
     talk = Talk(project.program)
     try:
         with debug_with(build.debugger, find_debugger(build.debugger)) as session:

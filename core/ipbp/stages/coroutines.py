@@ -120,10 +120,9 @@ def _plain(name: str) -> str:
 def _difference(before: Aggregate, after: Aggregate) -> str:
     sides = [_members(frame) for frame in (before, after)]
     names = [Counter(row[0] for row in side) for side in sides]
-    for one, other, words in ((0, 1, "is gone"), (1, 0, "is new")):
-        missing = names[one] - names[other]
-        if missing:
-            return f"member '{next(iter(missing))}' {words}"
+    found = [(name, "is gone") for name in names[0] - names[1]] + [(name, "is new") for name in names[1] - names[0]]
+    for name, words in sorted(found, key=lambda row: row[0].startswith("D.")):
+        return f"member '{name}' {words}"
     moved = [row[0] for row in sides[1] if row not in sides[0]]
     return f"member '{moved[0]}' is another" if moved else f"it had {before.size} bytes and has {after.size}"
 

@@ -1,0 +1,68 @@
+"""A coroutine of C++ that waits goes on in its new code, with the variables that it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scenario import Project, Talk
+from sessions import Outcome, build_one, debug_with
+
+from ipbp.cli.debuggers import find_debugger
+
+pytestmark = pytest.mark.live
+
+
+def edit(project: Project, old: str, new: str) -> str:
+    """The text before."""
+    path = project.folder / "lazy.cpp"
+    text = path.read_text()
+    assert text.count(old) == 1, old
+    path.write_text(text.replace(old, new))
+    return text
+
+
+@pytest.mark.parametrize(("debugger", "level"), [("gdb", "-O2"), ("lldb", "-O0")])
+def test_it_goes_on_in_new_code_where_its_frame_was_kept(debugger: str, level: str, tmp_path: Path) -> None:
+    project = build_one(tmp_path / "lazy", "lazy", level, "-std=c++20", compiler="g++", suffix="cpp")
+    talk = Talk(project.program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            # It waits at a co_yield, then at a co_await.
+            assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
+            edit(project, "sum += i;", "sum += scaled(i);")
+            assert session.call("apply")["outcome"] == "patched"
+            assert [talk.ask("next") for _ in range(2)] == ["3", "33"]
+            assert talk.ask("fresh 7") == "70"
+            edit(project, "sum += co_await Pause{0};", "sum -= co_await Pause{0} - 1000;")
+            assert session.call("apply")["outcome"] == "patched"
+            # What was given to the one that waits is what it gets.
+            assert [talk.ask("next") for _ in range(2)] == ["33", "1073"]
+            for old, new, words in (
+                ("int sum = 0;", "long sum = 0;", "the frame is another one (member 'sum"),
+                ("co_yield sum;", "co_yield sum; co_yield sum;", "the frame is another one (member '"),
+                (
+                    "co_yield scaled(from);\n    co_yield scaled(from + 1);",
+                    "co_yield from + 1;\n    co_yield scaled(from);",
+                    "several of its places to wait are alike",
+                ),
+            ):
+                text = edit(project, old, new)
+                refused(session.call("apply"), words)
+                (project.folder / "lazy.cpp").write_text(text)
+            assert talk.ask("word") == "10"
+            assert session.call("undo 0")["outcome"] == "undone"
+            assert [talk.ask("next") for _ in range(2)] == ["1073", "1078"]
+            assert talk.ask("end") == "sums sums "
+            assert talk.close() == 0
+    finally:
+        talk.kill()
+
+
+def refused(outcome: Outcome, words: str) -> None:
+    assert outcome["outcome"] == "refused", outcome
+    (row,) = outcome["refusals"]
+    assert row["code"] == "coroutine-changed"
+    assert words in row["fact"]

@@ -77,8 +77,8 @@ def _rewritten(command: Command, ours: list[str]) -> tuple[str, ...]:
 def has_precompiled(command: Command) -> bool:
     """Whether gcc may find a precompiled header for the unit."""
     program, rest = split_compiler(command)
-    if is_assembly(command.source) or "clang" in Path(program[-1]).name:
-        return False
+    if is_assembly(command.source) or not program or "clang" in Path(program[-1]).name:
+        return False  # a build of the user's own has no command of the compiler's
     rows = arguments_of(expanded(rest, str(command.directory)))
     return may_use_precompiled(rows, command.directory, command.source)
 

@@ -24,7 +24,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Optional
 
 import gdb
 
@@ -32,6 +32,7 @@ from gdb_ipbp.prompt import Prompt
 from gdb_ipbp.settings import kept_selection, kept_thread, put, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
+from ipbp.host.inferior import NotYet
 
 _NAME = "SIGWINCH"
 _NUMBER = int(signal.SIGWINCH)
@@ -88,6 +89,9 @@ class _SilentStop:
         self._has_stopped = False
         self._in_foreground = Prompt.is_waiting()
         self._undo: list[Callable[[], object]] = []  # what puts gdb back as it was, to be called in reverse
+        self._places: list[gdb.Breakpoint] = []  # where the program is waited for (`NotYet`)
+        self._timer: Optional[threading.Timer] = None
+        self._is_waited_for = False
 
     def request(self) -> None:
         """Send the signal; the rest follows from gdb's event loop."""
@@ -105,6 +109,7 @@ class _SilentStop:
 
     def disarm(self) -> None:
         """Put gdb back as it was before."""
+        self._expect_nothing()
         while self._undo:
             self._undo.pop()()
 
@@ -129,16 +134,28 @@ class _SilentStop:
         self._undo.append(lambda: gdb.events.stop.disconnect(self._on_stop))
 
     def _watch(self) -> None:
-        timer = threading.Timer(_PATIENCE, lambda: gdb.post_event(self._lose_patience))
-        timer.daemon = True
-        timer.start()
-        self._undo.append(timer.cancel)
+        self._in(_PATIENCE, self._lose_patience)
+        self._undo.append(self._in_no_time)
+
+    def _in(self, seconds: float, act: Callable[[], None]) -> None:
+        self._in_no_time()
+        self._timer = threading.Timer(seconds, lambda: gdb.post_event(act))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _in_no_time(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _on_stop(self, event: gdb.StopEvent) -> None:
         # gdb cannot resume from within the event, but soon after it. Later stops are those of our own steps.
         if not self._has_stopped:
             self._has_stopped = True
             is_ours = isinstance(event, gdb.SignalEvent) and event.stop_signal == _NAME
+            if isinstance(event, gdb.BreakpointEvent):
+                is_ours = all(point in self._places for point in event.breakpoints)
+            if self._is_waited_for:  # the stop begins now
+                self._requested = time.perf_counter()
             if not (self._in_foreground and is_ours):  # then the catchpoint's commands act
                 gdb.post_event(lambda: self._act(is_ours))
 
@@ -167,11 +184,13 @@ class _SilentStop:
             try:
                 stopped = self._act_and_resume(is_ours)
             finally:
-                self.disarm()
+                if not self._is_waited_for:
+                    self.disarm()
         except IpbpError as error:
             self._report(error)
         else:
-            self._then_or_report(stopped)
+            if not self._is_waited_for:
+                self._then_or_report(stopped)
         if not is_ours:  # a breakpoint, say, came first: the user shall see that stop
             gdb.write(gdb.execute("frame", to_string=True))
 
@@ -200,16 +219,44 @@ class _SilentStop:
     def _act_and_resume(self, is_ours: bool) -> float:
         # The milliseconds of the stop.
         stopped = 0.0
+        self._expect_nothing()
         try:
             # A program that was running has no selected frame, only a thread.
             with without_interrupts(), kept_thread() if is_ours else kept_selection():
                 self._action(is_ours)
+        except NotYet as again:
+            if not is_ours:
+                raise
+            self._expect(again)
         finally:
             if is_ours:
                 stopped = 1000 * (time.perf_counter() - self._requested)
                 with Prompt.unchanged():
                     gdb.execute("continue &", to_string=True)
         return stopped
+
+    def _expect(self, again: NotYet) -> None:
+        # Breakpoints of gdb's own, which nobody sees. When nothing comes to them the signal stops the program again.
+        for address in again.addresses:
+            self._places.append(gdb.Breakpoint(f"*{address:#x}", internal=True))
+            self._places[-1].silent = True
+        self._is_waited_for, self._has_stopped = True, False
+        self._in(again.seconds, self._request_again)
+
+    def _expect_nothing(self) -> None:
+        self._is_waited_for = False
+        while self._places:
+            point = self._places.pop()
+            if point.is_valid():
+                point.delete()
+
+    def _request_again(self) -> None:
+        if self in _waiting and not self._has_stopped:
+            self._in(_PATIENCE, self._lose_patience)
+            try:
+                _send(self._pid, _thread_that_listens(self._pid))
+            except IpbpError as error:
+                self._give_up(error.code, error.fact, error.advice)
 
 
 def act_in_foreground() -> None:

@@ -15,11 +15,12 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import lldb
 
 from ipbp.errors import IpbpError
+from ipbp.host.inferior import NotYet
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL = 0.001
@@ -60,11 +61,17 @@ def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
     hook.enable()
     stop.requested = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
-    if not stop.is_over.wait(_PATIENCE) and not stop.has_begun:
+    began = time.monotonic()
+    while not stop.is_over.wait(_POLL) and not stop.has_begun and time.monotonic() < began + _PATIENCE:
+        continue
+    if not stop.has_begun:
         # The hook stays, so that the stop is not seen when it comes after all.
         stop.is_given_up = True
         raise _unstoppable("the program has not stopped in time")
-    stop.is_over.wait()  # a function that is called in the program has a limit of its own
+    while not stop.is_over.wait(_POLL):  # a function that is called in the program has a limit of its own
+        if stop.due and time.monotonic() > stop.due:
+            stop.due = time.monotonic() + _PATIENCE
+            os.kill(pid, signal.SIGSTOP)
     if stop.resumes:
         _wait_until_resumed(process, stop.number)
     if not stop.is_early:
@@ -88,12 +95,16 @@ class _SilentStop:
         self.is_early = False  # something else stopped the program; our signal is still to come
         self.resumes = False
         self.number = 0  # lldb's count of stops
+        self.due = 0.0  # when the program is to be stopped once more (`NotYet`), 0 for never
+        self._places: list[int] = []  # breakpoints where it is waited for
 
     def handle(self, process: lldb.SBProcess) -> bool:
         """Whether the program shall stay stopped."""
         if self.is_acting:  # a stop of our own steps
             return True
-        is_ours, has_other = _reasons(process)
+        is_ours, has_other = _reasons(process, self._places)
+        if self.due:  # it was waited for: the stop begins now
+            self.requested = time.perf_counter()
         if self.is_given_up or self.is_over.is_set():
             # Our signal, late. Once: the next one like it is the user's interrupt.
             is_late = is_ours and not has_other and not self.has_come_late
@@ -102,9 +113,14 @@ class _SilentStop:
         self.has_begun = self.is_acting = True
         self.is_early = not is_ours
         self.resumes = is_ours and not has_other
+        self._expect_nothing(process)
         try:
             self._action(self.resumes)
         except BaseException as error:  # it is the waiting thread's
+            if isinstance(error, NotYet) and self.resumes:
+                self.is_acting = False
+                self._expect(process, error)
+                return False
             self.error = error
         if self.resumes:
             self.number = process.GetStopID()
@@ -112,6 +128,16 @@ class _SilentStop:
         self.is_acting = False
         self.is_over.set()
         return not self.resumes
+
+    def _expect(self, process: lldb.SBProcess, again: NotYet) -> None:
+        target = process.GetTarget()
+        self._places = [target.BreakpointCreateByAddress(address).GetID() for address in again.addresses]
+        self.due = time.monotonic() + again.seconds
+
+    def _expect_nothing(self, process: lldb.SBProcess) -> None:
+        self.due = 0.0
+        while self._places:
+            process.GetTarget().BreakpointDelete(self._places.pop())
 
 
 class StopHook:
@@ -169,16 +195,23 @@ def tell(interpreter: lldb.SBCommandInterpreter, line: str) -> Optional[str]:
     return f"{result.GetOutput() or ''} " if result.Succeeded() else None
 
 
-def _reasons(process: lldb.SBProcess) -> tuple[bool, bool]:
-    # Whether our signal stopped it, and whether anything else did.
+def _reasons(process: lldb.SBProcess, places: Sequence[int]) -> tuple[bool, bool]:
+    # Whether our signal or one of our breakpoints stopped it, and whether anything else did.
     is_ours = has_other = False
     for thread in process:
         reason = thread.GetStopReason()
-        if reason == lldb.eStopReasonSignal and thread.GetStopReasonDataAtIndex(0) == signal.SIGSTOP:
+        is_signal = reason == lldb.eStopReasonSignal and thread.GetStopReasonDataAtIndex(0) == signal.SIGSTOP
+        if is_signal or (reason == lldb.eStopReasonBreakpoint and _is_at(thread, places)):
             is_ours = True
         elif reason not in (lldb.eStopReasonNone, lldb.eStopReasonInvalid):
             has_other = True
     return is_ours, has_other
+
+
+def _is_at(thread: lldb.SBThread, places: Sequence[int]) -> bool:
+    # The data are pairs of breakpoint and location.
+    count = thread.GetStopReasonDataCount()
+    return all(thread.GetStopReasonDataAtIndex(row) in places for row in range(0, count, 2)) and count > 0
 
 
 def _wait_until_resumed(process: lldb.SBProcess, stop: int) -> None:

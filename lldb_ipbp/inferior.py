@@ -348,9 +348,11 @@ class LldbInferior:
             with self._kept_thread() if stop_is_ours else self._kept_selection():
                 if stop_is_ours:  # before anything else runs in a thread: what it waited in is not known afterwards
                     inject.restartable(self)
-                action()
-            if stop_is_ours:
-                self._forget_registers()
+                try:
+                    action()
+                finally:
+                    if stop_is_ours:
+                        self._forget_registers()
 
         try:
             milliseconds = run_in_silent_stop(self._debugger, process, act)

@@ -22,8 +22,9 @@ from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.load import Load
-from ipbp.host.old_code import old_code, still_running
+from ipbp.host.old_code import old_code, replaced_code, still_running
 from ipbp.host.quiet import BUSY
+from ipbp.host.quiet_point import require_quiet_point
 from ipbp.host.safepoint import Stack
 from ipbp.host.unloaded import forget_unloaded
 from ipbp.host.words import help_text, parse
@@ -201,7 +202,13 @@ def apply(command: Command, options: argparse.Namespace) -> int:
 
     outcome = plan_outcome("patched", plan)
 
+    wants_quiet = getattr(options, "quiet_point", False)
+    replaced = replaced_code(plan, journal) if wants_quiet else []
+    was_running = not command.inferior.describe().stopped
+    deadline = time.monotonic() + options.timeout if wants_quiet else 0.0
+
     def action() -> Outcome:
+        require_quiet_point(command.inferior, replaced, deadline, was_running)
         applied = transaction.apply(command.inferior, prepared, journal, going_on.step)
         _disarmed[plan.number] = applied.disarmed
         stacks = going_on.stacks(applied.stacks)

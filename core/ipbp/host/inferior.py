@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Iterable, Optional, Protocol, Sequence
 
+from ipbp.errors import IpbpError
 from ipbp.protocol import Description, Region
 
 CALL_SECONDS = 5.0
@@ -51,6 +52,16 @@ class Frame:
     registers: dict[str, int]
     above: tuple[str, ...] = ()
     fault: str = ""
+
+
+class NotYet(IpbpError):
+    """Raised by the action of `Inferior.while_stopped`: the program is to run on until a thread comes to one of
+    `addresses`, or `seconds` have passed; then the action is tried again. Where the program does not run, an error."""
+
+    def __init__(self, code: str, fact: str, advice: str, addresses: Sequence[int], seconds: float) -> None:
+        super().__init__(code, fact, advice)
+        self.addresses = tuple(dict.fromkeys(addresses))
+        self.seconds = seconds
 
 
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
@@ -136,5 +147,6 @@ class Inferior(Protocol):
         A stopped inferior stays stopped. A running one is stopped without the user seeing a stop, and resumed
         before `then` runs. Where the debugger's loop cannot be waited for (gdb with a program in the
         background), this returns at once and both run later from that loop. What `action` raises reaches the
-        caller, or the user as an error where nobody waits; `then` does not run.
+        caller, or the user as an error where nobody waits; `then` does not run. `NotYet` of a running program lets it
+        run on, and `action` is called again.
         """

@@ -53,18 +53,22 @@ def versions(rows: Iterable[FunctionChange]) -> list[Version]:
     return found
 
 
-def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) -> list[str]:
-    """A sentence for each function that `plan` changed or removed and of which a thread may be in an older version,
-    or come back to one. `stacks`: as they were when the patch was applied; nothing here needs the program stopped. A
-    stale word on a stack can make this say too much."""
+def replaced_code(plan: PatchPlan, journal: Journal) -> list[Version]:
+    """Every version of the functions that `plan` changes or takes away, but the one that it brings."""
     touched = {row.entry for row in plan.functions if row.status != "new"}
     removed = {row.entry for row in plan.functions if row.status == "removed"}
     earlier = [row for patch in journal.patches() if patch.number != plan.number for row in patch.functions]
     known = versions([*earlier, *plan.functions])
+    return [row for row in known if row.entry in touched and (not row.is_newest or row.entry in removed)]
+
+
+def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) -> list[str]:
+    """A sentence for each function that `plan` changed or removed and of which a thread may be in an older version,
+    or come back to one. `stacks`: as they were when the patch was applied; nothing here needs the program stopped. A
+    stale word on a stack can make this say too much."""
     ranges: dict[str, list[tuple[int, int]]] = {}  # several functions may have one name
-    for version in known:
-        if version.entry in touched and (not version.is_newest or version.entry in removed):
-            ranges.setdefault(version.function, []).append(version.body)
+    for version in replaced_code(plan, journal):
+        ranges.setdefault(version.function, []).append(version.body)
     every = [part for parts in ranges.values() for part in parts]
     if not every or not users_of(stacks, every):
         return []

@@ -8,6 +8,7 @@ from typing import NoReturn, Optional
 
 from ipbp.errors import IpbpError
 from ipbp.host.frames import MODES as FRAME_MODES
+from ipbp.host.quiet_point import TIMEOUT
 
 _WORDS = (
     ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
@@ -26,6 +27,7 @@ _WORDS = (
 
 _OPTIONS = (
     ("--frame remap", "and the selected call goes on in the new code; --frame restart: begins again in it"),
+    ("--quiet-point", "at a moment when no thread is in a function that changes (--timeout SECONDS)"),
     ("--frame ... --unwind", "and the calls inside of that frame may be dropped"),
 )
 
@@ -55,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
             word.add_argument("--frame", choices=FRAME_MODES, default="old")
             word.add_argument("--unwind", action="store_true")
             word.add_argument("--current-arguments", action="store_true")
+            word.add_argument("--quiet-point", action="store_true")
+            word.add_argument("--timeout", metavar="SECONDS", type=float, default=TIMEOUT)
         if name in ("apply", "preview", "deopt", "reopt", "watch", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")

@@ -1,0 +1,115 @@
+"""A patch that waits until nobody is in what it changes, and says who is when that takes too long."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+
+import pytest
+from scenario import Project, Talk
+from sessions import Session, answer, build_one, debug_with
+from test_frames import line_of
+
+from ipbp.cli.debuggers import find_debugger
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(params=["gdb", "lldb"])
+def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
+    with debug_with(request.param, find_debugger(request.param)) as session:
+        session.attach(talk.process.pid)
+        yield session
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return build_one(tmp_path_factory.mktemp("quiet") / "project", "frames", "-O0")
+
+
+@pytest.fixture
+def project(built: Project) -> Iterator[Project]:
+    source, kept = built.folder / "frames.c", built.folder.parent / "frames.c"
+    if not kept.exists():
+        shutil.copy2(source, kept)
+    yield built
+    shutil.copy2(kept, source)
+
+
+@pytest.fixture
+def talk(project: Project) -> Iterator[Talk]:
+    program = Talk(project.program)
+    yield program
+    program.kill()
+
+
+def edit(project: Project, old: str, new: str) -> None:
+    source = project.folder / "frames.c"
+    source.write_text(source.read_text().replace(old, new))
+
+
+def test_a_function_that_waits_for_input_is_patched_when_it_has_returned(
+    session: Session, project: Project, talk: Talk
+) -> None:
+    # The program is in `read_line` but for the moment in which it answers.
+    session.resume()
+    assert talk.ask("plain") == "41"
+    edit(project, "char one = 0;", "char one = 1;")
+    is_done, said = threading.Event(), set[str]()
+
+    def feed() -> None:
+        while not is_done.is_set():
+            said.add(talk.ask("plain"))
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        outcome = session.call("apply --quiet-point --timeout 15")
+    finally:
+        is_done.set()
+        feeder.join()
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert not any("may still be in the old" in note for note in outcome["notes"])
+    assert said == {"41"}
+    assert session.call("status")["old"] == []
+    assert answer(talk, session, "plain") == ("41", 0)
+    session.stop()
+    session.detach()
+    assert talk.ask("plain") == "41"
+
+
+def test_when_the_time_is_up_it_is_said_who_is_where(session: Session, project: Project, talk: Talk) -> None:
+    session.resume()
+    assert talk.ask("plain") == "41"
+    edit(project, "char one = 0;", "char one = 1;")
+    outcome = session.call("apply --quiet-point --timeout 0.3")
+    assert outcome["outcome"] == "error", outcome["text"]
+    assert outcome["error"]["code"] == "quiet-point"
+    assert f"thread {talk.process.pid} is in 'read_line'" in outcome["error"]["fact"]
+    assert answer(talk, session, "plain") == ("41", 0)
+    assert session.call("status")["patches"] == []
+    # Without the wish it is patched at once, and said that the call ends in its old code.
+    outcome = session.call("apply")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert any("old 'read_line'" in note for note in outcome["notes"])
+
+
+def test_what_nobody_is_in_is_patched_at_once(session: Session, project: Project, talk: Talk) -> None:
+    session.resume()
+    edit(project, "twice + 1;", "twice + 2;")
+    outcome = session.call("apply --quiet-point --timeout 0")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert talk.ask("plain") == "42"
+
+
+def test_a_program_that_the_user_has_stopped_is_not_let_go(session: Session, project: Project, talk: Talk) -> None:
+    session.break_at(file="frames.c", line=line_of(project, "int more ="))
+    session.resume()
+    talk.tell("plain")
+    session.wait_until_stopped()
+    edit(project, "twice + 1;", "twice + 2;")
+    outcome = session.call("apply --quiet-point")
+    assert outcome["error"]["code"] == "quiet-point"
+    assert "`finish`" in outcome["error"]["advice"]
+    assert session.is_stopped()

@@ -231,11 +231,11 @@ class OldCaller:
 
 @dataclass(frozen=True)
 class SelectedFrame:
-    """The frame that the user wants to go on in new code, as the debugger sees it. `mode`: "restart" or "remap". `pc`:
-    where it is or will return to; `level`: 0 for the innermost. `keeps_callee`: the calls above it go on.
-    `takes_current`: arguments are passed as they are now. `file`: the patch file whose code it runs, "" for the
-    program's own. `entry`: of that function, where patches tell. `newest`: address and patch file of the version that
-    the entry leads to now, (0, "") when it was never patched.
+    """The frame that may go on in new code, as the debugger sees it. `mode`: "restart" or "remap", or "offer" to be
+    told which of these are possible. `pc`: where it is or will return to; `level`: 0 for the innermost. `keeps_callee`:
+    the calls inside of it go on. `takes_current`: arguments are passed as they are now. `file`: the patch file whose
+    code it runs, "" for the program's own. `entry`: of that function, where patches tell. `newest`: address and patch
+    file of the version that the entry leads to now, (0, "") when it was never patched.
     """
 
     mode: str

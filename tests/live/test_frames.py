@@ -108,6 +108,7 @@ def test_a_crash_goes_on_in_the_edited_line(session: Session, project: Project, 
     assert said_after(session, talk) == "21"
 
 
+@pytest.mark.slow
 def test_a_crash_begins_again_with_its_arguments(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "sum")
     project.edit(SUM)
@@ -124,6 +125,7 @@ def test_floating_point_arguments_are_passed_again(session: Session, project: Pr
     assert said_after(session, talk) == "60"
 
 
+@pytest.mark.slow
 def test_an_argument_that_was_assigned_to_is_refused_and_passed_on_consent(
     session: Session, project: Project, talk: Talk
 ) -> None:
@@ -161,7 +163,35 @@ def test_without_being_asked_for_a_call_ends_in_its_old_code(session: Session, p
     assert outcome["outcome"] == "patched", outcome["text"]
     assert "frame" not in outcome
     assert any("old 'plain'" in note for note in outcome["notes"])
+    offer = next(note for note in outcome["notes"] if "`hotpatch --frame remap`" in note)
+    assert "--frame restart" in offer
     assert said_after(session, talk) == "41"
+
+
+def test_what_was_offered_with_the_patch_can_be_had_later(session: Session, project: Project, talk: Talk) -> None:
+    session.break_at(file="frames.c", line=line_of(project, "int more ="))
+    stop_in(session, talk, "plain")
+    session.delete_breakpoints()
+    project.edit(PLAIN)
+    assert session.call("apply")["outcome"] == "patched"
+    outcome = session.call("apply --frame remap")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert outcome["frame"]["function"] == "plain"
+    assert [patch["patch"] for patch in session.call("status")["patches"]] == [2]
+    assert said_after(session, talk) == "1040"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_had_later_leaves_the_patch(session: Session, project: Project, talk: Talk) -> None:
+    stop_in(session, talk, "first")
+    project.edit(LARGER)
+    outcome = session.call("apply")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    offer = next(note for note in outcome["notes"] if "still in old code" in note)
+    assert "remap" not in offer
+    assert codes(session.call("apply --frame remap")) == ["frame-layout-changed"]
+    (patch,) = session.call("status")["patches"]
+    assert "first" in [row["name"] for row in patch["functions"]]
 
 
 def test_a_crash_in_a_callee_goes_on_when_its_calls_may_be_dropped(
@@ -198,6 +228,7 @@ def test_an_abort_goes_on_in_the_function_that_failed(project: Project, talk: Ta
         assert talk.ask("plain") == "41"
 
 
+@pytest.mark.slow
 def test_a_crash_in_a_callee_begins_again(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "checked")
     select_frame(session, "checked")
@@ -222,6 +253,7 @@ def test_an_endless_loop_is_patched_while_it_waits(session: Session, project: Pr
     assert talk.close() == 0
 
 
+@pytest.mark.slow
 def test_a_signal_that_was_not_to_be_forgotten_is_delivered(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "asserted")
     project.edit(PLAIN)
@@ -246,6 +278,7 @@ def test_what_cannot_be_proved_is_refused_and_nothing_is_touched(
     session.wait_until_stopped()
 
 
+@pytest.mark.slow
 def test_the_selected_frame_must_be_of_a_changed_function(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "first")
     project.edit(PLAIN)

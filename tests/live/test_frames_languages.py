@@ -96,6 +96,7 @@ def test_rust_begins_again_in_the_function_that_panicked(ledger: CargoProject, t
     assert answer(talk, session, "scaled") == ("45", 0)
 
 
+@pytest.mark.slow
 def test_rust_goes_on_at_a_breakpoint(ledger: CargoProject, talk: Talk, session: Session) -> None:
     line = next(
         n for n, row in enumerate((ledger.folder / "src/main.rs").read_text().splitlines(), 1) if "let more" in row

@@ -116,6 +116,7 @@ def test_breakpoints_move_back_with_undo(session: Session, project: Project, tal
     assert hits(session, 1) == 3
 
 
+@pytest.mark.slow
 def test_one_that_the_user_switched_off_stays_off(session: Session, project: Project, talk: Talk) -> None:
     session.break_at(function="plain")
     in_both(session, "disable 1", "breakpoint disable 1")
@@ -166,6 +167,7 @@ def test_new_code_is_stepped_and_looked_at_as_any(session: Session, project: Pro
     assert answer(talk, session) == ("44", 0)
 
 
+@pytest.mark.slow
 def test_a_watchpoint_stops_in_new_code(session: Session, project: Project, talk: Talk) -> None:
     edit(project, "    int more = twice + 1;", "    int more = twice + 1;\n    total += more;")
     session.resume()

@@ -95,6 +95,7 @@ def test_when_the_time_is_up_it_is_said_who_is_where(session: Session, project: 
     assert any("old 'read_line'" in note for note in outcome["notes"])
 
 
+@pytest.mark.slow
 def test_what_nobody_is_in_is_patched_at_once(session: Session, project: Project, talk: Talk) -> None:
     session.resume()
     edit(project, "twice + 1;", "twice + 2;")

@@ -69,7 +69,13 @@ def plan(channel: Channel, params: Answer) -> Answer:
     frame = {} if outcome.frame is None else {"frame": asdict(outcome.frame)}
     if outcome.plan is None:
         return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times, **frame}
-    return {"outcome": "planned", "plan": outcome.plan.to_json(), "is_first": outcome.is_first, **frame}
+    return {
+        "outcome": "planned",
+        "plan": outcome.plan.to_json(),
+        "is_first": outcome.is_first,
+        **frame,
+        "offers": list(outcome.offers),
+    }
 
 
 def doctor(channel: Channel, params: Answer) -> Answer:

@@ -91,6 +91,7 @@ class Command:
         self.console = console
         self.as_json = as_json
         self.is_our_stop = is_our_stop
+        self.is_silent = False
         self.notes: list[str] = []
 
     def journal(self) -> Journal:
@@ -102,6 +103,8 @@ class Command:
     def show(self, outcome: Outcome) -> int:
         if self.notes:
             outcome["notes"] = [*self.notes, *outcome.get("notes", ())]
+        if self.is_silent:
+            return EXIT[outcome["outcome"]]
         text = render.as_json(outcome) if self.as_json else render.as_text(outcome)
         self.console.write(text.rstrip("\n") + "\n")
         return EXIT[outcome["outcome"]]
@@ -187,7 +190,11 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     """Compile, diff and link while the program runs; then stop it for the last step."""
     journal = command.journal()
     frame = frames.selected(command.inferior, options)
-    answer = _given_plan(options.plan) if getattr(options, "plan", None) else _plan(command, options, journal, frame)
+    if frame is not None and frames.runs_what_was_replaced(frame, journal):
+        return _patch_again(command, options, journal)
+    offered = frames.offered_for(command.inferior, options) if frame is None and not command.is_our_stop else None
+    given = getattr(options, "plan", None)
+    answer = _given_plan(given) if given else _plan(command, options, journal, frame or offered)
     going_on = frames.GoingOn(command.inferior, frame, options, answer)
     if answer["outcome"] == "unchanged":
         return command.while_stopped(going_on.alone, journal) if frame else command.show(answer)
@@ -220,10 +227,32 @@ def apply(command: Command, options: argparse.Namespace) -> int:
             _settle(command, journal, stacks)
             outcome["times"]["announce"] = 1000 * (time.perf_counter() - began)
             going_on.tell(outcome)
+            outcome["notes"] += frames.offers(offered, answer.get("offers", ())) if offered else ()
             outcome["notes"] += measured() if measured is not None else ()
 
         outcome["then"] = then
         return outcome
+
+    return command.while_stopped(action, journal)
+
+
+def _patch_again(command: Command, options: argparse.Namespace, journal: Journal) -> int:
+    """The selected frame was not moved when its function was patched: that patch is taken back and made again with it.
+    When the frame cannot go on, the patch is made again all the same."""
+    patch = journal.patches()[-1]
+
+    def again() -> int:
+        try:
+            return apply(command, options)
+        except IpbpError:
+            command.is_silent = True
+            apply(command, argparse.Namespace(**{**vars(options), "frame": "old"}))
+            command.is_silent = False
+            raise
+
+    def action() -> Outcome:
+        transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
+        return {"outcome": "ok", "times": {}, "next": again}
 
     return command.while_stopped(action, journal)
 

@@ -49,13 +49,48 @@ def selected(inferior: Inferior, options: argparse.Namespace) -> Optional[Frame]
     return frame
 
 
+def offered_for(inferior: Inferior, options: argparse.Namespace) -> Optional[Frame]:
+    """The selected frame of a program that the user has stopped, which could go on in new code; None for none."""
+    if getattr(options, "frame", None) is None or options.plan or not inferior.describe().stopped:
+        return None  # not for somebody who reads it
+    try:
+        return inferior.selected_frame()
+    except IpbpError:  # nothing is offered then
+        return None
+
+
+def offers(frame: Frame, modes: Sequence[str]) -> list[str]:
+    """In words what is possible. `modes`: what the engine found."""
+    says = {"remap": "goes on in the new code", "restart": "begins again in the new code"}
+    words = []
+    for mode in modes:
+        drops = " --unwind" if frame.level and (mode == "restart" or frame.fault) else ""
+        words.append(f"`hotpatch --frame {mode}{drops}` and it {says[mode]}")
+    return [f"the selected frame is still in old code: {'; '.join(words)}"] if words else []
+
+
+def runs_what_was_replaced(frame: Frame, journal: Journal) -> bool:
+    """Whether it runs the version that the newest patch in force has replaced."""
+    patches = journal.patches()
+    inside = frame.registers["rip"] - (frame.level > 0)
+    if not patches:
+        return False
+    earlier = {row.entry: row for patch in patches[:-1] for row in patch.functions if row.status != "removed"}
+    for row in patches[-1].functions:
+        before = earlier.get(row.entry)
+        start, size = (before.address, before.size) if before else (row.entry, row.old_size)
+        if row.status == "changed" and start <= inside < start + size:
+            return True
+    return False
+
+
 def keeps_callee(frame: Frame, options: argparse.Namespace) -> bool:
     """Whether the calls that the frame waits for go on."""
     return frame.level > 0 and options.frame == "remap" and not options.unwind
 
 
 def params(frame: Frame, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
-    """What the engine is told of it."""
+    """What the engine is told of it. Without a mode it is asked what it can offer."""
     pc = frame.registers["rip"]
     inside = pc - (frame.level > 0)
     entry, file, newest = 0, "", (0, "")
@@ -68,9 +103,10 @@ def params(frame: Frame, options: argparse.Namespace, journal: Journal) -> dict[
     for row, path in rows:
         if entry and row.entry == entry and row.status != "removed":
             newest = (row.address, path)
-    told = SelectedFrame(
-        options.frame, pc, frame.level, keeps_callee(frame, options), options.current_arguments, file, entry, newest
-    )
+    is_offer = options.frame == "old"
+    keeps = frame.level > 0 and not frame.fault if is_offer else keeps_callee(frame, options)
+    mode = "offer" if is_offer else options.frame
+    told = SelectedFrame(mode, pc, frame.level, keeps, options.current_arguments, file, entry, newest)
     return vars(told)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elftools.common.exceptions import DWARFError, ELFError
@@ -26,6 +26,8 @@ from ipbp.stages.code_words import CodeWords
 from ipbp.stages.frame_remap import FrameSide, plan_remap
 from ipbp.stages.frame_restart import plan_restart
 from ipbp.stages.liveness import frame_accesses
+
+OFFER = "offer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,27 @@ def frame_move(
     if frame.mode == "remap" and row is not None:
         return _remapped(frame, old, new, row, changed)
     return _restarted(frame, old, new)
+
+
+def frame_offers(
+    frame: SelectedFrame, process: LoadedProcess, made: PatchPlan, changed: Sequence[Judged]
+) -> tuple[str, ...]:
+    """Of remap and restart those that are possible; () when the patch does not change the code that the frame runs."""
+    inside = frame.pc - (frame.level > 0)
+    newest = frame.newest[0]
+    if not any(
+        row.status == "changed" and (newest or row.entry) <= inside < (newest or row.entry) + row.old_size
+        for row in made.functions
+    ):
+        return ()
+    found = []
+    for mode in ("remap", "restart"):
+        try:
+            frame_move(replace(frame, mode=mode), process, made, changed)
+        except Refused:
+            continue
+        found.append(mode)
+    return tuple(found)
 
 
 def _restarted(frame: SelectedFrame, old: DescribedFunction, new: DescribedFunction) -> FrameMove:

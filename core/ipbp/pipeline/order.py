@@ -24,7 +24,7 @@ from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.c_types import told_once
 from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_units
 from ipbp.pipeline.folded import folded_elsewhere
-from ipbp.pipeline.frames import frame_move
+from ipbp.pipeline.frames import OFFER, frame_move, frame_offers
 from ipbp.pipeline.hooks import with_hooks
 from ipbp.pipeline.initialisers import catchers, planned, taken_apart, unit_initialisers
 from ipbp.pipeline.judge import Judged, judge
@@ -55,13 +55,14 @@ Tell = Callable[[str], None]
 class Outcome:
     """`plan` is None when nothing changed. `notes` and `times` (milliseconds) are then all there is to say.
     `is_first`: the plan loads libraries, and the patch is to be asked for once more when that is done. `frame`: how the
-    selected frame goes on, where that was asked for."""
+    selected frame goes on, where that was asked for; `offers`: how it could."""
 
     plan: PatchPlan | None
     notes: tuple[str, ...] = ()
     times: dict[str, float] = field(default_factory=dict)
     is_first: bool = False
     frame: FrameMove | None = None
+    offers: tuple[str, ...] = ()
 
 
 def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
@@ -158,7 +159,8 @@ def _linked(
     )
     clock.lap("diff")
     if not changed:
-        again = frame_move(request.frame, process, None, ()) if request.frame else None
+        wanted = request.frame if request.frame and request.frame.mode != OFFER else None
+        again = frame_move(wanted, process, None, ()) if wanted else None
         return Outcome(None, (*notes, *_in_vain(judged, edited)), clock.times, frame=again)
 
     # Every thread-local variable gets its place in the threads, every other outside name its address, as they are seen
@@ -213,11 +215,15 @@ def _linked(
         reclaimable=_reclaimable(changed, linked) if not runs else (),
         purpose="deopt" if request.plain and all(unit.edited.flags for unit in changed) else "",
     )
-    move = None
+    move: FrameMove | None = None
+    offers: tuple[str, ...] = ()
     if request.frame:
-        move = frame_move(request.frame, process, made, changed)
+        if request.frame.mode == OFFER:
+            offers = frame_offers(request.frame, process, made, changed)
+        else:
+            move = frame_move(request.frame, process, made, changed)
         clock.lap("frame")
-    return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas), frame=move)
+    return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas), frame=move, offers=offers)
 
 
 _OF_TYPES = ("layout-changed", "coroutine-changed")

@@ -254,9 +254,13 @@ class _Reader:
             place = entry if _AT_DECL_LINE in entry.found else declared
             # A definition outside of its class is in the same file as the class unless it says so.
             file = (entry.found.get(_AT_DECL_FILE) or declared.found.get(_AT_DECL_FILE, (0, 0)))[1]
-            at = entry.found[_AT_LOCATION][1]
-            is_here = self.sections[entry.unit.section][at] == _OP_ADDR and entry.unit.section == ".debug_info"
-            yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]))
+            form, at = entry.found[_AT_LOCATION]
+            content = self.sections[entry.unit.section]
+            is_here = content[at] == _OP_ADDR and entry.unit.section == ".debug_info"
+            # Nothing behind the operation: the length of the expression stands before it.
+            end = at + 9 if content[at] == _OP_ADDR else uleb(content, at + 1)[1]
+            is_plain = form in _LEB_BLOCKS and content[at - 1] == end - at
+            yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]), is_plain)
 
     def _named_statics(self) -> Iterator[tuple[str, _Entry, _Entry]]:
         for entry in self.statics:

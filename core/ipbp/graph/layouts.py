@@ -64,11 +64,12 @@ SourcePlace = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class Definition:
     """Of a variable. `name`: its linkage name or qualified name; `field`: where in .debug_info its address stands, -1
-    where it stands elsewhere."""
+    where it stands elsewhere. `is_plain`: what is at that address is its value, nothing has to be computed."""
 
     name: str
     field: int
     place: SourcePlace
+    is_plain: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ipbp.arch.x86_64_catcher import CATCHER, NEEDED, catcher
+from ipbp.build.compile import Tell, compile_units
+from ipbp.build.store import Store
+from ipbp.errors import IpbpError
+from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import Scope
 from ipbp.graph.layout import UnitLayout
+from ipbp.graph.model import LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.sources import sources_of
 from ipbp.protocol import Initialiser
+from ipbp.stages.branches import with_local_branches
 from ipbp.stages.initialisers import (
     Initialisers,
     Run,
@@ -23,7 +29,11 @@ from ipbp.stages.initialisers import (
     new_blocks,
     not_initialised,
 )
+from ipbp.stages.second_object import second_object
 from ipbp.stages.separation import Inseparable, separated
+
+UNOPTIMISED = ("-O0", "-g", "-w")
+"""A macro that asks for optimisation (_FORTIFY_SOURCE) has the headers warn, which some projects take for an error."""
 
 
 def unit_initialisers(unit: Judged, known: Collection[int]) -> Initialisers:
@@ -35,21 +45,59 @@ def unit_initialisers(unit: Judged, known: Collection[int]) -> Initialisers:
     return replace(found, refusals=(*found.refusals, *more))
 
 
-def taken_apart(unit: Judged, found: Initialisers) -> tuple[Judged, Initialisers]:
-    """The unit, whose new variables are initialised without those that exist, as `found` says. Refusals:
-    `new-initialiser`."""
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A unit whose new variables are initialised without those that exist. `beside`: units that do it for this one,
+    with what runs in them."""
+
+    unit: Judged
+    found: Initialisers
+    beside: tuple[tuple[Unit, tuple[Run, ...]], ...] = ()
+
+
+def taken_apart(unit: Judged, found: Initialisers, store: Store, tell: Tell) -> Apart:
+    """The unit that does what `found` says. Refusals, in `found`: `new-initialiser`. Errors: `sources-changing`, those
+    of `compile_units`."""
     if not found.mixed:
-        return unit, found
+        return Apart(unit, found)
     graph, selected = unit.edited.new, unit.selection.unit
     is_new = new_blocks(graph, unit.comparison.status, selected.address)
     blocks = [int(graph.symbols.block[run.symbol]) for run in found.mixed]
+    sources = sources_of(graph)
     try:
-        graph = separated(selected.graph, blocks, selected.carried.tolist(), is_new, sources_of(unit.edited.new))
+        try:
+            apart = separated(selected.graph, blocks, selected.carried.tolist(), is_new, sources)
+            done = replace(found, runs=(*found.runs, *found.mixed), mixed=())
+            return Apart(_with_unit(unit, replace(selected, graph=apart)), done)
+        except Inseparable:
+            second = _without_optimisation(unit, store, tell)
+            if second is None:
+                raise
+        made = second_object(
+            selected, is_new, sources.plain, found.mixed, second, unit.edited.image, sources_of(second)
+        )
     except Inseparable as why:
         refused = [row for run in found.mixed for row in not_initialised(run, graph, unit.edited.name, str(why))]
-        return unit, replace(found, refusals=(*found.refusals, *dict.fromkeys(refused)), mixed=())
-    selection = replace(unit.selection, unit=replace(selected, graph=graph))
-    return replace(unit, selection=selection), replace(found, runs=(*found.runs, *found.mixed), mixed=())
+        return Apart(unit, replace(found, refusals=(*found.refusals, *dict.fromkeys(refused)), mixed=()))
+    note = f"{unit.edited.name} was compiled without optimisation, too, for what gives its new variables their values"
+    done = replace(found, notes=(*found.notes, note), mixed=())
+    return Apart(_with_unit(unit, made.first), done, ((made.second, made.runs),))
+
+
+def _with_unit(unit: Judged, selected: Unit) -> Judged:
+    return replace(unit, selection=replace(unit.selection, unit=selected))
+
+
+def _without_optimisation(unit: Judged, store: Store, tell: Tell) -> LinkGraph | None:
+    """The object of the unit, compiled for this only. None where nothing says how it is compiled, or it is not
+    optimised anyway."""
+    if unit.edited.dirty is None or not unit.edited.is_optimised:
+        return None
+    (compiled,) = compile_units([unit.edited.dirty], store, tell, flags=UNOPTIMISED)
+    # Some headers are left out by macros that ask whether the compiler optimises.
+    if any(unit.edited.dependencies.get(path, digest) != digest for path, digest in compiled.dependencies.items()):
+        raise IpbpError("sources-changing", f"{unit.edited.name} changed while it was compiled", "Try again.")
+    return with_local_branches(read_unit(compiled.object.read_bytes(), compiled.source))
 
 
 def catchers(units: Sequence[Unit], process: LoadedProcess) -> list[Unit]:

@@ -19,6 +19,7 @@ from ipbp.errors import Refusal, Refused, raise_all
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
+from ipbp.graph.unit import Unit
 from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.c_types import told_once
@@ -40,7 +41,7 @@ from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import FrameMove, PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
-from ipbp.stages.initialisers import Initialisers, registered
+from ipbp.stages.initialisers import Initialisers, Run, registered
 from ipbp.stages.old_callers import old_callers
 from ipbp.stages.plan import plan
 from ipbp.stages.select import Replaced
@@ -136,7 +137,7 @@ def _linked(
     )
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
-    beyond, judged, initialisers = _beyond_one_object(judged, request.record, store, read)
+    beyond, judged, initialisers, beside = _beyond_one_object(judged, request.record, store, read, tell)
     changed = [unit for unit in judged if unit.is_changed]
     ran = [note for row in initialisers.values() for note in row.notes]
     said = [note for row in followed.values() for note in row.notes]
@@ -169,7 +170,9 @@ def _linked(
     defined = defined_names([unit.selection.unit for unit in judged], request.record, store)
     selected = [unit.selection.unit for unit in changed]
     runs = {key: row.runs for key, row in initialisers.items() if row.runs}
-    helpers = catchers([unit for unit in selected if (unit.image, unit.name) in runs], process)
+    runs.update({(unit.image, unit.name): rows for unit, rows in beside})
+    helpers = [unit for unit, _ in beside]
+    helpers += catchers([unit for unit in (*selected, *helpers) if (unit.image, unit.name) in runs], process)
     selected += helpers
     found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
     raise_all(offered(found.refusals, process, request.description.pid), misaligned(found.units))
@@ -332,25 +335,30 @@ def _jumps(judged: Sequence[Judged], changed: Sequence[Judged]) -> tuple[list[tu
     return replaced, refusals
 
 
+_Beside = tuple[Unit, tuple[Run, ...]]
+
+
 def _beyond_one_object(
-    judged: Sequence[Judged], record: Record, store: Store, read: MemoryReader
-) -> tuple[list[Refusal], list[Judged], dict[tuple[str, str], Initialisers]]:
+    judged: Sequence[Judged], record: Record, store: Store, read: MemoryReader, tell: Tell
+) -> tuple[list[Refusal], list[Judged], dict[tuple[str, str], Initialisers], list[_Beside]]:
     """What the rest of an image has to say to an edit: callers that were not compiled again, and functions that ran
-    before main or are to run at exit; the last by image and unit. The units are those whose new variables can be
-    initialised by themselves."""
+    before main or are to run at exit; these by image and unit. The units are those whose new variables can be
+    initialised by themselves; the last are units that do it for one of them."""
     refusals: list[Refusal] = []
     units: list[Judged] = []
     found: dict[tuple[str, str], Initialisers] = {}
+    beside: list[_Beside] = []
     for image in {unit.edited.image.key: unit.edited.image for unit in judged}.values():
         here = [unit for unit in judged if unit.edited.image.key == image.key]
         refusals += refuse_old_callers(here, record.units(image.key), store, image)
         known = registered(image, read)
         for unit in here:
-            apart, row = taken_apart(unit, unit_initialisers(unit, known))
-            units.append(apart)
-            found[image.key, unit.edited.name] = row
-            refusals += row.refusals
-    return refusals, units, found
+            apart = taken_apart(unit, unit_initialisers(unit, known), store, tell)
+            units.append(apart.unit)
+            found[image.key, unit.edited.name] = apart.found
+            beside += apart.beside
+            refusals += apart.found.refusals
+    return refusals, units, found, beside
 
 
 def _in_vain(judged: Sequence[Judged], edited: EditedUnits) -> list[str]:

@@ -24,5 +24,9 @@ def sources_of(graph: LinkGraph) -> Sources:
     by_name = named.rows_of([row.name for row in rows]) if rows else symbols
     found = np.where(symbols >= 0, symbols, by_name)
     homes = np.where(found >= 0, graph.symbols.block[found], -1)
-    places = zip(homes.tolist(), rows, strict=True)
-    return Sources({home: row.place for home, row in places if home >= 0}, lambda block: place_rows(graph, block))
+    places = [(home, row) for home, row in zip(homes.tolist(), rows, strict=True) if home >= 0]
+    return Sources(
+        {home: row.place for home, row in places},
+        lambda block: place_rows(graph, block),
+        frozenset(home for home, row in places if row.is_plain),
+    )

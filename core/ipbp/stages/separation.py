@@ -35,10 +35,12 @@ _UNTOLD = "its line table does not tell which part is whose"
 @dataclass(frozen=True, slots=True)
 class Sources:
     """What debug information says. `place`: where each variable is defined, by block. `rows`: for a block of code
-    (offset, place) where the code of another place begins, ascending."""
+    (offset, place) where the code of another place begins, ascending. `plain`: blocks that hold a variable's value as
+    it is."""
 
     place: Mapping[int, SourcePlace]
     rows: Callable[[int], Sequence[tuple[int, SourcePlace]]]
+    plain: frozenset[int] = frozenset()
 
 
 class Inseparable(Exception):

@@ -91,6 +91,7 @@ _REF_SIG8 = 0x20
 _CALL = "operator()"
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
 _STATIC_STORAGE = frozenset({_OP_ADDR, _OP_ADDRX, _GNU_ADDR_INDEX})
+_OP_CONST8U, _IN_THREAD = 0x0E, frozenset({0x9B, 0xE0})  # form_tls_address, GNU_push_tls_address
 _INTEGERS = frozenset({0x05, 0x06, 0x07, 0x08, 0x10, 0x11, 0x12})  # signed, unsigned, characters (DWARF 5, 7.8)
 _ENCODING = {0x02: "bool", 0x04: "float", 0x03: "complex", 0x0F: "decimal"}
 
@@ -191,6 +192,7 @@ class _Reader:
         self.call_names = frozenset(_places_of(sections.get(".debug_str", b""), _CALL))
         self.types: list[_Entry] = []
         self.statics: list[_Entry] = []
+        self.in_threads: list[_Entry] = []
         self.calls: list[_Entry] = []
         self.by_signature: dict[int, tuple[str, int]] = {}
         self.texts: dict[int, TypeText] = {}
@@ -244,26 +246,27 @@ class _Reader:
         return entry.tag == _FORMAL_PARAMETER and _AT_ARTIFICIAL not in entry.found
 
     def variables(self) -> Iterator[tuple[str, TypeText]]:
-        for name, entry, declared in self._named_statics():
+        for name, entry, declared in self._with_names(self.statics):
             kind = entry if _AT_TYPE in entry.found else declared
             if not self._is_constant(kind):  # no state
                 yield name, self._type(kind, _AT_TYPE)
 
     def definitions(self) -> Iterator[Definition]:
-        for name, entry, declared in self._named_statics():
+        for name, entry, declared in self._with_names((*self.statics, *self.in_threads)):
             place = entry if _AT_DECL_LINE in entry.found else declared
             # A definition outside of its class is in the same file as the class unless it says so.
             file = (entry.found.get(_AT_DECL_FILE) or declared.found.get(_AT_DECL_FILE, (0, 0)))[1]
             form, at = entry.found[_AT_LOCATION]
             content = self.sections[entry.unit.section]
-            is_here = content[at] == _OP_ADDR and entry.unit.section == ".debug_info"
+            is_fixup = content[at] in (_OP_ADDR, _OP_CONST8U)
+            is_here = is_fixup and entry.unit.section == ".debug_info"
             # Nothing behind the operation: the length of the expression stands before it.
-            end = at + 9 if content[at] == _OP_ADDR else uleb(content, at + 1)[1]
+            end = at + 9 if is_fixup else uleb(content, at + 1)[1]
             is_plain = form in _LEB_BLOCKS and content[at - 1] == end - at
             yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]), is_plain)
 
-    def _named_statics(self) -> Iterator[tuple[str, _Entry, _Entry]]:
-        for entry in self.statics:
+    def _with_names(self, entries: Iterable[_Entry]) -> Iterator[tuple[str, _Entry, _Entry]]:
+        for entry in entries:
             declared = self._declaration(entry)
             name = self._text(entry, _AT_LINKAGE_NAME) or self._text(declared, _AT_LINKAGE_NAME)
             if name or declared.name:
@@ -388,6 +391,8 @@ class _Reader:
                 location = found.get(_AT_LOCATION)
                 if location is not None and self._is_static(content, location):
                     self.statics.append(entry)
+                elif location is not None and self._is_in_thread(content, location):
+                    self.in_threads.append(entry)
             if parent is not None and parent.tag != _NAMESPACE and _takes_matter(parent):
                 parent.children.append(entry)
             if row.has_children:
@@ -399,6 +404,11 @@ class _Reader:
         if form not in _LEB_BLOCKS and form not in _BLOCKS:
             return False
         return content[at] in _STATIC_STORAGE
+
+    @staticmethod
+    def _is_in_thread(content: bytes, location: tuple[int, int]) -> bool:
+        form, at = location
+        return form in _LEB_BLOCKS and content[at] == _OP_CONST8U and content[at + 9] in _IN_THREAD
 
     def _name_by_typedefs(self) -> None:
         """`typedef struct { ... } name;` names the type. A lambda expression's has none, whatever else leads to it."""

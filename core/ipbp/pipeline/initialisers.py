@@ -10,7 +10,7 @@ import numpy as np
 from ipbp.arch.x86_64_catcher import CATCHER, NEEDED, catcher
 from ipbp.build.compile import Tell, compile_units
 from ipbp.build.store import Store
-from ipbp.errors import IpbpError
+from ipbp.errors import IpbpError, Refusal
 from ipbp.formats.elf_archive import read_unit
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import Scope
@@ -26,11 +26,14 @@ from ipbp.stages.initialisers import (
     Run,
     judge_initialisers,
     judge_thread_initialisers,
+    made_in_turn,
     new_blocks,
     not_initialised,
+    with_initialisers,
 )
 from ipbp.stages.second_object import second_object
 from ipbp.stages.separation import Inseparable, separated
+from ipbp.stages.thread_initialisers import MAKER, maker_of, needs_maker, with_maker
 
 UNOPTIMISED = ("-O0", "-g", "-w")
 """A macro that asks for optimisation (_FORTIFY_SOURCE) has the headers warn, which some projects take for an error."""
@@ -40,9 +43,33 @@ def unit_initialisers(unit: Judged, known: Collection[int]) -> Initialisers:
     """`known`: `stages.initialisers.registered` of the unit's image."""
     graph, address = unit.edited.new, unit.selection.unit.address
     old = None if unit.is_lifted else unit.old.graph
-    found = judge_initialisers(graph, unit.comparison.status, address, known, old, unit.edited.name)
-    more = judge_thread_initialisers(graph, unit.comparison.status, address, unit.edited.name)
-    return replace(found, refusals=(*found.refusals, *more))
+    return judge_initialisers(graph, unit.comparison.status, address, known, old, unit.edited.name)
+
+
+def with_thread_locals(unit: Judged, beside: Collection[str]) -> tuple[Judged, list[Refusal]]:
+    """The unit, which makes its new thread-local variables beside those that exist. `beside`: its names that have a new
+    function since an earlier patch while the old one goes on. Refusals: `new-initialiser`."""
+    graph, selected = unit.edited.new, unit.selection.unit
+    is_new = new_blocks(graph, unit.comparison.status, selected.address)
+    refused = judge_thread_initialisers(graph, unit.comparison.status, selected.address, unit.edited.name)
+    maker, carried = maker_of(graph), selected.carried.tolist()
+    if not needs_maker(graph, is_new, carried):
+        parts = with_initialisers(graph, maker) if maker >= 0 else []
+        if MAKER in beside and any(part in carried for part in parts):
+            refused.append(made_in_turn(graph.block_name(maker), unit.edited.name))
+        return unit, refused
+    try:
+        changed, own = with_maker(selected, is_new, sources_of(graph))
+    except Inseparable:
+        return unit, refused
+    fresh = (set(changed.carried.tolist()) - set(carried)).union(own) & set(changed.carried.tolist())
+    selection = replace(
+        unit.selection,
+        unit=changed,
+        replaced=tuple(row for row in unit.selection.replaced if row.block not in own),
+        added=tuple(sorted({*unit.selection.added, *fresh})),
+    )
+    return replace(unit, selection=selection), []
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_unit
 from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.frames import OFFER, frame_move, frame_offers
 from ipbp.pipeline.hooks import with_hooks
-from ipbp.pipeline.initialisers import catchers, planned, taken_apart, unit_initialisers
+from ipbp.pipeline.initialisers import catchers, planned, taken_apart, unit_initialisers, with_thread_locals
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
@@ -353,6 +353,9 @@ def _beyond_one_object(
         refusals += refuse_old_callers(here, record.units(image.key), store, image)
         known = registered(image, read)
         for unit in here:
+            before = record.units(image.key).get(unit.edited.name)
+            unit, refused = with_thread_locals(unit, before.beside if before is not None else ())
+            refusals += refused
             apart = taken_apart(unit, unit_initialisers(unit, known), store, tell)
             units.append(apart.unit)
             found[image.key, unit.edited.name] = apart.found

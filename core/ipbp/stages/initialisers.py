@@ -11,7 +11,7 @@ its new code.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ ABI, 5.1.4)."""
 _AT_EXIT = (".fini", ".dtors")
 _ENTRY = re.compile(r"_GLOBAL__sub_I|_GLOBAL__I_|__cxx_global_var_init")
 """Compilers' own functions in the arrays."""
-_INITIALISES = re.compile(r"_Z4[01]__static_initialization_and_destruction_0|__cxx_global_var_init|_GLOBAL__sub_")
+_INITIALISES = re.compile(r"_Z41__static_initialization_and_destruction_0|__cxx_global_var_init|_GLOBAL__sub_")
 """Functions that compilers make for the initialisers of variables; the last are called by the arrays."""
 _NUMBER = re.compile(r"\.init_array\.(\d+)$")
 _LAST = 65535  # the priority of what has none (GCC manual, "C++ Attributes", init_priority)
@@ -145,16 +145,18 @@ def with_initialisers(graph: LinkGraph, block: int) -> list[int]:
     return found
 
 
-def variables_of(graph: LinkGraph, blocks: Iterable[int], is_new: Flags) -> tuple[list[int], list[int]]:
-    """The unit's variables that this code refers to: blocks of new ones, and of those that exist and that it may
-    initialise, which are all that have no guard of before."""
+def variables_of(
+    graph: LinkGraph, blocks: Iterable[int], is_new: Flags, kinds: Sequence[BlockKind] = STATE
+) -> tuple[list[int], list[int]]:
+    """The unit's variables of these kinds that this code refers to: blocks of new ones, and of those that exist and
+    that it may initialise, which are all that have no guard of before."""
     rows = [graph.edges.target[graph.edges_of(block)] for block in blocks]
     homes = np.unique(graph.symbols.block[np.concatenate(rows)]) if rows else np.empty(0, np.int32)
     homes = homes[homes >= 0]
-    state = homes[np.isin(graph.blocks.kind[homes], STATE)].tolist()
+    state = homes[np.isin(graph.blocks.kind[homes], kinds)].tolist()
     label = {block: graph.block_name(block) for block in state}
     guards = {label[block] for block in state if label[block].startswith(GUARD) and not is_new[block]}
-    variables = [block for block in state if not label[block].startswith(GUARD)]
+    variables = [block for block in state if not label[block].startswith((GUARD, THREAD_GUARD))]
     fresh = [block for block in variables if is_new[block]]
     return fresh, [block for block in variables if not is_new[block] and guard_of(label[block]) not in guards]
 
@@ -249,5 +251,15 @@ def _not_in_threads(variable: str, function: str, file: str) -> Refusal:
         "for the variables that exist",
         "Put it into a file of its own, or give it a constant value, or restart the program.",
         variable,
+        file,
+    )
+
+
+def made_in_turn(function: str, file: str) -> Refusal:
+    return Refusal(
+        "new-initialiser",
+        f"'{function}' changed, and an earlier patch brought thread-local variables, which threads make by the old one",
+        "Leave the initial values of thread-local variables as they are, or undo that patch first.",
+        function,
         file,
     )

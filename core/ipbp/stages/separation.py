@@ -23,8 +23,8 @@ from ipbp.arch.x86_64_flow import NEAR_JUMP_SIZE, NO_CALL, SAVED, Step, jump, re
 from ipbp.graph.columns import I64, Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layouts import SourcePlace
-from ipbp.graph.model import Edges, LinkGraph
-from ipbp.stages.initialisers import STATE, guard_of, variables_of, with_initialisers
+from ipbp.graph.model import BlockKind, Edges, LinkGraph
+from ipbp.stages.initialisers import STATE, THREAD_GUARD, THREAD_STATE, guard_of, variables_of, with_initialisers
 
 _ONE_EACH = "__cxx_global_var_init"
 _ALL_IN_ONE = "__static_initialization_and_destruction_0"
@@ -74,12 +74,26 @@ def separated(
     return graph
 
 
-def _without_calls(graph: LinkGraph, entry: int, is_new: Flags, sources: Sources) -> LinkGraph:
+def separated_in_threads(graph: LinkGraph, block: int, is_new: Flags, sources: Sources) -> LinkGraph:
+    """The graph, in which this function, by which a thread makes the unit's thread-local variables, makes new ones
+    only. Errors: `Inseparable`."""
+    if any(graph.block_name(part).startswith(_ONE_EACH) for part in with_initialisers(graph, block)):
+        return _without_calls(graph, block, is_new, sources, THREAD_STATE)
+    return _without_stretches(graph, block, is_new, sources, THREAD_STATE)
+
+
+def _without_calls(
+    graph: LinkGraph, entry: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind] = STATE
+) -> LinkGraph:
     code = bytearray(graph.content(entry))
     dropped = []
     for row in range(graph.edges_of(entry).start, graph.edges_of(entry).stop):
         called = int(graph.symbols.block[graph.edges.target[row]])
-        if _is_for_new(graph, called, is_new, sources):
+        if called >= 0 and graph.block_name(called) == THREAD_GUARD:
+            continue
+        if called < 0 or not graph.block_name(called).startswith(_ONE_EACH):
+            raise Inseparable(_OPTIMISED)
+        if _is_for_new(graph, called, is_new, sources, kinds):
             continue
         start = int(graph.edges.offset[row]) - 1
         if graph.edges.kind[row] != EdgeKind.BRANCH32 or code[start] != 0xE8:  # call
@@ -89,8 +103,8 @@ def _without_calls(graph: LinkGraph, entry: int, is_new: Flags, sources: Sources
     return _with_code(graph, entry, bytes(code), dropped)
 
 
-def _is_for_new(graph: LinkGraph, block: int, is_new: Flags, sources: Sources) -> bool:
-    fresh, existing = variables_of(graph, [block], is_new)
+def _is_for_new(graph: LinkGraph, block: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind]) -> bool:
+    fresh, existing = variables_of(graph, [block], is_new, kinds)
     if fresh and existing:
         # Its rows begin with the variable's line.
         lines = [place[:2] for _, place in sources.rows(block) if place[1]]
@@ -124,7 +138,9 @@ class _Stretch:
         return self.steps[-1].end
 
 
-def _without_stretches(graph: LinkGraph, block: int, is_new: Flags, sources: Sources) -> LinkGraph:
+def _without_stretches(
+    graph: LinkGraph, block: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind] = STATE
+) -> LinkGraph:
     code = bytes(graph.content(block))
     rows = steps(code)
     if rows is None:
@@ -132,7 +148,7 @@ def _without_stretches(graph: LinkGraph, block: int, is_new: Flags, sources: Sou
     main = list(reachable(rows))
     if any(step.is_indirect for step in main):
         raise Inseparable("it jumps to places that its code does not tell")
-    stretches = _joined(_decided(_Function(graph, block, is_new, sources).stretches(main)))
+    stretches = _joined(_decided(_Function(graph, block, is_new, sources, kinds).stretches(main)))
     # The function's own: its arguments, and what it pushed before there was a frame to count from.
     given = {place for step in main if not step.keeps for place in step.gives}
     own = {place for step in main for place in (step.gives if step.keeps else step.takes - given)}
@@ -156,17 +172,20 @@ def _without_stretches(graph: LinkGraph, block: int, is_new: Flags, sources: Sou
 class _Function:
     """One function of gcc's that initialises all variables of a unit."""
 
-    def __init__(self, graph: LinkGraph, block: int, is_new: Flags, sources: Sources) -> None:
-        self.graph, self.block, self.is_new = graph, block, is_new
+    def __init__(
+        self, graph: LinkGraph, block: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind]
+    ) -> None:
+        self.graph, self.block, self.is_new, self.kinds = graph, block, is_new, kinds
         self.rows = list(sources.rows(block))
         if not self.rows:
             raise Inseparable("it has no line table")
-        self.neutral = self.rows[0][1]  # of what belongs to the function itself
         self.offsets = [offset for offset, _ in self.rows]
         self.defined: dict[SourcePlace, set[int]] = {}
         for home, place in sources.place.items():
             self.defined.setdefault(place, set()).add(home)
         self.places = sorted(self.defined)
+        # What belongs to the function itself; one for thread-local variables stands where the first of them does.
+        self.neutral = self.rows[0][1] if self.rows[0][1] not in self.defined else None
 
     def stretches(self, main: Sequence[Step]) -> list[_Stretch]:
         """All of the function, in order: its frame and its arguments, and what is of each variable."""
@@ -189,15 +208,26 @@ class _Function:
             asks = bool(slots & (step.takes | step.gives)) or (asks and step.target >= 0)
             if asks:
                 own.add(step.offset)
-        for ordered in (main, main[::-1]):
-            ends = 0
-            for number, step in enumerate(ordered):
-                if self._label(step):
-                    break
-                if step.frames or (ends and step.gives and step.gives <= SAVED):
-                    ends = number + 1
-            own.update(step.offset for step in ordered[:ends])
+        own.update(self._asking(main))
+        ends = 0
+        for number, step in enumerate(main):
+            if self._label(step):
+                break
+            ends = number + 1 if step.frames else ends
+        own.update(step.offset for step in main[:ends])
+        for step in main[::-1]:
+            if not (step.frames or _is_idle(step) or (step.gives and step.gives <= SAVED)):
+                break
+            own.add(step.offset)
         return own
+
+    def _asking(self, main: Sequence[Step]) -> list[int]:
+        """Offsets of what asks whether a thread has done this, and says that it has."""
+        names = self.graph.symbols.name
+        rows = range(self.graph.edges_of(self.block).start, self.graph.edges_of(self.block).stop)
+        places = [self.graph.edges.offset[row] for row in rows if names[self.graph.edges.target[row]] == THREAD_GUARD]
+        last = max(places, default=-1)
+        return [step.offset for step in main if step.offset <= last]
 
     def _label(self, step: Step) -> _Label:
         row = bisect_right(self.offsets, step.offset) - 1
@@ -243,7 +273,7 @@ class _Function:
         graph = self.graph
         here = graph.edges_of(self.block)
         homes = graph.symbols.block[graph.edges.target[here][_within(graph.edges.offset[here], start, end)]]
-        return {home for home in homes.tolist() if home >= 0 and graph.blocks.kind[home] in STATE}
+        return {home for home in homes.tolist() if home >= 0 and graph.blocks.kind[home] in self.kinds}
 
 
 def _decided(stretches: Sequence[_Stretch]) -> list[_Stretch]:
@@ -260,8 +290,9 @@ def _decided(stretches: Sequence[_Stretch]) -> list[_Stretch]:
 def _belongs(stretch: _Stretch, before: Sequence[_Stretch], after: Sequence[_Stretch]) -> bool:
     """Whether it stays. `before`: what is in front of it, the next one first."""
     one, other = _of_one_variable(before), _of_one_variable(after)
-    if one is None or other is None or one.stays == other.stays or _is_idle(stretch):
-        return bool((one or other or stretch).stays) or _is_idle(stretch)
+    is_idle = all(map(_is_idle, stretch.steps))
+    if one is None or other is None or one.stays == other.stays or is_idle:
+        return bool((one or other or stretch).stays) or is_idle
     to_other, to_one = bool(_gives(stretch) & _needs(other)), bool(_gives(one) & _needs(stretch))
     if to_other == to_one:
         raise Inseparable(_UNTOLD)
@@ -305,8 +336,8 @@ def _gives(stretch: _Stretch) -> set[str | int]:
     return {place for step in stretch.steps for place in step.gives}
 
 
-def _is_idle(stretch: _Stretch) -> bool:
-    return all(not step.is_call and not step.takes and not step.gives for step in stretch.steps)
+def _is_idle(step: Step) -> bool:
+    return not step.is_call and not step.takes and not step.gives
 
 
 def _require_whole(stretch: _Stretch, behind: int, main: Collection[Step]) -> None:
@@ -316,6 +347,7 @@ def _require_whole(stretch: _Stretch, behind: int, main: Collection[Step]) -> No
     inside = {step.offset for step in stretch.steps}
     leaves = any(step.target >= 0 and step.target not in inside and step.target != behind for step in stretch.steps)
     enters = any(step.target in inside and step.target != stretch.start for step in main if step.offset not in inside)
+    leaves |= any(step.ends and step.target < 0 for step in stretch.steps)
     if leaves or enters or (last.end != behind and last.target != behind):
         raise Inseparable("its code is not in one piece")
 

@@ -59,7 +59,9 @@ def with_thread_locals(unit: Judged, beside: Collection[str]) -> tuple[Judged, l
             refused.append(made_in_turn(graph.block_name(maker), unit.edited.name))
         return unit, refused
     try:
-        changed, own = with_maker(selected, is_new, sources_of(graph))
+        (old,) = unit.old.graph.symbols.name.rows_of([MAKER]).tolist()
+        place = int(unit.old.address[old]) if old >= 0 else UNBOUND
+        changed, own = with_maker(selected, place, is_new, sources_of(graph))
     except Inseparable:
         return unit, refused
     fresh = (set(changed.carried.tolist()) - set(carried)).union(own) & set(changed.carried.tolist())

@@ -1,9 +1,9 @@
 """New thread-local variables beside those that a thread has made already.
 
 A thread makes all thread-local variables of a unit at the first use of one, and remembers in one guard that it has
-(Itanium C++ ABI, 5.1.4 and 3.3.4 of its proposal for thread-local storage: `_ZTW`, `_ZTH`; gcc and clang call the
-function `__tls_init`). Another such function would not run again in threads that have. So the patch brings one with a
-guard of its own, which makes the new variables, and which calls the old one first:
+(Itanium C++ ABI, 5.1.4: `_ZTW` asks, `_ZTH` makes them; gcc and clang call the function `__tls_init`). Another such
+function would not run again in threads that have. So the patch brings one with a guard of its own, which makes the new
+variables, and which calls the old one first:
 
     movabs $old, %rax ; sub $8, %rsp ; call *%rax ; add $8, %rsp        then the compiler's code, without the old ones
 
@@ -65,21 +65,20 @@ def maker_of(graph: LinkGraph) -> int:
 def needs_maker(graph: LinkGraph, is_new: Flags, carried: Collection[int]) -> bool:
     """Whether the function that the unit carries for this makes new variables together with some that exist."""
     maker = maker_of(graph)
-    if maker < 0 or is_new[maker] or maker not in carried:
+    if maker < 0 or maker not in carried:
         return False
     fresh, existing = variables_of(graph, with_initialisers(graph, maker), is_new, THREAD_STATE)
     return bool(fresh and existing)
 
 
-def with_maker(unit: Unit, is_new: Flags, sources: Sources) -> tuple[Unit, list[int]]:
+def with_maker(unit: Unit, old: int, is_new: Flags, sources: Sources) -> tuple[Unit, list[int]]:
     """The unit, with a function of its own for its new thread-local variables, and the blocks of that function and of
-    what it calls for it: these are no new versions of the old ones, which go on. See `needs_maker`. Errors:
-    `Inseparable`."""
+    what it calls for it: these are no new versions of the old ones, which go on. `old`: where the old function runs,
+    or UNBOUND. See `needs_maker`. Errors: `Inseparable`."""
     graph = unit.graph
     maker = maker_of(graph)
     parts = with_initialisers(graph, maker)
     (guard,) = graph.symbols.name.rows_of([THREAD_GUARD]).tolist()
-    old = int(unit.address[graph.blocks.anchor[maker]])
     users = set(graph.edges.block[graph.edges.target == guard].tolist()) if guard >= 0 else set()
     if users != {maker} or old == UNBOUND or graph.blocks.kind[maker] != BlockKind.CODE:
         raise Inseparable("in optimised code it cannot be told which part is whose")

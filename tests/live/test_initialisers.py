@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +131,75 @@ def test_variables_that_exist_are_not_made_again(nursery: Nursery) -> None:
     assert (talk.ask("kept 1"), nursery.told()) == ("103", "")
     made = ["-box 10000", "-early 5", "-inlined 1000", "-last 201", "-third 200"]
     assert sorted(said_at_exit(nursery.leave())) == made
+
+
+def test_an_inline_variable_of_a_header_is_made_once_for_all_files(nursery: Nursery) -> None:
+    nursery.told()
+    header = nursery.project.folder / "thing.h"
+    header.write_text(header.read_text() + '\ninline Thing common("common", 700);\n')
+    with_variables(nursery.project.folder, "plain.cpp", "", ("return x", "return common.get() + x"))
+    with_variables(nursery.project.folder, "kept.cpp", "", ("return x", "return common.value++ + x"))
+    outcome = nursery.session.call("apply")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert (nursery.talk.ask("kept 1"), nursery.talk.ask("plain 1"), nursery.told()) == ("803", "703", "+common")
+    assert said_at_exit(nursery.leave()) == ["-common 701"]
+
+
+PLUGIN = """
+#include <cstdio>
+struct Noisy {
+    explicit Noisy(const char *name) : name(name) { std::printf("+%s\\n", name); std::fflush(stdout); }
+    ~Noisy() { std::printf("-%s\\n", name); std::fflush(stdout); }
+    const char *name;
+};
+static Noisy first("first");
+// new
+extern "C" int value(int x) { return x + (first.name[0] == 'f'); }
+"""
+HOST = """
+#include <dlfcn.h>
+#include <iostream>
+#include <string>
+int main() {
+    void *plugin = dlopen("./plugin.so", RTLD_NOW);
+    auto value = (int (*)(int))dlsym(plugin, "value");
+    for (std::string word; std::cin >> word;) {
+        if (word == "value") std::cout << value(1) << std::endl;
+        if (word == "close") dlclose(plugin), std::cout << "closed" << std::endl;
+    }
+}
+"""
+
+
+@pytest.mark.parametrize(("debugger", "compiler"), [("gdb", "g++"), ("lldb", "clang++-19")])
+def test_what_a_plugin_got_is_destroyed_when_it_is_closed(
+    tmp_path: Path, debugger: str, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [compiler, "-g", "-O0", "-fPIC", "-c", "plugin.cpp", "-o", "plugin.o"]
+    (tmp_path / "plugin.cpp").write_text(PLUGIN)
+    (tmp_path / "host.cpp").write_text(HOST)
+    rows = [{"directory": str(tmp_path), "file": "plugin.cpp", "arguments": command}]
+    (tmp_path / "compile_commands.json").write_text(json.dumps(rows))
+    for line in (command, [compiler, "-shared", "plugin.o", "-o", "plugin.so"], [compiler, "host.cpp", "-o", "host"]):
+        subprocess.run(line, cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    talk = Talk(tmp_path / "host")
+    assert (talk.hear(), talk.ask("value")) == ("+first", "2")
+    (tmp_path / "plugin.cpp").write_text(
+        PLUGIN.replace("// new", 'static Noisy fresh("fresh");').replace(
+            "return x", "return x + (fresh.name[1] == 'r')"
+        )
+    )
+    with debug_with(debugger, find_debugger(debugger)) as session:
+        session.attach(talk.process.pid)
+        session.resume()
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "patched", outcome["text"]
+        assert (talk.hear(), talk.ask("value")) == ("+fresh", "3")
+        assert [talk.ask("close"), talk.hear(), talk.hear()] == ["-fresh", "-first", "closed"]
+        session.stop()
+        session.detach()
+    assert talk.close() == 0
 
 
 TROUBLE = (

@@ -183,10 +183,9 @@ class _Attestor:
         known = self.base[piece] != UNKNOWN
         there = self.base[piece] + self.pieces.offset[home] + self.old.symbols.offset[target]
         in_tie = np.isin(piece, np.array(list(self.tied), dtype=np.int64)) & ~known
-        possible = ~in_tie | [
-            int(b) in self.tied.get(int(p), ()) for p, b in zip(piece, means - (there - self.base[piece]), strict=True)
-        ]
-        return bool((~known | (there == means)).all() and np.all(possible))
+        pairs = zip(piece.tolist(), (means - (there - self.base[piece])).tolist(), strict=True)
+        possible = np.array([place in self.tied.get(number, ()) for number, place in pairs], dtype=np.bool_)
+        return bool((~known | (there == means)).all() and (~in_tie | possible).all())
 
     def _place_by_content(self) -> None:
         """In an image without names of static functions: what nothing has led to is looked for by its bytes."""

@@ -13,6 +13,7 @@ _LONG_HELP = """\
 Change the running program to what its edited source says.
 
     hotpatch                    compile what was edited, and patch
+    hotpatch --frame remap      and the selected call goes on in the new code
     hotpatch preview            everything but the last step: what would change
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N

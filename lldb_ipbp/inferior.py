@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
+from itertools import count
 from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import lldb
@@ -175,8 +176,8 @@ class LldbInferior:
         chosen = thread.GetSelectedFrame()
         if not chosen.IsValid():
             raise IpbpError("frame-none", "no frame is selected", "Select one with `frame select N`.")
-        frames = [frame for frame in thread if not frame.IsInlined()]
-        level = next(n for n, frame in enumerate(frames) if frame.GetFrameID() >= chosen.GetFrameID())
+        frames = _frames_up_to(thread, chosen.GetFrameID())
+        level = len(frames) - 1
         above = tuple(frame.GetFunctionName() or "?" for frame in frames[:level])
         names = KEPT if level else (*_GENERAL, "rip")
         values = {}
@@ -497,6 +498,20 @@ class LldbInferior:
 _FLAGS = {"eflags": "rflags"}
 _SENT = ("SIGABRT", "SIGSYS")  # by raise(3) and the like, not by what an instruction did
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
+
+
+def _frames_up_to(thread: lldb.SBThread, chosen: int) -> list[lldb.SBFrame]:
+    """The innermost frames up to that one, those of inlined functions left out: they are a part of an outer one."""
+    frames = []
+    for index in count():  # lldb unwinds as far as it is asked to
+        frame = thread.GetFrameAtIndex(index)
+        if not frame.IsValid():
+            break
+        if not frame.IsInlined():
+            frames.append(frame)
+            if index >= chosen:
+                break
+    return frames
 
 
 def _register(frame: lldb.SBFrame, name: str) -> lldb.SBValue:

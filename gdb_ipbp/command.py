@@ -11,7 +11,10 @@ import gdb
 from gdb_ipbp.inferior import GdbInferior
 from ipbp.errors import IpbpError
 
-_SUBCOMMANDS = ("agree", "apply", "deopt", "doctor", "help", "object", "preview", "reopt", "status", "undo", "watch")
+_SUBCOMMANDS = (
+    *("agree", "apply", "deopt", "doctor", "help", "object", "preview", "reopt", "report", "status", "undo"),
+    "watch",
+)
 
 
 class Hotpatch(gdb.Command):  # type: ignore[misc]
@@ -20,6 +23,7 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
     hotpatch                    compile what was edited, and patch
     hotpatch --frame remap      and the selected call goes on in the new code
     hotpatch preview            everything but the last step: what would change
+    hotpatch report [FILE]      a page of HTML with all that was done
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N
     hotpatch object OLD.o NEW.o patch with the difference of two object files
@@ -42,7 +46,7 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
         console = Console(is_terminal=from_tty and os.isatty(1))
 
         def report(error: IpbpError) -> None:
-            commands.Command(inferior, console, "--json" in arguments.split()).show(commands.failed(error))
+            commands.show_failure(inferior, console, "--json" in arguments.split(), error)
 
         inferior = GdbInferior(report)
         status = commands.run(inferior, arguments, console)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from typing import Any, Callable, TypeVar
+from typing import Callable, TypeVar
 
 import gdb
 
 from gdb_ipbp.inferior import GdbInferior
+from gdb_ipbp.posts import Posts
 from gdb_ipbp.prompt import Prompt, show
 from gdb_ipbp.settings import without_interrupts
 from ipbp.errors import IpbpError
@@ -30,9 +31,8 @@ class GdbDebugger:
 
     def __init__(self, is_terminal: bool) -> None:
         self.is_terminal = is_terminal
-        self._is_ending = False
         Prompt.follow()
-        gdb.events.gdb_exiting.connect(self._on_exiting)
+        Posts.follow()
 
     def inferior(self, report: Callable[[IpbpError], None]) -> GdbInferior:
         return GdbInferior(report)
@@ -52,10 +52,9 @@ class GdbDebugger:
                 failures.append(error)
             is_done.set()
 
-        if not self._is_ending:  # gdb crashes when it ends with something posted that it has not come to
-            gdb.post_event(act)
+        Posts.post(act)
         while not is_done.wait(_GLANCE):
-            if is_over() or self._is_ending:
+            if is_over() or Posts.is_ending:
                 raise IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
         if failures:
             raise failures[0]
@@ -77,6 +76,3 @@ class GdbDebugger:
             thread.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _on_exiting(self, event: Any) -> None:
-        self._is_ending = True

@@ -15,6 +15,7 @@ Change the running program to what its edited source says.
     hotpatch                    compile what was edited, and patch
     hotpatch --frame remap      and the selected call goes on in the new code
     hotpatch preview            everything but the last step: what would change
+    hotpatch report [FILE]      a page of HTML with all that was done
     hotpatch status             patches, functions and memory
     hotpatch undo [N]           take back the newest patch, or all after patch N
     hotpatch object OLD.o NEW.o patch with the difference of two object files

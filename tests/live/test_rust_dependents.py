@@ -42,7 +42,7 @@ class Chain:
         inferior, journal = Bystander(self.talk.process.pid), open_journal(self.talk.process.pid)
         params = plan_params(inferior.describe(), inferior.regions(), journal, False, {})
         make_plan(Request.from_json(params), inferior.read_ranges, said.append)
-        return [line.removeprefix("compiling ") for line in said]
+        return [line.removeprefix("compiling ") for line in said if line.startswith("compiling ")]
 
     def patch(self, debugger: str) -> set[str]:
         outcome = ipbp("apply", self.talk.process.pid, debugger)

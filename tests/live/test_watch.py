@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from ticker import WAYS, Ticker, Typed, build_ticker, typed_to, wait_until
 
+from ipbp.cli.path import load_line
+
 pytestmark = pytest.mark.live
 
 DEBUGGERS = ("gdb", "lldb")
@@ -55,6 +57,7 @@ def test_saves_are_patches_while_the_program_has_the_terminal(typed: Typed, tick
     assert "12 patches so far" in typed.tell("hotpatch watch")
     assert "not watched any more" in typed.tell("hotpatch watch off")
     ticker.save(99)
+    typed.tell("set pagination off")  # which lldb does not know
     assert "would patch 1 function" in typed.tell("hotpatch preview")
     typed.go("continue")
     assert typed.hears("still here")
@@ -167,6 +170,14 @@ def test_an_attached_program_is_watched_and_left_in_peace(
         wait_until(lambda: "TracerPid:\t0\n" in Path(f"/proc/{running.pid}/status").read_text(), lambda: "traced")
         assert ticker.is_ticking()
         assert ticker.shown()[0] == 3
+
+
+def test_gdb_ends_well_with_something_posted_that_it_has_not_come_to(gdb: str) -> None:
+    post = "python from gdb_ipbp.posts import Posts; Posts.follow(); Posts.post(lambda: None); print('posted')"
+    words = [gdb, "-nx", "-batch", "-ex", load_line("gdb"), "-ex", post, "-ex", "quit 3"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "posted\n"
+    assert done.returncode == 3, "a crash would be a negative one"
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ class _Built:
             return True
 
     def text(self, path: str) -> str | None:
-        candidates = itertools.chain(_of_note(self._note, path, self._store), _of_git(Path(path)))
+        candidates = itertools.chain(_of_note(self._note, path, self._store), of_git(Path(path)))
         return next((_decoded(content) for content in candidates if self._has(content)), None)
 
     def _has(self, content: bytes) -> bool:
@@ -132,7 +132,7 @@ def _of_note(note: Path, path: str, store: Store) -> Iterator[bytes]:
         yield store.get(json.loads(note.read_text())[path]).read_bytes()
 
 
-def _of_git(path: Path) -> Iterator[bytes]:
+def of_git(path: Path) -> Iterator[bytes]:
     """What git has of a file: as it is staged, as it was committed last."""
     for revision in (":", "HEAD:"):
         try:

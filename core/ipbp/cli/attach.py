@@ -41,6 +41,7 @@ _VERBS = {
     "undo": "take back the newest patch, or all after patch N",
     "status": "patches, functions and memory of a running program",
 }
+_SLOW = ("compiling", "running")
 _ATTEMPTS = 10  # beside the first one, when the program is busy at each
 _INTERRUPTED = IpbpError(
     "interrupted", "interrupted", "The program goes on running; `ipbp status` says what is applied."
@@ -171,7 +172,8 @@ def _attached(arguments: argparse.Namespace, words: list[str]) -> Outcome:
 
 
 def _tell(as_json: bool) -> Callable[[str], None]:
-    return lambda text: None if as_json else print(text, file=sys.stderr)
+    # The rest is over before anybody has read of it.
+    return lambda text: print(text, file=sys.stderr) if not as_json and text.startswith(_SLOW) else None
 
 
 @contextmanager

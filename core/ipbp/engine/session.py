@@ -8,9 +8,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ipbp import __version__
+from ipbp.build.notes import write_whole
 from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
@@ -19,7 +21,9 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.formats.elf_file import load_lief
 from ipbp.pipeline.doctor import examine
 from ipbp.pipeline.order import make_plan
+from ipbp.pipeline.page import page
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.side_by_side import sides_for
 from ipbp.protocol import PROTOCOL_VERSION
 
 Answer = dict[str, Any]
@@ -65,17 +69,26 @@ def hello(channel: Channel, params: Answer) -> Answer:
 
 def plan(channel: Channel, params: Answer) -> Answer:
     """The whole way to a plan; nothing is written to the inferior."""
-    outcome = make_plan(Request.from_json(params), channel.read_memory, channel.tell)
+    request = Request.from_json(params)
+    outcome = make_plan(request, channel.read_memory, channel.tell)
     frame = {} if outcome.frame is None else {"frame": asdict(outcome.frame)}
     if outcome.plan is None:
         return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times, **frame}
+    sides = {"sides": sides_for(request, outcome.plan, channel.read_memory)} if params.get("sides") else {}
     return {
         "outcome": "planned",
         "plan": outcome.plan.to_json(),
         "is_first": outcome.is_first,
         **frame,
+        **sides,
         "offers": list(outcome.offers),
     }
+
+
+def report(channel: Channel, params: Answer) -> Answer:
+    """A page of HTML with what was done to the program, written to `file`."""
+    write_whole(Path(params["file"]), page(Request.from_json(params), channel.read_memory))
+    return {}
 
 
 def doctor(channel: Channel, params: Answer) -> Answer:
@@ -94,6 +107,7 @@ VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {
     "plan": plan,
     "doctor": doctor,
     "agree": trust,
+    "report": report,
     "follow": follow,
     "saves": saves,
 }

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import json
 import os
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
 from ipbp.errors import IpbpError, Refused
-from ipbp.host import frames, inject, render, safepoint, symbols, transaction
+from ipbp.host import frames, inject, render, safepoint, session_log, side_by_side, symbols, transaction
 from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
 from ipbp.host.doctor import examine
@@ -23,6 +25,7 @@ from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.load import Load
 from ipbp.host.old_code import old_code, replaced_code, still_running
+from ipbp.host.progress import Progress
 from ipbp.host.quiet import BUSY
 from ipbp.host.quiet_point import require_quiet_point
 from ipbp.host.safepoint import Stack
@@ -82,6 +85,14 @@ def failed(error: IpbpError) -> Outcome:
     return {"outcome": kind, "error": error.to_json()}
 
 
+def show_failure(inferior: Inferior, console: Console, as_json: bool, error: IpbpError) -> None:
+    """What went wrong after `run` had returned."""
+    command = Command(inferior, console, as_json)
+    with contextlib.suppress(IpbpError):  # the program may be gone; then there is nothing to write it down beside
+        command.journal()
+    command.show(failed(error))
+
+
 class Command:
     """One `hotpatch` under way: the inferior, and where its outcome goes. `is_our_stop`: the program is stopped for
     this command alone (`ipbp apply` attached to it), so what the stop did to it is ours to put right."""
@@ -93,16 +104,20 @@ class Command:
         self.is_our_stop = is_our_stop
         self.is_silent = False
         self.notes: list[str] = []
+        self.folder: Optional[Path] = None  # of the journal
 
     def journal(self) -> Journal:
         """The journal of the program, brought up to date with what is loaded now."""
         journal = open_journal(self.inferior.describe().pid)
+        self.folder = journal.folder
         self._look(journal)
         return journal
 
     def show(self, outcome: Outcome) -> int:
         if self.notes:
             outcome["notes"] = [*self.notes, *outcome.get("notes", ())]
+        if self.folder is not None:
+            session_log.write(self.folder, outcome)
         if self.is_silent:
             return EXIT[outcome["outcome"]]
         text = render.as_json(outcome) if self.as_json else render.as_text(outcome)
@@ -111,7 +126,9 @@ class Command:
 
     def ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
         """The engine's answer; its questions about memory are answered meanwhile, its progress is shown."""
-        return engine().request(verb, params, self.answer, self._tell, self.console.is_interrupted)
+        progress = Progress(self._tell, "asking the engine")
+        interrupted = progress.watching(self.console.is_interrupted)
+        return engine().request(verb, params, self.answer, progress.tell, interrupted)
 
     def while_stopped(self, action: Callable[[], Outcome], journal: Journal) -> int:
         """Do this with the program stopped, then show its outcome, to which the stop's length is added, and how much
@@ -278,10 +295,23 @@ def _settle(command: Command, journal: Journal, stacks: Sequence[Stack]) -> None
 
 def preview(command: Command, options: argparse.Namespace) -> int:
     """The whole way to the plan; nothing is written."""
-    answer = _plan(command, options, command.journal())
+    journal = command.journal()
+    answer = command.ask("plan", {**command.plan_params(options, journal), "sides": True})
     if answer["outcome"] == "unchanged":
         return command.show(answer)
-    return command.show(plan_outcome("planned", PatchPlan.from_json(answer["plan"])))
+    colour = command.console.is_terminal and not command.as_json
+    shown = side_by_side.as_text(answer["sides"], options.names, colour)
+    outcome = plan_outcome("planned", PatchPlan.from_json(answer["plan"]))
+    return command.show({**outcome, "sides": answer["sides"], "shown": shown})
+
+
+def report(command: Command, options: argparse.Namespace) -> int:
+    """All that was done to the program, as a page for a browser."""
+    journal = command.journal()
+    pid = command.inferior.describe().pid
+    file = os.path.abspath(os.path.expanduser(options.file or f"hotpatch-{pid}.html"))
+    command.ask("report", {**command.plan_params(options, journal), "file": file})
+    return command.show({"outcome": "ok", "text": f"{file} is written"})
 
 
 def status(command: Command, options: argparse.Namespace) -> int:
@@ -368,6 +398,7 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "apply": apply,
     "object": apply,
     "preview": preview,
+    "report": report,
     "status": status,
     "undo": undo,
     "doctor": doctor,

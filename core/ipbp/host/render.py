@@ -67,7 +67,7 @@ def _planned(outcome: Row) -> str:
         size = f"  ({row['size']} bytes)" if row["size"] else ""
         lines.append(f"  {row['status']:8} {row['name']:{width}}  {row['reason']}{size}")
     lines += [f"  data     {name}" for name in outcome.get("data", ())]
-    return "\n".join(lines)
+    return "\n".join(lines) + ("\n" + outcome["shown"].rstrip("\n") if outcome.get("shown") else "")
 
 
 def _undone(outcome: Row) -> str:

@@ -14,7 +14,7 @@ import time
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import commands, render
+from ipbp.host import commands, render, session_log
 from ipbp.host.client import Client, find_python
 from ipbp.host.inferior import Inferior
 from ipbp.host.journal import open_journal
@@ -132,6 +132,8 @@ class Watch:
         return console.outcome
 
     def show(self, outcome: Message) -> None:
+        if outcome["outcome"] != "patched":  # which the command has written down
+            session_log.write(open_journal(self._pid).folder, outcome)
         self._debugger.show(render.as_text(outcome), self.is_over)
 
     def _run(self) -> None:

@@ -14,6 +14,7 @@ _WORDS = (
     ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
     ("preview", "everything but the last step: what would change, and what is refused"),
     ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
+    ("report", "write a page of HTML with all that was done to this program: report [FILE]"),
     ("status", "patches, functions and memory"),
     ("undo", "take back the newest patch, or all after patch N (0: all)"),
     ("deopt", "compile files, or those of functions, without optimisation, to step through them: deopt NAME..."),
@@ -70,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
         word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
         if name in ("deopt", "reopt"):
             word.add_argument(name, metavar="NAME", nargs="+" if name == "deopt" else "*")
+        if name == "preview":
+            word.add_argument("names", metavar="FUNCTION", nargs="*")
+        if name == "report":
+            word.add_argument("file", metavar="FILE", nargs="?")
         if name == "watch":
             word.add_argument("state", choices=("on", "off"), nargs="?")
         if name == "undo":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ipbp.build.command import Command, refusals
 from ipbp.build.crates import program_crates
+from ipbp.build.environment import environment_of
 from ipbp.build.places import cache_folder
+from ipbp.build.trust import require_agreement
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
@@ -28,6 +32,7 @@ def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
     return [
         _line("symbols", lambda: _symbols(image)),
         _line("build information", lambda: _build(request, process)),
+        _line("units", lambda: _units(request, process)),
         _line("near memory", lambda: _near_memory(request, image)),
     ]
 
@@ -60,6 +65,36 @@ def _build(request: Request, process: LoadedProcess) -> str:
         what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"
         lines.append(f"{row.module.mapped.path}: {what} from {where}")
     return "\n".join([*lines, *notes])
+
+
+def _units(request: Request, process: LoadedProcess) -> str:
+    """Whether each unit could be compiled and patched if it was edited."""
+    rows = [command for row in buildable(request, process)[0] for command in row.commands.commands]
+    require_agreement(rows)
+    found: dict[tuple[str, str], list[str]] = {}
+    for command in rows:
+        for code, advice in _troubles(command):
+            found.setdefault((code, advice), []).append(command.source.name)
+    if found:
+        lines = [f"{code}: {_some(names)}. {advice}" for (code, advice), names in found.items()]
+        raise IpbpError("units-unpatchable", f"{len(found)} kinds of units cannot be patched", "\n".join(lines))
+    return f"all {len(rows)} can be compiled again" if rows else "compiled by the project's own build"
+
+
+def _troubles(command: Command) -> Iterator[tuple[str, str]]:
+    yield from ((refusal.code, refusal.advice) for refusal in refusals(command))
+    if not command.directory.is_dir():
+        yield "build-directory-missing", "Configure the build again, or name another build folder with --build-dir."
+    elif command.arguments and shutil.which(command.arguments[0], path=_path(command)) is None:
+        yield "compiler-missing", f"Install {command.arguments[0]}, or let the build system record its commands again."
+
+
+def _path(command: Command) -> str | None:
+    return environment_of(command).get("PATH")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _cargo(executable: Path) -> str:

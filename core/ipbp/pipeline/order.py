@@ -37,6 +37,7 @@ from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.side_by_side import keep_source
 from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
 from ipbp.protocol import FrameMove, PatchPlan
@@ -80,6 +81,7 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
 def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock = Clock()
     store = user_store()
+    tell("reading the program's symbols")
     process = read_process(
         request.description.pid,
         list(request.regions),
@@ -131,6 +133,7 @@ def _linked(
 ) -> Outcome:
     """From new objects to a plan."""
     read = process.read
+    tell("comparing with what runs")
     # What of them differs from the code that runs, and where definitions went that are in other files now.
     judged = _one_of_each(
         judge(edited.units, request.record, store, read, request.allow_layout, request.exact, edited.alike)
@@ -178,6 +181,7 @@ def _linked(
     raise_all(offered(found.refusals, process, request.description.pid), misaligned(found.units))
 
     # Memory is chosen, laid out and filled.
+    tell("linking")
     replaced += [()] * (len(helpers) + found.added)
     linked = link_units(found.units, replaced, process, request)
     made = plan(
@@ -188,6 +192,8 @@ def _linked(
         allocations=linked.allocations,
         read=read,
     )
+    for unit in changed:
+        keep_source(unit.edited.name, unit.edited.dependencies.get(unit.edited.name, ""), store)
     clock.lap("link")
     order = list(images)
     rewritten = {place - skipped for place in request.entries for skipped in (0, len(ENDBR64))}

@@ -6,33 +6,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ipbp.build.places import cache_folder
 from ipbp.build.saves import Saves
 from ipbp.build.watched import watched_files
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_index_cache import IndexCache
-from ipbp.formats.elf_process import read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.host import procfs
 from ipbp.pipeline.edited import buildable
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.side_by_side import process_of
 
 _LOOK = 1.0  # seconds between two looks at the program
 
 
 def files_of_program(request: Request, read: MemoryReader) -> set[str]:
     """Absolute paths, of all images that are loaded now. Errors: those of `buildable` and `watched_files`."""
-    described = request.description
-    process = read_process(
-        described.pid,
-        list(request.regions),
-        described.executable,
-        read,
-        IndexCache(cache_folder("symbols")),
-        described.debug_folders,
-    )
     found: set[str] = set()
-    for row in buildable(request, process)[0]:
+    for row in buildable(request, process_of(request, read))[0]:
         found |= watched_files(row.commands, request.record.units(row.module.key))
     return found
 

@@ -1,0 +1,162 @@
+"""What a patch changes, for people: machine code of both versions of each function, and both texts of its source."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ipbp.arch.x86_64_listing import listing
+from ipbp.build.places import cache_folder
+from ipbp.build.store import Store, user_store
+from ipbp.build.unnoticed import of_git
+from ipbp.formats.elf_index_cache import IndexCache
+from ipbp.formats.elf_process import LoadedProcess, read_process
+from ipbp.graph.image import MemoryReader
+from ipbp.graph.sides import Row, beside, near_changes
+from ipbp.host.journal import Journal
+from ipbp.pipeline.readable import readable_name
+from ipbp.pipeline.record import Record
+from ipbp.pipeline.request import Request
+from ipbp.protocol import FunctionChange, PatchPlan
+
+_CONTEXT = 3  # lines of source around a change
+_MOST_LINES = 2000  # of one function
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Of a function its code; of a file its text around the changes, `name` then says where the old one is from."""
+
+    name: str
+    file: str
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return {"name": self.name, "file": self.file, "rows": [list(row) for row in self.rows]}
+
+
+def sides_for(request: Request, plan: PatchPlan, read: MemoryReader) -> dict[str, list[dict[str, object]]]:
+    """What a plan that is not applied yet would change: `code` and `source`."""
+    earlier = [patch.plan for patch in Journal(request.folder).patches()]
+    places = Places(process_of(request, read), [*earlier, plan])
+    return {
+        "code": [row.to_json() for row in sides_of(plan, earlier, places, read)],
+        "source": [row.to_json() for row in sources_of(plan, request.record, user_store())],
+    }
+
+
+def process_of(request: Request, read: MemoryReader) -> LoadedProcess:
+    """The process as the request describes it."""
+    described = request.description
+    regions, cache = list(request.regions), IndexCache(cache_folder("symbols"))
+    return read_process(described.pid, regions, described.executable, read, cache, described.debug_folders)
+
+
+class Places:
+    """Names of addresses: of the process's symbols, and of what patches brought."""
+
+    def __init__(self, process: LoadedProcess, plans: Sequence[PatchPlan]) -> None:
+        tables = [image.symbols for image in process.images()]
+        self._starts = [table.address for table in tables]
+        self._tables = tables
+        rows = {row.address: row for plan in plans for row in plan.functions if row.address}
+        self._patched = sorted(rows)
+        self._rows = rows
+
+    def name(self, address: int) -> str:
+        at = bisect.bisect_right(self._patched, address) - 1
+        if at >= 0 and address < self._patched[at] + self._rows[self._patched[at]].size:
+            return _with_offset(self._rows[self._patched[at]].name, address - self._patched[at])
+        for starts, table in zip(self._starts, self._tables, strict=True):
+            row = int(np.searchsorted(starts, address, side="right")) - 1
+            if row >= 0 and address < int(table.address[row]) + max(int(table.size[row]), 1):
+                return _with_offset(readable_name(table.name[row]), address - int(table.address[row]))
+        return f"{address:#x}"
+
+
+def _with_offset(name: str, offset: int) -> str:
+    return f"{name}+{offset:#x}" if offset else name
+
+
+def sides_of(plan: PatchPlan, plans: Sequence[PatchPlan], places: Places, read: MemoryReader) -> Iterator[Sides]:
+    """Both versions of each function that `plan` changes. `plans`: those in force before it, oldest first."""
+    for row in plan.functions:
+        if row.status == "removed" or not row.size:
+            continue
+        new = _of_file(plan, row)
+        old, address = _old_version(row, plan, plans, read)
+        left = [f"{at:4x}  {text}" for at, text in listing(old, address, places.name)]
+        right = [f"{at:4x}  {text}" for at, text in listing(new, row.address, places.name)]
+        yield Sides(row.name, row.file, tuple(_by_text(left[:_MOST_LINES], right[:_MOST_LINES])))
+
+
+def _by_text(left: Sequence[str], right: Sequence[str]) -> Iterator[Row]:
+    # Paired by the instructions alone: every later offset moves when one is longer.
+    texts = [line[6:] for line in left], [line[6:] for line in right]
+    olds, news = iter(left), iter(right)
+    for mark, _old, _new in beside(*texts):
+        yield mark, next(olds) if mark != ">" else "", next(news) if mark != "<" else ""
+
+
+def _old_version(
+    row: FunctionChange, plan: PatchPlan, plans: Sequence[PatchPlan], read: MemoryReader
+) -> tuple[bytes, int]:
+    """The code that this one replaces, and where it is; b"" for a new function and for what cannot be read."""
+    for earlier in reversed(plans):
+        for before in earlier.functions:
+            if before.entry == row.entry and row.entry and before.address and before.size:
+                return _of_file(earlier, before), before.address
+    if row.status == "new" or not row.old_size:
+        return b"", row.entry
+    content = read([(row.entry, row.old_size)])[0]
+    if content is None:
+        return b"", row.entry
+    code = bytearray(content)
+    for change in [*plan.replacements, *(change for earlier in plans for change in earlier.replacements)]:
+        at = change.address - row.entry
+        if 0 <= at < len(code) and code[at : at + 1] == change.replacement[:1]:
+            code[at : at + len(change.expected)] = change.expected
+    return bytes(code[: row.old_size]), row.entry
+
+
+def _of_file(plan: PatchPlan, row: FunctionChange) -> bytes:
+    for segment in plan.segments:
+        if segment.address <= row.address < segment.address + segment.size:
+            with Path(plan.files[segment.file]).open("rb") as file:
+                file.seek(segment.file_offset + row.address - segment.address)
+                return file.read(row.size)
+    return b""
+
+
+def sources_of(plan: PatchPlan, record: Record, store: Store) -> Iterator[Sides]:
+    """Both texts of each source that has changed functions, around the changes."""
+    known = {name: unit.dependencies for units in record.images.values() for name, unit in units.items()}
+    for file in dict.fromkeys(row.file for row in plan.functions if row.file):
+        path = Path(file)
+        old, said = _old_text(path, known.get(file, {}), store)
+        if old is None or not path.is_file():
+            continue
+        rows = beside(old.splitlines(), path.read_text(errors="replace").splitlines())
+        near = near_changes(rows, _CONTEXT)
+        if any(row[0] not in " …" for row in near):
+            yield Sides(said, file, tuple(near))
+
+
+def _old_text(path: Path, known: Mapping[str, str], store: Store) -> tuple[str | None, str]:
+    digest = known.get(str(path), "")
+    if digest and store.has(digest):
+        return store.get(digest).read_text(errors="replace"), "as it was compiled last"
+    for content in of_git(path):
+        return content.decode(errors="replace"), "as git has it"
+    return None, ""
+
+
+def keep_source(path: str, digest: str, store: Store) -> None:
+    """So that the next patch can show what was before. A file that was saved since it was compiled is not that."""
+    content = Path(path)
+    if digest and content.is_file() and not store.has(digest):
+        store.put(content)

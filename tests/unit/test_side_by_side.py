@@ -1,0 +1,88 @@
+"""Two versions side by side: which lines are paired, and what a terminal shows of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipbp.arch.x86_64_listing import listing
+from ipbp.graph.sides import beside, near_changes
+from ipbp.host.progress import Progress
+from ipbp.host.side_by_side import as_text
+
+
+def test_lines_are_paired_as_diff_does() -> None:
+    assert beside(["a", "b", "c", "e"], ["a", "x", "c", "d", "e"]) == [
+        (" ", "a", "a"),
+        ("|", "b", "x"),
+        (" ", "c", "c"),
+        (">", "", "d"),
+        (" ", "e", "e"),
+    ]
+    assert beside(["a", "b"], ["b"]) == [("<", "a", ""), (" ", "b", "b")]
+
+
+def test_what_is_far_from_a_change_is_left_out() -> None:
+    rows = beside(list("abcdefgh"), list("abcdeXgh"))
+    assert [row[1] for row in near_changes(rows, 1)] == ["", "e", "f", "g", ""]
+    assert near_changes(beside(["a"], ["a"]), 3) == [("…", "", "")]
+
+
+@pytest.mark.parametrize(
+    ("code", "texts"),
+    [
+        ("7402eb00c3", ["je +0x4", "jmp +0x4", "ret"]),  # in the function: by distance
+        ("e8fb0f0000c3", ["call <0x2000>", "ret"]),  # elsewhere: by name
+        ("8b05fa0f0000c3", ["mov eax, dword ptr [<0x2000>]", "ret"]),
+        ("c306", ["ret", ".byte 0x06"]),  # no instruction in 64-bit mode
+    ],
+)
+def test_places_are_told_in_a_way_that_does_not_depend_on_where_the_code_lies(code: str, texts: list[str]) -> None:
+    rows = listing(bytes.fromhex(code), 0x1000, lambda address: f"<{address:#x}>")
+    assert [text for _offset, text in rows] == texts
+
+
+SIDES = {
+    "code": [
+        {"name": "f(int)", "file": "a.c", "rows": [[" ", "push", "push"], ["|", "old", "new"]]},
+        {"name": "g", "file": "b.c", "rows": [[">", "", "ret"]]},
+    ],
+    "source": [{"name": "as git has it", "file": "a.c", "rows": [["…", "", ""], ["|", "\treturn 1;", "\treturn 2;"]]}],
+}
+
+
+def test_the_code_of_a_named_function_is_shown_with_its_source() -> None:
+    text = as_text(SIDES, ["f"], colour=False)
+    assert "f(int): machine code that runs | new" in text
+    assert "a.c: source as git has it | now" in text
+    assert "return 1;" in text
+    assert "ret\n" not in text
+    assert "\x1b" not in text
+    assert "\x1b[31m" in as_text(SIDES, ["f"], colour=True)
+
+
+def test_of_several_functions_none_is_shown_unasked() -> None:
+    assert "hotpatch preview NAME" in as_text(SIDES, [], colour=False)
+    assert as_text({"code": SIDES["code"][1:], "source": []}, [], colour=False).startswith("\ng: machine code")
+
+
+def test_only_what_takes_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ipbp.host.progress.time.monotonic", lambda: now[0])
+    said: list[str] = []
+    progress = Progress(said.append, "starting")
+    asked = progress.watching(lambda: False)
+    progress.tell("compiling a.c")
+    now[0] = 0.4
+    assert not asked()
+    assert said == []
+    now[0] = 0.6
+    asked()
+    asked()
+    assert said == ["compiling a.c ..."]
+    progress.tell("linking")
+    now[0] = 1.0
+    asked()
+    assert len(said) == 1
+    now[0] = 1.2
+    progress.tell("writing")
+    assert said[1:] == ["linking ..."]

@@ -105,6 +105,14 @@ CASES = [
         ("undefined-symbol", "nobody"),
     ),
     *pair(
+        "who gives memory out",
+        "#include <stdlib.h>\nint f(int x) { void *p = malloc(9); free(p); return x + (p != 0); }",
+        "#include <stdlib.h>\nint f(int x) { void *p = malloc(99); free(p); return x - (p != 0); }",
+        "#include <stdlib.h>\nvoid free(void *p) { (void)p; }\n"
+        "int f(int x) { void *p = malloc(9); free(p); return x - (p != 0); }",
+        ("allocator-replaced", "free"),
+    ),
+    *pair(
         "a constructor",
         START,
         START.replace("set + x", "set - x"),

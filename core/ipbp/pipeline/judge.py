@@ -17,6 +17,7 @@ from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.types import judge_types
+from ipbp.stages.allocators import new_allocators
 from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.copies import Copies, place_copies
 from ipbp.stages.copy_pairs import pair_copies
@@ -140,7 +141,8 @@ def _selected(
     doubtful = doubtful_addresses(unit.new, selection.unit.carried)
     unlocated = _unlocated(unit, copies.comparison, selection)
     doubts = types.doubts(_changed(unit, copies.comparison))
-    refusals = (*doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated)
+    allocators = new_allocators(unit.new, selection.added, unit.name)
+    refusals = (*doubts, *copies.refusals, *selection.refusals, *doubtful, *unlocated, *allocators)
     return replace(selection, refusals=refusals)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 _RECORDER = """#!/bin/sh
 printf '%s\\0' "$PWD" "$#" "$@" >>"$IPBP_TEST_RECORD"
-exec gcc "$@"
+exec {compiler} "$@"
 """
 
 Command = dict[str, object]
@@ -26,12 +26,13 @@ Command = dict[str, object]
 @dataclass(frozen=True)
 class SourceTree:
     """An unpacked source package in `folder`; `environment` has the package's compiler flags, `recorder` is a
-    compiler that writes down its command."""
+    compiler that writes down its command, `compiler` what it really is."""
 
     folder: Path
     recorder: Path
     record: Path
     environment: Mapping[str, str] = field(repr=False)
+    compiler: str = "gcc"
 
     def run(self, *command: str | Path) -> None:
         """A step of the build, in the tree."""
@@ -44,27 +45,26 @@ class SourceTree:
         commands: list[Command] = []
         for directory in fields:
             words = [next(fields) for _ in range(int(next(fields)))]
-            sources = [word for word in words if word.endswith(".c")]
+            sources = [word for word in words if word.endswith((".c", ".cpp"))]
             if "-c" in words and len(sources) == 1:
-                commands.append({"directory": directory, "file": sources[0], "arguments": ["gcc", *words]})
+                commands.append({"directory": directory, "file": sources[0], "arguments": [self.compiler, *words]})
         return commands
 
 
-def unpack(package: str, folder: Path, settings: Mapping[str, str] | None = None) -> SourceTree:
+def unpack(package: str, folder: Path, settings: Mapping[str, str] | None = None, compiler: str = "gcc") -> SourceTree:
     """The source package as the distribution has it. `settings`: of dpkg-buildflags, as in debian/rules."""
     description = _fetch(package, folder)
     tree = folder / "tree"
     subprocess.run(["dpkg-source", "--no-check", "-x", description, tree], check=True, stdout=subprocess.DEVNULL)
     recorder = folder / "recorder"
-    recorder.write_text(_RECORDER)
+    recorder.write_text(_RECORDER.replace("{compiler}", compiler))
     recorder.chmod(0o755)
     environment = {**os.environ, **(settings or {}), "LC_ALL": "C"}
     flags = subprocess.run(
         ["dpkg-buildflags", "--export=cmdline"], cwd=tree, env=environment, check=True, capture_output=True, text=True
     ).stdout
-    return SourceTree(
-        tree, recorder, folder / "record", {**environment, **dict(re.findall(r'([A-Z]+)="([^"]*)"', flags))}
-    )
+    found = {**environment, **dict(re.findall(r'([A-Z]+)="([^"]*)"', flags))}
+    return SourceTree(tree, recorder, folder / "record", found, compiler)
 
 
 def _fetch(package: str, folder: Path) -> Path:

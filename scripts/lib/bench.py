@@ -2,8 +2,9 @@
 
 `diff`: comparing two objects. `index`: knowing the symbols of an executable. `stop`: how long a patch stops the
 program. `rust`: from an edit of a crate to a plan, without rustc's own time. `threads`: what a new thread-local
-variable costs. Figures of a busy machine say little by themselves, so each is shown beside something that is not ours:
-the sha256 of the same bytes, the compiler, a prototype in the same debugger.
+variable costs. `types`: knowing and comparing the layouts of a unit's types. Figures of a busy machine say little by
+themselves, so each is shown beside something that is not ours: the sha256 of the same bytes, the compiler, a prototype
+in the same debugger.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import bench_index
 import bench_rust
 import bench_stop
 import bench_threads
+import bench_types
 import measured
 
-PARTS = ("diff", "index", "stop", "rust", "threads")
+PARTS = ("diff", "index", "stop", "rust", "threads", "types")
 DEBUGGERS = ("gdb", "lldb")
 
 
@@ -40,6 +42,8 @@ def main() -> int:
             everything[part] = {"rows": [asdict(row) for row in _rust(arguments)]}
         elif part == "threads":
             everything[part] = {"rows": [asdict(row) for row in _threads(arguments)]}
+        elif part == "types":
+            everything[part] = {"rows": [asdict(row) for row in _types(arguments)]}
         else:
             everything[part] = {"rows": [asdict(row) for row in _sizes(part, arguments)]}
     if arguments.json:
@@ -87,6 +91,14 @@ def _stops(arguments: argparse.Namespace) -> Iterator[bench_stop.Row]:
     for debugger in [name for name in DEBUGGERS if name in arguments.what] or DEBUGGERS:
         for row in bench_stop.measure(debugger, arguments.rounds):
             _say(arguments, bench_stop.line(row))
+            yield row
+
+
+def _types(arguments: argparse.Namespace) -> Iterator[bench_types.Row]:
+    _say(arguments, bench_types.HEAD)
+    with tempfile.TemporaryDirectory(prefix="ipbp-bench-") as name:
+        for row in bench_types.measure(Path(name), arguments.rounds):
+            _say(arguments, bench_types.line(row))
             yield row
 
 

@@ -88,7 +88,7 @@ def make_part(folder: Path, functions: int) -> Part:
     objects, took = [], []
     for name, edit in (("plain", 0), ("edited", 1)):
         source = folder / f"{name}.c"
-        source.write_text(_source(functions, edit))
+        source.write_text(source_of(functions, edit))
         start = time.perf_counter()
         subprocess.run(["gcc", *FLAGS, "-c", source, "-o", source.with_suffix(".o")], check=True)
         took.append((time.perf_counter() - start) * 1000)
@@ -148,7 +148,7 @@ def _prefixed(source: Path, number: int, path: Path) -> Path:
     return path
 
 
-def _source(functions: int, edit: int) -> str:
+def source_of(functions: int, edit: int) -> str:
     bodies = [
         (_PLAIN if n % 6 else _RICH).format(
             n=n,

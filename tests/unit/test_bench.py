@@ -44,6 +44,18 @@ def test_crates_are_measured_beside_cargo_with_each_linker() -> None:
         assert row["cargo"].keys() == {"bfd", "lld", "mold"}
 
 
+@pytest.mark.slow
+def test_types_are_measured_on_both_sides() -> None:
+    run = bench("types", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    plain, templates = json.loads(run.stdout)["types"]["rows"]
+    for row in (plain, templates):
+        assert row["types"] > 100
+        assert row["new"] > row["known"] > 0
+        assert row["compare"] > 0
+    assert plain["cpu"] < plain["target"]
+
+
 def test_a_part_that_there_is_not_is_named() -> None:
     run = bench("link")
     assert run.returncode == 2

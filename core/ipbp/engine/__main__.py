@@ -16,6 +16,5 @@ if __name__ == "__main__":
 
     # Debug information becomes hundreds of thousands of small objects, none of them garbage in a cycle: by default,
     # looking for such takes as long as reading.
-    gc.freeze()
     gc.set_threshold(100_000, 20, 50)
     sys.exit(serve(channel))

@@ -96,6 +96,11 @@ def _split(debug: Any, package: Package | None, source: str = "") -> Iterator[Se
                 yield split_sections(cu, folder, package)
 
 
+def forget() -> None:
+    """What was read is read again when it is asked for next."""
+    _kept.clear()
+
+
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:
     if key not in _kept:
         _kept[key] = read()

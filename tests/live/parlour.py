@@ -67,22 +67,33 @@ STEPS = (
     ),
     Step(
         "what it is thrown through",
-        {"through.cpp": [("return risky(x) + 1;", "Trace more(log, 'm'); return risky(x) + 2;")]},
+        {
+            "through.cpp": [
+                ("return risky(x) + 1;", "Trace more(log, 'm'); return risky(x) + 2;"),
+                ("noexcept { return risky(x); }", "noexcept { return risky(x) * 2; }"),
+            ]
+        },
         [
             *(("caught 0", "got 2"), ("caught 1", "mioh failure 11"), ("caught 2", "mioh worse 20")),
             *(("caught 3", "mioh risky"), ("caught 4", "mioh int 4"), ("old 1", "old failure 11 7Failure")),
-            *(("old 2", "old worse 20"), ("old 3", "old risky"), ("turns", "on")),
+            *(("old 2", "old worse 20"), ("old 3", "old risky"), ("firm 1", "42"), ("turns", "on")),
         ],
-        {"through"},
+        {"through", "firm"},
     ),
     Step(
         "who catches it",
-        {"caught.cpp": [('" worse " + std', '" WORSE " + std'), ('log + " int "', 'log + " INT "')]},
+        {
+            "caught.cpp": [
+                ('" worse " + std', '" WORSE " + std'),
+                ('log + " int "', 'log + " INT "'),
+                ('log += " worse";', 'log += " WORSE";'),
+            ]
+        },
         [
             *(("caught 1", "mioh failure 11"), ("caught 2", "mioh WORSE 20"), ("caught 4", "mioh INT 4")),
-            *(("again 1", "mio(11)risky failure"), ("again 2", "mio(20)risky worse"), ("turns", "on")),
+            *(("again 1", "mio(11)risky failure"), ("again 2", "mio(20)risky WORSE"), ("turns", "on")),
         ],
-        {"caught"},
+        {"caught", "again"},
     ),
     Step(
         "a new override in a class with live objects, and a new class",
@@ -114,10 +125,29 @@ STEPS = (
                     "    int code() const override { return 500 + value; }\n};\nint risky(int x) {",
                 ),
                 ("case 4: throw 4;", "case 4: throw 4;\n    case 5: throw Odd(5);"),
+                ("if (x == 1) return new", "if (x == 5) return new Odd(5);\n    if (x == 1) return new"),
             ]
         },
-        [("caught 5", "mioh WORSE 505"), ("old 5", "old worse 505"), ("again 5", "mio(505)risky worse")],
-        {"risky", "code"},
+        # And old code casts an object of it.
+        [
+            *(("caught 5", "mioh WORSE 505"), ("old 5", "old worse 505"), ("again 5", "mio(505)risky WORSE")),
+            ("fresh 5", "worse 505"),
+        ],
+        {"risky", "code", "failure"},
+    ),
+    Step(
+        "types of old and of new objects, told by new code",
+        {
+            "caught.cpp": [
+                (
+                    'return dynamic_cast<const Worse *>(f) ? "worse" : "plain";',
+                    'return typeid(*f) == typeid(Worse) ? "Worse" : dynamic_cast<const Worse *>(f) ? "more" : "Plain";',
+                ),
+                ('#include "errors.h"', '#include "errors.h"\n#include <typeinfo>'),
+            ]
+        },
+        [("kind 0", "Plain 1"), ("kind 1", "Worse 20"), ("fresh 2", "Worse 20"), ("fresh 5", "more 505")],
+        {"kind"},
     ),
     Step(
         "another type to catch, which changes no instruction",

@@ -41,6 +41,7 @@ int main() {
         else if (w == "caught") printf("%s\n", OPAQUE(caught)(x).c_str());
         else if (w == "again") printf("%s\n", OPAQUE(again)(x).c_str());
         else if (w == "kind") printf("%s %d\n", OPAQUE(kind)(failures[x].get()).c_str(), failures[x]->code());
+        else if (w == "fresh") { std::unique_ptr<Failure> f(OPAQUE(failure)(x)); printf("%s %d\n", OPAQUE(kind)(f.get()).c_str(), f->code()); }
         else if (w == "area") printf("%d %s\n", shapes[x]->area(), shapes[x]->name().c_str());
         else if (w == "made") { auto s = OPAQUE(made)(x ? "square" : "other", x); printf("%d %s\n", s->area(), s->name().c_str()); }
         else if (w == "old") {  // old code catches what new code throws

@@ -12,6 +12,7 @@ from cargo_project import CargoProject
 from scenario import Talk
 from sessions import ipbp
 
+from ipbp.build.in_place import is_possible
 from ipbp.cli.bystander import Bystander
 from ipbp.errors import Refused
 from ipbp.host.commands import plan_params
@@ -248,6 +249,25 @@ def test_builds_of_every_kind(workspace: CargoProject, tmp_path: Path) -> None:
     cargo(workspace, "build", "-p", "tool")
     assert planned(workspace, target / "debug/tool", flagged) == {"tool::answer"}
     (folder / ".cargo/config.toml").unlink()
+
+
+def test_each_of_ten_crates_is_compiled_with_the_one_below_when_it_may_notice(
+    workspace: CargoProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The program names the highest of them only.
+    cargo(workspace, "build")
+    own = ("tool/src/main.rs", *OWN)
+    number = "pub fn next(number: u64) -> u64 {\n    number"
+    noticed = ("member0/src/lib.rs", number, f"#[inline]\n{number} + number")
+    for is_allowed in (True, False):
+        with monkeypatch.context() as patch:
+            if is_allowed and is_possible():
+                patch.setattr("ipbp.build.rustc_run.replay_words", lambda *_: pytest.fail("a compile in place failed"))
+            else:
+                patch.setattr("ipbp.build.rustc_run.is_possible", lambda: False)
+            functions = planned(workspace, workspace.program, own, noticed)
+        assert {"tool::main", "member1::next"} <= functions
+        own = (own[0], own[1], "let own = 3")
 
 
 def test_what_cargo_would_make_anew_is_refused(workspace: CargoProject) -> None:

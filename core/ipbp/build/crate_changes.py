@@ -23,14 +23,18 @@ _WATCHED = re.compile(rb"^cargo::?rerun-if-changed=(.*)$", re.MULTILINE)
 
 
 def edited_since(library: Path, image_mtime_ns: int) -> bool:
-    """Whether what a dynamic library was made of, other crates included, may be newer than the library. cargo writes it
-    down beside the library, so that it need not be asked for each one that is loaded."""
+    """Whether what a dynamic library was made of may be newer than the library."""
+    snapshot, files = Snapshot(), files_of_library(library)
+    return not files or any(snapshot.modified_ns(path) >= image_mtime_ns for path in files)
+
+
+def files_of_library(library: Path) -> list[str]:
+    """What a dynamic library was made of, other crates included. cargo writes it down beside the library, so that it
+    need not be asked for each one that is loaded. [] where it has not."""
     folder = build_folder(library)
     assert folder is not None
     place = library.parent if library.parent.name == "examples" else folder
-    snapshot = Snapshot()
-    files, _ = made_from(place / library.with_suffix(".d").name, str(place), snapshot)
-    return not files or any(snapshot.modified_ns(path) >= image_mtime_ns for path in files)
+    return made_from(place / library.with_suffix(".d").name, str(place), Snapshot())[0]
 
 
 def refusals_of(commands: Sequence[CrateCommand], reasons: Mapping[str, str], snapshot: Snapshot) -> list[Refusal]:

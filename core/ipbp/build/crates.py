@@ -22,7 +22,16 @@ from ipbp.build.cargo import is_library
 from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
-from ipbp.build.crate_changes import edited_since, is_crate, made_from, other_variable, reason_of, refusals_of, value_of
+from ipbp.build.crate_changes import (
+    edited_since,
+    files_of_library,
+    is_crate,
+    made_from,
+    other_variable,
+    reason_of,
+    refusals_of,
+    value_of,
+)
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.places import cache_folder
@@ -91,7 +100,8 @@ def rebuild_crates(
             if not reason:
                 continue
             used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
-            made = _brought_up_to_date(row, used, workshop, store, tell, colour)
+            libraries = {file: workshop.product(made.crate) for file, made in ours.items()}
+            made = _brought_up_to_date(row, used, libraries, workshop, store, tell, colour)
             ours[file_of(str(row.product))] = made
             unit = known.get(row.source)
             digest = store.put(made.objects)
@@ -191,6 +201,8 @@ def program_crates(executable: Path) -> tuple[CrateCommand, ...]:
 def files_of_crates(executable: Path) -> set[str]:
     """All files that the program's crates of one's own are made from, as the last build of each wrote down, the user's
     or ours. Errors: those of `program_crates`."""
+    if is_library(executable):
+        return set(files_of_library(executable))
     commands = program_crates(executable)
     workshop, snapshot = workshop_of(commands), Snapshot()
     found: set[str] = set()
@@ -235,14 +247,20 @@ class _Made:
 
 
 def _brought_up_to_date(
-    row: CrateCommand, used: Sequence[_Made], workshop: Workshop, store: Store, tell: Tell, colour: bool
+    row: CrateCommand,
+    used: Sequence[_Made],
+    libraries: Mapping[str, Path],
+    workshop: Workshop,
+    store: Store,
+    tell: Tell,
+    colour: bool,
 ) -> _Made:
-    """The crate in the workshop, compiled unless it was made from just these files before."""
+    """The crate in the workshop, compiled unless it was made from just these files before. `libraries`: all that were
+    made now, by `file_of` of the user's; `used`: those that the crate names itself."""
     kept = _kept(row, used, workshop, store)
     if kept is not None:
         return kept
     tell(f"compiling {row.name}")
-    replaced = {file_of(str(made.crate.product)): workshop.product(made.crate) for made in used}
     before: dict[str, str] | None = None
     start = time.perf_counter()
     for _ in range(ATTEMPTS):
@@ -251,7 +269,7 @@ def _brought_up_to_date(
         # The folder's own time stamp is the file system's clock at this moment.
         os.utime(workshop.objects(row))
         began = workshop.objects(row).stat().st_mtime_ns
-        messages = run_rustc(row, workshop, replaced, colour)
+        messages = run_rustc(row, workshop, libraries, colour)
         keep_product(row, workshop)
         snapshot = Snapshot()
         files, variables = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)

@@ -126,6 +126,12 @@ def is_optimised_crate(arguments: Sequence[str]) -> bool:
     return levels != ["0"] and (bool(levels) or "-O" in arguments)
 
 
+def asks_for_types(arguments: Sequence[str]) -> bool:
+    """Whether rustc is asked for debug information of the level that has types; the last option counts."""
+    levels = [*read_options(list(arguments)).get("-C debuginfo", ())][-1:]
+    return levels in (["2"], ["full"]) or (not levels and "-g" in arguments)
+
+
 def printed(output: str) -> str:
     """What rustc would print for a human: of its JSON lines the texts of the messages (rustc book, "JSON Output")."""
     found = []

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ipbp.build.rustc_replay import asks_for_types
 from ipbp.errors import Refusal
 from ipbp.formats.debug_types import types_of_file, types_of_graph
 from ipbp.formats.line_rows import line_rows
@@ -36,7 +37,10 @@ def judge_types(
     described = unit.image.debug_file or unit.image.file
     split = split_units(Path(described))
     before = types_of_graph(old, split) if image is None else types_of_file(described, split)
-    if ALL not in allowed and not (new.tells_types and before.tells_types):
+    # A crate of which others have all the code describes nothing.
+    is_asked = unit.dirty is not None and asks_for_types(unit.dirty.command.arguments)
+    sides = [(new, is_asked), (before, is_asked and image is None)]
+    if ALL not in allowed and not all(row.tells_types or (asked and row.is_whole) for row, asked in sides):
         return TypeChanges(frozenset(), (_no_information(unit.name),))
     running, fresh = _side(old, before), _side(unit.new, new)
 

@@ -1,10 +1,10 @@
 """Every figure that the project claims, measured on this machine; see the files beside this one for what is done.
 
 `diff`: comparing two objects. `index`: knowing the symbols of an executable. `stop`: how long a patch stops the
-program. `rust`: from an edit of a crate to a plan, without rustc's own time. `threads`: what a new thread-local
-variable costs. `types`: knowing and comparing the layouts of a unit's types. Figures of a busy machine say little by
-themselves, so each is shown beside something that is not ours: the sha256 of the same bytes, the compiler, a prototype
-in the same debugger.
+program. `symbols`: telling the debugger of a patch. `rust`: from an edit of a crate to a plan, without rustc's own
+time. `threads`: what a new thread-local variable costs. `types`: knowing and comparing the layouts of a unit's types.
+Figures of a busy machine say little by themselves, so each is shown beside something that is not ours, where there is
+such a thing: the sha256 of the same bytes, the compiler, a prototype in the same debugger.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import bench_diff
 import bench_index
 import bench_rust
 import bench_stop
+import bench_symbols
 import bench_threads
 import bench_types
 import measured
 
-PARTS = ("diff", "index", "stop", "rust", "threads", "types")
+PARTS = ("diff", "index", "stop", "symbols", "rust", "threads", "types")
 DEBUGGERS = ("gdb", "lldb")
 
 
@@ -38,6 +39,8 @@ def main() -> int:
             found = list(_stops(arguments))
             in_time = all(row.ratio <= bench_stop.ALLOWED for row in found)
             everything[part] = {"rows": [asdict(row) for row in found], "allowed": bench_stop.ALLOWED}
+        elif part == "symbols":
+            everything[part] = {"rows": [asdict(row) for row in _symbols(arguments)]}
         elif part == "rust":
             everything[part] = {"rows": [asdict(row) for row in _rust(arguments)]}
         elif part == "threads":
@@ -100,6 +103,15 @@ def _types(arguments: argparse.Namespace) -> Iterator[bench_types.Row]:
         for row in bench_types.measure(Path(name), arguments.rounds):
             _say(arguments, bench_types.line(row))
             yield row
+
+
+def _symbols(arguments: argparse.Namespace) -> Iterator[bench_symbols.Row]:
+    _say(arguments, bench_symbols.HEAD)
+    debuggers = [name for name in DEBUGGERS if name in arguments.what] or DEBUGGERS
+    sizes = tuple(map(float, arguments.sizes.split(","))) if arguments.sizes else bench_symbols.SIZES
+    for row in bench_symbols.measure(debuggers, sizes, arguments.rounds):
+        _say(arguments, bench_symbols.line(row))
+        yield row
 
 
 def _threads(arguments: argparse.Namespace) -> Iterator[bench_threads.Row]:

@@ -56,6 +56,16 @@ def test_types_are_measured_on_both_sides() -> None:
     assert plain["cpu"] < plain["target"]
 
 
+def test_announcements_are_measured_in_each_debugger_with_and_without_a_breakpoint() -> None:
+    run = bench("symbols", "--sizes", "0.1", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout)["symbols"]["rows"]
+    assert [(row["debugger"], row["has_breakpoint"]) for row in rows] == [
+        (debugger, point) for debugger in ("gdb", "lldb") for point in (False, True)
+    ]
+    assert all(0 < row["least"] <= row["median"] and 0.05 < row["megabytes"] < 0.2 for row in rows)
+
+
 def test_a_part_that_there_is_not_is_named() -> None:
     run = bench("link")
     assert run.returncode == 2

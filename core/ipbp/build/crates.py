@@ -14,8 +14,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipbp.build.cargo import is_library
@@ -35,6 +35,7 @@ from ipbp.build.crate_changes import (
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.places import cache_folder
+from ipbp.build.plain import is_end_of
 from ipbp.build.producer import source_units
 from ipbp.build.rustc_recorder import read_options
 from ipbp.build.rustc_replay import (
@@ -61,21 +62,27 @@ def rebuild_crates(
     tell: Tell,
     colour: bool = False,
     exact: bool = False,
+    plain: Container[str] = (),
+    turned: Container[str] = (),
 ) -> tuple[Compiled, ...]:
     """New objects of the crates that may differ from what runs; none when nothing was edited. The object of a crate
     is the list of its codegen units' objects (`ipbp.members`).
 
     `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
-    by the path of their root module. `exact`: other crates may have a copy of code that names a line. Errors:
+    by the path of their root module. `exact`: other crates may have a copy of code that names a line. `plain`:
+    crates to compile without optimisation, `turned`: those for which that is another answer than before. Errors:
     `compile-failed` with what rustc printed; those of `cargo_commands.crate_commands`; `Refused` with those of
     `crate_changes`; `sources-changing`.
     """
-    if is_library(executable) and not known and not edited_since(executable, image_mtime_ns):
+    if is_library(executable) and not known and not turned and not edited_since(executable, image_mtime_ns):
         return ()
-    commands = program_crates(executable)
+    commands = [without_optimisation(row) if row.source in plain else row for row in program_crates(executable)]
     snapshot = Snapshot()
     workshop = workshop_of(commands)
     reasons = {row.stem: reason_of(row, image_mtime_ns, known.get(row.source), snapshot, workshop) for row in commands}
+    for row in commands:
+        if row.source in turned:
+            reasons[row.stem] = reasons[row.stem] or "it is compiled in another way now"
     refusals = refusals_of(commands, reasons, snapshot)
     if refusals:
         raise Refused(refusals)
@@ -211,6 +218,30 @@ def files_of_crates(executable: Path) -> set[str]:
         for depfile in (row.depfile, workshop.outputs(row) / row.depfile.name):
             found.update(made_from(depfile, row.directory, snapshot)[0])
     return found
+
+
+def without_optimisation(row: CrateCommand) -> CrateCommand:
+    """The same crate, with full debug information. What follows the level unless it was said (rustc book, "Codegen
+    Options") stays as it was."""
+    said = read_options(list(row.arguments))
+    kept = [name for name in ("debug-assertions", "overflow-checks") if f"-C {name}" not in said]
+    more = ["opt-level=0", "debuginfo=2", *(f"{name}=no" for name in kept)]
+    return replace(row, arguments=(*row.arguments, *(word for option in more for word in ("-C", option))))
+
+
+def crates_of_name(executable: Path, name: str, sources: Container[str]) -> list[CrateCommand]:
+    """Crates of the program that have a file of this name, or whose debug information says one of `sources`."""
+    commands = program_crates(executable)
+    snapshot = Snapshot()
+    return [
+        row
+        for row in commands
+        if is_crate(row)
+        and (
+            os.path.realpath(row.source) in sources
+            or any(is_end_of(name, path) for path in made_from(row.depfile, row.directory, snapshot)[0])
+        )
+    ]
 
 
 def workshop_of(commands: Sequence[CrateCommand]) -> Workshop:

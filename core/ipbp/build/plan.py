@@ -144,7 +144,15 @@ def rebuild(
     for number, target in enumerate(targets):
         if target.commands.cargo is not None:
             built[number] = rebuild_crates(
-                target.commands.cargo, target.mtime_ns, target.known, store, tell, colour, exact
+                target.commands.cargo,
+                target.mtime_ns,
+                target.known,
+                store,
+                tell,
+                colour,
+                exact,
+                target.flags,
+                target.turned,
             )
     return tuple(
         built[number] if number in built else tuple(replace(by_command[row.command], dirty=row) for row in rows)

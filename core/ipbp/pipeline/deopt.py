@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipbp.build.command import Command, is_optimised
-from ipbp.build.plain import PLAIN, is_meant
+from ipbp.build.command import is_optimised
+from ipbp.build.crates import crates_of_name
+from ipbp.build.plain import PLAIN, is_end_of
 from ipbp.build.producer import units_at
+from ipbp.build.rustc_replay import is_optimised_crate
 from ipbp.errors import Refusal, Refused
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.graph.model import SymbolType
@@ -34,20 +36,17 @@ def ways(built: Sequence[Built], record: Record, plain: Sequence[str], fast: Seq
     """`plain`: names of what is to be compiled without optimisation from now on, `fast`: of what is not any more; ()
     for all. What earlier patches compiled so stays so.
 
-    Errors: `Refused` with `deopt-unknown`, `deopt-needless`, `deopt-crates`.
+    Errors: `Refused` with `deopt-unknown`, `deopt-needless`.
     """
     before = {name: unit.flags for row in built for name, unit in record.units(row.module.key).items() if unit.flags}
     flags, turned, refusals = dict(before), set[str](), list[Refusal]()
     for name in plain:
         found = list(_meant(name, built))
-        if not found and any(row.commands.cargo for row in built):
-            refusals.append(_crates(name))
-            continue
         refusals += _refusals(name, found, before)
-        turned |= {str(command.source) for command in found}
+        turned |= {meant.source for meant in found}
     flags |= dict.fromkeys(turned, PLAIN)
     if fast is not None:
-        chosen = {str(command.source) for name in fast for command in _meant(name, built)} if fast else set(before)
+        chosen = {meant.source for name in fast for meant in _meant(name, built)} if fast else set(before)
         if not chosen & before.keys():
             refusals.append(_nothing_to_take_back(fast))
         turned |= chosen & before.keys()
@@ -57,14 +56,30 @@ def ways(built: Sequence[Built], record: Record, plain: Sequence[str], fast: Seq
     return Ways(flags, frozenset(turned))
 
 
-def _meant(name: str, built: Sequence[Built]) -> Iterator[Command]:
-    """Commands of the files, or of the functions, that the name may mean."""
-    rows = [command for row in built for command in row.commands.commands if is_meant(name, command)]
-    yield from rows
-    if not rows:
-        for row in built:
-            sources = _sources_of(name, row.module)
-            yield from (command for command in row.commands.commands if os.path.realpath(command.source) in sources)
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """A unit: of C or C++ a file, of Rust a crate, by its root module."""
+
+    source: str
+    is_optimised: bool
+
+
+def _meant(name: str, built: Sequence[Built]) -> list[_Meant]:
+    """Units of the files, or of the functions, that the name may mean."""
+    return _of_name(name, built, {}) or _of_name("", built, {id(row): _sources_of(name, row.module) for row in built})
+
+
+def _of_name(name: str, built: Sequence[Built], sources: Mapping[int, set[str]]) -> list[_Meant]:
+    found = []
+    for row in built:
+        known = sources.get(id(row), set())
+        for command in row.commands.commands:
+            if is_end_of(name, str(command.source)) or os.path.realpath(command.source) in known:
+                found.append(_Meant(str(command.source), is_optimised(command)))
+        if row.commands.cargo is not None:
+            crates = crates_of_name(row.commands.cargo, name, known)
+            found += [_Meant(crate.source, is_optimised_crate(crate.arguments)) for crate in crates]
+    return found
 
 
 def _sources_of(function: str, module: LoadedModule) -> set[str]:
@@ -78,15 +93,17 @@ def _sources_of(function: str, module: LoadedModule) -> set[str]:
         if symbols.type[row] == SymbolType.FUNCTION and _is_of(symbols.name[row], function)
     }
     found = units_at(Path(module.debug_file or module.mapped.path), addresses) if addresses else {}
-    return {os.path.realpath(unit.source) for units in found.values() for unit in units}
+    # rustc adds the codegen unit to the name of the root module: src/main.rs/@/app.4a9c1-cgu.0.
+    return {os.path.realpath(str(unit.source).partition("/@/")[0]) for units in found.values() for unit in units}
 
 
 def _is_of(symbol: str, function: str) -> bool:
     name = readable_name(symbol)
-    return function in (symbol, symbol.partition(".")[0], name, name.partition("(")[0])
+    plain = name.partition("(")[0]
+    return function in (symbol, symbol.partition(".")[0], name, plain) or plain.endswith(f"::{function}")
 
 
-def _refusals(name: str, found: Sequence[Command], before: Iterable[str]) -> Iterator[Refusal]:
+def _refusals(name: str, found: Sequence[_Meant], before: Container[str]) -> Iterator[Refusal]:
     if not found:
         yield Refusal(
             "deopt-unknown",
@@ -94,22 +111,14 @@ def _refusals(name: str, found: Sequence[Command], before: Iterable[str]) -> Ite
             "Name a file by the end of its path, or a function as the symbol table does.",
             name,
         )
-    for command in found:
-        if str(command.source) in before:
-            fact = f"{command.source.name} is compiled without optimisation already"
-            yield Refusal("deopt-needless", fact, "`hotpatch reopt` takes it back.", name, str(command.source))
-        elif not is_optimised(command):
-            fact = f"{command.source.name} was built without optimisation"
-            yield Refusal("deopt-needless", fact, "Step through it as it is.", name, str(command.source))
-
-
-def _crates(name: str) -> Refusal:
-    return Refusal(
-        "deopt-crates",
-        f"'{name}' is no source of C or C++, and crates are compiled as their profile says",
-        "Build with opt-level = 0 for this package ([profile.release.package.NAME]) and start the program once more.",
-        name,
-    )
+    for unit in found:
+        file = Path(unit.source).name
+        if unit.source in before:
+            fact = f"{file} is compiled without optimisation already"
+            yield Refusal("deopt-needless", fact, "`hotpatch reopt` takes it back.", name, unit.source)
+        elif not unit.is_optimised:
+            fact = f"{file} was built without optimisation"
+            yield Refusal("deopt-needless", fact, "Step through it as it is.", name, unit.source)
 
 
 def _nothing_to_take_back(names: Sequence[str]) -> Refusal:

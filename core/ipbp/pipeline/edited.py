@@ -113,7 +113,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
             if row.is_alike:
                 alike.append(partial(_whole_crate, row, modules[0].image, store))
             else:
-                units.append(_crate(row, modules[0].image, request, store))
+                units.append(_crate(row, modules[0].image, request, store, chosen.flags.get(row.source, ())))
             continue
         found, refused = as_edited([row], [module.image for module in modules], described)
         units += [replace(unit, flags=chosen.flags.get(unit.name, ())) for unit in found]
@@ -158,12 +158,13 @@ def compiled_again(
     return replace(edited, units=tuple(units), notes=(*edited.notes, *notes))
 
 
-def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store) -> Edited:
+def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store, flags: tuple[str, ...] = ()) -> Edited:
     """A crate with those of its objects that may not be what runs. Of an optimised one, and where functions have
     copies, with all of them: the copies are told apart by what they have in common."""
     known = request.record.units(image.key).get(row.source)
     old = row.dirty.old_object
-    members, level = None, is_optimised_crate(row.dirty.command.arguments)
+    was_plain = bool(flags or (known is not None and known.flags))  # on one side only, perhaps
+    members, level = None, was_plain or is_optimised_crate(row.dirty.command.arguments)
     if not level:
         if known is not None and known.object and known.members is not None:
             members = members_that_differ(known.object, row.digest, store, known.members)
@@ -171,7 +172,7 @@ def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store) ->
             members = members_that_differ(old.stem, row.digest, store)
     graph = with_local_branches(read_stored(row.digest, store, row.source, members))
     unit = Edited(
-        row.source, graph, row.digest, old, row.dependencies, image, True, level, dirty=row.dirty, members=members
+        row.source, graph, row.digest, old, row.dependencies, image, True, level, None, row.dirty, members, flags
     )
     return whole(unit, store) if members is not None and _has_copies(graph, image) else unit
 

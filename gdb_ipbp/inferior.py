@@ -21,7 +21,7 @@ from gdb_ipbp.background import limited, run_in_silent_stop
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -146,7 +146,7 @@ class GdbInferior:
         inner: gdb.Frame = gdb.newest_frame()
         while inner != frame:
             if inner.type() != gdb.INLINE_FRAME:
-                above.append(inner.name() or "?")
+                above.append(HANDLER if inner.type() == gdb.SIGTRAMP_FRAME else inner.name() or "?")
             inner = inner.older()
         thread = gdb.selected_thread().ptid[1]
         values = (

@@ -18,7 +18,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, FAULTS, KEPT, Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, Ranges, Thread
 from ipbp.protocol import Description, Region
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.packets import Server
@@ -178,7 +178,8 @@ class LldbInferior:
             raise IpbpError("frame-none", "no frame is selected", "Select one with `frame select N`.")
         frames = _frames_up_to(thread, chosen.GetFrameID())
         level = len(frames) - 1
-        above = tuple(frame.GetFunctionName() or "?" for frame in frames[:level])
+        names_above = (frame.GetFunctionName() or "?" for frame in frames[:level])
+        above = tuple(HANDLER if name == _RESTORER else name for name in names_above)
         names = KEPT if level else (*_GENERAL, "rip")
         values = {}
         for name in names:
@@ -496,6 +497,7 @@ class LldbInferior:
 
 
 _FLAGS = {"eflags": "rflags"}
+_RESTORER = "__restore_rt"  # of glibc and musl: what a handler returns to (sigaction(2), sa_restorer)
 _SENT = ("SIGABRT", "SIGSYS")  # by raise(3) and the like, not by what an instruction did
 _GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16)))
 

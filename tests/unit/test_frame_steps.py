@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import pytest
 
 from ipbp.errors import IpbpError, Refused
 from ipbp.host import frames
 from ipbp.host.fake import MASK, STACKS, FakeInferior
-from ipbp.host.inferior import Frame
+from ipbp.host.inferior import HANDLER, Frame
 from ipbp.host.rollback import Steps
 from ipbp.host.words import parse
 from ipbp.protocol import FrameMove
@@ -131,6 +132,23 @@ def test_a_thread_that_was_moved_meanwhile_is_left_alone() -> None:
     with pytest.raises(IpbpError) as error:
         going_on.step(Steps(inferior))
     assert error.value.code == "frame-moved"
+
+
+def test_a_frame_that_a_signal_interrupted_is_refused() -> None:
+    inferior = make_inferior(level=1)
+    assert inferior.selected is not None
+    inferior.selected = replace(inferior.selected, above=("handler", HANDLER))
+    for words in ("--frame remap", "--frame remap --unwind", "--frame restart --unwind"):
+        with pytest.raises(Refused) as refused:
+            frames.selected(inferior, parse(words))
+        assert "handler is running" in refused.value.refusals[0].fact
+    assert frames.offered_for(inferior, parse("")) is None
+
+
+@pytest.mark.parametrize("words", ["object a.o b.o", "--plan p.json", "status"])
+def test_only_who_types_hotpatch_is_offered_something(words: str) -> None:
+    assert frames.offered_for(make_inferior(), parse(words)) is None
+    assert frames.offered_for(make_inferior(), parse("")) is not None
 
 
 def test_old_is_what_happens_without_a_word() -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Optional, Sequence
 
 from ipbp.errors import IpbpError, Refusal, Refused
-from ipbp.host.inferior import Frame, Inferior
+from ipbp.host.inferior import HANDLER, Frame, Inferior
 from ipbp.host.journal import Journal
 from ipbp.host.rollback import Steps, rolled_back, write_surely
 from ipbp.host.safepoint import Stack, stacks
@@ -44,6 +44,8 @@ def selected(inferior: Inferior, options: argparse.Namespace) -> Optional[Frame]
     if not inferior.describe().stopped:
         raise IpbpError("frame-none", "the program is running, so that no frame is selected", "Stop it and try again.")
     frame = inferior.selected_frame()
+    if frame.above[-1:] == (HANDLER,):
+        raise Refused([_interrupted(frame)])
     if frame.level and not options.unwind and (mode == "restart" or frame.fault):
         raise Refused([_unwinds(frame, mode)])
     return frame
@@ -51,12 +53,13 @@ def selected(inferior: Inferior, options: argparse.Namespace) -> Optional[Frame]
 
 def offered_for(inferior: Inferior, options: argparse.Namespace) -> Optional[Frame]:
     """The selected frame of a program that the user has stopped, which could go on in new code; None for none."""
-    if getattr(options, "frame", None) is None or options.plan or not inferior.describe().stopped:
-        return None  # not for somebody who reads it
+    if options.action != "apply" or options.plan or not inferior.describe().stopped:
+        return None  # there is nobody who reads it
     try:
-        return inferior.selected_frame()
+        frame = inferior.selected_frame()
     except IpbpError:  # nothing is offered then
         return None
+    return None if frame.above[-1:] == (HANDLER,) else frame
 
 
 def offers(frame: Frame, modes: Sequence[str]) -> list[str]:
@@ -230,6 +233,15 @@ def _moved(frame: Frame) -> IpbpError:
         "frame-moved",
         f"thread {frame.thread} had to be moved out of the code that changes, and is somewhere else now",
         "Step to the next line and try again.",
+    )
+
+
+def _interrupted(frame: Frame) -> Refusal:
+    # Its pc is no return address: it was between any two instructions.
+    return Refusal(
+        "frame-place-changed",
+        f"frame {frame.level} was interrupted by a signal, whose handler is running",
+        "Let the handler return with `finish`, and try again; or use `--frame old`.",
     )
 
 

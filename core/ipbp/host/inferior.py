@@ -64,6 +64,8 @@ class NotYet(IpbpError):
         self.seconds = seconds
 
 
+HANDLER = "<signal handler called>"
+"""In `Frame.above`: what the kernel put between a signal's handler and what it interrupted."""
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS")
 """Signals that say that the program cannot go on where it is."""
 KEPT = ("rbx", "rbp", "rsp", "r12", "r13", "r14", "r15", "rip")

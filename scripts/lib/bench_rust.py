@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from ipbp.build import crates
+from ipbp.build import rustc_run
 from ipbp.cli.bystander import Bystander
 from ipbp.formats.elf_file import load_lief
 from ipbp.host.commands import plan_params
@@ -140,21 +140,21 @@ class _watched:
     """Milliseconds of each compiler that runs meanwhile."""
 
     def __enter__(self) -> list[float]:
-        self._run: Callable[..., str] = crates.run_rustc
+        self._started: Callable[..., tuple[int, str]] = rustc_run._started
         spent: list[float] = []
 
-        def run(*arguments: object) -> str:
+        def started(*arguments: object) -> tuple[int, str]:
             start = time.perf_counter()
             try:
-                return self._run(*arguments)
+                return self._started(*arguments)
             finally:
                 spent.append((time.perf_counter() - start) * 1000)
 
-        crates.run_rustc = run  # type: ignore[assignment]
+        rustc_run._started = started  # type: ignore[assignment]
         return spent
 
     def __exit__(self, *_: object) -> None:
-        crates.run_rustc = self._run  # type: ignore[assignment]
+        rustc_run._started = self._started  # type: ignore[assignment]
 
 
 class Project:

@@ -61,6 +61,8 @@ def test_libraries_are_laid_out_as_hard_links_and_what_will_be_written_is_not(tm
     assert lay_out(crate, workshop, {})
     assert (workshop.deps / "libshapes-c3.rlib").read_text() == "user's"
     assert (workshop.made / "libshapes-c3.rlib").read_text() == "ours"
+    (user / "libgoing-a7.rlib").symlink_to("nowhere")
+    assert not lay_out(crate, workshop, {}), "the user's build takes files away meanwhile"
 
 
 @pytest.mark.parametrize("has_build", [True, False])

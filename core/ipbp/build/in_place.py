@@ -59,7 +59,14 @@ def in_place(ours: Path, user: Path, words: Sequence[str]) -> list[str]:
 def lay_out(crate: CrateCommand, workshop: Workshop, ours: Mapping[str, Path]) -> bool:
     """Put the libraries that the crate is compiled with into the workshop: the user's as hard links, `ours` as in
     `rustc_replay.replay_words`. What the crate itself will be is taken away, for a compiler might write into the
-    user's file. False when there are no hard links from there to here."""
+    user's file. False when there are no hard links from there to here, or the user's build is at work there."""
+    try:
+        return _lay_out(crate, workshop, ours)
+    except OSError:
+        return False
+
+
+def _lay_out(crate: CrateCommand, workshop: Workshop, ours: Mapping[str, Path]) -> bool:
     user = profile_folder(crate) / workshop.deps.name
     own = outputs(read_options(list(crate.arguments)))
     wanted: dict[str, Path] = {}

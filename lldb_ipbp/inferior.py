@@ -230,9 +230,9 @@ class LldbInferior:
     def call(self, address: int, arguments: Sequence[int]) -> int:
         process = self._process()
         if self._resumes_soon and not self._is_loaders(address):
-            result = self._server().call(process.GetSelectedThread().GetThreadID(), address, arguments)
-            if result is None:
-                fact = f"the call of {address:#x} in the program crashed, or took too long, and was left"
+            result, left = self._server().call(process.GetSelectedThread().GetThreadID(), address, arguments)
+            if left:
+                fact = f"the call of {address:#x} in the program did not come back: {left}"
                 raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.")
             return result
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)

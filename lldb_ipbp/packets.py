@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Sequence
 
 import lldb
 
@@ -50,14 +50,14 @@ class Server:
             action = f"S{number:02x}" if self._passes(number) else "s"
         raise IpbpError("inferior-step", f"signals keep thread {thread} from a step", "Continue and try again.")
 
-    def call(self, thread: int, address: int, arguments: Sequence[int]) -> Optional[int]:
-        """The result of a function with up to six integers, called by this thread while all others are held; None
-        when it crashed or took longer than four seconds, and was left. All registers are as before afterwards.
-        Errors: `inferior-gone`."""
+    def call(self, thread: int, address: int, arguments: Sequence[int]) -> tuple[int, str]:
+        """The result of a function with up to six integers, called by this thread while all others are held, and "";
+        or the name of the signal by which it was left: it crashed, or took longer than four seconds (SIGSTOP). All
+        registers are as before afterwards. Errors: `inferior-gone`."""
         with self._kept_registers(thread), self._limited():
             return self._called(thread, address, arguments)
 
-    def _called(self, thread: int, address: int, arguments: Sequence[int]) -> Optional[int]:
+    def _called(self, thread: int, address: int, arguments: Sequence[int]) -> tuple[int, str]:
         # At the function's entry rsp + 8 is a multiple of 16 (psABI, "The Stack Frame").
         stack = ((self._register(thread, _RSP) - _RED_ZONE) & ~15) - 8
         procfs.write_memory(self._pid, stack, _NOWHERE.to_bytes(8, "little"))
@@ -68,9 +68,9 @@ class Server:
         while True:
             stopped, registers = self._go(thread, action)
             if stopped == signal.SIGSEGV and registers[_RIP] == _NOWHERE:
-                return registers[_RAX]
+                return registers[_RAX], ""
             if stopped in _FATAL:
-                return None
+                return 0, signal.Signals(stopped).name
             if stopped == signal.SIGTRAP:
                 self._step_over(thread, registers[_RIP])
             action = f"C{stopped:02x}" if stopped != signal.SIGTRAP and self._passes(stopped) else "c"

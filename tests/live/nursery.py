@@ -26,6 +26,12 @@ def build_nursery(folder: Path, *flags: str, compiler: str = "g++") -> Project:
     return Project(folder, folder / "nursery")
 
 
+def put_back(folder: Path) -> None:
+    """All sources as they were at first, also for whoever looks at their times."""
+    for source in (PROGRAMS / "nursery").iterdir():
+        shutil.copy2(source, folder)
+
+
 def with_variables(folder: Path, name: str, variables: str, *replace: tuple[str, str]) -> None:
     """The file as it was at first, with these variables and these changes."""
     text = (PROGRAMS / "nursery" / name).read_text()

@@ -14,13 +14,14 @@ from time import monotonic
 from typing import Iterable
 
 from ipbp.errors import IpbpError
-from ipbp.host.inferior import CALL_SECONDS, Inferior
+from ipbp.host.inferior import Inferior
 from ipbp.host.rollback import Steps, write_surely
 from ipbp.protocol import Initialiser
 
 FAILED = "initialiser-failed"
 _REPORT = struct.Struct("<Q4s4xQ256s")  # `ipbp.arch.x86_64_catcher`
 _LONGEST_NAME = 512
+_TIME_IS_UP = "SIGSTOP"  # by which a call ends that takes too long
 _BUILTIN = {"i": "int", "j": "unsigned int", "l": "long", "m": "unsigned long", "PKc": "const char *", "b": "bool"}
 
 
@@ -55,10 +56,9 @@ def _call(inferior: Inferior, row: Initialiser, address: int, arguments: tuple[i
             _put_errno_back(inferior, row.report)
         if error.code != "inferior-call":
             raise
-        if monotonic() - began >= CALL_SECONDS:
-            what = (
-                f"was not done after {CALL_SECONDS:g} seconds; it may wait for another thread, and all others are held"
-            )
+        if _TIME_IS_UP in error.fact:
+            seconds = round(monotonic() - began)
+            what = f"was not done after {seconds} seconds; it may wait for another thread, all of which are held"
         else:
             what = "crashed: " + error.fact.partition("did not come back: ")[2].partition("\n")[0]
         raise _failed(row, what) from error

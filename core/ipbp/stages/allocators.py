@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from ipbp.errors import Refusal
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 
-# operator new, new[], delete and delete[] outside of any class: <operator-name> and the types that it takes.
-_OPERATORS = re.compile(r"_Z(?:n[wa][mj]|d[la]Pv)")
+# The replaceable operator new, new[], delete and delete[]: <operator-name> and the types that it takes. Those that get
+# the place (`operator new(size_t, void *)`, inline in <new>) take nothing from anywhere ([new.delete.placement]).
+_OPERATORS = re.compile(r"_Z(?:n[wa][mj]|d[la]Pv[mj]?)(?:St11align_val_t)?(?:RKSt9nothrow_t)?")
 _FUNCTIONS = frozenset(
     ["malloc", "free", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc", "posix_memalign", "valloc"]
 )
@@ -26,7 +27,7 @@ def new_allocators(new: LinkGraph, added: Iterable[int], file: str) -> Iterator[
         shared = new.symbols.binding[new.blocks.anchor[block]] != Binding.LOCAL
         if new.blocks.kind[block] != BlockKind.CODE or not shared:
             continue
-        if name in _FUNCTIONS or _OPERATORS.match(name):
+        if name in _FUNCTIONS or _OPERATORS.fullmatch(name):
             yield Refusal(
                 "allocator-replaced",
                 f"'{name}' is new, and the code that runs goes on with that of a library: what one of them has given "

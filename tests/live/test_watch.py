@@ -195,6 +195,7 @@ def test_two_hundred_saves_under_load(typed: Typed, ticker: Ticker) -> None:
     assert ticker.is_ticking()
     typed.interrupt()
     assert "200 patches so far" in typed.tell("hotpatch watch")
+    typed.tell("set pagination off")
     assert "patch 200" in typed.tell("hotpatch status")
     assert "Traceback" not in typed.terminal.screen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,24 +74,28 @@ def _units(request: Request, process: LoadedProcess) -> str:
     require_agreement(rows)
     found: dict[tuple[str, str], list[str]] = {}
     for command in rows:
-        for code, advice in _troubles(command):
+        for code, advice in troubles(command):
             found.setdefault((code, advice), []).append(command.source.name)
     if found:
         lines = [f"{code}: {_some(names)}. {advice}" for (code, advice), names in found.items()]
         raise IpbpError("units-unpatchable", f"{len(found)} kinds of units cannot be patched", "\n".join(lines))
-    return f"all {len(rows)} can be compiled again" if rows else "compiled by the project's own build"
+    return f"all {len(rows)} can be compiled again" if rows else "compiled by cargo, or by the project's own build"
 
 
-def _troubles(command: Command) -> Iterator[tuple[str, str]]:
+def troubles(command: Command) -> Iterator[tuple[str, str]]:
+    """Code and advice of each reason why the unit could not be patched if it was edited."""
     yield from ((refusal.code, refusal.advice) for refusal in refusals(command))
     if not command.directory.is_dir():
         yield "build-directory-missing", "Configure the build again, or name another build folder with --build-dir."
-    elif command.arguments and shutil.which(command.arguments[0], path=_path(command)) is None:
+    elif command.arguments and not _is_there(command):
         yield "compiler-missing", f"Install {command.arguments[0]}, or let the build system record its commands again."
 
 
-def _path(command: Command) -> str | None:
-    return environment_of(command).get("PATH")
+def _is_there(command: Command) -> bool:
+    program = command.arguments[0]
+    if "/" in program:
+        return os.access(command.directory / program, os.X_OK)
+    return shutil.which(program, path=environment_of(command).get("PATH")) is not None
 
 
 def _some(names: list[str]) -> str:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 FILES = ("main.c", "work.c")
 
 
-@pytest.fixture(scope="module", params=["gcc", "clang"])
+@pytest.fixture(scope="module", params=["gcc", pytest.param("clang", marks=pytest.mark.slow)])
 def built(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
     compiler = str(request.getfixturevalue(request.param))
     folder = tmp_path_factory.mktemp("workshop")

@@ -16,12 +16,12 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import gdb
 
-from gdb_ipbp import ptrace
+from gdb_ipbp import old_frames, ptrace
 from gdb_ipbp.background import limited, run_in_silent_stop
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -204,24 +204,11 @@ class GdbInferior:
 
     def retire(self, ranges: Ranges) -> None:
         _process()
-        kinds = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
-        for point in gdb.breakpoints():
-            if point.type not in kinds or not point.location or point.location.startswith("*"):
-                continue  # an address is the user's own choice
-            places = [(row, any(start <= row.address < end for start, end in ranges)) for row in point.locations]
-            has_other = not all(is_old for _, is_old in places)
-            for row, is_old in places:
-                key = (point.number, row.function)
-                if is_old and has_other:
-                    if row.enabled:
-                        row.enabled = False
-                        _retired.add(key)
-                elif key in _retired and not row.enabled:
-                    row.enabled = True
-                    if point.enabled:
-                        point.enabled = True  # in a running program this alone puts it into memory
-            if not has_other:
-                _retired.difference_update({key for key in _retired if key[0] == point.number})
+        if _retired or ranges:
+            _retire(ranges)
+
+    def mark(self, code: Sequence[OldCode]) -> None:
+        old_frames.mark(code)
 
     def announce(self, image: str) -> None:
         _process()
@@ -300,6 +287,35 @@ class _Announced:
         # it does after the `detach` of a script or when `quit` lets the process go.
         for image in list(cls.images):
             cls.remove(image)
+        old_frames.mark(())
+        _unretire()
+
+
+def _retire(ranges: Ranges) -> None:
+    kinds = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
+    for point in gdb.breakpoints():
+        if point.type not in kinds or not point.location or point.location.startswith("*"):
+            continue  # an address is the user's own choice
+        places = [(row, any(start <= row.address < end for start, end in ranges)) for row in point.locations]
+        has_other = not all(is_old for _, is_old in places)
+        for row, is_old in places:
+            key = (point.number, row.function)
+            if is_old and has_other:
+                if row.enabled:
+                    row.enabled = False
+                    _retired.add(key)
+            elif key in _retired and not row.enabled:
+                row.enabled = True
+                if point.enabled:
+                    point.enabled = True  # in a running program this alone puts it into memory
+        if not has_other:
+            _retired.difference_update({key for key in _retired if key[0] == point.number})
+
+
+def _unretire() -> None:
+    """The program has ended: in the next one the code that was old is what runs."""
+    _retire(())
+    _retired.clear()
 
 
 class _Known:

@@ -18,7 +18,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, Ranges, Thread
 from ipbp.protocol import Description, Region
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.packets import Server
@@ -33,9 +33,6 @@ _RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
 
 _announced: list[tuple[int, str]] = []
 """Process id and image: symbols of patches end with the process, in the next one other code is at their addresses."""
-
-_retired: set[tuple[int, int]] = set()
-"""Breakpoint and location in old code, which we have disabled."""
 
 
 class LldbInferior:
@@ -276,33 +273,12 @@ class LldbInferior:
                 location.SetEnabled(True)
 
     def retire(self, ranges: Ranges) -> None:
-        self._pid()
-        changes = list(self._retirements(ranges))
+        """Nothing. lldb sets a breakpoint behind a function's prologue, where nobody comes in old code; at its very
+        first byte, as in optimised code, it stops there once more. To switch that place off would outlive the process,
+        and lldb does not tell of its end."""
 
-        def change() -> None:
-            for row, is_on in changes:
-                row.SetEnabled(is_on)
-
-        if changes:
-            self._with_breakpoints(change)
-
-    def _retirements(self, ranges: Ranges) -> Iterator[tuple[lldb.SBBreakpointLocation, bool]]:
-        for point in self._target.breakpoint_iter():
-            described = lldb.SBStream()
-            point.GetDescription(described, False)
-            if ": address = " in described.GetData().partition(",")[0]:
-                continue  # an address is the user's own choice
-            loaded = [row for row in point if row.GetLoadAddress() != lldb.LLDB_INVALID_ADDRESS]
-            places = [(row, any(start <= row.GetLoadAddress() < end for start, end in ranges)) for row in loaded]
-            has_other = not all(is_old for _, is_old in places)
-            for row, is_old in places:
-                key = (point.GetID(), row.GetID())
-                if is_old and has_other and row.IsEnabled():
-                    _retired.add(key)
-                    yield row, False
-                elif not (is_old and has_other) and key in _retired:
-                    _retired.discard(key)
-                    yield row, True
+    def mark(self, code: Sequence[OldCode]) -> None:
+        """Nothing: lldb shows the module of each frame, the program or a patch, and has no way to add to it."""
 
     def announce(self, image: str) -> None:
         pid = self._pid()

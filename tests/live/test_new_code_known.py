@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from scenario import Project, Talk
@@ -197,6 +199,12 @@ def test_code_that_still_runs_keeps_its_symbols_and_is_told(session: Session, pr
     # Stopped in patch 1, whose only function has a newer version.
     assert patch_files(session) == ["patch-1.elf", "patch-2.elf"]
     assert session.evaluate("twice") == 40
+    shown = in_both(session, "backtrace", "bt")
+    if session.name == "gdb":
+        first = r"^#0 .*plain \[old code, version 2 of 3\] \(value=20\) at frames\.c:\d+\n"
+        assert re.search(rf"{first}#1 .*in main \(\)", shown), shown
+    else:
+        assert "patch-1.elf`plain" in shown
     status = session.call("status")
     assert status["old"] == [{"thread": talk.process.pid, "function": "plain", "version": 2, "newest": 3}]
     assert "version 2 of 'plain'" in status["text"]
@@ -204,7 +212,29 @@ def test_code_that_still_runs_keeps_its_symbols_and_is_told(session: Session, pr
     assert answer(talk, session) == ("41", 0)
     assert session.call("status")["old"] == []
     session.stop()
+    assert "old code" not in in_both(session, "backtrace", "bt")
     assert patch_files(session) == ["patch-2.elf"]
+
+
+def test_a_program_that_is_run_again_stops_at_its_breakpoints(project: Project, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in")
+    told = os.open(tmp_path / "in", os.O_RDWR)  # so that nobody waits for the other end
+    try:
+        with debug_with("gdb", find_debugger("gdb")) as session:
+            session.launch(project.program, tmp_path)
+            session.break_at(function="plain")
+            edit(project, "twice + 1;", "twice + 2;")
+            assert session.call("apply")["outcome"] == "patched"
+            os.write(told, b"plain\n")
+            session.resume()
+            session.wait_until_stopped()
+            session.tell("kill")
+            session.go(f"run < {tmp_path}/in > {tmp_path}/out")
+            os.write(told, b"plain\n")
+            session.wait_until_stopped()
+            assert "plain" in session.where()
+    finally:
+        os.close(told)
 
 
 def step(session: Session, gdb: str, lldb: str) -> None:

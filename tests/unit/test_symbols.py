@@ -9,6 +9,7 @@ import pytest
 
 from ipbp.host import symbols
 from ipbp.host.fake import FakeInferior
+from ipbp.host.inferior import OldCode
 from ipbp.host.journal import Journal, open_entry
 from ipbp.host.old_code import old_code, versions
 from ipbp.host.safepoint import Stack
@@ -89,11 +90,14 @@ def test_old_versions_are_retired_and_what_runs_keeps_its_places_but_for_the_jum
     old = ARENA + 0x1000 + 0x100
     inferior = settled(journal)
     assert inferior.retired == [(ENTRY, ENTRY + 0x40), (old, old + 0x20)]
+    assert inferior.marked == []
     # A return address in the original: breakpoints there are still of use, but for one at the jump.
     assert settled(journal, stack(ENTRY + 9), inferior=inferior).retired == [(ENTRY, ENTRY + 5), (old, old + 0x20)]
+    assert inferior.marked == [OldCode(ENTRY, ENTRY + 0x40, "old code, version 1 of 3")]
     journal.undone(2)
     journal.undone(1)
     assert settled(journal, inferior=inferior).retired == []
+    assert inferior.marked == []
 
 
 def test_a_function_that_a_patch_brought_has_no_original(journal: Journal) -> None:

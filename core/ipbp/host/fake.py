@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host.inferior import Breakpoint, Frame, Ranges, Thread
+from ipbp.host.inferior import Breakpoint, Frame, OldCode, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class FakeInferior:
         self.armed: dict[str, Breakpoint] = {}
         self.announced: list[str] = []
         self.retired: list[tuple[int, int]] = []
+        self.marked: list[OldCode] = []
         self.selected: Optional[Frame] = None
         self.forgotten: list[int] = []
         self.restarted: list[tuple[int, int]] = []
@@ -201,6 +202,9 @@ class FakeInferior:
             self.retired = list(ranges)
 
         self._counted(act)
+
+    def mark(self, code: Sequence[OldCode]) -> None:
+        self.marked = list(code)
 
     def announce(self, image: str) -> None:
         self._counted(lambda: self.announced.append(image))

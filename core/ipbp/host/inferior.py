@@ -54,6 +54,15 @@ class Frame:
     fault: str = ""
 
 
+@dataclass(frozen=True)
+class OldCode:
+    """Old code that still runs, [start, end), and what to say of it."""
+
+    start: int
+    end: int
+    text: str
+
+
 class NotYet(IpbpError):
     """Raised by the action of `Inferior.while_stopped`: the program is to run on until a thread comes to one of
     `addresses`, or `seconds` have passed; then the action is tried again. Where the program does not run, an error."""
@@ -135,6 +144,9 @@ class Inferior(Protocol):
     def retire(self, ranges: Ranges) -> None:
         """Old code: from now on the user's breakpoints by line and by function have no place in `ranges` where they
         have one elsewhere. Where an earlier call took one away and `ranges` have it no more, it is back."""
+
+    def mark(self, code: Sequence[OldCode]) -> None:
+        """Where the debugger can, backtraces mark frames that are in this code, and no others."""
 
     def announce(self, image: str) -> None:
         """Load the symbols of a patch image, linked at its final addresses."""

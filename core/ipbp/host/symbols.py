@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from ipbp.host.inferior import Inferior, Ranges
+from ipbp.host.inferior import Inferior, OldCode, Ranges
 from ipbp.host.journal import Journal, Patch
 from ipbp.host.old_code import Version, versions
 from ipbp.host.safepoint import Stack, users_of
@@ -44,6 +44,7 @@ def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> Non
             inferior.announce(file)
             _announced[file] = code_of_file
     inferior.retire(_left(known, stacks))
+    inferior.mark(_running(known, stacks))
 
 
 def _is_current(patch: Patch, current: set[int]) -> bool:
@@ -64,6 +65,16 @@ def _code(plan: PatchPlan) -> dict[str, tuple[tuple[int, int], ...]]:
 
 def _runs(stacks: Sequence[Stack], code: Ranges) -> bool:
     return bool(code) and bool(users_of(stacks, code))
+
+
+def _running(known: Sequence[Version], stacks: Sequence[Stack]) -> list[OldCode]:
+    """Old versions that some thread is in or will come back to."""
+    newest = {row.entry: row.number for row in known}
+    old = [row for row in known if not row.is_newest and row.size > 1 and users_of(stacks, [row.body])]
+    return [
+        OldCode(row.address, row.address + row.size, f"old code, version {row.number} of {newest[row.entry]}")
+        for row in old
+    ]
 
 
 def _left(known: Sequence[Version], stacks: Sequence[Stack]) -> list[tuple[int, int]]:

@@ -31,7 +31,7 @@ from ipbp.stages.initialisers import (
     not_initialised,
     with_initialisers,
 )
-from ipbp.stages.second_object import second_object
+from ipbp.stages.second_object import SUFFIX, second_object
 from ipbp.stages.separation import Inseparable, separated
 from ipbp.stages.thread_initialisers import MAKER, maker_of, needs_maker, with_maker
 
@@ -99,7 +99,7 @@ def taken_apart(unit: Judged, found: Initialisers, store: Store, tell: Tell) -> 
             done = replace(found, runs=(*found.runs, *found.mixed), mixed=())
             return Apart(_with_unit(unit, replace(selected, graph=apart)), done)
         except Inseparable:
-            second = _without_optimisation(unit, store, tell)
+            second = _without_optimisation(unit, bool(sources.place), store, tell)
             if second is None:
                 raise
         made = second_object(
@@ -117,12 +117,17 @@ def _with_unit(unit: Judged, selected: Unit) -> Judged:
     return replace(unit, selection=replace(unit.selection, unit=selected))
 
 
-def _without_optimisation(unit: Judged, store: Store, tell: Tell) -> LinkGraph | None:
-    """The object of the unit, compiled for this only. None where nothing says how it is compiled, or it is not
-    optimised anyway."""
-    if unit.edited.dirty is None or not unit.edited.is_optimised:
+def _without_optimisation(unit: Judged, is_described: bool, store: Store, tell: Tell) -> LinkGraph | None:
+    """The object of the unit, compiled for this only. None where nothing says how it is compiled, or it would be no
+    other. `is_described`: it has debug information. Errors: `Inseparable`, `sources-changing`."""
+    if unit.edited.dirty is None or (is_described and not unit.edited.is_optimised):
         return None
-    (compiled,) = compile_units([unit.edited.dirty], store, tell, flags=UNOPTIMISED)
+    try:
+        (compiled,) = compile_units([unit.edited.dirty], store, tell, flags=UNOPTIMISED)
+    except IpbpError as error:
+        if error.code != "compile-failed":
+            raise
+        raise Inseparable("without optimisation it does not compile") from error
     # Some headers are left out by macros that ask whether the compiler optimises.
     if any(unit.edited.dependencies.get(path, digest) != digest for path, digest in compiled.dependencies.items()):
         raise IpbpError("sources-changing", f"{unit.edited.name} changed while it was compiled", "Try again.")
@@ -156,7 +161,7 @@ def planned(
         for run in runs.get((unit.image, unit.name), ()):
             copy = int(column.copy[run.symbol])
             address = copy if copy != UNBOUND else int(unit.address[run.symbol])
-            row = Initialiser(address, run.variables, unit.name)
+            row = Initialiser(address, run.variables, unit.name.removesuffix(SUFFIX))
             place = places.get(unit.image)
             if place is not None:
                 row = replace(row, catcher=int(place.block[0]), report=int(place.block[2]))

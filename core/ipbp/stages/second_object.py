@@ -28,6 +28,8 @@ _OWN = re.compile(r"_GLOBAL__|_Z41__static_init|__cxx_global_|__tcf_")
 """Functions that compilers make for initialisers, and number as they come."""
 _WRITABLE = (*STATE, BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 _MARK = ".of_first_object"
+SUFFIX = " (without optimisation)"
+"""Of the second unit's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class _Binder:
                     waiting.append(target)
         first, graph = self._share(shared, graph)
         second = Unit(
-            f"{self.first.name} (without optimisation)",
+            self.first.name + SUFFIX,
             graph,
             np.array(sorted(carried), dtype=np.int32),
             address,

@@ -94,8 +94,8 @@ JSON = Guest(
             "a virtual function of a template",
             "include/nlohmann/detail/output/output_adapters.hpp",
             "        str.append(s, length);\n",
-            "        str.append(s, length);\n        if (length == 5) str.push_back('~');\n",
-            [("5", '[1,2.5,"three~", null~]+5')],
+            "        str.append(s, length);\n        if (length == 5) str.push_back(' ');\n",
+            [("5", '[1,2.5,"three ", null ]+5')],
             ["write_characters"],
         ),
         Change(

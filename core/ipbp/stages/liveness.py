@@ -1,13 +1,14 @@
 """What a place in a function depends on: registers whose values are still used from there on, and bytes of the frame.
 
 A value is live where some way leads from it to a use without a definition in between; the sets grow until nothing
-changes. Where control goes somewhere unknown (a table of jumps), it may go to every place that nothing else leads to.
-A call reads those argument registers that were written since the call before it: compilers set them up for one call.
-Bytes of the frame are bits of an integer, bit n for the byte at CFA - 1 - n.
+changes. Where control goes somewhere unknown (a table of jumps), it may go to every place that jumps lead to or lines
+begin at. A call reads those argument registers that were written since the call before it: compilers set them up for
+one call. Bytes of the frame are bits of an integer, bit n for the byte at CFA - 1 - n.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,8 @@ from ipbp.graph.frames import RBP, RSP, DescribedFunction, UnwindRow
 
 LARGEST_FRAME = 1 << 16
 _CALL_READS = parts_of((*ARGUMENTS, *VECTOR_ARGUMENTS, "rax", "r10"))
+_COUNT = parts_of(("rax",))
+_PUTS_NUMBER = re.compile(r"mov [er]?a[xl], (0x)?[0-9a-f]+$|xor e?ax, e?ax$")
 _BASES = {"rbp": RBP, "rsp": RSP}
 
 
@@ -38,7 +41,7 @@ class Flow:
 def flow_of(function: DescribedFunction, rows: Sequence[Effect]) -> Flow:
     at = {row.offset: index for index, row in enumerate(rows)}
     starts = leaders(rows)
-    unreached = _without_predecessor(rows)
+    unreached = _may_be_jumped_to(function, rows)
     following = []
     for row in rows:
         known = [at[offset] for offset in row.successors if offset in at]
@@ -59,10 +62,10 @@ def flow_of(function: DescribedFunction, rows: Sequence[Effect]) -> Flow:
     )
 
 
-def _without_predecessor(rows: Sequence[Effect]) -> list[int]:
-    # Targets of a table are where a case begins; one that the case before runs into is told by its line only, so every
-    # instruction behind a jump counts, and all that jumps lead to.
-    found: set[int] = set()
+def _may_be_jumped_to(function: DescribedFunction, rows: Sequence[Effect]) -> list[int]:
+    # Targets of a table are where a case begins: behind a jump, where a jump leads to, or, where the case before runs
+    # into it, at the beginning of a line.
+    found = {row.offset for row in function.lines if row.offset}
     for before, row in pairwise(rows):
         if len(before.successors) != 1 or before.successors[0] != row.offset:
             found.update((row.offset, *before.successors))
@@ -125,9 +128,15 @@ def _arguments_set(flow: Flow, entry: frozenset[str]) -> list[frozenset[str]]:
             continue
         known[index] = now
         row = flow.rows[index]
-        after = frozenset() if row.is_call else now | (row.writes & _CALL_READS)
+        after = frozenset() if row.is_call else now | _set_up(row)
         waiting.extend((target, after) for target in flow.next[index])
     return [row or frozenset() for row in known]
+
+
+def _set_up(row: Effect) -> frozenset[str]:
+    # In al is the number of vector registers that a variadic function gets (psABI): always a number in the code.
+    found = row.writes & _CALL_READS
+    return found if not found & _COUNT or _PUTS_NUMBER.match(row.text) else found - _COUNT
 
 
 def bits(place: int, size: int) -> int:

@@ -35,6 +35,7 @@ _ENTRY = re.compile(r"_GLOBAL__sub_I|_GLOBAL__I_|__cxx_global_var_init")
 """Compilers' own functions in the arrays."""
 _INITIALISES = re.compile(r"_Z41__static_initialization_and_destruction_0|__cxx_global_var_init|_GLOBAL__sub_")
 """Functions that compilers make for the initialisers of variables; the last are called by the arrays."""
+_OF_ONE = "__cxx_global_var_init"  # clang's, of one variable
 _NUMBER = re.compile(r"\.init_array\.(\d+)$")
 _LAST = 65535  # the priority of what has none (GCC manual, "C++ Attributes", init_priority)
 
@@ -52,7 +53,7 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Initialisers:
     """What is to be said of a unit's functions that run before main or at exit. `runs`: in the order of the array.
-    `mixed`: those of them that would also initialise variables which exist."""
+    `mixed`: those of them that might initialise variables which exist, too."""
 
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
@@ -98,10 +99,11 @@ def judge_initialisers(
         row = Run(anchor, tuple(names(graph, fresh)), priority(section))
         if not fresh and not existing and _has_guard(graph, parts):
             continue
-        # One that names no variable may be for one that was optimised away: of before, if there was any.
-        if not fresh and (existing or old is None or _initialises(old)):
+        # What names no variable may be for one that was optimised away: of before, if there was any.
+        may_be_of_old = bool(existing) or (not name.startswith(_OF_ONE) and (old is None or _initialises(old)))
+        if not fresh and may_be_of_old:
             notes.append(_in_vain(name))
-        elif existing:
+        elif may_be_of_old:
             mixed.append(row)
         else:
             runs.append(row)

@@ -163,8 +163,8 @@ def _without_stretches(
         changed[stretch.start : stretch.start + NEAR_JUMP_SIZE] = jump(stretch.start, behind)
         here = graph.edges_of(block)
         offsets = graph.edges.offset[here]
-        dropped += (
-            np.flatnonzero(_within(offsets, stretch.start, stretch.start + NEAR_JUMP_SIZE)) + here.start
+        dropped += (  # what never runs needs nothing
+            np.flatnonzero(_within(offsets, stretch.start, stretch.end)) + here.start
         ).tolist()
     return _with_code(graph, block, bytes(changed), dropped)
 

@@ -11,7 +11,7 @@
  *   - What `patch` points to is valid during the call only.
  *   - No thread is inside of malloc or the dynamic loader, so memory may be allocated. Any other lock may be held by
  *     a thread that is stopped: do not wait for one (pthread_mutex_trylock).
- *   - The program stands still until they return. One that crashes, or has not returned after five seconds, is left
+ *   - The program stands still until they return. One that crashes, or has not returned after some seconds, is left
  *     where it is, the patch goes on, and `hotpatch` says so.
  */
 #ifndef IPBP_H

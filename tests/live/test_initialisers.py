@@ -155,6 +155,30 @@ def test_an_inline_variable_of_a_header_is_made_once_for_all_files(nursery: Nurs
     assert said_at_exit(nursery.leave()) == ["-common 701"]
 
 
+FIXED = """\
+#include <cstdio>
+#ifdef __clang__
+#define FIXED [[clang::require_constant_initialization]]
+#else
+#define FIXED __constinit
+#endif
+struct Cell {
+    constexpr Cell(int value) : value(value) {}
+    ~Cell() { printf("-cell %d\\n", value); }
+    int value;
+};
+FIXED static Cell cell(7);
+FIXED static thread_local int each = 30;
+"""
+
+
+def test_a_variable_with_a_constant_value_has_it_and_is_destroyed(nursery: Nursery) -> None:
+    outcome = nursery.patch("plain.cpp", FIXED, ("x + 1;", "x + cell.value++ + each++;"))
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert (nursery.talk.ask("plain 1"), nursery.talk.ask("plain 1")) == ("38", "40")
+    assert said_at_exit(nursery.leave()) == ["-cell 9"]
+
+
 PLUGIN = """
 #include <cstdio>
 struct Noisy {

@@ -87,7 +87,7 @@ class Gdb(_Debugger):
     has told last of the program."""
 
     def __init__(self, path: str, *arguments: str, **environment: str) -> None:
-        super().__init__([path, "-nx", "--quiet", "--interpreter=mi3", *arguments], **environment)
+        super().__init__([path, "-nx", "--quiet", "--interpreter=mi4", *arguments], **environment)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._io = IoManager(self.process.stdin, self.process.stdout, None, 0.002)

@@ -105,6 +105,9 @@ def test_breakpoints_are_hit_once_a_call_whatever_the_number_of_patches(
 
 def test_breakpoints_move_back_with_undo(session: Session, project: Project, talk: Talk) -> None:
     session.break_at(function="plain")
+    in_both(session, "set $seen = 0", "expression int $seen = 0")
+    more = "breakpoint command add -o 'expression $seen = $seen + 1' 1"
+    in_both(session, "python gdb.breakpoints()[0].commands = 'set $seen = $seen + 1'", more)
     session.resume()
     for text in ("twice + 2;", "twice + 3;"):
         edit(project, re.findall(r"twice \+ \d;", (project.folder / "frames.c").read_text())[0], text)
@@ -116,6 +119,7 @@ def test_breakpoints_move_back_with_undo(session: Session, project: Project, tal
     assert answer(talk, session, "plain") == ("41", 1)
     session.stop()
     assert hits(session, 1) == 3
+    assert session.evaluate("$seen") == 3, "its commands ran each time"
 
 
 @pytest.mark.slow

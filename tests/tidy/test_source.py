@@ -173,3 +173,9 @@ def test_scripts_can_be_run() -> None:
     for script in [*(ROOT / "scripts").iterdir(), ROOT / ".ci/run"]:
         if script.is_file():
             assert script.stat().st_mode & 0o111, script
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest imports them by their names alone."""
+    names = [file.name for file in python_files("tests") if file.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))

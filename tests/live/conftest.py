@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from cargo_project import CargoProject, build_cargo_project
 from lighttpd import Lighttpd, build_lighttpd
-from scenario import Talk
+from scenario import Project, Talk
+from sessions import Session, build_one, debug_with
+
+from ipbp.cli.debuggers import find_debugger
 
 BODY = b"hello\n"
 
@@ -30,6 +34,37 @@ def server(lighttpd: Lighttpd, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
     process.terminate()
     # 1 is its status when connections were still open; a crash would be a negative one.
     assert process.wait(timeout=20) in (0, 1), (tmp_path / "error.log").read_text()
+
+
+@pytest.fixture(scope="session")
+def built_frames(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return build_one(tmp_path_factory.mktemp("frames") / "project", "frames", "-O0")
+
+
+@pytest.fixture
+def project(built_frames: Project) -> Iterator[Project]:
+    """What a file of tests has that brings none of its own: `programs/frames.c`, with its source as it was built."""
+    source, kept = built_frames.folder / "frames.c", built_frames.folder.parent / "frames.c"
+    if not kept.exists():
+        shutil.copy2(source, kept)
+    yield built_frames
+    shutil.copy2(kept, source)
+
+
+@pytest.fixture
+def talk(project: Project) -> Iterator[Talk]:
+    """Its program."""
+    program = Talk(project.program)
+    yield program
+    program.kill()
+
+
+@pytest.fixture(params=["gdb", "lldb"])
+def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
+    """Attached to the program, which is stopped. It ends before the program: a traced one cannot be waited for."""
+    with debug_with(request.param, find_debugger(request.param)) as session:
+        session.attach(talk.process.pid)
+        yield session
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 from scenario import PROGRAMS, Project, Talk
-from sessions import Session, code_of, debug_with
+from sessions import Session, code_of
 from ticker import wait_until
-
-from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 
@@ -41,13 +39,6 @@ def talk(built: Project) -> Iterator[Talk]:
     talk = Talk(built.program)
     yield talk
     talk.kill()
-
-
-@pytest.fixture(params=["gdb", "lldb"])
-def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
-    with debug_with(request.param, find_debugger(request.param)) as session:
-        session.attach(talk.process.pid)
-        yield session
 
 
 def expected(n: int, calls: int, halves: int = 1) -> int:

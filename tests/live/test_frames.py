@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
-from collections.abc import Iterator
 
 import pytest
 from scenario import Edit, Project, Talk
-from sessions import Outcome, Session, answer, build_one, debug_with
+from sessions import Outcome, Session, answer, debug_with
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -29,36 +27,6 @@ LARGER = Edit(
     "first", "frames.c", [("int start = 5;", "int start = 5, more[9] = {scale};\n    start += more[8];")], [], []
 )
 SIDE_EFFECT = Edit("counted", "frames.c", [("int here = total;", "int here = total + 1;")], [], [])
-
-
-@pytest.fixture(params=["gdb", "lldb"])
-def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
-    with debug_with(request.param, find_debugger(request.param)) as session:
-        session.attach(talk.process.pid)
-        yield session
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return build_one(tmp_path_factory.mktemp("frames") / "project", "frames", "-O0")
-
-
-@pytest.fixture
-def project(built: Project) -> Iterator[Project]:
-    """The program, with its source as it was built."""
-    source = built.folder / "frames.c"
-    kept = built.folder.parent / "frames.c"
-    if not kept.exists():
-        shutil.copy2(source, kept)
-    yield built
-    shutil.copy2(kept, source)
-
-
-@pytest.fixture
-def talk(project: Project) -> Iterator[Talk]:
-    program = Talk(project.program)
-    yield program
-    program.kill()
 
 
 def stop_in(session: Session, talk: Talk, command: str) -> None:

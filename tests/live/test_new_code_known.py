@@ -4,46 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scenario import Project, Talk
-from sessions import Session, answer, build_one, debug_with
+from sessions import Session, answer, debug_with
 from test_frames import line_of, select_frame
 
 from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture(params=["gdb", "lldb"])
-def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
-    with debug_with(request.param, find_debugger(request.param)) as session:
-        session.attach(talk.process.pid)
-        yield session
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return build_one(tmp_path_factory.mktemp("known") / "project", "frames", "-O0")
-
-
-@pytest.fixture
-def project(built: Project) -> Iterator[Project]:
-    source, kept = built.folder / "frames.c", built.folder.parent / "frames.c"
-    if not kept.exists():
-        shutil.copy2(source, kept)
-    yield built
-    shutil.copy2(kept, source)
-
-
-@pytest.fixture
-def talk(project: Project) -> Iterator[Talk]:
-    program = Talk(project.program)
-    yield program
-    program.kill()
 
 
 def edit(project: Project, old: str, new: str) -> None:

@@ -7,7 +7,6 @@ bytes are other than before. The old objects are put aside first, since the comm
 from __future__ import annotations
 
 import glob
-import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ipbp.build.config import OwnBuild
 from ipbp.build.dependencies import recorded_dependencies
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.environment import environment_of
+from ipbp.build.run import run_to_end
 from ipbp.build.snapshot import MISSING, Snapshot
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
@@ -110,26 +110,17 @@ def _reason(digest: str, before: str, old: Path | None, unit: PatchedUnit | None
 
 def _run(own: OwnBuild) -> str:
     try:
-        done = subprocess.run(
-            own.command,
-            cwd=own.directory,
-            env=environment_of(None),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        status, output = run_to_end(own.command, own.directory, environment_of(None))
     except OSError as error:
         raise IpbpError(
             "build-command-missing",
             f"{own.command[0]}, the build command of {own.file}, cannot be started: {error.strerror}",
             "Correct [build] in that file.",
         ) from error
-    output = done.stdout.decode("utf-8", "replace")
-    if done.returncode != 0:
+    if status != 0:
         raise IpbpError(
             "compile-failed",
-            f"the build command of {own.file} ended with status {done.returncode}; the process is untouched",
+            f"the build command of {own.file} ended with status {status}; the process is untouched",
             "Correct the source and try again.",
             output,
         )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
 from ipbp.build.in_place import in_place, is_possible, lay_out
+from ipbp.build.run import run_to_end
 from ipbp.build.rustc_replay import (
     Workshop,
     printed,
@@ -36,22 +36,13 @@ def run_rustc(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path
 def _started(row: CrateCommand, words: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Status and output of a compiler."""
     try:
-        done = subprocess.run(
-            words,
-            cwd=row.directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        return run_to_end(words, row.directory, environment)
     except OSError as error:
         raise IpbpError(
             "compiler-missing",
             f"{row.arguments[0]}, which compiles {row.name}, cannot be started: {error.strerror}",
             "Install this toolchain, or build and start the program once more.",
         ) from error
-    return done.returncode, done.stdout.decode("utf-8", "replace")
 
 
 def _messages(row: CrateCommand, status: int, output: str) -> str:

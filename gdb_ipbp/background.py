@@ -186,8 +186,8 @@ class _SilentStop:
             finally:
                 if not self._is_waited_for:
                     self.disarm()
-        except IpbpError as error:
-            self._report(error)
+        except Exception as error:  # the border to gdb's loop
+            self._report_failure(error)
         else:
             if not self._is_waited_for:
                 self._then_or_report(stopped)
@@ -204,17 +204,22 @@ class _SilentStop:
                     stopped = 1000 * (time.perf_counter() - self._requested)
                 finally:
                     self.disarm()
-            except IpbpError as error:
+            except Exception as error:  # the border to gdb's loop
                 failure = error
-                gdb.post_event(lambda: self._report(failure))
+                gdb.post_event(lambda: self._report_failure(failure))
             else:
                 gdb.post_event(lambda: self._then_or_report(stopped))
 
     def _then_or_report(self, stopped: float) -> None:
         try:
             self._then(stopped)
-        except IpbpError as error:
-            self._report(error)
+        except Exception as error:  # the border to gdb's loop
+            self._report_failure(error)
+
+    def _report_failure(self, error: Exception) -> None:
+        from ipbp.host.commands import bug  # which brings much along
+
+        self._report(error if isinstance(error, IpbpError) else bug(error))
 
     def _act_and_resume(self, is_ours: bool) -> float:
         # The milliseconds of the stop.

@@ -22,6 +22,7 @@ from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_int
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, Ranges, Thread
+from ipbp.host.plain_path import plain_path
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -212,6 +213,7 @@ class GdbInferior:
 
     def announce(self, image: str) -> None:
         _process()
+        image = plain_path(image)
         with kept_selection():
             try:
                 # gdb shows a source as it first read it, otherwise.
@@ -224,7 +226,7 @@ class GdbInferior:
     def withdraw(self, image: str) -> None:
         _process()
         with kept_selection():
-            _Announced.remove(image)
+            _Announced.remove(plain_path(image))
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         def act(stop_is_ours: bool) -> None:
@@ -278,7 +280,7 @@ class _Announced:
             cls.images.remove(image)
             if not cls.images:
                 gdb.events.exited.disconnect(cls._on_exit)
-        if any(objfile.filename == image for objfile in gdb.objfiles()):
+        if any(_name_of(objfile) == image for objfile in gdb.objfiles()):
             gdb.execute(f"remove-symbol-file {_quoted(image)}", to_string=True)
 
     @classmethod
@@ -289,6 +291,13 @@ class _Announced:
             cls.remove(image)
         old_frames.mark(())
         _unretire()
+
+
+def _name_of(objfile: gdb.Objfile) -> str:
+    try:
+        return str(objfile.filename)
+    except UnicodeDecodeError:  # none that we announced
+        return ""
 
 
 def _retire(ranges: Ranges) -> None:

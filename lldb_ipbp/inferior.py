@@ -19,6 +19,7 @@ import lldb
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, Ranges, Thread
+from ipbp.host.plain_path import plain_path
 from ipbp.protocol import Description, Region
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.packets import Server
@@ -281,7 +282,7 @@ class LldbInferior:
         """Nothing: lldb shows the module of each frame, the program or a patch, and has no way to add to it."""
 
     def announce(self, image: str) -> None:
-        pid = self._pid()
+        pid, image = self._pid(), plain_path(image)
         for other, old in [row for row in _announced if row[0] != pid]:
             self._forget(other, old)
         module = self._target.AddModule(image, None, None)
@@ -299,7 +300,7 @@ class LldbInferior:
 
     def withdraw(self, image: str) -> None:
         pid = self._pid()
-        self._with_breakpoints(lambda: self._forget(pid, image))
+        self._with_breakpoints(lambda: self._forget(pid, plain_path(image)))
 
     def _with_breakpoints(self, change: Callable[[], None]) -> None:
         # For a breakpoint that comes or goes lldb itself stops a running program, for a tenth of a second.

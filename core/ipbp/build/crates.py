@@ -34,6 +34,7 @@ from ipbp.build.crate_changes import (
 )
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
+from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.plain import is_end_of
 from ipbp.build.producer import source_units
@@ -336,7 +337,7 @@ def _note(workshop: Workshop, row: CrateCommand) -> Path:
 def _keep(made: _Made, workshop: Workshop) -> None:
     digest = hashlib.sha256(made.objects).hexdigest()
     row = {"key": made.key, "files": made.files, "variables": made.variables, "objects": digest}
-    _note(workshop, made.crate).write_text(json.dumps(row))
+    write_whole(_note(workshop, made.crate), json.dumps(row))
 
 
 def _built(row: CrateCommand, made: _Made, image_mtime_ns: int, workshop: Workshop, store: Store) -> str:

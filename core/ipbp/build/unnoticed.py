@@ -12,12 +12,14 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.notes import write_whole
 from ipbp.build.rust_text import noticed_outside
 from ipbp.build.rustc_recorder import read_options
 from ipbp.build.snapshot import Snapshot
@@ -25,6 +27,10 @@ from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 
 _OFF = ("off", "no", "n", "false")
+# A repository's own configuration names programs: one that git asks whenever it reads the index (git-config(1),
+# core.fsmonitor), and, where objects are missing, one that fetches them (git(1), GIT_ALLOW_PROTOCOL).
+_NO_PROGRAMS = ("-c", "core.fsmonitor=false", "--no-replace-objects")
+_NO_TRANSPORT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 _UNSTABLE = re.compile(r"#\s*!\s*\[[^\]]*\bfeature\s*\(")
 _INCLUDED = re.compile(r"\binclude(?:_str|_bytes)?\s*!")
 
@@ -75,7 +81,7 @@ def remember(files: Mapping[str, str], store: Store, note: Path) -> None:
     for path, digest in sources.items():
         if not store.keep(digest):
             store.put(Path(path).read_bytes())
-    note.write_text(json.dumps(sources))
+    write_whole(note, json.dumps(sources))
 
 
 def _keeps_bodies(row: CrateCommand) -> bool:
@@ -137,8 +143,9 @@ def of_git(path: Path) -> Iterator[bytes]:
     for revision in (":", "HEAD:"):
         try:
             done = subprocess.run(
-                ["git", "cat-file", "blob", f"{revision}./{path.name}"],
+                ["git", *_NO_PROGRAMS, "cat-file", "blob", f"{revision}./{path.name}"],
                 cwd=path.parent,
+                env={**os.environ, **_NO_TRANSPORT},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,

@@ -12,7 +12,10 @@ if __name__ == "__main__":
     # A debugger blocks signals for its own purposes, and its children, the compilers at last, inherit that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     channel = take_over_standard_streams()
+    from ipbp.build.environment import forget_relative_path
     from ipbp.engine.session import serve  # after stdout was moved aside: native libraries print while they load
+
+    forget_relative_path()
 
     # Debug information becomes hundreds of thousands of small objects, none of them garbage in a cycle: by default,
     # looking for such takes as long as reading.

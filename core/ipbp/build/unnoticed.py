@@ -32,6 +32,8 @@ _OFF = ("off", "no", "n", "false")
 _NO_PROGRAMS = ("-c", "core.fsmonitor=false", "--no-replace-objects")
 _NO_TRANSPORT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 _UNSTABLE = re.compile(r"#\s*!\s*\[[^\]]*\bfeature\s*\(")
+_NEAR = 1 << 16
+"""Bytes of metadata in which the next file of a crate is looked for at first."""
 _INCLUDED = re.compile(r"\binclude(?:_str|_bytes)?\s*!")
 
 
@@ -112,6 +114,7 @@ class _Built:
 
     def __init__(self, row: CrateCommand, image_mtime_ns: int, store: Store, note: Path) -> None:
         self._note, self._store = note, store
+        self._near = 0
         metadata = Path(row.folder, f"lib{row.stem}.rmeta")
         try:
             is_old = metadata.stat().st_mtime_ns <= image_mtime_ns
@@ -130,7 +133,12 @@ class _Built:
         return next((_decoded(content) for content in candidates if self._has(content)), None)
 
     def _has(self, content: bytes) -> bool:
-        return hashlib.md5(content, usedforsecurity=False).digest() in self._metadata
+        digest = hashlib.md5(content, usedforsecurity=False).digest()
+        # rustc writes what it knows of its files one after the other, so that the next is near the last.
+        place = self._metadata.find(digest, max(0, self._near - _NEAR), self._near + _NEAR)
+        place = self._metadata.find(digest) if place < 0 else place
+        self._near = place if place >= 0 else self._near
+        return place >= 0
 
 
 def _of_note(note: Path, path: str, store: Store) -> Iterator[bytes]:

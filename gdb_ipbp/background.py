@@ -29,7 +29,7 @@ from typing import Callable, Iterator, Optional
 import gdb
 
 from gdb_ipbp.prompt import Prompt
-from gdb_ipbp.settings import kept_selection, kept_thread, put, without_interrupts
+from gdb_ipbp.settings import kept_selection, kept_thread, put, start, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
 from ipbp.host.inferior import NotYet
@@ -57,6 +57,11 @@ def run_in_silent_stop(
     _SilentStop(pid, action, then, report).request()
 
 
+def is_under_way() -> bool:
+    """Whether the program is stopped for us, or about to be."""
+    return bool(_waiting)
+
+
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """A call in the program that takes longer ends as by a signal. gdb 13 has no setting for it; it takes the signal
@@ -64,7 +69,7 @@ def limited(seconds: float) -> Iterator[None]:
     inferior, thread = gdb.selected_inferior().pid, gdb.selected_thread().ptid[1]
     timer = threading.Timer(seconds, lambda: _send(inferior, thread, int(signal.SIGSTOP)))
     timer.daemon = True
-    timer.start()
+    start(timer)
     try:
         yield
     finally:
@@ -141,7 +146,7 @@ class _SilentStop:
         self._in_no_time()
         self._timer = threading.Timer(seconds, lambda: gdb.post_event(act))
         self._timer.daemon = True
-        self._timer.start()
+        start(self._timer)
 
     def _in_no_time(self) -> None:
         if self._timer is not None:

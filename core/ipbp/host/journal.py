@@ -57,6 +57,10 @@ class Patch:
         return self.plan.number
 
     @property
+    def is_in_force(self) -> bool:
+        return self.state in (APPLIED, UNDOING)
+
+    @property
     def is_unfinished(self) -> bool:
         """Begun and neither finished nor taken back: its debugger died."""
         return self.state in (UNFINISHED, UNDOING)
@@ -127,6 +131,10 @@ class Journal:
     def open_patches(self) -> list[Patch]:
         """Those in force, and one that is half-way."""
         return [patch for patch in self._read() if patch.state in (APPLIED, UNDOING, UNFINISHED) and not patch.is_void]
+
+    def all_patches(self) -> list[Patch]:
+        """Those that were undone or rolled back as well, oldest first."""
+        return self._read()
 
     def unfinished(self) -> Optional[Patch]:
         """The patch or undo that was begun and neither finished nor taken back."""

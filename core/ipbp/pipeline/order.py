@@ -38,9 +38,9 @@ from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.side_by_side import keep_source
 from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
+from ipbp.pipeline.texts import edited_texts
 from ipbp.protocol import FrameMove, PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
 from ipbp.stages.far_data import OUT_OF_REACH, through_pointers
@@ -203,8 +203,7 @@ def _linked(
         allocations=linked.allocations,
         read=read,
     )
-    for unit in changed:
-        keep_source(unit.edited.name, unit.edited.dependencies.get(unit.edited.name, ""), store)
+    texts = edited_texts(changed, edited.built, request, store)
     clock.lap("link")
     order = list(images)
     rewritten = {place - skipped for place in request.entries for skipped in (0, len(ENDBR64))}
@@ -234,6 +233,7 @@ def _linked(
         ),
         reclaimable=_reclaimable(changed, linked) if not runs else (),
         purpose="deopt" if request.plain and all(unit.edited.flags for unit in changed) else "",
+        texts=texts,
     )
     move: FrameMove | None = None
     offers: tuple[str, ...] = ()

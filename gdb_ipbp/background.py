@@ -29,7 +29,7 @@ from typing import Callable, Iterator, Optional
 import gdb
 
 from gdb_ipbp.prompt import Prompt
-from gdb_ipbp.settings import kept_selection, kept_thread, put, start, without_interrupts
+from gdb_ipbp.settings import kept_selection, kept_thread, put, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
 from ipbp.host.inferior import NotYet
@@ -57,11 +57,6 @@ def run_in_silent_stop(
     _SilentStop(pid, action, then, report).request()
 
 
-def is_under_way() -> bool:
-    """Whether the program is stopped for us, or about to be."""
-    return bool(_waiting)
-
-
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """A call in the program that takes longer ends as by a signal. gdb 13 has no setting for it; it takes the signal
@@ -69,7 +64,7 @@ def limited(seconds: float) -> Iterator[None]:
     inferior, thread = gdb.selected_inferior().pid, gdb.selected_thread().ptid[1]
     timer = threading.Timer(seconds, lambda: _send(inferior, thread, int(signal.SIGSTOP)))
     timer.daemon = True
-    start(timer)
+    timer.start()
     try:
         yield
     finally:
@@ -146,7 +141,7 @@ class _SilentStop:
         self._in_no_time()
         self._timer = threading.Timer(seconds, lambda: gdb.post_event(act))
         self._timer.daemon = True
-        start(self._timer)
+        self._timer.start()
 
     def _in_no_time(self) -> None:
         if self._timer is not None:
@@ -191,8 +186,8 @@ class _SilentStop:
             finally:
                 if not self._is_waited_for:
                     self.disarm()
-        except Exception as error:  # the border to gdb's loop
-            self._report_failure(error)
+        except IpbpError as error:
+            self._report(error)
         else:
             if not self._is_waited_for:
                 self._then_or_report(stopped)
@@ -209,22 +204,17 @@ class _SilentStop:
                     stopped = 1000 * (time.perf_counter() - self._requested)
                 finally:
                     self.disarm()
-            except Exception as error:  # the border to gdb's loop
+            except IpbpError as error:
                 failure = error
-                gdb.post_event(lambda: self._report_failure(failure))
+                gdb.post_event(lambda: self._report(failure))
             else:
                 gdb.post_event(lambda: self._then_or_report(stopped))
 
     def _then_or_report(self, stopped: float) -> None:
         try:
             self._then(stopped)
-        except Exception as error:  # the border to gdb's loop
-            self._report_failure(error)
-
-    def _report_failure(self, error: Exception) -> None:
-        from ipbp.host.commands import bug  # which brings much along
-
-        self._report(error if isinstance(error, IpbpError) else bug(error))
+        except IpbpError as error:
+            self._report(error)
 
     def _act_and_resume(self, is_ours: bool) -> float:
         # The milliseconds of the stop.

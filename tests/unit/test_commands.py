@@ -21,9 +21,6 @@ class Console:
     def write(self, text: str) -> None:
         self.text += text
 
-    def confirm(self, question: str) -> None:
-        return None
-
     def is_interrupted(self) -> bool:
         return False
 

@@ -13,7 +13,6 @@ import filecmp
 import hashlib
 import json
 import os
-import shlex
 import stat
 import sys
 import tempfile
@@ -41,8 +40,9 @@ from ipbp.build.trust import require_agreement
 from ipbp.errors import IpbpError
 
 _FORMAT = 1  # of the kept answers; a new number forgets the old ones
-_RECORDER = """#!/bin/sh
-exec {python} -IS {path} "$@"
+_RECORDER = """#!{python} -IS
+import runpy
+runpy.run_path({path!r}, run_name="__main__")
 """
 
 
@@ -201,8 +201,7 @@ def _learn(program: CargoProgram, options: list[str]) -> tuple[CrateCommand, ...
         shadow, records = folder / "target", folder / "records"
         records.mkdir()
         recorder = folder / "rustc"
-        python, path = map(shlex.quote, (sys.executable, rustc_recorder.__file__))
-        recorder.write_bytes(os.fsencode(_RECORDER.format(python=python, path=path)))
+        recorder.write_text(_RECORDER.format(python=sys.executable, path=rustc_recorder.__file__))
         recorder.chmod(stat.S_IRWXU)
         words = ["build", "--offline", "--locked", "--target-dir", str(shadow), *options]
         if program.triple:

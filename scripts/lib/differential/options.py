@@ -1,0 +1,45 @@
+"""How a program is written, built and patched: chosen by its seed, or given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from random import Random
+
+LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
+COMPILERS = {"c": ("gcc", "clang"), "csmith": ("gcc", "clang"), "cxx": ("gcc", "clang"), "rust": ("rustc",)}
+HOSTS = ("core", "gdb", "lldb")
+_LANGUAGES = ("c",) * 4 + ("csmith",) * 3 + ("cxx",) * 6 + ("rust",) * 2
+_HOSTS = ("core",) * 14 + ("gdb", "lldb")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`language`: a key of COMPILERS, "csmith" is C by csmith(1). `debugger`: of HOSTS."""
+
+    language: str
+    compiler: str
+    level: str
+    pie: bool
+    debugger: str
+
+    def __str__(self) -> str:
+        return " ".join((self.language, self.compiler, self.level, "pie" if self.pie else "no-pie", self.debugger))
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def choose(seed: int, given: Mapping[str, object]) -> Options:
+    """For this seed, where it is not given. Every choice draws the same numbers, whatever else is given."""
+    rng = Random(f"options {seed}")
+    language = rng.choice(_LANGUAGES)
+    compiler = given.get("compiler")
+    draws = rng.random(), rng.choice(LEVELS), rng.random() < 0.7, rng.choice(_HOSTS)
+    if "language" in given:
+        language = str(given["language"])
+    elif compiler:
+        language = "rust" if compiler == "rustc" else language if language != "rust" else "cxx"
+    compilers = COMPILERS[language]
+    chosen = Options(language, compilers[int(draws[0] * len(compilers))], draws[1], draws[2], draws[3])
+    return replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""`scripts/differential` sees wrong patches, counts refusals, and makes the same programs of the same seeds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts" / "lib"))
+
+from differential import case  # noqa: E402
+from differential.campaign import Campaign  # noqa: E402
+from differential.generators import GENERATORS  # noqa: E402
+from differential.options import Options, choose  # noqa: E402
+
+pytestmark = pytest.mark.live
+EDITS = 5
+
+
+def steps(seed: int, options: Options, folder: Path) -> list[case.Step]:
+    return list(case.Case(seed, options, folder).run(EDITS))
+
+
+def options(language: str = "c", debugger: str = "core") -> Options:
+    compiler = "rustc" if language == "rust" else "gcc"
+    return Options(language, compiler, "-O0", True, debugger)
+
+
+class Idle:
+    """A host that says it patched, and did not."""
+
+    def apply(self, *unused: object) -> None:
+        return
+
+    undo = apply
+
+
+def test_a_patch_that_is_not_in_the_process_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case, "host", lambda name: Idle())
+    found = [step for seed in range(3) for step in steps(seed, options(), tmp_path / str(seed))]
+    wrong = [step for step in found if step.outcome == case.WRONG]
+    assert wrong
+    assert all(step.codes == ["differs"] for step in wrong)
+
+
+@pytest.mark.parametrize("language", ["c", "csmith", "cxx", "rust"])
+def test_patches_without_a_debugger_do_what_a_fresh_build_does(language: str, tmp_path: Path) -> None:
+    found = steps(4, options(language), tmp_path)
+    assert {step.outcome for step in found} <= {case.SAME, case.UNCHANGED}
+    assert any(step.outcome == case.SAME for step in found)
+
+
+def test_the_core_by_ptrace_leaves_the_program_running_untraced(tmp_path: Path) -> None:
+    """What `CoreHost` does is what a debugger does: `TracerPid` is 0 again, and no thread is stopped."""
+    made = case.Case(3, options("cxx"), tmp_path)
+    for _ in made.run(2):
+        assert made.pid is not None
+        for status in Path(f"/proc/{made.pid}/task").glob("*/status"):
+            rows = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            assert rows["TracerPid"] == "0"
+            assert not rows["State"].lower().startswith("t")
+
+
+@pytest.mark.parametrize("language", sorted(GENERATORS))
+def test_a_seed_makes_the_same_program_and_edits_again(language: str) -> None:
+    generator = GENERATORS[language]
+
+    def texts() -> list[dict[str, str]]:
+        rng = Random("seed")
+        program = generator.generate(rng)
+        edited, _ = generator.edit(rng, program)
+        return [generator.render(program), generator.render(edited)]
+
+    assert texts() == texts()
+
+
+def test_what_is_given_changes_no_other_choice() -> None:
+    for seed in range(50):
+        free = choose(seed, {})
+        assert choose(seed, {"debugger": "lldb", "level": "-Os"}) == Options(
+            free.language, free.compiler, "-Os", free.pie, "lldb"
+        )
+
+
+def test_a_campaign_goes_on_with_its_log(tmp_path: Path) -> None:
+    def campaign(count: int) -> list[int]:
+        given = {"language": "c", "compiler": "gcc", "level": "-O0", "debugger": "core"}
+        log = tmp_path / "log"
+        Campaign(1, count, 2, 1, given, tmp_path / "keep", log).run()
+        return [row["done"] for row in map(json.loads, log.read_text().splitlines()) if "done" in row]
+
+    first = campaign(2)
+    assert campaign(6)[: len(first)] == first
+    assert len(set(campaign(6))) == len(campaign(6))

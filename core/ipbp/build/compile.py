@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.build.command import Command, for_patch, refusals
+from ipbp.build.compilers_time import compiling
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import Dirty
 from ipbp.build.environment import environment_of
@@ -121,7 +122,8 @@ class _Running:
                 process_group=0,
             )
             self._processes.add(process)
-        output, _ = process.communicate()
+        with compiling():
+            output, _ = process.communicate()
         with self._lock:
             self._processes.discard(process)
         return process.returncode, output.decode("utf-8", "replace")

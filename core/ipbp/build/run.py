@@ -6,16 +6,21 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ipbp.build.compilers_time import compiling
+
 
 def run_to_end(words: Sequence[str], directory: Path | str, environment: Mapping[str, str]) -> tuple[int, str]:
     """Its status and what it printed, both streams in one. Errors: OSError when it cannot be started."""
-    done = subprocess.run(
-        words,
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    with (
+        subprocess.Popen(
+            words,
+            cwd=directory,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process,
+        compiling(),
+    ):
+        output, _ = process.communicate()
+    return process.returncode, output.decode("utf-8", "replace")

@@ -13,7 +13,22 @@ from dataclasses import dataclass, field
 
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_abbreviations import IMPLICIT_CONST, declarations
-from ipbp.formats.leb import sleb, uleb
+from ipbp.formats.debug_forms import (
+    BLOCKS,
+    FIXED,
+    FLAG_PRESENT,
+    LEB_BLOCKS,
+    LINE_STRP,
+    LOCAL_REFERENCES,
+    STRING,
+    STRP,
+    STRX,
+    UDATA,
+    skip,
+    text_at,
+    varying,
+)
+from ipbp.formats.leb import uleb
 from ipbp.graph.layouts import Aggregate, Closure, Definition, Member, TypeText, UnitTypes
 
 _ARRAY, _CLASS, _ENUMERATION, _FORMAL_PARAMETER, _MEMBER, _POINTER, _REFERENCE = (
@@ -66,27 +81,6 @@ _WANTED = frozenset(
     | {_AT_ENCODING, _AT_EXTERNAL, _AT_SPECIFICATION, _AT_TYPE, _AT_VTABLE_SLOT, _AT_SIGNATURE, _AT_DATA_BIT_OFFSET}
     | {_AT_LINKAGE_NAME, _AT_STR_OFFSETS_BASE, _AT_ABSTRACT_ORIGIN, _AT_DECL_COLUMN}
 )
-# Forms of a fixed length, in 32-bit DWARF on a machine with 8-byte addresses (DWARF 5, 7.5.6).
-_FIXED = {
-    form: size
-    for size, forms in (
-        (0, (0x19, 0x21)),  # flag_present, implicit_const
-        (1, (0x0B, 0x0C, 0x11, 0x25, 0x29)),  # data1, flag, ref1, strx1, addrx1
-        (2, (0x05, 0x12, 0x26, 0x2A)),  # data2, ref2, strx2, addrx2
-        (3, (0x27, 0x2B)),  # strx3, addrx3
-        (4, (0x06, 0x0E, 0x10, 0x13, 0x17, 0x1C, 0x1D, 0x1F, 0x28, 0x2C)),  # data4, strp, ref_addr, ref4, and others
-        (4, (0x1F20, 0x1F21)),  # GNU_ref_alt, GNU_strp_alt
-        (8, (0x01, 0x07, 0x14, 0x20)),  # addr, data8, ref8, ref_sig8
-        (16, (0x1E,)),  # data16
-    )
-    for form in forms
-}
-_UDATA, _SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP = 0x0F, 0x0D, 0x08, 0x19, 0x0E, 0x1F
-_LEB = frozenset({_SDATA, _UDATA, 0x15, 0x1A, 0x1B, 0x22, 0x23, 0x1F01, 0x1F02})
-_STRX = frozenset({0x1A, 0x25, 0x26, 0x27, 0x28, 0x1F02})
-_BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}  # block2, block4, block1: the width of their length
-_LEB_BLOCKS = frozenset({0x09, 0x18})  # block, exprloc
-_LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
 _REF_SIG8 = 0x20
 _CALL = "operator()"
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
@@ -262,7 +256,7 @@ class _Reader:
             is_here = is_fixup and entry.unit.section == ".debug_info"
             # Nothing behind the operation: the length of the expression stands before it.
             end = at + 9 if is_fixup else uleb(content, at + 1)[1]
-            is_plain = form in _LEB_BLOCKS and content[at - 1] == end - at
+            is_plain = form in LEB_BLOCKS and content[at - 1] == end - at
             yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]), is_plain)
 
     def _with_names(self, entries: Iterable[_Entry]) -> Iterator[tuple[str, _Entry, _Entry]]:
@@ -339,7 +333,7 @@ class _Reader:
                     target = place + row.sibling
                     place = unit.start + int.from_bytes(content[target : target + 4], "little")
                     continue
-                place = place + row.size if row.size >= 0 else _skip(content, row.forms, place)
+                place = place + row.size if row.size >= 0 else skip(content, row.forms, place)
                 if row.has_children:
                     outer.append(parent)
                 continue
@@ -354,7 +348,7 @@ class _Reader:
                     continue
             tag = row.tag
             if tag == _FORMAL_PARAMETER and parent is not None and not _takes_matter(parent) and not row.has_children:
-                place = place + row.size if row.size >= 0 else _skip(content, row.forms, place)
+                place = place + row.size if row.size >= 0 else skip(content, row.forms, place)
                 continue
             found: dict[int, tuple[int, int]]
             if row.size >= 0:
@@ -401,14 +395,14 @@ class _Reader:
 
     def _is_static(self, content: bytes, location: tuple[int, int]) -> bool:
         form, at = location
-        if form not in _LEB_BLOCKS and form not in _BLOCKS:
+        if form not in LEB_BLOCKS and form not in BLOCKS:
             return False
         return content[at] in _STATIC_STORAGE
 
     @staticmethod
     def _is_in_thread(content: bytes, location: tuple[int, int]) -> bool:
         form, at = location
-        return form in _LEB_BLOCKS and content[at] == _OP_CONST8U and content[at + 9] in _IN_THREAD
+        return form in LEB_BLOCKS and content[at] == _OP_CONST8U and content[at + 9] in _IN_THREAD
 
     def _name_by_typedefs(self) -> None:
         """`typedef struct { ... } name;` names the type. A lambda expression's has none, whatever else leads to it."""
@@ -442,8 +436,8 @@ class _Reader:
         form, value = found
         if form == _REF_SIG8:
             return self._of_type_unit(value)
-        place = value + entry.unit.start if form in _LOCAL_REFERENCES else value
-        key = entry.unit.section if form in _LOCAL_REFERENCES else ".debug_info", place
+        place = value + entry.unit.start if form in LOCAL_REFERENCES else value
+        key = entry.unit.section if form in LOCAL_REFERENCES else ".debug_info", place
         target = self.entries.get(key) or self._passed(key)
         if target is not None and _AT_SIGNATURE in target.found:
             return self._of_type_unit(target.found[_AT_SIGNATURE][1]) or target
@@ -472,14 +466,14 @@ class _Reader:
         if found is None:
             return ""
         form, value = found
-        if form == _STRING:
-            return _string(self.sections[unit.section], value)
-        if form in _STRX:
+        if form == STRING:
+            return text_at(self.sections[unit.section], value)
+        if form in STRX:
             at = unit.offsets_base + 4 * value
             value = int.from_bytes(self.sections[".debug_str_offsets"][at : at + 4], "little")
-            form = _STRP
-        name = {_STRP: ".debug_str", _LINE_STRP: ".debug_line_str"}.get(form)
-        return _string(self.sections[name], value) if name else ""
+            form = STRP
+        name = {STRP: ".debug_str", LINE_STRP: ".debug_line_str"}.get(form)
+        return text_at(self.sections[name], value) if name else ""
 
     def _aggregate(self, entry: _Entry) -> Aggregate:
         members, bases, slots = [], [], {}
@@ -500,8 +494,8 @@ class _Reader:
 
     def _member(self, entry: _Entry) -> Member:
         found = entry.found
-        form, value = found.get(_AT_MEMBER_LOCATION, (_UDATA, 0))
-        if form in _LEB_BLOCKS or form in _BLOCKS:
+        form, value = found.get(_AT_MEMBER_LOCATION, (UDATA, 0))
+        if form in LEB_BLOCKS or form in BLOCKS:
             value = self._operand(entry, value)
         bit = value * 8
         width = found[_AT_BIT_SIZE][1] if _AT_BIT_SIZE in found else 0
@@ -519,7 +513,7 @@ class _Reader:
 
     def _slot(self, entry: _Entry) -> int:
         form, value = entry.found[_AT_VTABLE_SLOT]
-        return self._operand(entry, value) if form in _LEB_BLOCKS or form in _BLOCKS else value
+        return self._operand(entry, value) if form in LEB_BLOCKS or form in BLOCKS else value
 
     def _operand(self, entry: _Entry, at: int) -> int:
         """The number in an expression of one operation that pushes or adds one; a place of its own for others."""
@@ -601,7 +595,7 @@ class _Reader:
         if _AT_COUNT in entry.found:
             return str(entry.found[_AT_COUNT][1])
         form, value = entry.found.get(_AT_UPPER_BOUND, (0, -1))
-        if form in _LEB_BLOCKS or form in _LOCAL_REFERENCES or value < 0:
+        if form in LEB_BLOCKS or form in LOCAL_REFERENCES or value < 0:
             return ""  # known at run time only
         return str(value + 1) if value < 0xFFFFFFFF else ""
 
@@ -653,10 +647,10 @@ def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int
     plan, constants = [], []
     offset, sibling = 0, -1
     for attribute, form, constant in forms:
-        size = _FIXED.get(form)
+        size = FIXED.get(form)
         if offset >= 0 and attribute == _AT_SIBLING and form == 0x13:
             sibling = offset
-        if form in (IMPLICIT_CONST, _FLAG_PRESENT):
+        if form in (IMPLICIT_CONST, FLAG_PRESENT):
             if attribute in _WANTED:
                 constants.append((attribute, form, constant if form == IMPLICIT_CONST else 1))
         elif offset >= 0 and size is not None and attribute in _WANTED:
@@ -666,7 +660,7 @@ def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int
     name_at = -1
     if tag == _SUBPROGRAM and offset >= 0 and (sibling >= 0 or not has_children):
         given = {attribute for attribute, _, _ in forms}
-        names = [start for attribute, form, start, _ in plan if attribute == _AT_NAME and form == _STRP]
+        names = [start for attribute, form, start, _ in plan if attribute == _AT_NAME and form == STRP]
         name_at = names[0] if names and _AT_DECLARATION in given and _AT_VTABLE_SLOT not in given else -1
     return _Abbreviation(tag, has_children, is_known, forms, offset, tuple(plan), tuple(constants), sibling, name_at)
 
@@ -678,39 +672,17 @@ def _attributes(
     found: dict[int, tuple[int, int]] = {}
     for attribute, form, constant in forms:
         start = place
-        size = _FIXED.get(form)
+        size = FIXED.get(form)
         if size is not None:
             place += size
             if attribute in _WANTED:
                 value = constant if form == IMPLICIT_CONST else int.from_bytes(content[start:place], "little")
-                found[attribute] = form, 1 if form == _FLAG_PRESENT else value
+                found[attribute] = form, 1 if form == FLAG_PRESENT else value
             continue
-        value, place = _varying(content, form, place)
+        value, place = varying(content, form, place)
         if attribute in _WANTED:
             found[attribute] = form, value
     return found, place
-
-
-def _varying(content: bytes, form: int, place: int) -> tuple[int, int]:
-    """A value of varying length, and where it ends; of a text or a block where it begins."""
-    if form in _LEB:
-        return sleb(content, place) if form == _SDATA else uleb(content, place)
-    if form == _STRING:
-        return place, content.index(0, place) + 1
-    if form in _LEB_BLOCKS:
-        length, start = uleb(content, place)
-        return start, start + length
-    if form in _BLOCKS:
-        start = place + _BLOCKS[form]
-        return start, start + int.from_bytes(content[place:start], "little")
-    raise ValueError(f"form {form:#x}")
-
-
-def _skip(content: bytes, forms: tuple[tuple[int, int, int], ...], place: int) -> int:
-    for _attribute, form, _constant in forms:
-        size = _FIXED.get(form)
-        place = place + size if size is not None else _varying(content, form, place)[1]
-    return place
 
 
 def _signed(found: tuple[int, int]) -> int:
@@ -718,7 +690,3 @@ def _signed(found: tuple[int, int]) -> int:
     form, value = found
     bits = {0x0B: 8, 0x05: 16, 0x06: 32, 0x07: 64}.get(form, 0)
     return value - (1 << bits) if bits and value >> (bits - 1) else value
-
-
-def _string(content: bytes, at: int) -> str:
-    return content[at : content.index(0, at)].decode("utf-8", "replace")

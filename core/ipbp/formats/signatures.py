@@ -1,86 +1,195 @@
-"""What functions take and return, as the debug information of an object or a program says it (DWARF 5, 3.3, 5).
+"""What functions take and return, as the debug information of a unit says it (DWARF 5, 3.3, 5).
 
 Written as text that is equal when a caller that was compiled for the one may call the other: names of types behind
-typedefs, the size of a structure that is passed by value, no qualifiers.
+typedefs, the size of a structure that is passed by value, no qualifiers. Only the outermost entries of a unit are
+looked at, and what those functions refer to that are asked for: a unit may have thousands.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
-from elftools.elf.elffile import ELFFile
-
-_PEELED = (
-    "DW_TAG_typedef",
-    "DW_TAG_const_type",
-    "DW_TAG_volatile_type",
-    "DW_TAG_restrict_type",
-    "DW_TAG_atomic_type",
+from ipbp.formats.debug_abbreviations import declarations
+from ipbp.formats.debug_forms import (
+    FIXED,
+    LINE_STRP,
+    LOCAL_REFERENCES,
+    STRING,
+    STRP,
+    STRX,
+    Forms,
+    skip,
+    text_at,
+    values,
 )
-_KEYWORD = {
-    "DW_TAG_structure_type": "struct",
-    "DW_TAG_union_type": "union",
-    "DW_TAG_enumeration_type": "enum",
-    "DW_TAG_class_type": "class",
-}
+from ipbp.formats.leb import uleb
+
+SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
+"""Those that are looked at."""
+_ARRAY, _CLASS, _ENUMERATION, _PARAMETER, _POINTER, _COMPILE_UNIT = 0x01, 0x02, 0x04, 0x05, 0x0F, 0x11
+_STRUCTURE, _SUBROUTINE, _TYPEDEF, _UNION, _UNSPECIFIED = 0x13, 0x15, 0x16, 0x17, 0x18
+_CONST, _SUBPROGRAM, _VOLATILE, _RESTRICT, _ATOMIC = 0x26, 0x2E, 0x35, 0x37, 0x47
+_PEELED = frozenset({_TYPEDEF, _CONST, _VOLATILE, _RESTRICT, _ATOMIC})
+_KEYWORD = {_STRUCTURE: "struct", _UNION: "union", _ENUMERATION: "enum", _CLASS: "class"}
+_AT_SIBLING, _AT_NAME, _AT_BYTE_SIZE, _AT_DECLARATION, _AT_EXTERNAL, _AT_TYPE = 0x01, 0x03, 0x0B, 0x3C, 0x3F, 0x49
+_AT_STR_OFFSETS_BASE = 0x72
+_REF4, _REF_ADDR = 0x13, 0x10
 _DEEPEST = 8
 
 
-def signatures(content: bytes, names: Collection[str], unit: str = "") -> dict[str, str]:
-    """By name the signature of those global C functions that the file defines and describes; {} where its debug
-    information cannot be read. `unit`: base name of the only unit to look at."""
+def signatures(sections: Mapping[str, bytes], names: Collection[str], source: str = "") -> dict[str, str]:
+    """By name the signature of those global C functions that these `SECTIONS` define and describe; {} where they cannot
+    be read. `source`: base name of the only unit to look at."""
     found: dict[str, str] = {}
     try:
-        elf = ELFFile(io.BytesIO(content))
-        if not elf.get_section_by_name(".debug_info") and not elf.get_section_by_name(".zdebug_info"):
-            return {}
-        for cu in elf.get_dwarf_info(follow_links=False).iter_CUs():
-            top = cu.get_top_DIE()
-            if unit and Path(_name(top)).name != unit:
+        for unit in _units(sections):
+            if source and Path(unit.name).name != source:
                 continue
-            for die in top.iter_children():
-                if die.tag == "DW_TAG_subprogram" and "DW_AT_declaration" not in die.attributes:
-                    name = _name(die)
-                    if name in names and "DW_AT_external" in die.attributes:
-                        found.setdefault(name, _signature(die))
-    except (ELFError, ELFParseError, DWARFError, KeyError, ValueError, AssertionError, IndexError, OverflowError):
+            for function in unit.functions():
+                name = unit.text(function, _AT_NAME)
+                if name in names and _AT_EXTERNAL in function.found and _AT_DECLARATION not in function.found:
+                    found.setdefault(name, unit.signature(function))
+    except (KeyError, ValueError, IndexError):
         return {}
     return found
 
 
-def _signature(die: Any) -> str:
-    taken = []
-    for child in die.iter_children():
-        if child.tag == "DW_TAG_formal_parameter":
-            taken.append(_type(child))
-        elif child.tag == "DW_TAG_unspecified_parameters":
-            taken.append("...")
-    return f"{_type(die)} ({', '.join(taken) or 'void'})"
+@dataclass(frozen=True, slots=True)
+class _Abbreviation:
+    """`size`: of its entries without their code, -1 when that varies. `sibling`: offset of the reference to the next
+    sibling, -1 when there is none."""
+
+    tag: int
+    has_children: bool
+    forms: Forms
+    size: int
+    sibling: int
 
 
-def _type(die: Any, by_value: bool = True, depth: int = 0) -> str:
-    if "DW_AT_type" not in die.attributes:
-        return "void"
-    die = die.get_DIE_from_attribute("DW_AT_type")
-    if depth > _DEEPEST:
-        return "..."
-    if die.tag in _PEELED:
-        return _type(die, by_value, depth + 1)
-    if die.tag in ("DW_TAG_pointer_type", "DW_TAG_array_type"):
-        return f"{_type(die, False, depth + 1)} *"
-    if die.tag == "DW_TAG_subroutine_type":
-        return "function"
-    if die.tag in _KEYWORD:
-        size = die.attributes.get("DW_AT_byte_size")
-        shown = f" of {size.value} bytes" if by_value and size and die.tag != "DW_TAG_enumeration_type" else ""
-        return f"{_KEYWORD[die.tag]} {_name(die)}{shown}"
-    return _name(die)
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """`inside`: where its first child begins, -1 without children."""
+
+    tag: int
+    found: Mapping[int, tuple[int, int]]
+    inside: int
 
 
-def _name(die: Any) -> str:
-    value = die.attributes["DW_AT_name"].value if "DW_AT_name" in die.attributes else b""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+def _units(sections: Mapping[str, bytes]) -> Iterator[_Unit]:
+    content = sections.get(".debug_info", b"")
+    tables: dict[int, dict[int, _Abbreviation]] = {}
+    start = 0
+    while start + 11 < len(content):
+        length, version = int.from_bytes(content[start : start + 4], "little"), content[start + 4]
+        if length >= 0xFFFFFFF0 or version not in (4, 5):
+            raise ValueError(f"version {version} of DWARF, or its 64-bit format")
+        kind = content[start + 6] if version == 5 else 1
+        at = start + (8 if version == 5 else 6)
+        table_at = int.from_bytes(content[at : at + 4], "little")
+        if table_at not in tables:
+            tables[table_at] = _table(sections.get(".debug_abbrev", b""), table_at)
+        if kind in (1, 3):  # a whole unit or a partial one (DWARF 5, 7.5.1)
+            yield _Unit(sections, start, start + 4 + length, start + (12 if version == 5 else 11), tables[table_at])
+        start += 4 + length
+
+
+def _table(content: bytes, place: int) -> dict[int, _Abbreviation]:
+    table = {}
+    for row in declarations(content, place):
+        size, sibling = 0, -1
+        for attribute, form, _constant in row.forms:
+            if attribute == _AT_SIBLING and form == _REF4 and size >= 0:
+                sibling = size
+            size = size + FIXED[form] if form in FIXED and size >= 0 else -1
+        table[row.code] = _Abbreviation(row.tag, row.has_children, row.forms, size, sibling)
+    return table
+
+
+class _Unit:
+    def __init__(
+        self, sections: Mapping[str, bytes], start: int, end: int, first: int, table: Mapping[int, _Abbreviation]
+    ) -> None:
+        self.sections, self.start, self.end, self.table = sections, start, end, table
+        self.content = sections[".debug_info"]
+        self.offsets_base = 0
+        self.top = self.entry(first)
+        self.offsets_base = self.top.found.get(_AT_STR_OFFSETS_BASE, (0, 8))[1]
+
+    @property
+    def name(self) -> str:
+        return self.text(self.top, _AT_NAME)
+
+    def functions(self) -> Iterator[_Entry]:
+        for place, row in self._children(self.top):
+            if row.tag == _SUBPROGRAM:
+                yield self.entry(place)
+
+    def entry(self, place: int) -> _Entry:
+        code, at = uleb(self.content, place)
+        row = self.table[code]
+        inside = skip(self.content, row.forms, at) if row.has_children else -1
+        return _Entry(row.tag, values(self.content, row.forms, at), inside)
+
+    def _children(self, parent: _Entry) -> Iterator[tuple[int, _Abbreviation]]:
+        """Where each begins, and what it is."""
+        content, place, depth = self.content, parent.inside, 0
+        while 0 <= place < self.end:
+            at = place
+            code, place = uleb(content, place)
+            if code == 0:
+                depth -= 1
+                if depth < 0:
+                    return
+                continue
+            row = self.table[code]
+            if depth == 0:
+                yield at, row
+            if row.has_children and row.sibling >= 0:
+                target = place + row.sibling
+                place = self.start + int.from_bytes(content[target : target + 4], "little")
+                continue
+            depth += row.has_children
+            place = place + row.size if row.size >= 0 else skip(content, row.forms, place)
+
+    def signature(self, function: _Entry) -> str:
+        taken = []
+        for place, row in self._children(function):
+            if row.tag == _PARAMETER:
+                taken.append(self._type(self.entry(place)))
+            elif row.tag == _UNSPECIFIED:
+                taken.append("...")
+        return f"{self._type(function)} ({', '.join(taken) or 'void'})"
+
+    def _type(self, entry: _Entry, by_value: bool = True, depth: int = 0) -> str:
+        if _AT_TYPE not in entry.found:
+            return "void"
+        if depth > _DEEPEST:
+            return "..."
+        form, value = entry.found[_AT_TYPE]
+        if form not in LOCAL_REFERENCES and form != _REF_ADDR:
+            raise ValueError(f"a type by form {form:#x}")
+        target = self.entry(value + self.start if form in LOCAL_REFERENCES else value)
+        if target.tag in _PEELED:
+            return self._type(target, by_value, depth + 1)
+        if target.tag in (_POINTER, _ARRAY):
+            return f"{self._type(target, False, depth + 1)} *"
+        if target.tag == _SUBROUTINE:
+            return "function"
+        name = self.text(target, _AT_NAME)
+        if target.tag in _KEYWORD:
+            size = target.found.get(_AT_BYTE_SIZE)
+            shown = f" of {size[1]} bytes" if by_value and size and target.tag != _ENUMERATION else ""
+            return f"{_KEYWORD[target.tag]} {name}{shown}"
+        return name
+
+    def text(self, entry: _Entry, attribute: int) -> str:
+        form, value = entry.found.get(attribute, (0, 0))
+        if form == STRING:
+            return text_at(self.content, value)
+        if form in STRX:
+            at = self.offsets_base + 4 * value
+            form, value = STRP, int.from_bytes(self.sections[".debug_str_offsets"][at : at + 4], "little")
+        section = {STRP: ".debug_str", LINE_STRP: ".debug_line_str"}.get(form)
+        return text_at(self.sections[section], value) if section else ""

@@ -30,14 +30,14 @@ _kept: OrderedDict[object, UnitTypes] = OrderedDict()
 
 def types_of_object(graph: LinkGraph) -> UnitTypes:
     """The types of a unit's object. Errors: `debug-information-malformed`."""
-    sections = _sections(graph, _NEEDED)
+    sections = sections_of_object(graph, _NEEDED)
     digest = hashlib.sha256()
     for name, content in sections.items():
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
     return _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
 
 
-def _sections(graph: LinkGraph, names: Iterable[str] = ()) -> dict[str, bytes]:
+def sections_of_object(graph: LinkGraph, names: Iterable[str] = ()) -> dict[str, bytes]:
     """The debug sections of these names, of all for none."""
     sections: dict[str, bytes] = {}
     for section in graph.side:
@@ -53,10 +53,7 @@ def types_of_image(image: LoadedImage, source: str) -> UnitTypes:
     state = os.stat(path)
 
     def read() -> UnitTypes:
-        with open(path, "rb") as file:
-            debug = sections_of(ELFFile(file))
-        found = ((name, getattr(debug, f"{name[1:]}_sec")) for name in _NEEDED)
-        sections = {name: section.stream.getvalue() for name, section in found if section is not None}
+        debug, sections = _opened(path, _NEEDED)
         package = package_of(Path(path))
         return _read(
             [sections],
@@ -66,6 +63,18 @@ def types_of_image(image: LoadedImage, source: str) -> UnitTypes:
         )
 
     return _once((path, state.st_mtime_ns, state.st_ino, source), read)
+
+
+def sections_of_image(image: LoadedImage, names: Iterable[str]) -> dict[str, bytes]:
+    """The debug sections of these names, of its debug file where it has one."""
+    return _opened(image.debug_file or image.file, names)[1]
+
+
+def _opened(path: str, names: Iterable[str]) -> tuple[Any, dict[str, bytes]]:
+    with open(path, "rb") as file:
+        debug = sections_of(ELFFile(file))
+    found = ((name, getattr(debug, f"{name[1:]}_sec")) for name in names)
+    return debug, {name: section.stream.getvalue() for name, section in found if section is not None}
 
 
 def _read(
@@ -83,7 +92,7 @@ def _read(
 
 
 def _split_of_object(graph: LinkGraph) -> Iterator[Sections]:
-    yield from _split(sections_from({name[1:]: content for name, content in _sections(graph).items()}), None)
+    yield from _split(sections_from({name[1:]: content for name, content in sections_of_object(graph).items()}), None)
 
 
 def _split(debug: Any, package: Package | None, source: str = "") -> Iterator[Sections]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ipbp.arch.x86_64_entry import ENDBR64
+from ipbp.build.compilers_time import taken_milliseconds
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refusal, Refused, raise_all
@@ -262,15 +263,17 @@ def _reclaimable(changed: Sequence[Judged], linked: LinkedUnits) -> tuple[tuple[
 
 
 class Clock:
-    """Milliseconds by stage."""
+    """Milliseconds by stage. "compiler": what of them the user's compilers took."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
+        taken_milliseconds()  # of a request that failed
         self.times: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
         now = time.perf_counter()
         self.times[stage] = self.times.get(stage, 0) + (now - self._last) * 1000
+        self.times["compiler"] = self.times.get("compiler", 0) + taken_milliseconds()
         self._last = now
 
 

@@ -10,17 +10,17 @@ take, so these are other functions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ipbp.build.store import Store
 from ipbp.errors import Refusal
-from ipbp.formats.signatures import signatures
+from ipbp.formats.signatures import SECTIONS, signatures
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.judge import Judged
+from ipbp.pipeline.layouts import sections_of_image, sections_of_object
 from ipbp.pipeline.record import UnitRecord
 from ipbp.pipeline.unit_names import stored_names
 from ipbp.stages.callers import direct_calls, functions_at
@@ -37,8 +37,8 @@ def refuse_old_callers(judged: Sequence[Judged], known: Known, store: Store, ima
         names = {row.name for row in unit.selection.replaced} & callers.keys()
         if unit.edited.is_crate:
             continue  # all crates that use this one are compiled with it
-        before = _old_signatures(unit, names, known, store, image) if names else {}
-        after = signatures(store.get(unit.edited.digest).read_bytes(), names) if before else {}
+        before = _old_signatures(unit, names, image) if names else {}
+        after = signatures(sections_of_object(unit.edited.new, SECTIONS), names) if before else {}
         refusals += [
             _changed(name, unit.edited.name, before[name], after[name], callers[name])
             for name in sorted(before.keys() & after.keys())
@@ -86,13 +86,10 @@ def _inside(judged: Iterable[Judged], place: np.ndarray) -> np.ndarray:
     return result
 
 
-def _old_signatures(unit: Judged, names: set[str], known: Known, store: Store, image: LoadedImage) -> dict[str, str]:
-    before = known.get(unit.edited.name)
-    if before is not None and before.object:
-        return signatures(store.get(before.object).read_bytes(), names)
-    if unit.edited.old_object is not None and not unit.is_lifted:
-        return signatures(unit.edited.old_object.read_bytes(), names)
-    return signatures(Path(image.debug_file).read_bytes(), names, unit.edited.new.source) if image.debug_file else {}
+def _old_signatures(unit: Judged, names: set[str], image: LoadedImage) -> dict[str, str]:
+    if not unit.is_lifted:
+        return signatures(sections_of_object(unit.old.graph, SECTIONS), names)
+    return signatures(sections_of_image(image, SECTIONS), names, unit.edited.new.source) if image.debug_file else {}
 
 
 def _changed(name: str, file: str, before: str, after: str, caller: str) -> Refusal:

@@ -1,0 +1,42 @@
+"""How long compilers of the user's ran for the request that the engine is answering, which is not ipbp's time.
+
+Compilers run side by side, in threads, so moments are counted in which at least one of them ran. The engine answers one
+request at a time, so there is one clock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_lock = threading.Lock()
+_running = 0
+_since = 0.0
+_seconds = 0.0
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """A compiler runs inside the block."""
+    global _running, _since, _seconds
+    with _lock:
+        if _running == 0:
+            _since = time.perf_counter()
+        _running += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _running -= 1
+            if _running == 0:
+                _seconds += time.perf_counter() - _since
+
+
+def taken_milliseconds() -> float:
+    """Since this was asked the last time."""
+    global _seconds
+    with _lock:
+        taken, _seconds = _seconds, 0.0
+    return taken * 1000

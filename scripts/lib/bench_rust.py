@@ -188,7 +188,7 @@ class Project:
         rows = ", ".join(f'"{name}"' for name in members)
         (self.folder / "Cargo.toml").write_text(f'[workspace]\nmembers = [{rows}]\nresolver = "2"\n')
         for number in range(self.modules):
-            (self._large / f"part{number}.rs").write_text(_module(number, self.modules))
+            (self._large / f"part{number}.rs").write_text(module_text(number, self.modules))
         modules = "".join(f"pub mod part{number};\n" for number in range(self.modules))
         calls = "".join(f"    sum += part{number}::run(sum & 7);\n" for number in range(self.modules))
         every = f"pub fn every() -> u64 {{\n    let mut sum = 1;\n{calls}    sum\n}}\n"
@@ -230,7 +230,7 @@ class Project:
         return median(found)
 
 
-def _module(number: int, modules: int) -> str:
+def module_text(number: int, modules: int) -> str:
     functions = "".join(
         (_PLAIN if n % 5 else _RICH).format(n=n, m=number, f=n % 7 + 2, r=n % 5, before=max(0, n - 1))
         for n in range(20)

@@ -20,6 +20,9 @@ def test_small_sizes_are_measured_with_their_growth() -> None:
     run = bench("diff", "index", "--sizes", "0.05,0.2", "--functions", "12", "--rounds", "1", "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
+    machine = found.pop("machine")
+    assert all(machine.values())
+    assert found.pop("rounds") == 1
     assert {part: [row["what"] for row in rows["rows"]] for part, rows in found.items()} == {
         "diff": ["diff"] * 2,
         "index": [*["symbol index, cold", "symbol index, kept"] * 2, "350k symbols, cold", "350k symbols, kept"],
@@ -70,3 +73,68 @@ def test_a_part_that_there_is_not_is_named() -> None:
     run = bench("link")
     assert run.returncode == 2
     assert "there is no link" in run.stderr
+
+
+@pytest.mark.live
+def test_an_edit_goes_live_beside_what_else_a_user_could_do() -> None:
+    run = bench("live", "gdb", "--cases", "small", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr  # not so when a program does not run the edited code
+    rows = {row["way"]: row for row in json.loads(run.stdout)["live"]["rows"]}
+    ours = rows.pop("ipbp in gdb")
+    assert {f"compile, link with {name}, restart" for name in ("bfd", "lld", "mold")} < rows.keys()
+    assert [way for way in rows if rows[way]["keeps_state"]] == [
+        "shared library, dlopen by gdb",
+        "gdb's compile code",
+        "frida's Interceptor.replace",
+    ]
+    assert 0 < ours["compiler"] < ours["live"]["median"]
+    # However slow the machine is: a stop is a small part of the way, and the engine is no hog.
+    assert 0 < ours["stopped"]["median"] < ours["live"]["median"] / 2
+    assert 0 < ours["engine"] < 400
+
+
+@pytest.mark.live
+def test_the_stop_is_measured_beside_that_of_a_bare_ptrace_program() -> None:
+    run = bench("growth", "gdb", "--of", "functions", "--counts", "1,100", "--rounds", "1", "--json")
+    assert run.returncode == 0, run.stderr
+    one, hundred = json.loads(run.stdout)["growth"]["rows"]
+    assert (one["count"], hundred["count"]) == (1, 100)
+    assert all(row["floor"]["median"] > 0 for row in (one, hundred))
+    assert hundred["beyond"]["median"] < 50 * one["beyond"]["median"], "a hundred functions are not a hundred patches"
+
+
+def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
+    spread = {"least": 1.0, "median": 2.0, "most": 4.0}
+    live = {"case": "small C file", "way": "ipbp in gdb", "live": spread, "compiler": 1.5, "beyond": spread}
+    live |= {"stopped": spread, "gap": None, "engine": 100.0, "keeps_state": True, "target": 1.0, "note": ""}
+    growth = [
+        {"what": "threads", "count": count, "debugger": "gdb", "stopped": dict(spread, median=2.0 * count)}
+        | {"floor": spread, "beyond": spread, "cold": 5.0, "kept": 0.0, "engine": 100.0}
+        | {"stop_target": 3.0 * (count == 1), "memory_target": 0.0}
+        for count in (1, 10)
+    ]
+    found = {"machine": json.loads(in_scripts("bench_machine, json; print(json.dumps(bench_machine.machine()))"))}
+    found |= {"rounds": 3, "live": {"rows": [live]}, "growth": {"rows": growth}}
+    saved = tmp_path / "saved.json"
+    saved.write_text(json.dumps(found))
+    in_scripts(
+        f"bench_page, json, pathlib; bench_page.write(json.load(open({str(saved)!r})), pathlib.Path({str(tmp_path)!r}))"
+    )
+    page = (tmp_path / "performance.md").read_text()
+    assert "| ipbp in gdb | 2 | 2 | 1.00 / **2.00** / 4.00 |" in page
+    assert "ipbp in gdb 2.0 (missed)" in page
+    assert "measured 2.0 (met)" in page
+    assert "stopped, gdb 1.00; edit to live without the compiler, gdb 0.00" in page
+    assert (tmp_path / "performance" / "threads.svg").read_text().count("<svg") == 1
+
+
+def in_scripts(what: str) -> str:
+    """What Python says after it has imported that."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import {what}"],
+        cwd=BENCH.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout

@@ -29,7 +29,7 @@ from typing import Callable, Iterator, Optional
 import gdb
 
 from gdb_ipbp.prompt import Prompt
-from gdb_ipbp.settings import kept_selection, kept_thread, put, without_interrupts
+from gdb_ipbp.settings import kept_selection, kept_thread, put, start, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
 from ipbp.host.inferior import NotYet
@@ -57,6 +57,11 @@ def run_in_silent_stop(
     _SilentStop(pid, action, then, report).request()
 
 
+def is_under_way() -> bool:
+    """Whether the program is stopped for us, or about to be."""
+    return bool(_waiting)
+
+
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
     """A call in the program that takes longer ends as by a signal. gdb 13 has no setting for it; it takes the signal
@@ -64,7 +69,7 @@ def limited(seconds: float) -> Iterator[None]:
     inferior, thread = gdb.selected_inferior().pid, gdb.selected_thread().ptid[1]
     timer = threading.Timer(seconds, lambda: _send(inferior, thread, int(signal.SIGSTOP)))
     timer.daemon = True
-    timer.start()
+    start(timer)
     try:
         yield
     finally:
@@ -141,7 +146,7 @@ class _SilentStop:
         self._in_no_time()
         self._timer = threading.Timer(seconds, lambda: gdb.post_event(act))
         self._timer.daemon = True
-        self._timer.start()
+        start(self._timer)
 
     def _in_no_time(self) -> None:
         if self._timer is not None:
@@ -186,8 +191,8 @@ class _SilentStop:
             finally:
                 if not self._is_waited_for:
                     self.disarm()
-        except IpbpError as error:
-            self._report(error)
+        except Exception as error:  # the border to gdb's loop
+            self._report_failure(error)
         else:
             if not self._is_waited_for:
                 self._then_or_report(stopped)
@@ -204,17 +209,22 @@ class _SilentStop:
                     stopped = 1000 * (time.perf_counter() - self._requested)
                 finally:
                     self.disarm()
-            except IpbpError as error:
+            except Exception as error:  # the border to gdb's loop
                 failure = error
-                gdb.post_event(lambda: self._report(failure))
+                gdb.post_event(lambda: self._report_failure(failure))
             else:
                 gdb.post_event(lambda: self._then_or_report(stopped))
 
     def _then_or_report(self, stopped: float) -> None:
         try:
             self._then(stopped)
-        except IpbpError as error:
-            self._report(error)
+        except Exception as error:  # the border to gdb's loop
+            self._report_failure(error)
+
+    def _report_failure(self, error: Exception) -> None:
+        from ipbp.host.commands import bug  # which brings much along
+
+        self._report(error if isinstance(error, IpbpError) else bug(error))
 
     def _act_and_resume(self, is_ours: bool) -> float:
         # The milliseconds of the stop.

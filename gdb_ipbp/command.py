@@ -9,7 +9,10 @@ from typing import Any, Optional
 import gdb
 
 from gdb_ipbp.inferior import GdbInferior
+from gdb_ipbp.prompt import is_front_end
 from ipbp.errors import IpbpError
+from ipbp.host.consent import is_yes, read_line
+from ipbp.host.render import shown
 
 _SUBCOMMANDS = (
     *("agree", "apply", "deopt", "doctor", "help", "object", "preview", "reopt", "report", "status", "undo"),
@@ -75,12 +78,20 @@ class Console:
         self.is_terminal = is_terminal
 
     def write(self, text: str) -> None:
-        gdb.write(text)
+        gdb.write(shown(text))
         gdb.flush()
 
     def is_interrupted(self) -> bool:
         """Never: gdb turns Ctrl-C into a KeyboardInterrupt in whatever Python runs."""
         return False
+
+    def confirm(self, question: str) -> Optional[bool]:
+        """What is typed is read past gdb, which lets the terminal alone while a command runs. A front end has nobody to
+        type."""
+        if not self.is_terminal or not os.isatty(0) or is_front_end():
+            return None
+        self.write(question)
+        return is_yes(read_line(0, self.is_interrupted))
 
     def debugger(self) -> Any:
         """For threads of ours."""

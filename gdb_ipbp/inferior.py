@@ -16,12 +16,21 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import gdb
 
-from gdb_ipbp import old_frames, ptrace
+from gdb_ipbp import old_frames, old_sources, ptrace, retired
 from gdb_ipbp.background import limited, run_in_silent_stop
-from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, with_interrupts, without_interrupts
+from gdb_ipbp.settings import (
+    breakpoints_off,
+    changed,
+    kept_selection,
+    quoted,
+    tell,
+    with_interrupts,
+    without_interrupts,
+)
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
+from ipbp.host.plain_path import plain_path
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -204,19 +213,20 @@ class GdbInferior:
 
     def retire(self, ranges: Ranges) -> None:
         _process()
-        if _retired or ranges:
-            _retire(ranges)
+        retired.follow(ranges)
 
-    def mark(self, code: Sequence[OldCode]) -> None:
+    def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
         old_frames.mark(code)
+        old_sources.follow(texts, code)
 
     def announce(self, image: str) -> None:
         _process()
+        image = plain_path(image)
         with kept_selection():
             try:
                 # gdb shows a source as it first read it, otherwise.
-                gdb.execute("maintenance flush source-cache", to_string=True)
-                gdb.execute(f"add-symbol-file {_quoted(image)} -o 0", to_string=True)
+                tell("maintenance flush source-cache")
+                tell(f"add-symbol-file {quoted(image)} -o 0")
             except gdb.error as error:
                 raise IpbpError("inferior-symbols", f"gdb cannot load {image}: {error}", "Report it.") from error
         _Announced.add(image)
@@ -224,7 +234,7 @@ class GdbInferior:
     def withdraw(self, image: str) -> None:
         _process()
         with kept_selection():
-            _Announced.remove(image)
+            _Announced.remove(plain_path(image))
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         def act(stop_is_ours: bool) -> None:
@@ -278,8 +288,8 @@ class _Announced:
             cls.images.remove(image)
             if not cls.images:
                 gdb.events.exited.disconnect(cls._on_exit)
-        if any(objfile.filename == image for objfile in gdb.objfiles()):
-            gdb.execute(f"remove-symbol-file {_quoted(image)}", to_string=True)
+        if any(_name_of(objfile) == image for objfile in gdb.objfiles()):
+            tell(f"remove-symbol-file {quoted(image)}")
 
     @classmethod
     def _on_exit(cls, event: gdb.ExitedEvent) -> None:
@@ -288,34 +298,15 @@ class _Announced:
         for image in list(cls.images):
             cls.remove(image)
         old_frames.mark(())
-        _unretire()
+        old_sources.follow((), ())
+        retired.forget()
 
 
-def _retire(ranges: Ranges) -> None:
-    kinds = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
-    for point in gdb.breakpoints():
-        if point.type not in kinds or not point.location or point.location.startswith("*"):
-            continue  # an address is the user's own choice
-        places = [(row, any(start <= row.address < end for start, end in ranges)) for row in point.locations]
-        has_other = not all(is_old for _, is_old in places)
-        for row, is_old in places:
-            key = (point.number, row.function)
-            if is_old and has_other:
-                if row.enabled:
-                    row.enabled = False
-                    _retired.add(key)
-            elif key in _retired and not row.enabled:
-                row.enabled = True
-                if point.enabled:
-                    point.enabled = True  # in a running program this alone puts it into memory
-        if not has_other:
-            _retired.difference_update({key for key in _retired if key[0] == point.number})
-
-
-def _unretire() -> None:
-    """The program has ended: in the next one the code that was old is what runs."""
-    _retire(())
-    _retired.clear()
+def _name_of(objfile: gdb.Objfile) -> str:
+    try:
+        return str(objfile.filename)
+    except UnicodeDecodeError:  # none that we announced
+        return ""
 
 
 class _Known:
@@ -328,9 +319,6 @@ class _Known:
 
 
 _known = _Known()
-_retired: set[tuple[int, Optional[str]]] = set()
-"""Number of a breakpoint and the function of a location in old code that we have disabled. When symbols come or go gdb
-numbers locations anew, moves them past a prologue as it finds it then, and disables those of that function's name."""
 
 
 def _process() -> int:
@@ -402,11 +390,6 @@ def _saved_register(frame: gdb.Frame, name: str) -> Optional[int]:
     # None where the frames inside did not keep it.
     value = frame.read_register(name)
     return None if value.is_optimized_out else int(value) & _MASK
-
-
-def _quoted(path: str) -> str:
-    # One word for gdb's argument splitter, which knows quotes and backslashes.
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _memory_error(verb: str, address: int, size: int) -> IpbpError:

@@ -13,6 +13,7 @@ from typing import Iterator
 import gdb
 
 from gdb_ipbp.settings import changed
+from ipbp.host.render import shown
 
 
 class Prompt:
@@ -57,6 +58,7 @@ class Prompt:
 
 def show(text: str) -> None:
     """Text that no command asked for, whatever is on the screen. gdb does not stop it for a full page."""
+    text = shown(text)
     with changed(pagination="off"):
         if is_front_end() or not Prompt.is_shown:
             gdb.write(text)

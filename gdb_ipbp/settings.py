@@ -6,7 +6,10 @@ before.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from contextlib import contextmanager
 from typing import Iterator, Union
 
@@ -36,7 +39,26 @@ def put(name: str, value: Value) -> None:
         value = "on" if value else "off"
     elif value is None:
         value = "unlimited"
-    gdb.execute(f"set {name} {value}", to_string=True)
+    tell(f"set {name} {value}")
+
+
+def tell(line: str) -> str:
+    """What a command of ours would print. It is quiet in a terminal: after each command gdb (13) looks at what it
+    stopped for last, and warns when a breakpoint there has other locations since."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        return str(gdb.execute(line, to_string=True))
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def quoted(word: str) -> str:
+    """One word for gdb's argument splitter, which knows quotes and backslashes."""
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @contextmanager
@@ -96,5 +118,14 @@ def with_interrupts() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     try:
         yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start(thread: threading.Thread) -> None:
+    """gdb waits for its signals itself: none may go to another thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

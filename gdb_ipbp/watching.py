@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import threading
 from typing import Callable, TypeVar
 
@@ -12,7 +11,7 @@ import gdb
 from gdb_ipbp.inferior import GdbInferior
 from gdb_ipbp.posts import Posts
 from gdb_ipbp.prompt import Prompt, show
-from gdb_ipbp.settings import without_interrupts
+from gdb_ipbp.settings import start, without_interrupts
 from ipbp.errors import IpbpError
 
 T = TypeVar("T")
@@ -70,9 +69,4 @@ class GdbDebugger:
         self.do(lambda: show(text), is_over)
 
     def start(self, thread: threading.Thread) -> None:
-        # gdb waits for its signals itself: none may go to another thread.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            thread.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        start(thread)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Optional
 
 import lldb
 
+from ipbp.host.consent import is_yes, read_line
+from ipbp.host.render import shown
 from lldb_ipbp.inferior import LldbInferior
 
 _LONG_HELP = """\
@@ -73,16 +75,24 @@ class Console:
 
     def write(self, text: str) -> None:
         if self.is_terminal:
-            self._file.Write(text.encode(errors="replace"))
+            self._file.Write(shown(text).encode())
             self._file.Flush()
         else:
-            self._result.PutCString(text)
+            self._result.PutCString(shown(text))
 
     def is_interrupted(self) -> bool:
         """Whether Ctrl-C was pressed since the command began."""
         interpreter = self._debugger.GetCommandInterpreter()
         asked = getattr(self._debugger, "InterruptRequested", None)  # lldb 16
         return bool(interpreter.WasInterrupted()) or (asked is not None and bool(asked()))
+
+    def confirm(self, question: str) -> Optional[bool]:
+        """What is typed is read from lldb's own input, which waits for a whole line while a command runs."""
+        typed = self._debugger.GetInputFile()
+        if not self.is_terminal or not _is_terminal(typed):
+            return None
+        self.write(question)
+        return is_yes(read_line(typed.GetFile().fileno(), self.is_interrupted))
 
     def debugger(self) -> Any:
         """For threads of ours."""

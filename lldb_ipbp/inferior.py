@@ -18,8 +18,10 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
+from ipbp.host.plain_path import plain_path
 from ipbp.protocol import Description, Region
+from lldb_ipbp import old_sources
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.packets import Server
 
@@ -277,11 +279,17 @@ class LldbInferior:
         first byte, as in optimised code, it stops there once more. To switch that place off would outlive the process,
         and lldb does not tell of its end."""
 
-    def mark(self, code: Sequence[OldCode]) -> None:
-        """Nothing: lldb shows the module of each frame, the program or a patch, and has no way to add to it."""
+    def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
+        old_sources.follow(self._target, texts, code)
+        if texts and self._is_stopped():
+            process = self._process()
+            chosen = {process.GetSelectedThread().GetThreadID(), *(thread for row in code for thread in row.threads)}
+            with self._kept_selection():
+                for thread in filter(lambda row: row.GetThreadID() in chosen, process):
+                    old_sources.settle(thread)
 
     def announce(self, image: str) -> None:
-        pid = self._pid()
+        pid, image = self._pid(), plain_path(image)
         for other, old in [row for row in _announced if row[0] != pid]:
             self._forget(other, old)
         module = self._target.AddModule(image, None, None)
@@ -299,7 +307,7 @@ class LldbInferior:
 
     def withdraw(self, image: str) -> None:
         pid = self._pid()
-        self._with_breakpoints(lambda: self._forget(pid, image))
+        self._with_breakpoints(lambda: self._forget(pid, plain_path(image)))
 
     def _with_breakpoints(self, change: Callable[[], None]) -> None:
         # For a breakpoint that comes or goes lldb itself stops a running program, for a tenth of a second.

@@ -16,6 +16,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
+from ipbp.host.render import shown
 from lldb_ipbp.inferior import LldbInferior
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class LldbDebugger:
     def show(self, text: str, is_over: Callable[[], bool]) -> None:
         if self.is_terminal and self._has_prompt():
             text = f"\n{text}{self._debugger.GetPrompt()}"
-        self._file.Write(text.encode(errors="replace"))
+        self._file.Write(shown(text).encode())
         self._file.Flush()
 
     def start(self, thread: threading.Thread) -> None:

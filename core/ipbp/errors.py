@@ -64,6 +64,23 @@ class IpbpError(Exception):
         return f"{self.detail.rstrip()}\n{text}" if self.detail else text
 
 
+class AgreementNeeded(IpbpError):
+    """The user was not asked yet whether programs that the project names may be run. `detail`: the programs. `hash`:
+    what to agree to."""
+
+    def __init__(self, programs: str, hash: str) -> None:
+        super().__init__(
+            "agreement-needed",
+            "the project's build runs programs that ipbp does not know, and you were not asked about them yet",
+            f"If you trust the project, type `hotpatch agree {hash}` (in a shell `ipbp trust {hash}`) and try again.",
+            programs,
+        )
+        self.hash = hash
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "hash": self.hash}
+
+
 class Refused(IpbpError):
     """The edit cannot be patched safely; every reason at once. The process is untouched."""
 

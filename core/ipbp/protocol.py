@@ -213,6 +213,18 @@ class FunctionChange:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A source, by its absolute path, that was edited between the code that a patch replaces and the patch's own.
+    `before`, `after`: what it was then, as names of files in the folder `sources` beside the journal (sha256); "" where
+    nobody has it. `said`: where `before` is from, when it is not certain."""
+
+    path: str
+    before: str
+    after: str
+    said: str = ""
+
+
+@dataclass(frozen=True)
 class OldCaller:
     """Code of `caller` that must not be under way when what `callee` does changes, and why; `file`: of both. `start`
     and `size`: where it was before any patch; versions of earlier patches are meant as well, and the newest one unless
@@ -287,7 +299,7 @@ class PatchPlan:
     `initialisers`: in the order in which they run. `hooks`: functions that are told of it. `quiet`: when the loads,
     calls, initialisers and hooks may be made. `reclaimable`:
     half-open ranges of all memory that the patch takes, if it can be given back once the patch is undone and nothing
-    is found that points there; else empty.
+    is found that points there; else empty. `texts`: sources that it was compiled from and the code before it was not.
     """
 
     number: int
@@ -311,6 +323,7 @@ class PatchPlan:
     callers: tuple[OldCaller, ...] = ()
     initialisers: tuple[Initialiser, ...] = ()
     purpose: str = ""
+    texts: tuple[Text, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         row = asdict(self)
@@ -356,6 +369,7 @@ class PatchPlan:
             callers=tuple(OldCaller(**r) for r in row.get("callers", ())),
             initialisers=tuple(_initialiser(r) for r in row.get("initialisers", ())),
             purpose=row.get("purpose", ""),
+            texts=tuple(Text(**r) for r in row.get("texts", ())),
         )
 
 

@@ -2,10 +2,14 @@
 
 Crates of about ordinary code are generated: modules with a type, a trait, closures, collections and formatting in
 each. A one-line edit of a function that is not generic is planned against the running program, each round another one.
-`rustc` is the compiler's own time, from its start to its end; `ours` is all the rest of the way from the request to the
-plan, `cpu` the processor time of it, and `build` what of it is done around the compiler. The first plan of a program
-asks cargo for the commands; it is shown apart, and so is its compile, which is as warm as the others where ipbp may
-have mounts of its own (`build/in_place.py`). The stop that follows has a part of its own.
+`rustc` is the compiler's own time, from its start to its end, without what ipbp puts around and into it (`aside`: the
+mounts that it runs in, and the script in its linker's place). `ours` is all the rest of the way from the request to the
+plan, `cpu` the processor time of it in this process, and `build` what of it is done around the compiler. The first plan
+of a program asks cargo for the commands; it is shown apart, and so is its compile, which is as warm as the others where
+ipbp may have mounts of its own (`build/in_place.py`). The stop that follows has a part of its own.
+
+The projects are git repositories, as `cargo new` makes them, but for one: without the text of before, the crates that
+use an edited library are compiled again as well.
 """
 
 from __future__ import annotations
@@ -15,14 +19,18 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from ipbp.build import rustc_run
+from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.run import run_to_end
 from ipbp.cli.bystander import Bystander
+from ipbp.engine.garbage import look_seldom
 from ipbp.formats.elf_file import load_lief
 from ipbp.host.commands import plan_params
 from ipbp.host.journal import open_journal
@@ -36,21 +44,23 @@ LINKERS = {
     "lld": "",  # what rustc takes by itself
     "mold": "-C linker-features=-lld -C link-arg=-fuse-ld=mold",
 }
-TARGETS = {"small": 60.0, "large": 150.0, "library": 150.0}
+TARGETS = {"small": 60.0, "large": 150.0, "library": 150.0, "no git": 150.0}
 """Milliseconds beyond rustc's own that are aimed at."""
+LIBRARIES = ("library", "no git")
 SMALL = 500
 """Lines of the small crate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Milliseconds, medians. `shape`: "small" and "large" are programs of one crate, of "library" the edited crate is
+    """Milliseconds, medians. `shape`: "small" and "large" are programs of one crate, of the others the edited crate is
     a library of a small program. `first`: all of the first plan without rustc's time, which is `first_rustc`.
     `cargo`: `cargo build` after such an edit, by linker."""
 
     shape: str
     lines: int
     rustc: float
+    aside: float
     build: float
     diff: float
     link: float
@@ -64,13 +74,13 @@ class Row:
 
 
 HEAD = (
-    "crate      lines   rustc   build    diff    link    ours     cpu   least   first +rustc  target   "
+    "crate      lines   rustc   aside   build    diff    link    ours     cpu   least   first +rustc  target   "
     "cargo build with bfd, lld, mold"
 )
 
 
 def line(row: Row) -> str:
-    numbers = f"{row.rustc:7.0f} {row.build:7.1f} {row.diff:7.1f} {row.link:7.1f} {row.ours:7.1f}"
+    numbers = f"{row.rustc:7.0f} {row.aside:7.1f} {row.build:7.1f} {row.diff:7.1f} {row.link:7.1f} {row.ours:7.1f}"
     numbers += f" {row.cpu:7.1f} {row.least:7.1f}"
     cargo = ", ".join(f"{milliseconds:.0f}" for milliseconds in row.cargo.values())
     return f"{row.shape:8} {row.lines:7} {numbers} {row.first:7.0f} {row.first_rustc:6.0f} {row.target:7.0f}   {cargo}"
@@ -82,6 +92,7 @@ def own_cache(folder: Path) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME")}
     os.environ.update({name: str(folder / name) for name in before})
     load_lief()  # as an engine that runs has
+    look_seldom()
     try:
         yield
     finally:
@@ -109,7 +120,8 @@ def measure(folder: Path, shape: str, rounds: int, lines: int) -> Row:
         shape,
         project.lines,
         median(row["rustc"] for row in rest),
-        median(row["index"] + row["compile"] - row["rustc"] for row in rest),
+        median(row["aside"] for row in rest),
+        median(row["index"] + row["compile"] - row["rustc"] - row["aside"] for row in rest),
         median(row["diff"] for row in rest),
         median(row["link"] for row in rest),
         median(row["whole"] - row["rustc"] for row in rest),
@@ -123,7 +135,7 @@ def measure(folder: Path, shape: str, rounds: int, lines: int) -> Row:
 
 
 def _plan(pid: int, project: Project) -> dict[str, float]:
-    """Milliseconds by stage, of the whole and of rustc, for one more edit."""
+    """Milliseconds by stage, of the whole, of rustc and of what is ours about it, for one more edit."""
     project.edit()
     inferior, journal = Bystander(pid), open_journal(pid)
     with _watched() as compilers:
@@ -133,28 +145,62 @@ def _plan(pid: int, project: Project) -> dict[str, float]:
         whole, cpu = (time.perf_counter() - start) * 1000, (time.process_time() - cpu) * 1000
     if outcome.plan is None or len(outcome.plan.functions) != 1:
         raise SystemExit(f"the plan is wrong: {outcome}")
-    return {**outcome.plan.times, "whole": whole, "cpu": cpu, "rustc": sum(compilers)}
+    aside = sum(row.aside() for row in compilers)
+    rustc = sum(row.milliseconds for row in compilers) - aside
+    return {**outcome.plan.times, "whole": whole, "cpu": cpu, "rustc": rustc, "aside": aside}
+
+
+@dataclass(frozen=True, slots=True)
+class _Compile:
+    """One start of a compiler: what was started, and the milliseconds until it ended."""
+
+    crate: CrateCommand
+    words: Sequence[str]
+    environment: Mapping[str, str]
+    milliseconds: float
+
+    def aside(self) -> float:
+        """Milliseconds of it that are not rustc's: the same done once more, without rustc."""
+        before = self.words[: self.words.index(self.crate.arguments[0])]
+        found = self._time([*before, "true"], self.environment) - self._time(["true"], self.environment)
+        if self.crate.is_linked_here:
+            found += self._linking()
+        return found
+
+    def _linking(self) -> float:
+        linker = next(word.partition("=")[2] for word in self.words if word.startswith("linker="))
+        kept = Path(linker).parent / "objects" / self.crate.stem
+        with tempfile.TemporaryDirectory(dir=kept.parent) as again:
+            words = [linker, *map(str, kept.iterdir()), "-o", "program"]
+            return self._time(words, {**self.environment, "IPBP_OBJECTS": again})
+
+    def _time(self, words: Sequence[str], environment: Mapping[str, str]) -> float:
+        start = time.perf_counter()
+        status, said = run_to_end(words, self.crate.directory, environment)
+        if status != 0:
+            raise SystemExit(said)
+        return (time.perf_counter() - start) * 1000
 
 
 class _watched:
-    """Milliseconds of each compiler that runs meanwhile."""
+    """The compilers that run meanwhile."""
 
-    def __enter__(self) -> list[float]:
+    def __enter__(self) -> list[_Compile]:
         self._started: Callable[..., tuple[int, str]] = rustc_run._started
-        spent: list[float] = []
+        spent: list[_Compile] = []
 
-        def started(*arguments: object) -> tuple[int, str]:
+        def started(row: CrateCommand, words: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
             start = time.perf_counter()
             try:
-                return self._started(*arguments)
+                return self._started(row, words, environment)
             finally:
-                spent.append((time.perf_counter() - start) * 1000)
+                spent.append(_Compile(row, words, environment, (time.perf_counter() - start) * 1000))
 
-        rustc_run._started = started  # type: ignore[assignment]
+        rustc_run._started = started
         return spent
 
     def __exit__(self, *_: object) -> None:
-        rustc_run._started = self._started  # type: ignore[assignment]
+        rustc_run._started = self._started
 
 
 class Project:
@@ -170,14 +216,14 @@ class Project:
 
     @property
     def _large(self) -> Path:
-        return self.folder / ("stock/src" if self.shape == "library" else "bench/src")
+        return self.folder / ("stock/src" if self.shape in LIBRARIES else "bench/src")
 
     @property
     def lines(self) -> int:
         return sum(len(path.read_text().splitlines()) for path in self._large.glob("*.rs"))
 
     def write(self) -> None:
-        members = ["bench", "stock"] if self.shape == "library" else ["bench"]
+        members = ["bench", "stock"] if self.shape in LIBRARIES else ["bench"]
         for name in members:
             (self.folder / name / "src").mkdir(parents=True)
             uses = (
@@ -192,12 +238,17 @@ class Project:
         modules = "".join(f"pub mod part{number};\n" for number in range(self.modules))
         calls = "".join(f"    sum += part{number}::run(sum & 7);\n" for number in range(self.modules))
         every = f"pub fn every() -> u64 {{\n    let mut sum = 1;\n{calls}    sum\n}}\n"
-        start = MAIN.replace("every()", "stock::every()" if self.shape == "library" else "every()")
-        if self.shape == "library":
+        start = MAIN.replace("every()", "stock::every()" if self.shape in LIBRARIES else "every()")
+        if self.shape in LIBRARIES:
             (self._large / "lib.rs").write_text(modules + every)
             (self.folder / "bench/src/main.rs").write_text(start)
         else:
             (self._large / "main.rs").write_text(modules + every + start)
+        if self.shape != "no git":
+            (self.folder / ".gitignore").write_text("target*\n")
+            who = ("-c", "user.name=bench", "-c", "user.email=bench@localhost")
+            for words in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "made")):
+                subprocess.run(["git", *words], cwd=self.folder, check=True)
 
     def edit(self) -> None:
         """One number in a function of the middle module."""

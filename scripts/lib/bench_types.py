@@ -5,7 +5,6 @@ The new side is read for each patch; the old side is the new one of the patch be
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from bench_inputs import FLAGS, source_of
 from measured import times_of
 
+from ipbp.engine.garbage import look_seldom
 from ipbp.formats.elf_archive import read_unit
 from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import LinkGraph
@@ -89,7 +89,7 @@ def _row(what: str, source: Path, text: str, target: float, rounds: int) -> Row:
     )
     compiling = (time.perf_counter() - start) * 1000
     graph = read_unit(source.with_suffix(".o").read_bytes(), str(source))
-    gc.set_threshold(100_000, 20, 50)  # as the engine does
+    look_seldom()
     types = _read(graph)
     size = sum(len(section.content) for section in graph.side if section.name in (".debug_info", ".debug_str"))
     new = times_of(lambda: _read(graph), rounds, layouts.forget)

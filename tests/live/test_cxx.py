@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,27 @@ from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 
-RUNS = [
-    ("gdb", "g++", "-O2"),
-    ("lldb", "g++", "-O0"),
-    pytest.param(("gdb", "clang++-19", "-O0"), marks=pytest.mark.slow),
-    pytest.param(("lldb", "clang++-19", "-O2"), marks=pytest.mark.slow),
+COMPILERS = ("g++", "clang++-19", "clang++-19 -stdlib=libc++")
+WITHOUT = "-fno-exceptions -fno-rtti"  # of the units that throw nothing and catch nothing
+Run = tuple[str, str, str, str]
+_EVERY: list[Run] = [
+    (debugger, compiler, level, WITHOUT if (level == "-O2") == (debugger == "gdb") else "")
+    for debugger, compiler, level in product(("gdb", "lldb"), COMPILERS, ("-O0", "-O2"))
 ]
+_SLICE: list[Run] = [("gdb", "g++", "-O2", WITHOUT), ("lldb", "g++", "-O0", WITHOUT)]
+RUNS = [row if row in _SLICE else pytest.param(row, marks=pytest.mark.slow) for row in _EVERY]
 
 
-@pytest.fixture(params=RUNS, ids=" ".join)
+def name_of(run: Run) -> str:
+    debugger, compiler, level, calm = run
+    return f"{debugger} {compiler} {level}{' without exceptions' if calm else ''}"
+
+
+@pytest.fixture(params=RUNS, ids=name_of)
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Session, Talk, Project]]:
-    debugger, compiler, level = request.param
-    project = build_parlour(tmp_path / "parlour", level, compiler=compiler)
+    debugger, compiler, level, calm = request.param
+    name, *library = compiler.split()
+    project = build_parlour(tmp_path / "parlour", level, *library, compiler=name, link=library, calm=calm.split())
     talk = Talk(project.program)
     with debug_with(debugger, find_debugger(debugger)) as opened:
         opened.attach(talk.process.pid)

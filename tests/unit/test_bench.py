@@ -40,7 +40,7 @@ def test_crates_are_measured_beside_cargo_with_each_linker() -> None:
     run = bench("rust", "--lines", "1000", "--rounds", "1", "--json")
     assert run.returncode == 0, run.stderr
     rows = json.loads(run.stdout)["rust"]["rows"]
-    assert [row["shape"] for row in rows] == ["small", "large", "library"]
+    assert [row["shape"] for row in rows] == ["small", "large", "library", "no git"]
     for row in rows:
         assert row["rustc"] > 0
         assert row["ours"] >= row["least"] > row["diff"] > 0

@@ -9,7 +9,7 @@ import pytest
 from build_tree import command, write
 
 from ipbp.build.config import OwnBuild
-from ipbp.build.trust import agree, is_agreed, needs_agreement, require_agreement
+from ipbp.build.trust import agree, agreed, disagree, is_agreed, needs_agreement, require_agreement
 from ipbp.errors import IpbpError
 
 
@@ -167,3 +167,30 @@ def test_only_a_hash_can_be_agreed_to(tmp_path):
 
     assert error.value.code == "agreement-unknown"
     assert not os.path.exists(tmp_path / "x")
+
+
+def test_what_was_agreed_to_is_listed_and_forgotten():
+    agree("a" * 64, "  the compiler ./cc\n")
+
+    assert agreed() == {"a" * 64: "  the compiler ./cc\n"}
+    disagree("a" * 64)
+    assert agreed() == {}
+    with pytest.raises(IpbpError) as error:
+        disagree("a" * 64)
+    assert error.value.code == "agreement-unknown"
+
+
+def test_an_answer_that_others_could_have_written_is_none(tmp_path):
+    agree("a" * 64)
+    (tmp_path / "state/ipbp/trusted" / ("a" * 64)).chmod(0o666)
+
+    assert not is_agreed("a" * 64)
+
+
+def test_nothing_is_agreed_to_in_a_folder_that_others_can_write_to(tmp_path):
+    agree("a" * 64)
+    (tmp_path / "state/ipbp/trusted").chmod(0o777)
+
+    with pytest.raises(IpbpError) as error:
+        is_agreed("a" * 64)
+    assert error.value.code == "folder-untrusted"

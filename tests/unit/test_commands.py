@@ -21,6 +21,9 @@ class Console:
     def write(self, text: str) -> None:
         self.text += text
 
+    def confirm(self, question: str) -> None:
+        return None
+
     def is_interrupted(self) -> bool:
         return False
 

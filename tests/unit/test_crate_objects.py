@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ipbp.build.codegen_units import CrateObject
 from ipbp.build.crate_objects import kept_objects
-from ipbp.build.rustc_replay import CrateObject
 from ipbp.build.store import Store
 from ipbp.members import differing, listed, packed_list
 
@@ -15,7 +15,7 @@ def session(folder: Path, **contents: bytes) -> list[CrateObject]:
     folder.mkdir()
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return [CrateObject(name, folder / name) for name in sorted(contents)]
+    return [CrateObject(name, str(folder / name)) for name in sorted(contents)]
 
 
 def test_a_list_says_what_differs_without_the_objects() -> None:
@@ -45,7 +45,7 @@ def test_what_is_linked_into_the_next_session_is_not_read_again(tmp_path: Path) 
         def read(self) -> bytes:
             raise AssertionError("it was read")
 
-    rows = [Unread("a", tmp_path / "s2/a"), CrateObject("b", tmp_path / "s2/b")]
+    rows = [Unread("a", str(tmp_path / "s2/a")), CrateObject("b", str(tmp_path / "s2/b"))]
     second = kept_objects(rows, digests, store)
     assert differing(listed(first) or {}, listed(second) or {}) == {"a", "b"} - {"a"}
     assert store.get((listed(second) or {})["b"]).read_bytes() == b"other"

@@ -11,6 +11,7 @@ from elftools.elf.elffile import ELFFile
 from patch_maker import HIGH, Linked, compile_object, graph_of, link, unit_of
 
 from ipbp.formats.debug_merge import merge_debug
+from ipbp.formats.debug_ranges import empty_dead_ranges
 from ipbp.formats.elf_patch import patch_file, write_patch
 
 SOURCE = """\
@@ -182,6 +183,21 @@ def test_ranges_of_code_that_is_not_carried_are_empty(
     sizes = [row.end_offset - row.begin_offset for row in found]
     assert sizes.count(0) == 1
     assert len(sizes) >= 3
+
+
+def test_ranges_that_count_from_a_dead_address_are_empty() -> None:
+    # DWARF 5, 7.28 and 7.25: a header without offsets, then two lists.
+    lists = [
+        *(b"\x01\x07", b"\x04\x00\x2c", b"\x04\xb0\x01\xbb\x01"),  # base_addressx 7, two offset_pair
+        *(b"\x03\x08\x10", b"\x01\x08", b"\x04\x01\x02", b"\x00"),  # startx_length 8; base_addressx 8; end
+        *(b"\x04\x03\x04", b"\x00"),  # counts from the unit's own address
+    ]
+    body = b"\x05\x00\x08\x00" + bytes(4) + b"".join(lists)
+    content = len(body).to_bytes(4, "little") + body
+    emptied = content.replace(b"\x04\x00\x2c\x04\xb0\x01\xbb\x01", b"\x04\x00\x00\x04\x80\x00\x80\x00")
+    assert emptied != content
+    assert empty_dead_ranges(content, set(), {7}) == emptied
+    assert empty_dead_ranges(content, set(), set()) == content
 
 
 def test_a_file_that_cannot_be_written_whole_is_not_there_at_all(gcc: str, tmp_path: Path) -> None:

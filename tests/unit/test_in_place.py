@@ -9,7 +9,8 @@ import pytest
 
 from ipbp.build.cargo_commands import CrateCommand
 from ipbp.build.in_place import in_place, is_possible, lay_out
-from ipbp.build.rustc_replay import Workshop, replay_environment, replay_words, words_in_place
+from ipbp.build.rustc_replay import replay_environment, replay_words, words_in_place
+from ipbp.build.workshop import Workshop
 
 TARGET = "/project/target/debug"
 WORDS = (

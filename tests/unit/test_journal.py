@@ -208,6 +208,17 @@ def test_a_folder_of_another_user_is_not_believed(state: Path, monkeypatch: pyte
     assert caught.value.code == "journal-untrusted"
 
 
+def test_a_journal_that_others_could_have_written_is_not_believed(state: Path):
+    journal = open_journal(os.getpid())
+    journal.begin(open_entry(plan(1)))
+    (journal.folder / "journal").chmod(0o666)
+
+    with pytest.raises(IpbpError) as caught:
+        open_journal(os.getpid()).patches()
+
+    assert caught.value.code == "journal-untrusted"
+
+
 def test_a_link_instead_of_a_folder_is_not_believed(state: Path, tmp_path: Path):
     state.parent.mkdir()
     (tmp_path / "elsewhere").mkdir()

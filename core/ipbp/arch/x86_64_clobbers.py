@@ -6,7 +6,7 @@ function that is called, and goes by what that really changes (-fipa-ra, from -O
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 from capstone import x86
 
@@ -29,6 +29,7 @@ _FAMILIES = (
 _BIT = {name: 1 << number for number, family in enumerate(_FAMILIES) for name in family}
 
 
+@lru_cache(4096)
 def changed_registers(code: bytes) -> tuple[int, bool]:
     """A bit for each of the registers that the code itself writes, and whether it jumps through a pointer or register:
     to a case of a switch, or away. EVERYTHING when it calls so, or cannot be decoded. What it calls directly is not

@@ -13,6 +13,7 @@ import filecmp
 import hashlib
 import json
 import os
+import shlex
 import stat
 import sys
 import tempfile
@@ -40,9 +41,8 @@ from ipbp.build.trust import require_agreement
 from ipbp.errors import IpbpError
 
 _FORMAT = 1  # of the kept answers; a new number forgets the old ones
-_RECORDER = """#!{python} -IS
-import runpy
-runpy.run_path({path!r}, run_name="__main__")
+_RECORDER = """#!/bin/sh
+exec {python} -IS {path} "$@"
 """
 
 
@@ -201,7 +201,8 @@ def _learn(program: CargoProgram, options: list[str]) -> tuple[CrateCommand, ...
         shadow, records = folder / "target", folder / "records"
         records.mkdir()
         recorder = folder / "rustc"
-        recorder.write_text(_RECORDER.format(python=sys.executable, path=rustc_recorder.__file__))
+        python, path = map(shlex.quote, (sys.executable, rustc_recorder.__file__))
+        recorder.write_bytes(os.fsencode(_RECORDER.format(python=python, path=path)))
         recorder.chmod(stat.S_IRWXU)
         words = ["build", "--offline", "--locked", "--target-dir", str(shadow), *options]
         if program.triple:

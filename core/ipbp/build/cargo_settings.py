@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _PROGRAMS = ("rustc", "rustc-wrapper", "rustc-workspace-wrapper")
-_LOADING = ("plugin", "backend", "@")
-"""In rustc's options: a pass plugin, a code generator, options out of a file."""
+_LOADING = ("plugin", "backend", "llvm-args", "@")
+"""In rustc's options: a pass plugin, a code generator, options of LLVM's, which may load one, options out of a file."""
 
 
 def unusual_settings(root: Path) -> dict[str, str]:

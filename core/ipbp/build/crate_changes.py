@@ -14,8 +14,8 @@ from ipbp.build.cargo_commands import CrateCommand
 from ipbp.build.crate_profile import refuse_lto
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import PatchedUnit
-from ipbp.build.rustc_replay import Workshop
 from ipbp.build.snapshot import MISSING, Snapshot
+from ipbp.build.workshop import Workshop
 from ipbp.errors import Refusal
 
 _ENVIRONMENT = re.compile(r"^# env-dep:([^=\n]+)(?:=(.*))?$", re.MULTILINE)

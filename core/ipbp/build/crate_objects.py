@@ -11,8 +11,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ipbp.build.codegen_units import CrateObject
 from ipbp.build.notes import write_whole
-from ipbp.build.rustc_replay import CrateObject
 from ipbp.build.store import Store
 from ipbp.members import packed_list
 
@@ -27,8 +27,9 @@ def kept_objects(rows: Sequence[CrateObject], digests: Path, store: Store) -> by
         digest = known.get(mark, "")
         if not digest or not store.keep(digest):
             digest = store.put(row.read())
-        # A file that was replaced while it was read is another one now.
-        if mark and row.path is not None and _mark(row.path) == mark:
+            if row.path is not None and _mark(row.path) != mark:
+                mark = ""  # it was replaced while it was read
+        if mark:
             found[mark] = digest
         names.append((row.name, digest))
     if not found.keys() <= known.keys():
@@ -36,7 +37,7 @@ def kept_objects(rows: Sequence[CrateObject], digests: Path, store: Store) -> by
     return packed_list(names)
 
 
-def _mark(path: Path) -> str:
+def _mark(path: str) -> str:
     status = os.stat(path)
     return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ipbp.build.cargo import is_library
 from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
+from ipbp.build.codegen_units import CrateObject, built_objects, made_objects
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
 from ipbp.build.crate_changes import (
@@ -34,22 +35,17 @@ from ipbp.build.crate_changes import (
 )
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
+from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.plain import is_end_of
 from ipbp.build.producer import source_units
 from ipbp.build.rustc_recorder import read_options
-from ipbp.build.rustc_replay import (
-    CrateObject,
-    Workshop,
-    built_objects,
-    keep_product,
-    made_objects,
-    prepare,
-)
+from ipbp.build.rustc_replay import keep_product, prepare
 from ipbp.build.rustc_run import run_rustc
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.build.unnoticed import is_linked_together, is_unnoticed, remember
+from ipbp.build.workshop import Workshop
 from ipbp.errors import IpbpError, Refused
 from ipbp.members import listed
 
@@ -189,7 +185,7 @@ def crate_archives(executable: Path) -> tuple[Path, ...]:
     compiler = Path(commands[-1].arguments[0])
     done = subprocess.run([compiler, "--print", "target-libdir", *_target(commands[-1])], stdout=subprocess.PIPE)
     folder = Path(os.fsdecode(done.stdout.strip()))
-    own = [path for row in _made_of(commands[-1], workshop) if (path := row.path) is not None]
+    own = [Path(row.path) for row in _made_of(commands[-1], workshop) if row.path is not None]
     return (*found, *sorted(folder.glob("lib*.rlib")), *own)
 
 
@@ -336,7 +332,7 @@ def _note(workshop: Workshop, row: CrateCommand) -> Path:
 def _keep(made: _Made, workshop: Workshop) -> None:
     digest = hashlib.sha256(made.objects).hexdigest()
     row = {"key": made.key, "files": made.files, "variables": made.variables, "objects": digest}
-    _note(workshop, made.crate).write_text(json.dumps(row))
+    write_whole(_note(workshop, made.crate), json.dumps(row))
 
 
 def _built(row: CrateCommand, made: _Made, image_mtime_ns: int, workshop: Workshop, store: Store) -> str:

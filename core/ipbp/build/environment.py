@@ -15,6 +15,13 @@ _LEFT_OUT = words(
 )
 
 
+def forget_relative_path() -> None:
+    """Take folders out of PATH that would be others for each program that is started: a command of the project's is
+    run in the project, whose files would then be taken for compilers. What is empty means such a folder, too."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join(folder for folder in folders if os.path.isabs(folder)) or os.defpath
+
+
 def environment_of(command: Command | None) -> dict[str, str]:
     """For one compile, or for a build command of the project's own when there is none."""
     inherited = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT}

@@ -18,8 +18,9 @@ from functools import cache
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand, file_of
+from ipbp.build.links import put_link
 from ipbp.build.rustc_recorder import outputs, read_options
-from ipbp.build.rustc_replay import Workshop, profile_folder, put_link
+from ipbp.build.workshop import Workshop, profile_folder
 
 _BUILD = "build"
 """Below the user's folder: what build scripts made."""

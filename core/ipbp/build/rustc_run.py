@@ -9,14 +9,8 @@ from pathlib import Path
 from ipbp.build.cargo_commands import CrateCommand
 from ipbp.build.in_place import in_place, is_possible, lay_out
 from ipbp.build.run import run_to_end
-from ipbp.build.rustc_replay import (
-    Workshop,
-    printed,
-    profile_folder,
-    replay_environment,
-    replay_words,
-    words_in_place,
-)
+from ipbp.build.rustc_replay import printed, replay_environment, replay_words, words_in_place
+from ipbp.build.workshop import Workshop, profile_folder
 from ipbp.errors import IpbpError
 
 

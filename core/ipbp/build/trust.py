@@ -16,13 +16,15 @@ import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ipbp.build.command import LAUNCHERS, Command, split_compiler
 from ipbp.build.config import OwnBuild
 from ipbp.build.options import Argument, arguments_of, expanded
 from ipbp.build.places import state_folder
 from ipbp.build.snapshot import digest_of
-from ipbp.errors import IpbpError
+from ipbp.errors import AgreementNeeded, IpbpError
+from ipbp.host.private import is_ours, write_private
 
 _NOTHING: Mapping[str, str] = {}
 
@@ -61,30 +63,55 @@ def needs_agreement(
 def require_agreement(
     commands: Iterable[Command], own: OwnBuild | None = None, settings: Mapping[str, str] = _NOTHING
 ) -> None:
-    """Raise `agreement-needed` with the text to show, unless the user has agreed to all of it."""
+    """Raise `AgreementNeeded` with the text to show, unless the user has agreed to all of it."""
     agreement = needs_agreement(commands, own, settings)
     if agreement is not None:
-        raise IpbpError(
-            "agreement-needed",
-            "the project's build runs programs that ipbp does not know, and you were not asked about them yet",
-            f"If you trust the project, type `hotpatch agree {agreement.hash}` once, then `hotpatch` again.",
-            agreement.text,
-        )
+        raise AgreementNeeded(agreement.text, agreement.hash)
 
 
-def agree(hash: str) -> None:
-    """Remember that the user agreed to what this hash stands for. `agreement-unknown` for what is no such hash."""
-    if not re.fullmatch(r"[0-9a-f]{64}", hash):
-        raise IpbpError(
-            "agreement-unknown",
-            f"{hash!r} is nothing that could be agreed to",
-            "Copy the hash from the message of `hotpatch`.",
-        )
-    (state_folder("trusted") / hash).touch(mode=0o600)
+def agree(hash: str, text: str = "") -> None:
+    """Remember that the user agreed to what this hash stands for; `text` is what was shown. `agreement-unknown` for
+    what is no such hash."""
+    write_private(_place(hash), text)
 
 
 def is_agreed(hash: str) -> bool:
-    return (state_folder("trusted") / hash).exists()
+    """A file of somebody else's is no answer of the user's."""
+    try:
+        return is_ours(os.lstat(_place(hash)))
+    except FileNotFoundError:
+        return False
+
+
+def agreed() -> dict[str, str]:
+    """Everything that the user agreed to: the hash, and what was shown, as far as it was kept."""
+    found = sorted(path for path in state_folder("trusted").iterdir() if _HASH.fullmatch(path.name))
+    return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in found}
+
+
+def disagree(hash: str) -> None:
+    """Ask again the next time. `agreement-unknown` when it was not agreed to."""
+    try:
+        _place(hash).unlink()
+    except FileNotFoundError:
+        raise _unknown(hash) from None
+
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def _place(hash: str) -> Path:
+    if not _HASH.fullmatch(hash):
+        raise _unknown(hash)
+    return state_folder("trusted") / hash
+
+
+def _unknown(hash: str) -> IpbpError:
+    return IpbpError(
+        "agreement-unknown",
+        f"{hash!r} is nothing that could be agreed to",
+        "Copy the hash from the message of `hotpatch`; `ipbp trust` lists what was agreed to.",
+    )
 
 
 _COMPILER = re.compile(r"([a-z0-9_]+-){0,4}(gcc|g\+\+|cc|c\+\+|clang|clang\+\+)(-[0-9]+(\.[0-9]+)*)?\Z")

@@ -12,12 +12,14 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.notes import write_whole
 from ipbp.build.rust_text import noticed_outside
 from ipbp.build.rustc_recorder import read_options
 from ipbp.build.snapshot import Snapshot
@@ -25,7 +27,13 @@ from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 
 _OFF = ("off", "no", "n", "false")
+# A repository's own configuration names programs: one that git asks whenever it reads the index (git-config(1),
+# core.fsmonitor), and, where objects are missing, one that fetches them (git(1), GIT_ALLOW_PROTOCOL).
+_NO_PROGRAMS = ("-c", "core.fsmonitor=false", "--no-replace-objects")
+_NO_TRANSPORT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
 _UNSTABLE = re.compile(r"#\s*!\s*\[[^\]]*\bfeature\s*\(")
+_NEAR = 1 << 16
+"""Bytes of metadata in which the next file of a crate is looked for at first."""
 _INCLUDED = re.compile(r"\binclude(?:_str|_bytes)?\s*!")
 
 
@@ -75,7 +83,7 @@ def remember(files: Mapping[str, str], store: Store, note: Path) -> None:
     for path, digest in sources.items():
         if not store.keep(digest):
             store.put(Path(path).read_bytes())
-    note.write_text(json.dumps(sources))
+    write_whole(note, json.dumps(sources))
 
 
 def _keeps_bodies(row: CrateCommand) -> bool:
@@ -106,6 +114,7 @@ class _Built:
 
     def __init__(self, row: CrateCommand, image_mtime_ns: int, store: Store, note: Path) -> None:
         self._note, self._store = note, store
+        self._near = 0
         metadata = Path(row.folder, f"lib{row.stem}.rmeta")
         try:
             is_old = metadata.stat().st_mtime_ns <= image_mtime_ns
@@ -124,7 +133,12 @@ class _Built:
         return next((_decoded(content) for content in candidates if self._has(content)), None)
 
     def _has(self, content: bytes) -> bool:
-        return hashlib.md5(content, usedforsecurity=False).digest() in self._metadata
+        digest = hashlib.md5(content, usedforsecurity=False).digest()
+        # rustc writes what it knows of its files one after the other, so that the next is near the last.
+        place = self._metadata.find(digest, max(0, self._near - _NEAR), self._near + _NEAR)
+        place = self._metadata.find(digest) if place < 0 else place
+        self._near = place if place >= 0 else self._near
+        return place >= 0
 
 
 def _of_note(note: Path, path: str, store: Store) -> Iterator[bytes]:
@@ -137,8 +151,9 @@ def of_git(path: Path) -> Iterator[bytes]:
     for revision in (":", "HEAD:"):
         try:
             done = subprocess.run(
-                ["git", "cat-file", "blob", f"{revision}./{path.name}"],
+                ["git", *_NO_PROGRAMS, "cat-file", "blob", f"{revision}./{path.name}"],
                 cwd=path.parent,
+                env={**os.environ, **_NO_TRANSPORT},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,

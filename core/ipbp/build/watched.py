@@ -14,9 +14,8 @@ from ipbp.build.dirty import PatchedUnit
 from ipbp.build.own_build import object_rows
 from ipbp.build.plan import Commands
 from ipbp.build.snapshot import Snapshot
+from ipbp.build.texts import is_projects
 from ipbp.build.trust import require_agreement
-
-_SYSTEM = ("/usr/include/", "/usr/lib/", "/usr/local/lib/rustlib/", "/nix/store/")
 
 
 def watched_files(commands: Commands, known: Mapping[str, PatchedUnit]) -> set[str]:
@@ -38,7 +37,7 @@ def watched_files(commands: Commands, known: Mapping[str, PatchedUnit]) -> set[s
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for paths in pool.map(lambda row: list(_files_of(row, Snapshot())), dict.fromkeys(rows)):
             found.update(paths)
-    return {path for path in found if not path.startswith(_SYSTEM)}
+    return set(filter(is_projects, found))
 
 
 def _files_of(command: Command, snapshot: Snapshot) -> Iterator[str]:

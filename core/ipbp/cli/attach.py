@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipbp.cli.bystander import Bystander
+from ipbp.cli.consent import with_consent
 from ipbp.cli.debuggers import DEBUGGERS, find_debugger
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.lldb_session import LldbSession
@@ -29,6 +30,8 @@ from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import EXIT, bug, failed, plan_outcome, plan_params, status_outcome
 from ipbp.host.journal import Journal, open_journal
+from ipbp.host.plain_path import plain_path
+from ipbp.host.private import write_private
 from ipbp.host.quiet import BUSY
 from ipbp.host.unloaded import forget_unloaded
 
@@ -61,7 +64,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
             parser.add_argument("--load", metavar="LIBRARY", action="append", help="load this library first")
         if verb == "undo":
             parser.add_argument("number", type=int, nargs="?", metavar="N", help="the patch that is to stay newest")
-        parser.set_defaults(run=run, verb=verb)
+        parser.set_defaults(run=run, verb=verb, asks=True)
 
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +78,9 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="a type whose layout may change, because no value of it is alive; `all`",
     )
     parser.add_argument("--exact", action="store_true", help="Rust: update the lines that panics name, too")
+    parser.add_argument(
+        "--yes", action="store_true", help="agree to the programs that the project's build wants to run"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -120,9 +126,9 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
     if arguments.verb == "preview":
         return plan_outcome("planned", planned.plan)
     plan = journal.folder / f"plan-{planned.plan.number}.json"
-    plan.write_text(json.dumps({"outcome": "planned", "plan": planned.plan.to_json()}))
+    write_private(plan, json.dumps({"outcome": "planned", "plan": planned.plan.to_json()}))
     try:
-        outcome = _attached_until_quiet(arguments, [*words, "--plan", str(plan)])
+        outcome = _attached_until_quiet(arguments, [*words, "--plan", plain_path(str(plan))])
     finally:
         plan.unlink(missing_ok=True)
     if planned.is_first and outcome["outcome"] == "patched":
@@ -140,7 +146,7 @@ def _planned(arguments: argparse.Namespace, journal: Journal) -> Planned:
     options = {name: getattr(arguments, name, None) for name in names}
     colour = sys.stderr.isatty() and not arguments.json
     request = Request.from_json(plan_params(inferior.describe(), inferior.regions(), journal, colour, options))
-    return make_plan(request, inferior.read_ranges, _tell(arguments.json))
+    return with_consent(arguments, lambda: make_plan(request, inferior.read_ranges, _tell(arguments.json)))
 
 
 def _attached_until_quiet(arguments: argparse.Namespace, words: list[str]) -> Outcome:

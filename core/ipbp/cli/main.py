@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ipbp import __version__
-from ipbp.cli import attach, init, launch, path, watch
+from ipbp.cli import attach, consent, init, launch, path, watch
 from ipbp.cli.debuggers import DEBUGGERS
 from ipbp.errors import IpbpError
 
@@ -48,6 +48,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(required=True, metavar="command")
     attach.add_parsers(subparsers)
     watch.add_parsers(subparsers)
+    consent.add_parser(subparsers)
     for command, what in _LINKER_COMMANDS.items():
         if command == wanted:
             import_module(f"ipbp.cli.{command}").add_parser(subparsers)

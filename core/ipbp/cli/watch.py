@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipbp.cli.attach import add_build_options, process_id
 from ipbp.cli.bystander import Bystander
+from ipbp.cli.consent import with_consent
 from ipbp.cli.debuggers import DEBUGGERS, find_debugger
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.lldb_session import LldbSession
@@ -28,6 +30,8 @@ from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import failed, plan_params
 from ipbp.host.journal import open_journal
+from ipbp.host.plain_path import plain_path
+from ipbp.host.private import write_private
 from ipbp.host.unloaded import forget_unloaded
 from ipbp.host.watch_loop import Loop
 
@@ -51,7 +55,8 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
             parser.add_argument("program", nargs="+", help="-- program [arguments ...]")
         else:
             parser.add_argument("pid", type=process_id, help="the running program")
-        parser.set_defaults(run=run if verb == "run" else attach)
+        # The terminal of `run` is the program's: nothing is asked there.
+        parser.set_defaults(run=run if verb == "run" else attach, asks=verb == "attach")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -136,8 +141,10 @@ class _Watched:
             return next_saves(self._saves, self._pid, self._is_quiet)
         read = Bystander(self._pid).read_ranges
         if verb == "follow":
-            return {"files": self._saves.follow(files_of_program(Request.from_json(params), read))}
-        planned = make_plan(Request.from_json(params), read, lambda text: None)
+            files = with_consent(self._arguments, lambda: files_of_program(Request.from_json(params), read))
+            return {"files": self._saves.follow(files)}
+        request = Request.from_json(params)
+        planned = with_consent(self._arguments, lambda: make_plan(request, read, lambda text: None))
         if planned.plan is None:
             return {"outcome": "unchanged", "notes": list(planned.notes), "times": planned.times}
         return {"outcome": "planned", "plan": planned.plan.to_json()}
@@ -145,10 +152,10 @@ class _Watched:
     def apply(self, plan: Message) -> Message:
         assert self.session is not None
         file = open_journal(self._pid).folder / f"plan-{plan['plan']['number']}.json"
-        file.write_text(json.dumps(plan))
+        write_private(file, json.dumps(plan))
         self.session.allow(_PATIENCE)
         try:
-            return self.session.hotpatch(f"apply --json --plan {json.dumps(str(file))}")
+            return self.session.hotpatch(f"apply --json --plan {shlex.quote(plain_path(str(file)))}")
         finally:
             file.unlink(missing_ok=True)
 

@@ -98,7 +98,7 @@ def doctor(channel: Channel, params: Answer) -> Answer:
 
 def trust(channel: Channel, params: Answer) -> Answer:
     """The user agreed to run what this hash stands for."""
-    agree(params["hash"])
+    agree(params["hash"], params.get("text", ""))
     return {}
 
 

@@ -84,6 +84,7 @@ def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: Linke
     patch = patch_file(units, layout, linked)
     half_written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        half_written.touch(mode=0o600)
         half_written.write_bytes(patch.content)
         half_written.replace(path)
     finally:

@@ -17,7 +17,7 @@ import subprocess
 import time
 from typing import Any, Callable, Optional
 
-from ipbp.errors import IpbpError, Refusal, Refused
+from ipbp.errors import AgreementNeeded, IpbpError, Refusal, Refused
 from ipbp.host.engine_log import EngineLog
 from ipbp.host.engine_python import find_python
 from ipbp.protocol import PROTOCOL_VERSION
@@ -240,6 +240,8 @@ def _result(row: Message, failure: Optional[IpbpError]) -> Message:
 def _error(row: Message) -> IpbpError:
     if row.get("refusals"):
         return Refused(Refusal.from_json(refusal) for refusal in row["refusals"])
+    if row.get("hash"):
+        return AgreementNeeded(row.get("detail", ""), row["hash"])
     return IpbpError(row["code"], row["fact"], row["advice"], row.get("detail", ""))
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
@@ -20,6 +21,7 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.host import frames, inject, render, safepoint, session_log, side_by_side, symbols, transaction
 from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
+from ipbp.host.consent import consented
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
@@ -47,6 +49,9 @@ class Console(Protocol):
     def write(self, text: str) -> None: ...
 
     def is_interrupted(self) -> bool: ...
+
+    def confirm(self, question: str) -> Optional[bool]:
+        """Whether the user says yes to this; None where nobody can be asked. Ctrl-C: `KeyboardInterrupt`, or False."""
 
     def debugger(self) -> Any:
         """For threads of ours: an `ipbp.host.watch.Debugger`."""
@@ -125,10 +130,22 @@ class Command:
         return EXIT[outcome["outcome"]]
 
     def ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
-        """The engine's answer; its questions about memory are answered meanwhile, its progress is shown."""
+        """The engine's answer; its questions about memory are answered meanwhile, its progress is shown. When it wants
+        to run programs of the project's, the user is asked, once for each."""
+
+        def agree(hash: str, text: str) -> None:
+            self._request("agree", {"hash": hash, "text": text})
+
+        return consented(partial(self._request, verb, params), self.confirm, agree)
+
+    def _request(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
         progress = Progress(self._tell, "asking the engine")
         interrupted = progress.watching(self.console.is_interrupted)
         return engine().request(verb, params, self.answer, progress.tell, interrupted)
+
+    def confirm(self, question: str) -> Optional[bool]:
+        """As `Console.confirm`. Whoever wants JSON is no person."""
+        return None if self.as_json else self.console.confirm(question)
 
     def while_stopped(self, action: Callable[[], Outcome], journal: Journal) -> int:
         """Do this with the program stopped, then show its outcome, to which the stop's length is added, and how much

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from ipbp.errors import IpbpError
 from ipbp.host.journal import state_folder
+from ipbp.host.private import append_private
 
 _LIMIT = 1 << 20  # bytes
 _SHOWN = 4096  # bytes of it that an error quotes at most
@@ -25,7 +26,7 @@ class EngineLog:
         self.path = state_folder() / "engine.log"
         self.keep_short()
         try:
-            log = os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab")
+            log = append_private(self.path)
         except OSError as error:
             raise IpbpError("engine-start", f"{self.path}: {error.strerror}", "Remove that file.") from error
         self._start = log.tell()

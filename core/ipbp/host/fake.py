@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host.inferior import Breakpoint, Frame, OldCode, Ranges, Thread
+from ipbp.host.inferior import Breakpoint, Frame, OldCode, OldText, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 T = TypeVar("T")
@@ -65,6 +65,7 @@ class FakeInferior:
         self.announced: list[str] = []
         self.retired: list[tuple[int, int]] = []
         self.marked: list[OldCode] = []
+        self.texts: list[OldText] = []
         self.selected: Optional[Frame] = None
         self.forgotten: list[int] = []
         self.restarted: list[tuple[int, int]] = []
@@ -203,8 +204,8 @@ class FakeInferior:
 
         self._counted(act)
 
-    def mark(self, code: Sequence[OldCode]) -> None:
-        self.marked = list(code)
+    def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
+        self.marked, self.texts = list(code), list(texts)
 
     def announce(self, image: str) -> None:
         self._counted(lambda: self.announced.append(image))

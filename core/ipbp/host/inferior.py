@@ -56,11 +56,29 @@ class Frame:
 
 @dataclass(frozen=True)
 class OldCode:
-    """Old code that still runs, [start, end), and what to say of it."""
+    """Old code that still runs, [start, end), what to say of it, and threads that are in it or will come back to it."""
 
     start: int
     end: int
     text: str
+    threads: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class OldText:
+    """Code in [start, end) was compiled from a text of the source `path` that the file may not have any more. `digest`:
+    sha256 of that text and the name of a copy in `folder`, "" where nobody has it; `when` it was the text, in words."""
+
+    start: int
+    end: int
+    path: str
+    digest: str
+    folder: str
+    when: str
+
+    @property
+    def copy(self) -> str:
+        return f"{self.folder}/{self.digest}" if self.digest else ""
 
 
 class NotYet(IpbpError):
@@ -145,8 +163,9 @@ class Inferior(Protocol):
         """Old code: from now on the user's breakpoints by line and by function have no place in `ranges` where they
         have one elsewhere. Where an earlier call took one away and `ranges` have it no more, it is back."""
 
-    def mark(self, code: Sequence[OldCode]) -> None:
-        """Where the debugger can, backtraces mark frames that are in this code, and no others."""
+    def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
+        """From now on frames that are in this code are marked where the debugger can, and no others; and of frames in
+        the code that `texts` name that source text is shown where the file has another one now."""
 
     def announce(self, image: str) -> None:
         """Load the symbols of a patch image, linked at its final addresses."""

@@ -23,6 +23,7 @@ from typing import Any, Optional
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
+from ipbp.host.private import is_ours, private_folder
 from ipbp.protocol import FunctionChange, Hook, PatchedImage, PatchPlan, Replacement
 
 APPLIED, UNFINISHED, UNDOING, UNDONE = "applied", "unfinished", "undoing", "undone"
@@ -54,6 +55,10 @@ class Patch:
     @property
     def number(self) -> int:
         return self.plan.number
+
+    @property
+    def is_in_force(self) -> bool:
+        return self.state in (APPLIED, UNDOING)
 
     @property
     def is_unfinished(self) -> bool:
@@ -126,6 +131,10 @@ class Journal:
     def open_patches(self) -> list[Patch]:
         """Those in force, and one that is half-way."""
         return [patch for patch in self._read() if patch.state in (APPLIED, UNDOING, UNFINISHED) and not patch.is_void]
+
+    def all_patches(self) -> list[Patch]:
+        """Those that were undone or rolled back as well, oldest first."""
+        return self._read()
 
     def unfinished(self) -> Optional[Patch]:
         """The patch or undo that was begun and neither finished nor taken back."""
@@ -253,7 +262,10 @@ class Journal:
             size, content = 0, b""
         else:
             try:
-                size = os.fstat(file).st_size
+                status = os.fstat(file)
+                if not (stat.S_ISREG(status.st_mode) and is_ours(status)):
+                    raise _untrusted(self._path, "file")
+                size = status.st_size
                 content = os.pread(file, max(size - self._parsed, 0), self._parsed)
             finally:
                 os.close(file)
@@ -347,17 +359,11 @@ def _has_memory(patch: Patch) -> bool:
 
 def _own_folder(path: Path) -> Path:
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        status = path.lstat()
+        if private_folder(path):
+            return path
     except OSError as error:
         raise _unwritable(path, error) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise IpbpError(
-            "journal-untrusted",
-            f"{path} is not a folder that only you can write to",
-            "Remove it, or run the debugger as the user that it belongs to.",
-        )
-    return path
+    raise _untrusted(path, "folder")
 
 
 def _remove_dead(root: Path) -> None:
@@ -396,6 +402,14 @@ def _malformed(path: Path, what: str) -> IpbpError:
         "journal-malformed",
         f"{path} cannot be understood: {what}",
         "Restart the program; patches of this run can be neither undone nor continued.",
+    )
+
+
+def _untrusted(path: Path, what: str) -> IpbpError:
+    return IpbpError(
+        "journal-untrusted",
+        f"{path} is not a {what} that only you can write to",
+        "Remove it, or run the debugger as the user that it belongs to.",
     )
 
 

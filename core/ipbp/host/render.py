@@ -19,6 +19,11 @@ _NAMES_SHOWN = 8  # functions named in the line of success; all are in the JSON 
 _TIMES_SHOWN = (("compile", "compile"), ("diff", "diff"), ("link", "link"), ("stopped", "stopped"))
 
 
+def shown(text: str) -> str:
+    """Text that can be written anywhere: what is no text, as parts of paths may be, is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def as_json(outcome: Row) -> str:
     """One line that begins with `{"outcome":`, with all keys that a reader may rely on; times in milliseconds."""
     row: dict[str, Any] = {

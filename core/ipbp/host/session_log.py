@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Mapping
 
+from ipbp.host.private import append_private
+
 _KEPT = ("outcome", "patch", "notes", "times", "refusals", "error", "patches")
 
 
@@ -15,8 +17,8 @@ def write(folder: Path, outcome: Mapping[str, Any]) -> None:
     row = {key: outcome[key] for key in _KEPT if outcome.get(key)}
     row["functions"] = [function["name"] for function in outcome.get("functions", ())]
     row["patches"] = [patch["patch"] for patch in outcome.get("patches", ())]
-    with open(folder / "session", "a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": time.time(), **row}, separators=(",", ":")) + "\n")
+    with append_private(folder / "session") as file:
+        file.write(json.dumps({"time": time.time(), **row}, separators=(",", ":")).encode() + b"\n")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -10,12 +10,13 @@ would be hit once more.
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Iterator, Sequence
 
 from ipbp.host.inferior import Inferior, OldCode, Ranges
-from ipbp.host.journal import Journal, Patch
+from ipbp.host.journal import UNDONE, Journal, Patch
 from ipbp.host.old_code import Version, versions
 from ipbp.host.safepoint import Stack, users_of
+from ipbp.host.texts import texts_of
 from ipbp.protocol import PatchPlan
 
 _JUMP = 5  # bytes of the jump at a replaced entry (stages.entries)
@@ -44,7 +45,7 @@ def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> Non
             inferior.announce(file)
             _announced[file] = code_of_file
     inferior.retire(_left(known, stacks))
-    inferior.mark(_running(known, stacks))
+    inferior.mark([*_running(known, stacks), *_undone(journal, stacks)], texts_of(journal))
 
 
 def _is_current(patch: Patch, current: set[int]) -> bool:
@@ -67,14 +68,24 @@ def _runs(stacks: Sequence[Stack], code: Ranges) -> bool:
     return bool(code) and bool(users_of(stacks, code))
 
 
-def _running(known: Sequence[Version], stacks: Sequence[Stack]) -> list[OldCode]:
+def _running(known: Sequence[Version], stacks: Sequence[Stack]) -> Iterator[OldCode]:
     """Old versions that some thread is in or will come back to."""
     newest = {row.entry: row.number for row in known}
-    old = [row for row in known if not row.is_newest and row.size > 1 and users_of(stacks, [row.body])]
-    return [
-        OldCode(row.address, row.address + row.size, f"old code, version {row.number} of {newest[row.entry]}")
-        for row in old
-    ]
+    for row in known:
+        threads = users_of(stacks, [row.body]) if not row.is_newest and row.size > 1 else ()
+        if threads:
+            text = f"old code, version {row.number} of {newest[row.entry]}"
+            yield OldCode(row.address, row.address + row.size, text, tuple(threads))
+
+
+def _undone(journal: Journal, stacks: Sequence[Stack]) -> Iterator[OldCode]:
+    """Code of undone patches likewise."""
+    for patch in journal.all_patches():
+        for row in patch.plan.functions if patch.state == UNDONE else ():
+            threads = users_of(stacks, [(row.address + 1, row.address + max(row.size, 1))])
+            if threads:
+                text = f"code of patch {patch.number}, which was undone"
+                yield OldCode(row.address, row.address + row.size, text, tuple(threads))
 
 
 def _left(known: Sequence[Version], stacks: Sequence[Stack]) -> list[tuple[int, int]]:

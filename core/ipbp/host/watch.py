@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import threading
 import time
 from typing import Any, Callable, Optional, Protocol, TypeVar
@@ -16,8 +17,10 @@ from typing import Any, Callable, Optional, Protocol, TypeVar
 from ipbp.errors import IpbpError
 from ipbp.host import commands, render, session_log
 from ipbp.host.client import Client, find_python
+from ipbp.host.consent import consented
 from ipbp.host.inferior import Inferior
 from ipbp.host.journal import open_journal
+from ipbp.host.private import write_private
 from ipbp.host.watch_loop import Loop, Message
 
 T = TypeVar("T")
@@ -85,7 +88,14 @@ class Watch:
             if error.code not in ("inferior-none", "inferior-gone"):
                 raise
         else:
-            asked = self._client.request("follow", params, command.answer, interrupted=command.console.is_interrupted)
+
+            def request(verb: str, params: Message) -> Message:
+                return self._client.request(verb, params, command.answer, interrupted=command.console.is_interrupted)
+
+            def agree(hash: str, text: str) -> None:
+                request("agree", {"hash": hash, "text": text})
+
+            asked = consented(lambda: request("follow", params), command.confirm, agree)
             self._loop.files = asked["files"]
         self._debugger.start(self._thread)
 
@@ -120,7 +130,7 @@ class Watch:
 
     def apply(self, plan: Message) -> Message:
         file = open_journal(self._pid).folder / f"plan-{plan['plan']['number']}.json"
-        file.write_text(json.dumps(plan))
+        write_private(file, json.dumps(plan))
         console = _Silent()
         try:
             self._when_ready(lambda: self._applied(str(file), console))
@@ -173,7 +183,7 @@ class Watch:
                 raise IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
 
     def _applied(self, file: str, console: _Silent) -> None:
-        commands.run(self._debugger.inferior(console.fail), f"apply --json --plan {json.dumps(file)}", console)
+        commands.run(self._debugger.inferior(console.fail), f"apply --json --plan {shlex.quote(file)}", console)
 
 
 class _Silent:
@@ -194,6 +204,9 @@ class _Silent:
 
     def is_interrupted(self) -> bool:
         return False
+
+    def confirm(self, question: str) -> Optional[bool]:
+        return None
 
     def debugger(self) -> Optional[Debugger]:
         return None

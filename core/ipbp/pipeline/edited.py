@@ -137,16 +137,26 @@ def uses(unit: Edited, names: Container[str]) -> bool:
 
 
 def compiled_again(
-    edited: EditedUnits, sources: Container[str], flags: Sequence[str], store: Store, tell: Callable[[str], None]
+    edited: EditedUnits,
+    sources: Container[str],
+    flags: Callable[[LinkGraph], tuple[str, ...]],
+    store: Store,
+    tell: Callable[[str], None],
 ) -> EditedUnits | None:
-    """The units again, those of `sources` compiled with more flags for C. None when none of them is one to compile.
-    Errors: those of `compile_units`."""
-    chosen = {unit.name: unit.dirty for unit in edited.units if unit.name in sources and not unit.is_crate}
-    compiled = {
-        row.source: row for row in compile_units([row for row in chosen.values() if row], store, tell, flags=flags)
-    }
-    if not compiled:
+    """The units again, those of `sources` compiled with more flags for C, by the object that they are now. None when
+    none of them is one to compile. Errors: those of `compile_units`."""
+    chosen = {unit.name: unit for unit in edited.units if unit.name in sources and unit.dirty and not unit.is_crate}
+    by_flags: dict[tuple[str, ...], list[Dirty]] = {}
+    for unit in chosen.values():
+        if unit.dirty is not None:
+            by_flags.setdefault((*unit.flags, *flags(unit.new)), []).append(unit.dirty)
+    if not chosen:
         return None
+    compiled: dict[str, Compiled] = {}
+    notes = list(edited.notes)
+    for added, rows in by_flags.items():
+        compiled |= {row.source: row for row in compile_units(rows, store, tell, flags=added)}
+        notes += [f"{row.command.source.name} was compiled with {' '.join(added)} for this patch" for row in rows]
     units = []
     for unit in edited.units:
         row = compiled.get(unit.name)
@@ -154,8 +164,7 @@ def compiled_again(
             graph = with_local_branches(read_unit(row.object.read_bytes(), row.source))
             unit = replace(unit, new=graph, digest=row.digest, dependencies=row.dependencies)
         units.append(unit)
-    notes = [f"{Path(source).name} was compiled with {' '.join(flags)} for this patch" for source in compiled]
-    return replace(edited, units=tuple(units), notes=(*edited.notes, *notes))
+    return replace(edited, units=tuple(units), notes=tuple(notes))
 
 
 def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store, flags: tuple[str, ...] = ()) -> Edited:

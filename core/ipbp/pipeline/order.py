@@ -20,6 +20,7 @@ from ipbp.errors import Refusal, Refused, raise_all
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
+from ipbp.graph.model import LinkGraph
 from ipbp.graph.unit import Unit
 from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
@@ -38,11 +39,12 @@ from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.side_by_side import keep_source
 from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
+from ipbp.pipeline.texts import edited_texts
 from ipbp.protocol import FrameMove, PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
+from ipbp.stages.far_data import OUT_OF_REACH, through_pointers
 from ipbp.stages.initialisers import Initialisers, Run, registered
 from ipbp.stages.old_callers import old_callers
 from ipbp.stages.plan import plan
@@ -102,7 +104,7 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     # program runs.
     edited = edited_units(request, process, store, tell)
     clock.lap("compile")
-    flags: tuple[str, ...] = ()
+    ways = frozenset[str]()
     while True:
         try:
             return _linked(edited, request, process, store, tell, clock)
@@ -110,23 +112,32 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
             # Some of what cannot be placed the compiler can write in another way.
             wanted = _other_ways(refused)
             again = None
-            if not set(wanted) <= set(flags):
-                flags = tuple(dict.fromkeys((*flags, *wanted)))
+            if not wanted <= ways:
+                ways |= wanted
                 files = {row.file for row in refused.refusals if row.file}
-                again = compiled_again(edited, files, flags, store, tell)
+                again = compiled_again(edited, files, _flags_for(ways), store, tell)
             if again is None:
                 raise
             edited = again
             clock.lap("compile")
 
 
-_OTHER_WAYS = {MISALIGNED: ONE_AT_A_TIME, NOT_REACHED: ASKED_FOR}
+_OTHER_WAYS: dict[str, Callable[[LinkGraph], tuple[str, ...]]] = {
+    MISALIGNED: lambda _: ONE_AT_A_TIME,
+    NOT_REACHED: lambda _: ASKED_FOR,
+    OUT_OF_REACH: through_pointers,
+}
 
 
-def _other_ways(refused: Refused) -> list[str]:
-    """Flags that may take all of these reasons away; [] when one of them stays in any case."""
-    codes = {row.code for row in refused.refusals}
-    return [flag for code in codes for flag in _OTHER_WAYS[code]] if codes <= _OTHER_WAYS.keys() else []
+def _other_ways(refused: Refused) -> frozenset[str]:
+    """The reasons, when flags may take all of these away; none when one of them stays in any case."""
+    codes = frozenset(row.code for row in refused.refusals)
+    return codes if codes <= _OTHER_WAYS.keys() else frozenset()
+
+
+def _flags_for(ways: Iterable[str]) -> Callable[[LinkGraph], tuple[str, ...]]:
+    """Flags for the compiler that made an object."""
+    return lambda graph: tuple(flag for code in sorted(ways) for flag in _OTHER_WAYS[code](graph))
 
 
 def _linked(
@@ -193,8 +204,7 @@ def _linked(
         allocations=linked.allocations,
         read=read,
     )
-    for unit in changed:
-        keep_source(unit.edited.name, unit.edited.dependencies.get(unit.edited.name, ""), store)
+    texts = edited_texts(changed, edited.built, request, store)
     clock.lap("link")
     order = list(images)
     rewritten = {place - skipped for place in request.entries for skipped in (0, len(ENDBR64))}
@@ -224,6 +234,7 @@ def _linked(
         ),
         reclaimable=_reclaimable(changed, linked) if not runs else (),
         purpose="deopt" if request.plain and all(unit.edited.flags for unit in changed) else "",
+        texts=texts,
     )
     move: FrameMove | None = None
     offers: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from ipbp.pipeline.side_by_side import Places, Sides, process_of, sides_of
 
 Event = Mapping[str, Any]
 
-_STAGES = (("index", "read"), ("compile", "compile"), ("diff", "diff"), ("link", "link"), ("stopped", "stopped"))
+_STAGES = (("index", "index"), ("compile", "compile"), ("diff", "diff"), ("link", "link"), ("stopped", "stopped"))
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # compilers' colours
 _SHOWN = ("patched", "undone", "refused", "error", "unchanged")
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 
-from ipbp.errors import IpbpError, Refusal, Refused
+from ipbp.errors import AgreementNeeded, IpbpError, Refusal, Refused
 from ipbp.protocol import FunctionChange, PatchPlan
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.rust_names import is_rust
@@ -62,6 +62,8 @@ def readable_errors() -> Iterator[None]:
         yield
     except Refused as refused:
         raise Refused(map(_readable_refusal, refused.refusals)) from refused
+    except AgreementNeeded:  # it names no symbols
+        raise
     except IpbpError as error:
         raise IpbpError(error.code, readable(error.fact), readable(error.advice), error.detail) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +11,14 @@ import numpy as np
 
 from ipbp.arch.x86_64_listing import listing
 from ipbp.build.places import cache_folder
-from ipbp.build.store import Store, user_store
-from ipbp.build.unnoticed import of_git
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.sides import Row, beside, near_changes
 from ipbp.host.journal import Journal
 from ipbp.pipeline.readable import readable_name
-from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.texts import kept_text
 from ipbp.protocol import FunctionChange, PatchPlan
 
 _CONTEXT = 3  # lines of source around a change
@@ -45,7 +43,7 @@ def sides_for(request: Request, plan: PatchPlan, read: MemoryReader) -> dict[str
     places = Places(process_of(request, read), [*earlier, plan])
     return {
         "code": [row.to_json() for row in sides_of(plan, earlier, places, read)],
-        "source": [row.to_json() for row in sources_of(plan, request.record, user_store())],
+        "source": [row.to_json() for row in sources_of(plan, request.folder)],
     }
 
 
@@ -132,31 +130,13 @@ def _of_file(plan: PatchPlan, row: FunctionChange) -> bytes:
     return b""
 
 
-def sources_of(plan: PatchPlan, record: Record, store: Store) -> Iterator[Sides]:
-    """Both texts of each source that has changed functions, around the changes."""
-    known = {name: unit.dependencies for units in record.images.values() for name, unit in units.items()}
-    for file in dict.fromkeys(row.file for row in plan.functions if row.file):
-        path = Path(file)
-        old, said = _old_text(path, known.get(file, {}), store)
-        if old is None or not path.is_file():
+def sources_of(plan: PatchPlan, folder: Path) -> Iterator[Sides]:
+    """Both texts of each source that has changed functions, around the changes. `folder`: of the journal."""
+    files = {row.file for row in plan.functions}
+    for row in plan.texts:
+        old, new = kept_text(row.before, folder), kept_text(row.after, folder)
+        if row.path not in files or old is None or new is None:
             continue
-        rows = beside(old.splitlines(), path.read_text(errors="replace").splitlines())
-        near = near_changes(rows, _CONTEXT)
-        if any(row[0] not in " …" for row in near):
-            yield Sides(said, file, tuple(near))
-
-
-def _old_text(path: Path, known: Mapping[str, str], store: Store) -> tuple[str | None, str]:
-    digest = known.get(str(path), "")
-    if digest and store.has(digest):
-        return store.get(digest).read_text(errors="replace"), "as it was compiled last"
-    for content in of_git(path):
-        return content.decode(errors="replace"), "as git has it"
-    return None, ""
-
-
-def keep_source(path: str, digest: str, store: Store) -> None:
-    """So that the next patch can show what was before. A file that was saved since it was compiled is not that."""
-    content = Path(path)
-    if digest and content.is_file() and not store.has(digest):
-        store.put(content)
+        rows = near_changes(beside(old.splitlines(), new.splitlines()), _CONTEXT)
+        if any(part[0] not in " …" for part in rows):
+            yield Sides(row.said or "as it was compiled last", row.path, tuple(rows))

@@ -7,23 +7,27 @@ from collections.abc import Callable
 from typing import Any
 
 from ipbp.build.saves import Saves
+from ipbp.build.store import user_store
 from ipbp.build.watched import watched_files
 from ipbp.errors import IpbpError
 from ipbp.graph.image import MemoryReader
 from ipbp.host import procfs
-from ipbp.pipeline.edited import buildable
+from ipbp.pipeline.edited import Built, buildable
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.side_by_side import process_of
+from ipbp.pipeline.texts import note_as_built
 
 _LOOK = 1.0  # seconds between two looks at the program
 
 
 def files_of_program(request: Request, read: MemoryReader) -> set[str]:
-    """Absolute paths, of all images that are loaded now. Errors: those of `buildable` and `watched_files`."""
-    found: set[str] = set()
+    """Absolute paths, of all images that are loaded now; what was not edited yet is kept as it is. Errors: those of
+    `buildable` and `watched_files`."""
+    found: dict[str, Built] = {}
     for row in buildable(request, process_of(request, read))[0]:
-        found |= watched_files(row.commands, request.record.units(row.module.key))
-    return found
+        found.update(dict.fromkeys(watched_files(row.commands, request.record.units(row.module.key)), row))
+    note_as_built(found, request.folder, user_store())
+    return set(found)
 
 
 def next_saves(saves: Saves, pid: int, is_wanted: Callable[[], bool]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ipbp.graph.unit import UNBOUND
 from ipbp.protocol import OldCaller
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.compare import Comparison, Status, part_of
+from ipbp.stages.compilers import gcc_version
 from ipbp.stages.copies import taken
 from ipbp.stages.select import OldSide
 
@@ -71,7 +72,7 @@ class _Pairs:
         self.same = self.newer.keys() - self.changed.keys()
         self.gone = {row for row in comparison.removed if old.blocks.kind[row] == BlockKind.CODE}
         self.before, self.after = _Calls(old), _Calls(new)
-        self.is_of_gcc = _is_of_gcc(new)
+        self.is_of_gcc = gcc_version(new) > 0
 
     def danger(
         self, side: _Calls, caller: int, counterpart: Mapping[int, int], other: _Calls
@@ -171,8 +172,3 @@ class _Calls:
         tables = np.unique(home[(home >= 0) & (home != block)])
         inside = np.isin(graph.edges.block, tables) & (graph.symbols.block[graph.edges.target] == block)
         return bool(inside.any())
-
-
-def _is_of_gcc(graph: LinkGraph) -> bool:
-    comments = [bytes(side.content) for side in graph.side if side.name == ".comment"]
-    return any(b"GCC: (" in text and b"clang" not in text for text in comments)

@@ -23,6 +23,7 @@ from ipbp.graph.model import COMMON, I64, UNDEFINED
 from ipbp.graph.threads import ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, Arena
+from ipbp.stages.far_data import OUT_OF_REACH
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges
 from ipbp.stages.thread_locals import OFFSET_KINDS, THREAD_LOCAL
@@ -185,7 +186,7 @@ def _undefined(unit: Unit, symbol: int) -> Refusal:
 def _out_of_reach(unit: Unit, symbol: int) -> Refusal:
     name = shown(unit, symbol)
     return Refusal(
-        "out-of-reach-data",
+        OUT_OF_REACH,
         f"the changed code takes '{name}' by a 32-bit distance or address, and it is too far from the program",
         "Build this file with -fPIC (gcc 12: -mno-direct-extern-access), which reaches it by a pointer.",
         name,

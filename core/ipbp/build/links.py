@@ -1,0 +1,48 @@
+"""Hard links in the place of copies, which on one file system cost nothing for files of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def put_link(source: Path | str, target: Path) -> None:
+    """A hard link in the place of what is there; a copy where there are no hard links."""
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    _link_or_copy(str(source), str(temporary))
+    with _freed_later(target):
+        os.replace(temporary, target)
+    temporary.unlink(missing_ok=True)  # rename(2) leaves it when both are one file
+
+
+@contextlib.contextmanager
+def _freed_later(file: Path) -> Iterator[None]:
+    """What is replaced meanwhile keeps a name until a thread takes it away: the kernel needs 20 ms to free the blocks
+    of a library of 50 MB, and nobody has to wait for that."""
+    last = file.with_name(f"{file.name}.old")
+    with contextlib.suppress(OSError):  # there is no such file, or one is left of a process that was ended
+        os.link(file, last)
+    yield
+    threading.Thread(target=last.unlink, args=(True,), daemon=True).start()
+
+
+def copy_by_links(source: Path, target: Path) -> None:
+    temporary = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
+        shutil.copytree(source, temporary, copy_function=_link_or_copy)
+        os.replace(temporary, target)
+    except (OSError, shutil.Error):
+        # The user's build is at work there, or the disk is full: a cold start is slower and nothing else.
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

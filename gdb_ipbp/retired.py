@@ -1,0 +1,55 @@
+"""Code that nobody comes to any more has no places of the user's breakpoints by line and by function.
+
+At the entry of a replaced function is the jump to the new code, where gdb would stop once more. That holds for
+breakpoints that are there when code becomes old, and for those that the user sets later.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import gdb
+
+from ipbp.host.inferior import Ranges
+
+_KINDS = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
+_ranges: list[tuple[int, int]] = []
+_retired: set[tuple[int, Optional[str]]] = set()
+"""Number of a breakpoint and the function of a location in old code that we have disabled. When symbols come or go gdb
+numbers locations anew, moves them past a prologue as it finds it then, and disables those of that function's name."""
+
+
+def follow(ranges: Ranges) -> None:
+    """From now on this is that code; what an earlier call took away elsewhere is back."""
+    if bool(ranges) != bool(_ranges):
+        (gdb.events.breakpoint_created.connect if ranges else gdb.events.breakpoint_created.disconnect)(_retire)
+    if ranges or _retired:
+        _ranges[:] = ranges
+        for point in gdb.breakpoints():
+            _retire(point)
+    _ranges[:] = ranges
+
+
+def forget() -> None:
+    """The program has ended: in the next one the code that was old is what runs."""
+    follow(())
+    _retired.clear()
+
+
+def _retire(point: gdb.Breakpoint) -> None:
+    if point.type not in _KINDS or not point.location or point.location.startswith("*"):
+        return  # an address is the user's own choice
+    places = [(row, any(start <= row.address < end for start, end in _ranges)) for row in point.locations]
+    has_other = not all(is_old for _, is_old in places)
+    for row, is_old in places:
+        key = (point.number, row.function)
+        if is_old and has_other:
+            if row.enabled:
+                row.enabled = False
+                _retired.add(key)
+        elif key in _retired and not row.enabled:
+            row.enabled = True
+            if point.enabled:
+                point.enabled = True  # in a running program this alone puts it into memory
+    if not has_other:
+        _retired.difference_update({key for key in _retired if key[0] == point.number})

@@ -1,0 +1,77 @@
+"""Hard links that take the place of other files, and the script that makes them in the place of a linker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.links import put_link
+from ipbp.build.rustc_replay import prepare
+from ipbp.build.workshop import Workshop
+
+
+def test_what_a_link_replaces_is_freed_when_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "made", tmp_path / "kept"
+    source.write_text("new")
+    target.write_text("old")
+    names: list[int] = []
+    replace = os.replace
+
+    def watched(old: Path, new: Path) -> None:
+        names.append(os.stat(new).st_nlink)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", watched)
+    put_link(source, target)
+    assert names == [2], "the kernel frees a file with the last of its names"
+    assert target.samefile(source)
+    _wait_until_only(tmp_path, {"made", "kept"})
+    assert target.read_text() == "new"
+
+
+def test_what_a_process_left_that_was_ended_is_no_hindrance(tmp_path: Path) -> None:
+    for name in ("made", "kept", "kept.old", "fresh.old"):
+        (tmp_path / name).write_text(name)
+    for name in ("kept", "fresh"):
+        put_link(tmp_path / "made", tmp_path / name)
+        assert (tmp_path / name).samefile(tmp_path / "made")
+    _wait_until_only(tmp_path, {"made", "kept", "fresh"})
+
+
+def _wait_until_only(folder: Path, names: set[str]) -> None:
+    end = time.monotonic() + 30
+    while {path.name for path in folder.iterdir()} != names:
+        assert time.monotonic() < end, list(folder.iterdir())
+        time.sleep(0.01)
+
+
+def test_the_stand_in_for_a_linker_keeps_all_objects_with_one_program(tmp_path: Path) -> None:
+    workshop, calls = Workshop(tmp_path / "work shop"), tmp_path / "calls"
+    words = ("rustc", "--crate-name", "app", "src/main.rs", "--crate-type", "bin")
+    crate = CrateCommand("app", "app-a1", "bin", "/", "/target/deps", "/src/main.rs", words, (), (), True)
+    workshop.folder.mkdir()
+    workshop.linker.write_text("#!/bin/sh\nexit 1 # of an older version\n")
+    prepare(workshop, crate)
+    objects = [tmp_path / f"app.{number}.rcgu.o" for number in range(300)]
+    for path in objects:
+        path.write_text(path.name)
+    (workshop.objects(crate) / objects[7].name).write_text("of the compile before")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ln").write_text(f'#!/bin/sh\necho ln >> "{calls}"\nexec {shutil.which("ln")} "$@"\n')
+    (tmp_path / "bin/ln").chmod(0o755)
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "IPBP_OBJECTS": str(workshop.objects(crate))}
+    line = [workshop.linker, "-m64", *objects[:150], "-Wl,--as-needed", *objects[150:], "libstd.rlib", "-o", "app"]
+    subprocess.run(line, env=environment, check=True)
+    kept = {path.name: path.read_text() for path in workshop.objects(crate).iterdir()}
+    assert kept == {path.name: path.name for path in objects}
+    assert calls.read_text() == "ln\n"
+    subprocess.run([workshop.linker, "-o", "nothing to link"], env=environment, check=True)
+    done = subprocess.run([workshop.linker, "@list"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "@list" in done.stderr

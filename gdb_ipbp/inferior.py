@@ -339,7 +339,11 @@ def _process() -> int:
         raise IpbpError("inferior-remote", fact, "Debug it with a gdb on the machine that it runs on.")
     architecture = inferior.architecture().name()
     if not architecture.startswith("i386:x86-64"):
-        raise IpbpError("inferior-architecture", f"the program is {architecture}", "ipbp knows x86-64 so far.")
+        raise IpbpError(
+            "inferior-architecture",
+            f"the program is {architecture}",
+            "Build the program for x86-64: ipbp knows no other so far.",
+        )
     if gdb.current_recording() is not None:
         raise IpbpError("inferior-recorded", "gdb records the program's execution", "`record stop` first.")
     return int(inferior.pid)
@@ -394,4 +398,8 @@ def _saved_register(frame: gdb.Frame, name: str) -> Optional[int]:
 
 def _memory_error(verb: str, address: int, size: int) -> IpbpError:
     fact = f"cannot {verb} {size} bytes at {address:#x}"
-    return IpbpError("inferior-memory", fact, "The memory is not mapped, or the kernel protects it.")
+    return IpbpError(
+        "inferior-memory",
+        fact,
+        "Try again; when it does not go away, report it: the memory is not mapped, or the kernel protects it.",
+    )

@@ -370,7 +370,7 @@ class LldbInferior:
             raise IpbpError("inferior-none", "no program is running", "`run` it, or `process attach` to it.")
         if not self._target.GetTriple().startswith("x86_64"):
             fact = f"the program is for {self._target.GetTriple()}"
-            raise IpbpError("inferior-architecture", fact, "ipbp knows x86-64 so far.")
+            raise IpbpError("inferior-architecture", fact, "Build the program for x86-64: ipbp knows no other so far.")
         return process
 
     def _pid(self) -> int:
@@ -507,4 +507,8 @@ def _register(frame: lldb.SBFrame, name: str) -> lldb.SBValue:
 
 def _memory_error(verb: str, address: int, size: int) -> IpbpError:
     fact = f"cannot {verb} {size} bytes at {address:#x}"
-    return IpbpError("inferior-memory", fact, "The memory is not mapped, or the kernel protects it.")
+    return IpbpError(
+        "inferior-memory",
+        fact,
+        "Try again; when it does not go away, report it: the memory is not mapped, or the kernel protects it.",
+    )

@@ -88,7 +88,7 @@ class Refused(IpbpError):
         self.refusals = tuple(refusals)
         count = len(self.refusals)
         reasons = "1 reason" if count == 1 else f"{count} reasons"
-        super().__init__("refused", f"not patched, for {reasons}", "The process is untouched.")
+        super().__init__("refused", f"not patched, for {reasons}", "See each reason; the process is untouched.")
 
     def __str__(self) -> str:
         return "\n".join([f"{self.fact}; the process is untouched.", *map(str, self.refusals)])

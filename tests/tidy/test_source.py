@@ -143,6 +143,43 @@ def test_every_code_is_explained_in_limits() -> None:
     assert not missing, f"docs/limits.md says nothing of {missing}"
 
 
+DOES = re.compile(
+    r"(?:^|[.;:,] |, or |, and |when .*, )(?:[Pp]lease )?(?:"
+    "Add|Ask|Attach|Build|Call|Check|Close|Configure|Continue|Copy|Correct|Debug|Define|Do not|Edit|Give|Install|Keep|"
+    "Leave|Let|Link|List|Look|Make|Mark|Move|Name|Put|Reinstall|Rebuild|Record|Remove|Rename|Report|Restart|Resume|Run|"
+    "Select|See|Set|Start|Step|Stop|Take|Try|Type|Undo|Use|Wait)\\b|`[a-z]",
+    re.IGNORECASE,
+)
+"""What the reader is to do: a sentence or a part of one that begins with a verb, or something to type."""
+
+
+def advices(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and third argument of every Refusal and IpbpError that says it right there."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and len(node.args) >= 3:
+            function = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+            if function in ERRORS or is_super_init(node):
+                sides = node.args[2]
+                for side in [sides.body, sides.orelse] if isinstance(sides, ast.IfExp) else [sides]:
+                    if isinstance(side, (ast.Constant, ast.JoinedStr)):
+                        yield node.lineno, ast.unparse(side).lstrip("f").strip("'\"")
+
+
+def test_every_error_says_what_to_do_next() -> None:
+    files = [file for file in PACKAGES if file.name != "fake.py"]
+    found = [(name_of(file), line, advice) for file in files for line, advice in advices(file)]
+    assert len(found) > 200
+    assert [row for row in found if not DOES.search(row[2]) and not row[2].startswith("{")] == []
+    assert not DOES.search("The process is untouched.")
+    assert not DOES.search("Patches are undone newest first.")
+
+
+def test_limits_says_what_to_do_for_every_code() -> None:
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \| (.+) \|$", (ROOT / "docs/limits.md").read_text(), re.MULTILINE)
+    assert len(rows) > 150
+    assert [code for code, when, advice in rows if not when.strip() or not advice.strip()] == []
+
+
 def test_limits_explains_no_code_that_is_gone() -> None:
     text = (ROOT / "docs/limits.md").read_text()
     source = "\n".join(file.read_text() for file in PACKAGES)

@@ -176,7 +176,7 @@ def _is_pie(view: memoryview, path: str) -> bool:
         raise IpbpError(
             "image-wrong-architecture",
             f"{path}: not a 64-bit x86-64 ELF file",
-            "ipbp patches x86-64 programs only.",
+            "Build it for x86-64: ipbp patches no other programs so far.",
         )
     kind = _number(view, 16, 2)
     if kind not in (ET_EXEC, ET_DYN):

@@ -135,7 +135,7 @@ class Client:
                 raise IpbpError(
                     "engine-silent",
                     f"the engine does not answer within {_HELLO_SECONDS:.0f} seconds",
-                    f"Its log is {self._log.path}.",
+                    f"Try again, and look into its log: {self._log.path}.",
                 ) from error
             raise
         if hello.get("protocol") != PROTOCOL_VERSION:

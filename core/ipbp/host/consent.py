@@ -30,7 +30,9 @@ def consented(
                 raise
             if not answer:
                 raise IpbpError(
-                    "agreement-declined", "the project's programs are not run", "You are asked again the next time."
+                    "agreement-declined",
+                    "the project's programs are not run",
+                    "Type `hotpatch` again to be asked once more.",
                 ) from None
             agree(needed.hash, needed.detail)
 

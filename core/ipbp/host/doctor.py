@@ -7,7 +7,8 @@ from typing import Any, Callable, Protocol
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.inferior import Inferior
-from ipbp.host.journal import open_journal
+from ipbp.host.journal import Journal, open_journal
+from ipbp.host.transaction import require_finished
 
 Line = dict[str, Any]
 """`name`, `ok` and `text`."""
@@ -31,7 +32,7 @@ def examine(command: Asks, params: Callable[[], dict[str, Any]]) -> list[Line]:
         _line("debugger", lambda: inferior.describe().debugger),
         _line("program", lambda: _program(inferior)),
         _line("permissions", lambda: _permissions(inferior)),
-        _line("journal", lambda: str(open_journal(inferior.describe().pid).folder)),
+        _line("journal", lambda: _journal(open_journal(inferior.describe().pid))),
         _line("engine", lambda: _engine(command.ask("hello", {}))),
     ]
     if all(line["ok"] for line in lines):
@@ -68,6 +69,13 @@ def _permissions(inferior: Inferior) -> str:
             "Start it without its sandbox to patch it.",
         )
     return "memory can be read; no seccomp filter"
+
+
+def _journal(journal: Journal) -> str:
+    count = len(journal.patches())
+    require_finished(journal)
+    journal.require_writable()
+    return f"{journal.folder}, {count} {'patch' if count == 1 else 'patches'} in force"
 
 
 def _engine(answer: dict[str, Any]) -> str:

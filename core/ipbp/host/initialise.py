@@ -75,8 +75,8 @@ def _failed(row: Initialiser, what: str) -> IpbpError:
     return IpbpError(
         FAILED,
         f"{row.file}: the initialisation of {names} {what}",
-        "The program runs its old code. What the initialisation did until then stays: objects that it made, and their "
-        "destructors, which run at exit.",
+        "Correct it and try again; the program runs its old code. What the initialisation did until then stays: "
+        "objects that it made, and their destructors, which run at exit.",
     )
 
 

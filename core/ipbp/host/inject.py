@@ -147,7 +147,11 @@ def step_aside(inferior: Inferior, thread: int) -> None:
     _refuse_filter(inferior, thread)
     sites = _find_sites(inferior)
     if not sites:
-        raise IpbpError("inject-no-site", "the process has no code mapped from a file", "It cannot be patched.")
+        raise IpbpError(
+            "inject-no-site",
+            "the process has no code mapped from a file",
+            "Start a program that is mapped from a file; this one cannot be patched.",
+        )
     _call_until_through(inferior, thread, sites, _GETPID, ())
 
 
@@ -310,7 +314,11 @@ def _call_at_borrowed_site(inferior: Inferior, thread: int, number: int, argumen
     # No such instruction anywhere: two bytes of the program's first code become one while only this thread moves.
     code = [region for region in inferior.regions() if "x" in region.protection and region.path.startswith("/")]
     if not code:
-        raise IpbpError("inject-no-site", "the process has no code mapped from a file", "It cannot be patched.")
+        raise IpbpError(
+            "inject-no-site",
+            "the process has no code mapped from a file",
+            "Start a program that is mapped from a file; this one cannot be patched.",
+        )
     site = code[0].start
     original = inferior.read(site, len(SYSCALL))
     try:

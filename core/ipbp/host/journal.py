@@ -38,6 +38,7 @@ _STATE_AFTER = {
     "undone": UNDONE,
     "reclaimed": RECLAIMED,
 }
+_RECORD = 1 << 20  # bytes that a large patch writes down
 _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 
 
@@ -182,6 +183,15 @@ class Journal:
             if _has_memory(patch)
             for segment in patch.plan.segments
         ]
+
+    def require_writable(self) -> None:
+        """Errors: `journal-unwritable`, when a patch could not be written down now."""
+        path = self.folder / "space"
+        try:
+            path.write_bytes(bytes(_RECORD))
+            path.unlink()
+        except OSError as error:
+            raise _unwritable(path, error) from error
 
     def keep_record(self, opening: Opening) -> None:
         """What `begin` would do as well, but while the program still runs: write the record of a patch to come."""

@@ -222,5 +222,5 @@ def _memory_error(pid: int, error: Optional[Exception], verb: str, address: int,
     return IpbpError(
         "inferior-memory",
         f"cannot {verb} {size} bytes at {address:#x} in process {pid}",
-        "The memory is not mapped, or the kernel protects it.",
+        "Try again; when it does not go away, report it: the memory is not mapped, or the kernel protects it.",
     )

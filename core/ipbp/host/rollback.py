@@ -79,7 +79,9 @@ def rolled_back(cause: BaseException) -> Optional[IpbpError]:
             return None
         return IpbpError(cause.code, f"{cause.fact}; rolled back", cause.advice, cause.detail)
     if isinstance(cause, KeyboardInterrupt):
-        return IpbpError("interrupted", "interrupted; rolled back", "The program is as it was before.")
+        return IpbpError(
+            "interrupted", "interrupted; rolled back", "Try again when you like: the program is as it was before."
+        )
     return IpbpError("bug", f"{fact_of(cause)}; rolled back", "The program is as it was before. Please report this.")
 
 

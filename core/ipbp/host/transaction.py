@@ -92,7 +92,7 @@ def apply(
     failed; then `recover` may be tried. `journal-unfinished` when `recover` must come first.
     """
     plan = prepared.plan
-    _require_finished(journal)
+    require_finished(journal)
     regions = inferior.regions()  # of which only our own change before the end
     callers = [row for row in plan.callers if not row.on_undo]
     refusals = [*verify_plan(inferior, plan, regions), *running_callers(inferior, callers, journal.patches())]
@@ -134,7 +134,7 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     Errors: `Refused` when memory is not as the patch left it, `undo-order`; or what went wrong half-way, ending in
     "rolled back": the patch is in force as before.
     """
-    _require_finished(journal)
+    require_finished(journal)
     _require_newest(journal, patch)
     changes = patch.changes
     callers = [row for row in patch.plan.callers if row.on_undo]
@@ -336,7 +336,8 @@ def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:
     return [change for change, memory in found if memory != change.expected]
 
 
-def _require_finished(journal: Journal) -> None:
+def require_finished(journal: Journal) -> None:
+    """Errors: `journal-unfinished`."""
     patch = journal.unfinished()
     if patch is not None:
         raise IpbpError(
@@ -352,5 +353,5 @@ def _require_newest(journal: Journal, patch: Patch) -> None:
         raise IpbpError(
             "undo-order",
             f"patch {patch.number} is not the newest one",
-            "Patches are undone newest first.",
+            "Undo the newer ones first: `hotpatch undo N` takes back all after patch N.",
         )

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from elftools.elf.elffile import ELFFile
+
 from ipbp.build.command import Command, refusals
+from ipbp.build.crate_profile import refuse_lto
 from ipbp.build.crates import program_crates
+from ipbp.build.debug_sections import has_debug_information
 from ipbp.build.environment import environment_of
 from ipbp.build.places import cache_folder
+from ipbp.build.saves import Saves
+from ipbp.build.store import Store, user_store
 from ipbp.build.trust import require_agreement
-from ipbp.errors import IpbpError
+from ipbp.errors import IpbpError, raise_all
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import LoadedImage, MemoryReader
@@ -22,9 +28,11 @@ from ipbp.pipeline.edited import buildable
 from ipbp.pipeline.request import Request
 from ipbp.stages.arena import choose_arena
 
+_LEAST = 1 << 14  # bytes that a patch of some functions may need
+
 
 def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
-    """Lines of `name`, `ok` and `text`: symbols, build information, near memory."""
+    """Lines of `name`, `ok` and `text`."""
     described = request.description
     cache = IndexCache(cache_folder("symbols"))
     regions, folders = list(request.regions), described.debug_folders
@@ -34,7 +42,11 @@ def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
         _line("symbols", lambda: _symbols(image)),
         _line("build information", lambda: _build(request, process)),
         _line("units", lambda: _units(request, process)),
-        _line("near memory", lambda: _near_memory(request, image)),
+        _line("debug information", lambda: _debug_information(request, process)),
+        _line("near memory", lambda: near_memory(request, image)),
+        _line("patched code", lambda: patched_code(request, read)),
+        _line("patched units", lambda: patched_units(request, user_store())),
+        _line("watch mode", lambda: _watch_mode(image)),
     ]
 
 
@@ -70,8 +82,15 @@ def _build(request: Request, process: LoadedProcess) -> str:
 
 def _units(request: Request, process: LoadedProcess) -> str:
     """Whether each unit could be compiled and patched if it was edited."""
-    rows = [command for row in buildable(request, process)[0] for command in row.commands.commands]
+    built = buildable(request, process)[0]
+    rows = [command for row in built for command in row.commands.commands]
+    for own in (row.commands.own for row in built if row.commands.own is not None):
+        require_agreement((), own)
+        if shutil.which(own.command[0], path=environment_of(None).get("PATH")) is None:
+            fact = f"{own.command[0]}, the build command of {own.file}, is not there"
+            raise IpbpError("build-command-missing", fact, "Correct [build] in that file.")
     require_agreement(rows)
+    raise_all(*(refuse_lto(program_crates(row.commands.cargo)) for row in built if row.commands.cargo))
     found: dict[tuple[str, str], list[str]] = {}
     for command in rows:
         for code, advice in troubles(command):
@@ -108,9 +127,71 @@ def _cargo(executable: Path) -> str:
     return f"cargo, {len(commands)} crates; these can be edited: {', '.join(local)}"
 
 
-def _near_memory(request: Request, image: LoadedImage) -> str:
+def _debug_information(request: Request, process: LoadedProcess) -> str:
+    """What is known of types, lines and variables."""
+    without = []
+    for row in buildable(request, process)[0]:
+        file = Path(row.module.debug_file or row.module.opened_as)
+        if not described(file):
+            without.append(row.module.mapped.path)
+            if row.commands.cargo is not None:
+                raise IpbpError(
+                    "no-type-information",
+                    f"{row.module.mapped.path} does not describe its types, so that a changed layout would not be seen",
+                    "Build with `debug = true` and without `strip` in the profile.",
+                )
+    said = "types are not compared, and no frame can go on in new code"
+    return f"none in {', '.join(without)}: {said}" if without else "types, lines and variables are described"
+
+
+def described(file: Path) -> bool:
+    """Whether an ELF file, or the part of it that was stripped off, has debug information."""
+    with file.open("rb") as opened:
+        return has_debug_information(ELFFile(opened))
+
+
+def patched_code(request: Request, read: MemoryReader) -> str:
+    """Whether the jumps to new code are there still. Errors: `entry-changed`."""
+    places = [(address, len(code)) for address, code in request.entries.items()]
+    for (address, code), found in zip(request.entries.items(), read(places) if places else (), strict=True):
+        if found != code:
+            raise IpbpError(
+                "entry-changed",
+                f"the entry at {address:#x} does not hold the jump that a patch wrote there",
+                "Something else writes to the program's code; undo the patches, or restart the program.",
+            )
+    return f"{len(places)} entries lead to new code"
+
+
+def patched_units(request: Request, store: Store) -> str:
+    """Whether the objects are there that the next patch is compared with. Errors: `store-object-missing`."""
+    objects = {unit.object for units in request.record.images.values() for unit in units.values() if unit.object}
+    for digest in objects:
+        store.get(digest)
+    return f"{len(objects)} objects of earlier patches are kept"
+
+
+def _watch_mode(image: LoadedImage) -> str:
+    """Whether the kernel watches one more folder. Errors: `watch-limit`."""
+    saves = Saves()
+    try:
+        saves.follow([image.path])
+    finally:
+        saves.close()
+    return "saves can be heard of"
+
+
+def near_memory(request: Request, image: LoadedImage) -> str:
+    """Where patches go. Errors: `no-near-memory`; `arena-full` when what is reserved is almost used up."""
     known = next((arena for arena in request.arenas if arena.serves(image)), None)
     if known is not None:
+        left = min(part.end - part.next for part in known.parts)
+        if left < _LEAST:
+            raise IpbpError(
+                "arena-full",
+                f"of the memory reserved for patches at {known.base:#x} only {max(left, 0)} bytes are left in one part",
+                "Undo earlier patches, or restart the program.",
+            )
         return f"reserved at {known.base:#x}"
     arena = choose_arena(request.regions, image.start, image.end, low_2g=not image.is_pie)
     return f"free at {arena.base:#x}"

@@ -53,6 +53,12 @@ def clang() -> str:
     return _tool("clang", *(f"clang-{version}" for version in range(25, 13, -1)))
 
 
+@pytest.fixture(scope="session")
+def aarch64() -> str:
+    """gcc for AArch64; the binutils of the same prefix come with it."""
+    return _tool("aarch64-linux-gnu-gcc")
+
+
 def _tool(*names: str) -> str:
     for name in names:
         path = shutil.which(name)

@@ -18,13 +18,15 @@ import numpy as np
 from elftools.elf.elffile import ELFFile
 from patch_maker import Linked
 
-from ipbp.arch.x86_64 import GOT_RELATIVE, WIDTH
+from ipbp.arch.fields import FIELD_BITS, GOT_RELATIVE, WIDTH
+from ipbp.arch.forms import Filled, Form
+from ipbp.arch.machines import machine_of
 from ipbp.graph.layout import UnitLayout
 from ipbp.graph.model import LinkGraph
-from ipbp.graph.unit import UNBOUND
+from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
 
-R_64, R_RELATIVE = 1, 8
+R_64, R_RELATIVE = (1, 257), (8, 1027)
 """Dynamic relocations that put an address into a field (psABI, "Relocation Types")."""
 
 
@@ -73,9 +75,9 @@ class LinkerOutput:
                 continue
             symbols = self.elf.get_section(table["sh_link"])
             for row in table.iter_relocations():
-                assert row["r_info_type"] in (R_64, R_RELATIVE), row
+                assert row["r_info_type"] in (*R_64, *R_RELATIVE), row
                 value = row["r_addend"]
-                if row["r_info_type"] == R_64:
+                if row["r_info_type"] in R_64:
                     value += symbols.get_symbol(row["r_info_sym"])["st_value"]
                 content, at = self._at(row["r_offset"])
                 content[at : at + 8] = (value & (1 << 64) - 1).to_bytes(8, "little")
@@ -106,6 +108,10 @@ def compare(ours: Linked, theirs: LinkerOutput) -> Verdict:
             got, expected = bytearray(ours.read(address, size)), bytearray(theirs.read(address, size))
             for offset, width in _fields_of_cells(ours, theirs, columns, edges, range(start, end)):
                 got[offset : offset + width] = expected[offset : offset + width] = bytes(width)
+            for offset, bits in _parts_of_cells(unit, ours, theirs, columns, edges, range(start, end)):
+                for side in (got, expected):
+                    word = int.from_bytes(side[offset : offset + 4], "little") & ~bits
+                    side[offset : offset + 4] = word.to_bytes(4, "little")
             if got != expected:
                 differences.append(f"{unit.name}: {unit.graph.block_name(block)}")
     return Verdict(tuple(differences), fixups)
@@ -117,7 +123,7 @@ def _fields_of_cells(
     """Offset and width of the fields that lead to cells which hold the same address on both sides."""
     for row in rows:
         kind, offset, width = int(edges.kind[row]), int(edges.offset[row]), int(WIDTH[edges.kind[row]])
-        if kind not in GOT_KINDS:
+        if kind not in GOT_KINDS or FIELD_BITS[kind] != -1:
             continue
         place = int(columns.block[edges.block[row]]) + offset
         counted_from = columns.got_base if GOT_RELATIVE[kind] else place
@@ -129,6 +135,35 @@ def _fields_of_cells(
             yield offset, width
 
 
+def _parts_of_cells(
+    unit: Unit, ours: Linked, theirs: LinkerOutput, columns: UnitLayout, edges: CarriedEdges, rows: range
+) -> Iterator[tuple[int, int]]:
+    """Offset and bits of the parts of instructions that together lead to such cells."""
+    if unit.graph.machine != "aarch64" or not len(rows):
+        return
+    rows_ = slice(rows.start, rows.stop)
+    block = int(edges.block[rows.start])
+    address, size = int(columns.block[block]), int(unit.graph.blocks.size[block])
+    cells = []
+    for side in (ours, theirs):
+        filled = Filled(
+            np.frombuffer(unit.graph.content(block), np.uint8),
+            np.frombuffer(side.read(address, size), np.uint8),
+            edges.offset[rows_],
+            address + edges.offset[rows_],
+            edges.kind[rows_],
+            edges.addend[rows_],
+            edges.target[rows_].astype(np.int64),
+        )
+        found = machine_of("aarch64").read_fields(filled)
+        counted = np.where(found.form == Form.CELL, filled.place, 0)
+        is_cell = np.isin(found.form, (Form.CELL_ADDRESS, Form.CELL)) & (FIELD_BITS[filled.kind] != -1)
+        cells.append(np.where(is_cell, found.number - filled.addend + counted, -1))
+    for row in np.flatnonzero((cells[0] != -1) & (cells[1] != -1)).tolist():
+        if ours.read(int(cells[0][row]), 8) == theirs.read(int(cells[1][row]), 8):
+            yield int(edges.offset[rows_][row]), int(FIELD_BITS[edges.kind[rows_][row]])
+
+
 def link_with(
     linker: Sequence[str],
     ours: Linked,
@@ -137,7 +172,8 @@ def link_with(
     around: Surroundings,
 ) -> LinkerOutput:
     """The objects of `ours`, one a unit, linked at the places of its layout."""
-    plain = [_without_merging(path, folder / f"plain{number}.o") for number, path in enumerate(objects)]
+    machine = ours.units[0].graph.machine
+    plain = [_without_merging(path, folder / f"plain{number}.o", machine) for number, path in enumerate(objects)]
     script, output = folder / "place.ld", folder / "oracle.elf"
     script.write_text(_script(ours, plain, around))
     symbols = [f"--defsym={name}={value:#x}" for name, value in around.symbols.items()]
@@ -148,14 +184,17 @@ def link_with(
     return LinkerOutput(output)
 
 
-def _without_merging(path: Path, plain: Path) -> Path:
+def _without_merging(path: Path, plain: Path, machine: str) -> Path:
     with path.open("rb") as file:
         rows = [row for row in ELFFile(file).iter_sections() if row["sh_flags"] & 0x10]
         names = dict.fromkeys((row.name, bool(row["sh_flags"] & 2)) for row in rows)
+    if not names:
+        return path
     flags = [
         f"--set-section-flags={name}={'alloc,readonly,data' if loaded else 'debug,readonly'}" for name, loaded in names
     ]
-    subprocess.run(["objcopy", *flags, path, plain], check=True)
+    objcopy = "objcopy" if machine == "x86_64" else "aarch64-linux-gnu-objcopy"
+    subprocess.run([objcopy, *flags, path, plain], check=True)
     return plain
 
 

@@ -17,7 +17,7 @@ LOW_ONLY = ("static", "fixed")
 class Row:
     """`number` and `name` as the psABI has them; `code` and `data`: what is assembled into .text and into .data.
     `stand_in`: the relocation that the assembler is asked for where it does not know this one; its number is then
-    replaced in the object. `but_lld`: lld does not know it."""
+    replaced in the object. `but_lld`, `but_ld`: that linker does not know it."""
 
     number: int
     name: str
@@ -26,6 +26,7 @@ class Row:
     images: tuple[str, ...] = ALL
     stand_in: int = 0
     but_lld: bool = False
+    but_ld: bool = False
 
 
 ROWS = (

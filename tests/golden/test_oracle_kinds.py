@@ -12,7 +12,7 @@ from oracle import Surroundings, compare, link_with
 from patch_maker import HIGH, LOW, compile_object, graph_of, link, make_arena, undefined_names, unit_of
 from relocation_rows import IMAGE, LOW_ONLY, PREAMBLE, ROWS, Row
 
-from ipbp.formats.elf_x86_64 import edge_kinds
+from ipbp.formats.elf_relocations import edge_kinds
 from ipbp.graph.edges import EdgeKind
 
 THREAD_LOCAL = {
@@ -80,12 +80,13 @@ def test_a_field_holds_what_the_linkers_put_into_it(row: Row, kind: str, gcc: st
 
 def test_every_relocation_that_the_reader_knows_has_a_row() -> None:
     numbers = np.arange(256, dtype=np.uint32)
-    without = {number: kind for number, kind in enumerate(edge_kinds(numbers).tolist()) if kind}
+    without = {number: kind for number, kind in enumerate(edge_kinds(numbers, "x86_64").tolist()) if kind}
     for row in ROWS:
         without.pop(row.number, None)
     assert set(without.values()) == THREAD_LOCAL
 
 
 def test_every_kind_of_edge_comes_from_some_relocation() -> None:
-    made = set(edge_kinds(np.arange(256, dtype=np.uint32)).tolist()) - {0}
+    numbers = np.arange(2048, dtype=np.uint32)
+    made = {kind for machine in ("x86_64", "aarch64") for kind in edge_kinds(numbers, machine).tolist()} - {0}
     assert made == {int(kind) for kind in EdgeKind}

@@ -246,7 +246,7 @@ def test_a_damaged_file_is_one_clear_error(damage: str, gcc: str, tmp_path: Path
         "header": content[:48],
         "segments": content[:32] + (1 << 40).to_bytes(8, "little") + content[40:],
         "sections": content[:40] + (1 << 40).to_bytes(8, "little") + content[48:],
-        "other machine": content[:18] + b"\xb7\0" + content[20:],
+        "other machine": content[:18] + b"\x28\0" + content[20:],
         "32 bit": content[:4] + b"\1" + content[5:],
     }[damage]
     path = tmp_path / "damaged"

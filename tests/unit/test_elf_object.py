@@ -292,7 +292,7 @@ def test_files_that_are_no_objects_are_refused_by_what_they_are(tmp_path: Path) 
     assert code_of(b"") == "object-malformed"
     assert code_of(b"!<arch>\n" + bytes(100)) == "object-malformed"
     assert code_of(b"\x7fELF") == "object-malformed"
-    assert code_of(header(content, 18, (183).to_bytes(2, "little"))) == "object-wrong-architecture"
+    assert code_of(header(content, 18, (40).to_bytes(2, "little"))) == "object-wrong-architecture"
     assert code_of(header(content, 4, b"\1")) == "object-wrong-architecture"
     program = tmp_path / "program"
     subprocess.run(

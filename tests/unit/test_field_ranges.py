@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from patch_maker import LOW, compile_object, graph_of, link, make_arena, symbol, unit_of
 
-from ipbp.arch.x86_64 import ROWS
+from ipbp.arch import x86_64
+from ipbp.arch.fields import ROWS
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.unit import Unit
@@ -65,7 +66,7 @@ def unit_with(folder: Path, gcc: str, kind: EdgeKind, addend: int) -> Unit:
 def test_every_narrow_field_is_tested() -> None:
     thread_local = {EdgeKind.TPOFF32, EdgeKind.GOT_TPOFF32, EdgeKind.TLS_GD32, EdgeKind.TLS_LD32, EdgeKind.DTPOFF32}
     thread_local |= {EdgeKind.TLSDESC_PCREL32}
-    assert set(WIDE) == {row.kind for row in ROWS.values() if 0 < row.width < 8} - thread_local
+    assert set(WIDE) == {row.kind for row in x86_64.ROWS if 0 < row.width < 8} - thread_local
 
 
 @pytest.mark.parametrize("kind", WIDE, ids=lambda kind: kind.name)

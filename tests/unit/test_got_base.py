@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from patch_maker import HIGH, Linked, compile_object, graph_of, link, make_arena, symbol, unit_of
 
-from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE
+from ipbp.arch.fields import GOT_RELATIVE, PC_RELATIVE
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.unit import UNBOUND
 from ipbp.stages.got_base import BASE_KINDS

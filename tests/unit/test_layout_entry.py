@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipbp.arch.entry import OldEntry
 from ipbp.arch.x86_64_code import instructions
-from ipbp.arch.x86_64_entry import ENDBR64, OldEntry, check_entry, jump, jump_place, stub
+from ipbp.arch.x86_64_entry import ENDBR64, check_entry, jump, jump_place, stub
 
 ENTRY = 0x5555_5555_5000
 

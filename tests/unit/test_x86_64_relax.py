@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ipbp.arch.x86_64_relax import Form, read_fields
+from ipbp.arch.forms import Filled, Form
+from ipbp.arch.x86_64_relax import read_fields
 from ipbp.graph.edges import EdgeKind
 
 PLAIN, X, REX, REX2 = (
@@ -49,11 +50,16 @@ def columns(before: str, now: str) -> tuple[np.ndarray, np.ndarray, int]:
     return np.frombuffer(old + bytes(4), np.uint8), np.frombuffer(bytes.fromhex(now), np.uint8), len(old)
 
 
+def filled(expected: np.ndarray, actual: np.ndarray, at: int, kind: EdgeKind) -> Filled:
+    position, addend, nothing = (np.array([value], dtype=np.int64) for value in (at, -4, 0))
+    return Filled(expected, actual, position, position, np.array([kind], dtype=np.uint8), addend, nothing)
+
+
 @pytest.mark.parametrize("case", KNOWN)
 def test_a_known_rewriting_is_understood(case: str) -> None:
     kind, before, now, form = KNOWN[case]
     expected, actual, at = columns(before, now)
-    found = read_fields(expected, actual, *(np.array([value]) for value in (at, kind, -4)))
+    found = read_fields(filled(expected, actual, at, kind))
     assert ((expected == actual) | found.masked).all()
     assert (Form(int(found.form[0])), int(found.number[0])) == (form, ONE)
     end = len(actual) - (1 if actual[-1] == 0x90 else 0)
@@ -65,5 +71,5 @@ def test_a_known_rewriting_is_understood(case: str) -> None:
 def test_what_no_linker_writes_is_other_code(case: str) -> None:
     kind, before, now = OTHER_CODE[case]
     expected, actual, at = columns(before, now)
-    found = read_fields(expected, actual, *(np.array([value]) for value in (at, kind, -4)))
+    found = read_fields(filled(expected, actual, at, kind))
     assert not ((expected == actual) | found.masked).all()

@@ -10,31 +10,8 @@ and 8-bit absolute forms are used for both, so the psABI's linkers accept either
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-
-import numpy as np
-
+from ipbp.arch.edge_rows import EdgeRow
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import U8
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeRow:
-    """`width`: bytes of the field, 0 for a kind that changes none. `lowest` and `highest`: results that fit.
-    `pc_relative`, `got_relative`: the equation ends in `- P`, in `- GOT`."""
-
-    kind: EdgeKind
-    width: int
-    lowest: int
-    highest: int
-    pc_relative: bool
-    equation: str
-
-    @property
-    def got_relative(self) -> bool:
-        return self.equation.endswith("- GOT")
 
 
 def _signed(kind: EdgeKind, width: int, equation: str) -> EdgeRow:
@@ -46,7 +23,7 @@ def _either(kind: EdgeKind, width: int, equation: str) -> EdgeRow:
     return EdgeRow(kind, width, -(1 << (8 * width - 1)), (1 << (8 * width)) - 1, False, equation)
 
 
-_ROWS = (
+ROWS = (
     _either(EdgeKind.ABS64, 8, "S + A"),
     EdgeRow(EdgeKind.ABS32, 4, 0, (1 << 32) - 1, False, "S + A"),
     _signed(EdgeKind.ABS32S, 4, "S + A"),
@@ -80,24 +57,3 @@ _ROWS = (
     _signed(EdgeKind.GOT_SLOT32, 4, "G + A - GOT"),
     _signed(EdgeKind.GOT_PCREL32_REX2_RELAX, 4, "G + A - P"),
 )
-
-ROWS: Mapping[EdgeKind, EdgeRow] = MappingProxyType({row.kind: row for row in _ROWS})
-"""Every kind has a row."""
-
-
-def _column(values: dict[EdgeKind, int]) -> U8:
-    column = np.zeros(max(EdgeKind) + 1, dtype=np.uint8)
-    for kind, value in values.items():
-        column[kind] = value
-    column.setflags(write=False)
-    return column
-
-
-WIDTH: U8 = _column({row.kind: row.width for row in _ROWS})
-"""Width in bytes, indexed by kind: `WIDTH[edges.kind]` is a column."""
-
-PC_RELATIVE: U8 = _column({row.kind: int(row.pc_relative) for row in _ROWS})
-"""1 where the equation ends in `- P`, indexed by kind."""
-
-GOT_RELATIVE: U8 = _column({row.kind: int(row.got_relative) for row in _ROWS})
-"""1 where the equation ends in `- GOT`, indexed by kind."""

@@ -10,10 +10,8 @@ from functools import cache, lru_cache
 
 from capstone import x86
 
+from ipbp.arch.instructions import EVERYTHING
 from ipbp.arch.x86_64_code import detailed_reader
-
-EVERYTHING = -1
-"""All registers: what a call of unknown code changes."""
 
 _FAMILIES = (
     ("rax", "eax", "ax", "ah", "al"),

@@ -19,11 +19,14 @@ import capstone
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.arch.instructions import Instruction, LocalField
+from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8
 
 UNSURE = -1
 """In the result of `immediate_sizes`: the bytes before the field allow more than one reading."""
 
+_LEA_BEFORE_FIELD = 3  # bytes of `lea disp32(%rip)` before its field: prefix, opcode, ModRM
 _PADDING = re.compile(
     rb"""(?: \x00 | \xcc                      # fill of linkers; int3
         | [\x66\x2e]* (?: \x90                # nop, data16 nop
@@ -57,14 +60,6 @@ class FieldUse:
 
     after: int
     access: int
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    offset: int
-    size: int
-    mnemonic: str
-    operands: str
 
 
 def is_padding(code: bytes) -> bool:
@@ -163,6 +158,20 @@ def branches(code: bytes) -> list[Branch]:
     return found
 
 
+def local_fields(code: bytes) -> list[LocalField]:
+    """Every direct branch and every operand `disp32(%rip)` of a function, with the offset that it means."""
+    near = [
+        LocalField(row.field, EdgeKind.BRANCH32 if row.width == 4 else EdgeKind.PCREL8, row.target)
+        for row in branches(code)
+    ]
+    return near + [LocalField(field, EdgeKind.PCREL32, target) for field, target in operands_near(code)]
+
+
+def branch_targets(code: bytes) -> list[int]:
+    """Offsets in the function, or outside of it, that its direct branches and calls go to."""
+    return [branch.target for branch in branches(code)]
+
+
 def operands_near(code: bytes) -> list[tuple[int, int]]:
     """Every operand `disp32(%rip)` of a function: offset of its field, and the offset that it means."""
     found = []
@@ -174,6 +183,35 @@ def operands_near(code: bytes) -> list[tuple[int, int]]:
                 displacement = int.from_bytes(code[field : field + 4], "little", signed=True)
                 found.append((field, offset + size + displacement))
     return found
+
+
+def possible_branches(octets: U8) -> tuple[I64, I64]:
+    """Where the bytes look like a direct branch, and where it would go; sorted by that (SDM vol. 2, JMP, Jcc, LOOP)."""
+    before = np.concatenate([np.zeros(1, np.uint8), octets[:-1]])
+    near = (octets == 0xE8) | (octets == 0xE9) | ((octets & 0xF0 == 0x80) & (before == 0x0F))
+    short = (octets == 0xEB) | (octets & 0xF0 == 0x70) | ((octets >= 0xE0) & (octets <= 0xE3))
+    places, targets = [], []
+    for chosen, width in ((near, 4), (short, 1)):
+        place = np.flatnonzero(chosen)
+        place = place[place + width < len(octets)]
+        distance = np.zeros(len(place), np.int64)
+        for byte in range(width):
+            distance += octets[place + 1 + byte].astype(np.int64) << 8 * byte
+        sign = np.int64(1) << 8 * width - 1
+        places.append(place)
+        targets.append(place + 1 + width + ((distance ^ sign) - sign))
+    target = np.concatenate(targets)
+    order = np.argsort(target, kind="stable")
+    return np.concatenate(places)[order], target[order]
+
+
+def stored_places(code: bytes) -> list[tuple[int, int]]:
+    """Field and meaning of every `lea` of a place near the code, but for those of the very instruction (which is how
+    large code finds its global offset table)."""
+    near = [(field, target) for field, target in operands_near(code) if target != field - _LEA_BEFORE_FIELD]
+    fields = np.array([field for field, _ in near], np.int64)
+    taken = takes_address(np.frombuffer(code, np.uint8), fields).tolist() if near else []
+    return [row for row, is_taken in zip(near, taken, strict=True) if is_taken]
 
 
 def displacement_width(instruction: bytes) -> int:

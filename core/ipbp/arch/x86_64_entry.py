@@ -10,8 +10,7 @@ vol. 1, "Indirect Branch Tracking").
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ipbp.arch.entry import OldEntry, branch_target, return_address, too_short
 from ipbp.arch.x86_64_code import branches, instructions, is_padding
 from ipbp.errors import Refusal
 
@@ -25,19 +24,7 @@ _NEAR_JUMP = 0xE9  # jmp  <end of instruction + rel32>
 _SHORT_JUMP = 0xEB  # jmp  <end of instruction + rel8>
 _INDIRECT_JUMP = bytes([0xFF, 0x25])  # jmp  *<end of instruction + rel32>
 _INT3 = 0xCC
-
-
-@dataclass(frozen=True, slots=True)
-class OldEntry:
-    """The entry of a running function. `code`: its bytes in memory; `after`: what follows it in memory, up to the
-    next symbol and not beyond the end of its section (a section's neighbour may start at once, without padding).
-    `targets`: offsets in the function to which something else than its own direct branches may jump."""
-
-    name: str
-    address: int
-    code: bytes
-    after: bytes
-    targets: tuple[int, ...] = ()
+_NOPS = 5  # as many one-byte nops make room for a jump
 
 
 def jump_place(entry: int, code: bytes) -> int:
@@ -78,11 +65,11 @@ def check_entry(entry: OldEntry, size: int = JUMP_SIZE) -> tuple[Refusal, ...]:
     inside = range(skip + 1, skip + size)
     refusals = []
     if not _has_room(entry, skip + size):
-        refusals.append(_too_short(entry))
+        refusals.append(too_short(entry, JUMP_SIZE, _NOPS))
     if any(branch.target in inside for branch in branches(entry.code)) or not set(inside).isdisjoint(entry.targets):
-        refusals.append(_branch_target(entry))
+        refusals.append(branch_target(entry, JUMP_SIZE, _NOPS))
     if any(row.mnemonic.startswith("call") and row.offset + row.size in inside for row in instructions(entry.code)):
-        refusals.append(_return_address(entry))
+        refusals.append(return_address(entry, JUMP_SIZE, _NOPS))
     return tuple(refusals)
 
 
@@ -92,32 +79,3 @@ def _has_room(entry: OldEntry, size: int) -> bool:
         return True
     # Padding counts as a whole: the first bytes of something real can look like a nop of another length.
     return len(entry.after) >= missing and is_padding(entry.after)
-
-
-def _too_short(entry: OldEntry) -> Refusal:
-    size = len(entry.code)
-    return Refusal(
-        "entry-too-short",
-        f"cannot replace '{entry.name}' ({size} byte{'' if size == 1 else 's'}, not enough padding after it or near "
-        f"it): the jump at its entry needs {JUMP_SIZE}",
-        "Rebuild the program with -fpatchable-function-entry=5, or edit its callers instead.",
-        entry.name,
-    )
-
-
-def _branch_target(entry: OldEntry) -> Refusal:
-    return Refusal(
-        "entry-branch-target",
-        f"cannot replace '{entry.name}': a branch goes into its first {JUMP_SIZE} bytes, where the jump must be",
-        "Rebuild the program with -fpatchable-function-entry=5, or edit its callers instead.",
-        entry.name,
-    )
-
-
-def _return_address(entry: OldEntry) -> Refusal:
-    return Refusal(
-        "entry-return-address",
-        f"cannot replace '{entry.name}': a call in it returns into its first {JUMP_SIZE} bytes, where the jump must be",
-        "Rebuild the program with -fpatchable-function-entry=5, or edit its callers instead.",
-        entry.name,
-    )

@@ -10,14 +10,13 @@ Columns: `expected` are the bytes of some blocks of an object, `actual` those in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
-
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64 import WIDTH
-from ipbp.arch.x86_64_tls import ACCESSES, NONE, initial_exec, local_exec
+from ipbp.arch.fields import WIDTH
+from ipbp.arch.forms import FORMS, Fields, Filled, Form, whole_numbers
+from ipbp.arch.rewriting import NONE
+from ipbp.arch.x86_64_tls import ACCESSES, initial_exec, local_exec
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8
 
@@ -25,50 +24,6 @@ _MARGIN = 32
 """Bytes that must be readable around a field; the columns are padded by as much."""
 _WINDOW = 2 * _MARGIN
 
-
-class Form(IntEnum):
-    """What the number in a field is made of."""
-
-    NONE = 0  # nothing that tells an address
-    PLACE = 1  # S + A - P
-    ABSOLUTE = 2  # S + A
-    CELL = 3  # G + A - P: the cell at G holds S
-    TLS_OFFSET = 4  # S - thread pointer + A
-    TLS_CELL = 5  # G + A - P: the cell holds S - thread pointer
-    TLS_BLOCK = 6  # S - start of the TLS block + A; S - thread pointer + A when negative
-    GOT_BASE = 7  # GOT + A - P
-    GOT_OFFSET = 8  # S + A - GOT
-    GOT_CELL = 9  # G + A - GOT: the cell at G holds S
-
-
-_FORMS = np.zeros(max(EdgeKind) + 1, dtype=np.uint8)
-for _kind, _form in {
-    EdgeKind.ABS64: Form.ABSOLUTE,
-    EdgeKind.ABS32: Form.ABSOLUTE,
-    EdgeKind.ABS32S: Form.ABSOLUTE,
-    EdgeKind.PCREL64: Form.PLACE,
-    EdgeKind.PCREL32: Form.PLACE,
-    EdgeKind.PCREL16: Form.PLACE,
-    EdgeKind.PCREL8: Form.PLACE,
-    EdgeKind.BRANCH32: Form.PLACE,
-    EdgeKind.GOT_PCREL32: Form.CELL,
-    EdgeKind.GOT_PCREL32_RELAX: Form.CELL,
-    EdgeKind.GOT_PCREL32_REX_RELAX: Form.CELL,
-    EdgeKind.GOT_PCREL32_REX2_RELAX: Form.CELL,
-    EdgeKind.GOT_PCREL64: Form.CELL,
-    EdgeKind.GOT_BASE_PCREL32: Form.GOT_BASE,
-    EdgeKind.GOT_BASE_PCREL64: Form.GOT_BASE,
-    EdgeKind.GOT_OFFSET64: Form.GOT_OFFSET,
-    EdgeKind.PLT_OFFSET64: Form.GOT_OFFSET,
-    EdgeKind.GOT_SLOT32: Form.GOT_CELL,
-    EdgeKind.GOT_SLOT64: Form.GOT_CELL,
-    EdgeKind.TPOFF32: Form.TLS_OFFSET,
-    EdgeKind.TPOFF64: Form.TLS_OFFSET,
-    EdgeKind.GOT_TPOFF32: Form.TLS_CELL,
-    EdgeKind.DTPOFF32: Form.TLS_BLOCK,
-    EdgeKind.DTPOFF64: Form.TLS_BLOCK,
-}.items():
-    _FORMS[_kind] = _form
 
 _CELL_KINDS = (
     EdgeKind.GOT_PCREL32,
@@ -78,28 +33,14 @@ _CELL_KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """One row a fixup. `position`, `width`: where its number really is; `form`, `addend`: what it means; `number`:
-    the number. `masked`: one flag a byte of the columns, true where a linker's work stands and not the compiler's.
-    """
-
-    position: I64
-    width: I64
-    form: U8
-    addend: I64
-    number: I64
-    masked: npt.NDArray[np.bool_]
-
-
-def read_fields(expected: U8, actual: U8, position: I64, kind: U8, addend: I64) -> Fields:
+def read_fields(filled: Filled) -> Fields:
     """How memory's bytes fill each field. A rewriting that is not among the known ones is left unmasked, so that
     the comparison sees it."""
-    size = len(expected)
-    before = np.concatenate([np.zeros(_MARGIN, np.uint8), expected, np.zeros(_MARGIN, np.uint8)])
-    now = np.concatenate([np.zeros(_MARGIN, np.uint8), actual, np.zeros(_MARGIN, np.uint8)])
-    at = position + _MARGIN
-    form, extra = _FORMS[kind], addend.copy()
+    size, kind = len(filled.expected), filled.kind
+    before = np.concatenate([np.zeros(_MARGIN, np.uint8), filled.expected, np.zeros(_MARGIN, np.uint8)])
+    now = np.concatenate([np.zeros(_MARGIN, np.uint8), filled.actual, np.zeros(_MARGIN, np.uint8)])
+    at = filled.position + _MARGIN
+    form, extra = FORMS[kind], filled.addend.copy()
     masked = np.zeros(len(before), dtype=np.bool_)
     width = WIDTH[kind].astype(np.int64)
     for bytes_ in np.unique(width).tolist():
@@ -108,16 +49,9 @@ def read_fields(expected: U8, actual: U8, position: I64, kind: U8, addend: I64) 
     for row in np.flatnonzero(np.isin(kind, ACCESSES)).tolist():
         _relax_tls(before, now, at, kind, form, extra, masked, row)
     width[np.isin(kind, ACCESSES)] = 4
-    return Fields(at - _MARGIN, width, form, extra, _numbers(now, at, width, kind), masked[_MARGIN : _MARGIN + size])
-
-
-def _numbers(octets: U8, at: I64, width: I64, kind: U8) -> I64:
-    """The little-endian number at each position, sign-extended except where the psABI extends with zeros."""
-    wide = octets[at[:, None] + np.arange(8)].copy().view("<i8").ravel()
-    shift = 64 - 8 * np.where(width == 0, 8, width)
-    signed = (wide << shift) >> shift
-    result: I64 = np.where(kind == EdgeKind.ABS32, wide & 0xFFFFFFFF, signed).astype(np.int64)
-    return result
+    return Fields(
+        at - _MARGIN, width, form, extra, whole_numbers(now, at, width, kind), masked[_MARGIN : _MARGIN + size]
+    )
 
 
 def _relax_cells(before: U8, now: U8, at: I64, kind: U8, form: U8, addend: I64, masked: npt.NDArray[np.bool_]) -> None:

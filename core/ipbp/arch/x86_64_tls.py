@@ -12,12 +12,10 @@ A shape is looked up by the position of its first fixup's field. Positions count
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ipbp.arch.rewriting import NONE, Rewriting
 from ipbp.graph.edges import EdgeKind
 
-NONE = -1
-"""In `Rewriting`: there is no such field."""
 ACCESSES = (
     EdgeKind.TLS_GD32,
     EdgeKind.TLS_LD32,
@@ -43,31 +41,6 @@ _SMALL_CALLS = {
 }
 _LARGE_CALL = bytes.fromhex("48b8")  # movabs $<field>, %rax
 _LARGE_ENDS = {bytes.fromhex("4801d8ffd0"), bytes.fromhex("4c01f8ffd0")}  # add %rbx|%r15, %rax; call *%rax
-
-
-@dataclass(frozen=True, slots=True)
-class Rewriting:
-    """`code` stands at `start` in place of as many bytes. Its 32-bit `field` holds the offset from the thread pointer
-    or, `through_cell`, the distance to a cell that does. `call`: field of the call of __tls_get_addr that is gone.
-    """
-
-    start: int
-    code: bytes
-    field: int
-    call: int = NONE
-    through_cell: bool = False
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.code)
-
-    def stands_in(self, code: bytes) -> bool:
-        """Whether `code` has these bytes here, whatever its field holds."""
-        found = code[self.start : self.end]
-        if self.field != NONE:
-            at = self.field - self.start
-            found = found[:at] + bytes(4) + found[at + 4 :]
-        return found == self.code
 
 
 def local_exec(kind: int, code: bytes, field: int) -> Sequence[Rewriting]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ipbp.arch.x86_64_entry import STUB_SIZE
+from ipbp.arch.machines import machine_of
 from ipbp.cli.diff import file_content
 from ipbp.errors import IpbpError, Refusal, Refused, raise_all
 from ipbp.formats.elf_object import read_object
@@ -96,6 +96,7 @@ class Tables:
     blocks: tuple[Block, ...]
     stubs: tuple[Stub, ...]
     cells: tuple[Slot, ...]
+    stub_size: int
 
     def to_json(self) -> dict[str, Any]:
         cells = [
@@ -109,7 +110,7 @@ class Tables:
         for block in self.blocks:
             yield f"  {block.address:#14x} {block.size:7}  {block.kind:6}  {block.name}  ({block.file})"
         for stub in self.stubs:
-            yield f"  {stub.address:#14x} {STUB_SIZE:7}  stub    {stub.name}"
+            yield f"  {stub.address:#14x} {self.stub_size:7}  stub    {stub.name}"
         for cell in self.cells:
             content = f"by resolver {cell.resolver:#x}" if cell.value == UNBOUND else f"{cell.value:#x}"
             yield f"  {cell.address:#14x} {SLOT_SIZE:7}  cell    {cell.name} = {content}"
@@ -128,7 +129,8 @@ def _tables(units: Sequence[Unit], placed: Layout) -> Tables:
         for unit, columns in zip(units, placed.units, strict=True)
         for block in unit.carried.tolist()
     ]
-    return Tables(tuple(sorted(blocks, key=lambda block: block.address)), placed.stubs, placed.slots)
+    size = machine_of(units[0].graph.machine).stub_size
+    return Tables(tuple(sorted(blocks, key=lambda block: block.address)), placed.stubs, placed.slots, size)
 
 
 def _page(text: str) -> int:

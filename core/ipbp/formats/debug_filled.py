@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbp.arch.x86_64_fields import write_fields
+from ipbp.arch.fields import write_fields
 from ipbp.graph.model import SIDE_BASE, LinkGraph, SideSection
 
 

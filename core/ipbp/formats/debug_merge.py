@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64 import GOT_RELATIVE
-from ipbp.arch.x86_64_fields import out_of_range, write_fields
+from ipbp.arch.fields import GOT_RELATIVE, out_of_range, write_fields
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_ranges import empty_dead_ranges
 from ipbp.formats.debug_threads import thread_fields

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64_code import is_padding
+from ipbp.arch.machines import machine_of
 from ipbp.formats.elf_file import SHF_MERGE, SHF_STRINGS, SHT_NOBITS, ElfFile, ElfSections, malformed
 from ipbp.graph.model import I64, U8, BlockKind
 from ipbp.graph.rows import ByteRows, distinct, intern, ragged
@@ -196,7 +196,7 @@ def _are_fill(file: ElfFile, placement: U8, starts: I64, ends: I64) -> npt.NDArr
     at = file.sections.start[section] + (starts & ((1 << SECTION_SHIFT) - 1))
     fill: npt.NDArray[np.bool_] = file.sections.type[section] == SHT_NOBITS
     is_code = placement[section] == BlockKind.CODE
-    for wanted, rule in ((is_code, is_padding), (~is_code, _is_zero)):
+    for wanted, rule in ((is_code, machine_of(file.machine).is_padding), (~is_code, _is_zero)):
         rows = np.flatnonzero(wanted & ~fill)
         stretches = ByteRows(file.octets, at[rows], (ends - starts)[rows])
         # Thousands of stretches are a few different ones.

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.formats import elf_aarch64
 from ipbp.formats.elf_linked import PT_DYNAMIC, RELA, SYMBOL, LinkedFile, malformed, names_at, names_of
 from ipbp.graph.model import I64, U8
 from ipbp.graph.name_index import NameIndex
@@ -227,7 +228,7 @@ def _relocations(file: LinkedFile, where: dict[int, int], sizes: dict[int, int])
             content = _part(file, where[tag], sizes[size_tag] // 24 * 24, "relocation table")
             parts.append(np.frombuffer(content, RELA))
     raw = np.concatenate(parts) if parts else np.empty(0, RELA)
-    return relocation_columns(raw)
+    return relocation_columns(raw, file.machine)
 
 
 def _packed(file: LinkedFile, where: dict[int, int], sizes: dict[int, int]) -> I64:
@@ -248,11 +249,16 @@ def _packed(file: LinkedFile, where: dict[int, int], sizes: dict[int, int]) -> I
     return np.array(found, dtype=np.int64)
 
 
-def relocation_columns(raw: npt.NDArray[np.void]) -> DynamicRelocations:
-    """Elf64_Rela rows as columns."""
+def relocation_columns(raw: npt.NDArray[np.void], machine: str) -> DynamicRelocations:
+    """Elf64_Rela rows as columns; types by the numbers of x86-64."""
+    types = raw["type"].astype(np.int64)
+    if machine == "aarch64":
+        numbers = np.zeros(max(elf_aarch64.DYNAMIC) + 1, dtype=np.int64)
+        numbers[list(elf_aarch64.DYNAMIC)] = list(elf_aarch64.DYNAMIC.values())
+        types = numbers[np.where(types < len(numbers), types, 0)]
     return DynamicRelocations(
         raw["offset"].astype(np.int64),
-        raw["type"].astype(np.int64),
+        types,
         raw["symbol"].astype(np.int64),
         raw["addend"].astype(np.int64),
     )

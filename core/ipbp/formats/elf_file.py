@@ -35,8 +35,12 @@ SHF_X86_64_LARGE = 0x10000000
 SHN_UNDEF, SHN_LORESERVE, SHN_ABS, SHN_COMMON, SHN_XINDEX = 0, 0xFF00, 0xFFF1, 0xFFF2, 0xFFFF
 SHN_X86_64_LCOMMON = 0xFF02
 STT_SECTION, STT_FILE = 3, 4
-ET_REL, EM_X86_64 = 1, 62
+ET_REL = 1
+EM_X86_64, EM_AARCH64 = 62, 183
+MACHINES = {EM_X86_64: "x86_64", EM_AARCH64: "aarch64"}
+"""`e_machine` -> what graphs and images call it."""
 _BITCODE_MAGIC = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
+_TYPES = 2048  # beyond every number that an ABI has given to a relocation
 _SIZE_LIMIT = 1 << 40  # of one section; keeps (section, offset) in 64 bits
 _JUDGED_SECTIONS = 1024  # headers that lief is shown: it makes an object of each, and takes a microsecond for it
 
@@ -131,6 +135,10 @@ class ElfFile:
     symbols: ElfSymbols
     tables: RelocationTables
 
+    @property
+    def machine(self) -> str:
+        return MACHINES[int.from_bytes(self.content[18:20], "little")]
+
     def relocations_of(self, holders: Flags) -> ElfRelocations:
         """The relocations of the sections that are marked, table by table."""
         tables = np.flatnonzero(holders[self.tables.holder])
@@ -158,7 +166,7 @@ class ElfFile:
 
 
 def read_elf(content: bytes | memoryview | Any, path: str) -> ElfFile:
-    """The checked tables of an x86-64 relocatable file; `content` is anything with the buffer protocol.
+    """The checked tables of a relocatable file; `content` is anything with the buffer protocol.
 
     Errors: `object-malformed`, `object-wrong-architecture`, `object-not-relocatable`, `object-lto`.
     """
@@ -191,7 +199,7 @@ def _check_header(view: memoryview, path: str) -> None:
     if view[4] != 2 or view[5] != 1:
         _wrong_architecture(path, "not 64-bit little-endian")
     machine = int.from_bytes(view[18:20], "little")
-    if machine != EM_X86_64:
+    if machine not in MACHINES:
         _wrong_architecture(path, f"ELF machine number {machine}")
     if int.from_bytes(view[16:18], "little") != ET_REL:
         raise IpbpError(
@@ -304,7 +312,7 @@ def _symbol_sections(view: memoryview, sections: ElfSections, table: int, shndx:
     shndx = np.where(shndx == SHN_X86_64_LCOMMON, SHN_COMMON, shndx)
     special = (shndx >= SHN_LORESERVE) & ~wide
     if (special & (shndx != SHN_ABS) & (shndx != SHN_COMMON)).any():
-        malformed(path, "a symbol is in a reserved section that x86-64 code does not have")
+        malformed(path, "a symbol is in a reserved section that its machine does not have")
     if (home[~special] >= len(sections)).any():
         malformed(path, "a symbol is in a section that is not there")
     home[special] = -shndx[special]
@@ -340,7 +348,7 @@ def _relocation_tables(
     unreadable = np.isin(sections.type, (SHT_REL, SHT_RELR, SHT_CREL))
     if unreadable.any():
         name = sections.name[int(np.flatnonzero(unreadable)[0])]
-        malformed(path, f"the relocations of {name} are not in the form that x86-64 uses (SHT_RELA)")
+        malformed(path, f"the relocations of {name} are not in the form that its machine uses (SHT_RELA)")
     tables = np.flatnonzero((sections.type == SHT_RELA) & (sections.size > 0))
     if (sections.entry_size[tables] != 24).any() or (sections.size[tables] % 24).any():
         malformed(path, "a relocation table's entries are not 24 bytes")
@@ -350,7 +358,7 @@ def _relocation_tables(
     start, count = sections.start[tables], sections.size[tables] // 24
     plain = (sections.flags[holder] & np.uint64(SHF_COMPRESSED)) == 0
     limit = np.where(plain, sections.size[holder], _SIZE_LIMIT).astype(np.uint64)
-    refers, types, large = np.zeros(symbols, dtype=np.bool_), np.zeros(256, dtype=np.bool_), set[int]()
+    refers, types, large = np.zeros(symbols, dtype=np.bool_), np.zeros(_TYPES, dtype=np.bool_), set[int]()
     for first, last in _stretches(start, count):
         raw = np.frombuffer(view, _RELA, int(count[first:last].sum()), int(start[first]))
         if int(raw["symbol"].max()) >= symbols:
@@ -400,8 +408,8 @@ def _decompress(stored: memoryview, name: str, path: str) -> bytes:
 def _wrong_architecture(path: str, found: str) -> NoReturn:
     raise IpbpError(
         "object-wrong-architecture",
-        f"{path}: {found}, where an x86-64 object is needed",
-        "Build for x86-64.",
+        f"{path}: {found}, where an object for x86-64 or little-endian AArch64 is needed",
+        "Build for one of these.",
     )
 
 
@@ -435,7 +443,7 @@ def load_lief() -> None:
 
 
 def check_with_lief(file: ElfFile) -> None:
-    """Refuse what lief cannot read as an x86-64 object, or reads with another number of sections. It is shown the
+    """Refuse what lief cannot read as an object, or reads with another number of sections. It is shown the
     header, the first section headers and their names, all of it where the file has it; not what the sections hold."""
     shown = min(len(file.sections), _JUDGED_SECTIONS)
     import lief  # only here: it takes half a second to load, and an image or a journal is read without it

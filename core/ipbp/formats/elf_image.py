@@ -110,6 +110,7 @@ def build_image(
         near_end=near_end,
         inode=inode,
         is_executable=is_executable,
+        machine=file.machine,
         hides_globals=_hides_globals(symbols, dynamic),
         leaves_out_folded=file.section(".note.gnu.gold-version") is not None,
     )
@@ -148,7 +149,7 @@ def _static_relocations(file: LinkedFile) -> DynamicRelocations:
         if row.type == SHT_RELA and row.flags & SHF_ALLOC
     ]
     raw = np.concatenate(parts) if parts else np.empty(0, RELA)
-    return relocation_columns(raw)
+    return relocation_columns(raw, file.machine)
 
 
 def _versions(dynamic: DynamicTables) -> Mapping[str, tuple[str, ...]]:

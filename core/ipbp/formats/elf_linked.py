@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_file import EM_X86_64, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, names_in
+from ipbp.formats.elf_file import MACHINES, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, names_in
 from ipbp.graph.names import Names
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
@@ -97,6 +97,10 @@ class LinkedFile:
     segments: tuple[LinkedSegment, ...]
     sections: tuple[LinkedSection, ...]
 
+    @property
+    def machine(self) -> str:
+        return MACHINES[_number(self.content, 18, 2)]
+
     def segment(self, type_: int) -> LinkedSegment | None:
         return next((row for row in self.segments if row.type == type_), None)
 
@@ -153,7 +157,7 @@ def map_file(file: str) -> memoryview:
 
 
 def read_linked(content: bytes | memoryview | Any, path: str) -> LinkedFile:
-    """The checked headers of an x86-64 executable or shared library; `content` is the file or an mmap of it.
+    """The checked headers of an executable or shared library; `content` is the file or an mmap of it.
 
     Errors: `image-malformed`, `image-wrong-architecture`.
     """
@@ -172,11 +176,11 @@ def read_debug_parts(content: bytes | memoryview | Any, path: str) -> LinkedFile
 def _is_pie(view: memoryview, path: str) -> bool:
     if len(view) < 64 or bytes(view[:4]) != b"\x7fELF":
         malformed(path, "not an ELF file")
-    if view[4] != 2 or view[5] != 1 or _number(view, 18, 2) != EM_X86_64:
+    if view[4] != 2 or view[5] != 1 or _number(view, 18, 2) not in MACHINES:
         raise IpbpError(
             "image-wrong-architecture",
-            f"{path}: not a 64-bit x86-64 ELF file",
-            "Build it for x86-64: ipbp patches no other programs so far.",
+            f"{path}: not an ELF file for x86-64 or little-endian AArch64",
+            "Build it for one of these: ipbp patches no other programs so far.",
         )
     kind = _number(view, 16, 2)
     if kind not in (ET_EXEC, ET_DYN):

@@ -1,4 +1,4 @@
-"""An ELF object file of gcc or clang for x86-64 as a `LinkGraph`: the only place that knows both.
+"""An ELF object file of gcc, clang or rustc as a `LinkGraph`: the only place that knows both.
 
 The steps are those of the files beside this one: the checked tables (`elf_file`), what each relocation means
 (`elf_references`), where sections are cut (`elf_blocks`); here the pieces become blocks, symbols and edges. All of it
@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64 import WIDTH
+from ipbp.arch.fields import WIDTH
 from ipbp.arch.x86_64_code import is_branch
 from ipbp.errors import Refusal, Refused
 from ipbp.formats import elf_file as elf
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
 from ipbp.formats.elf_file import ElfFile, ElfRelocations, malformed
 from ipbp.formats.elf_references import References, decoded, element_places, references, safe_cuts, table_places
-from ipbp.formats.elf_x86_64 import NONE, edge_kinds, relocation_name
+from ipbp.formats.elf_relocations import edge_kinds, relocation_name, says_nothing
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     ABSOLUTE,
@@ -51,11 +51,13 @@ _INIT_NAMES = (b".ctors", b".dtors", b".init_array", b".fini_array", b".preinit_
 _TABLE_TYPES = (0, elf.SHT_SYMTAB, elf.SHT_STRTAB, elf.SHT_RELA, elf.SHT_GROUP, elf.SHT_SYMTAB_SHNDX)
 _EXCEPTION_TABLE = b"GCC_except_table"
 """What LLVM calls the exception table of its n-th function: a number and no name."""
+_MAPPING = (b"$x", b"$d")
+"""Marks of where code and data begin (AAELF64, "Mapping symbols"): they name nothing."""
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
 
 
 def read_object(content: bytes | memoryview | Any, path: str) -> LinkGraph:
-    """The link graph of a relocatable x86-64 ELF file; `content` is its bytes, or an mmap of them.
+    """The link graph of a relocatable ELF file; `content` is its bytes, or an mmap of them.
 
     The graph keeps views of `content` and reads its side sections from there. Raises IpbpError: `object-malformed`,
     `object-wrong-architecture`, `object-not-relocatable`, `object-lto`, `object-undecodable`, and when a side section
@@ -105,15 +107,16 @@ def _placement(file: ElfFile) -> U8:
 
 
 def _refuse_unknown_kinds(file: ElfFile) -> None:
-    numbers = file.tables.types
-    unknown = numbers[(edge_kinds(numbers.astype(np.uint32)) == 0) & (numbers != NONE)]
+    numbers, machine = file.tables.types, file.machine
+    types = numbers.astype(np.uint32)
+    unknown = numbers[(edge_kinds(types, machine) == 0) & ~says_nothing(types, machine)]
     if len(unknown):
         raise Refused(_unsupported(file, int(number)) for number in unknown)
 
 
 def _kinds(file: ElfFile, placement: U8, relocations: ElfRelocations) -> U8:
     """The edge kind of each relocation, 0 for those that say nothing (R_X86_64_NONE)."""
-    kinds = edge_kinds(relocations.type)
+    kinds = edge_kinds(relocations.type, file.machine)
     width = WIDTH[kinds].astype(np.int64)
     stored = (file.sections.flags[relocations.section] & np.uint64(elf.SHF_COMPRESSED)) == 0
     if (stored & (relocations.offset + width > file.sections.size[relocations.section])).any():
@@ -126,6 +129,8 @@ def _kinds(file: ElfFile, placement: U8, relocations: ElfRelocations) -> U8:
 def _with_branches(file: ElfFile, placement: U8, relocations: ElfRelocations, kinds: U8) -> U8:
     """Calls and jumps to local functions have R_X86_64_PC32, as data has; the instruction tells them apart."""
     holder = relocations.section
+    if file.machine != "x86_64":
+        return kinds
     rows = np.flatnonzero((kinds == EdgeKind.PCREL32) & (placement[holder] == BlockKind.CODE))
     field = file.sections.start[holder[rows]] + relocations.offset[rows]
     kinds[rows[is_branch(file.octets, field)]] = EdgeKind.BRANCH32
@@ -135,7 +140,7 @@ def _with_branches(file: ElfFile, placement: U8, relocations: ElfRelocations, ki
 def _unsupported(file: ElfFile, number: int) -> Refusal:
     everything = file.relocations_of(np.ones(len(file.sections), dtype=np.bool_))
     section = int(everything.section[np.flatnonzero(everything.type == number)[0]])
-    name = relocation_name(number)
+    name = relocation_name(number, file.machine)
     return Refusal(
         "relocation-unsupported",
         f"{file.sections.name[section]} needs a relocation of the type {name}",
@@ -178,11 +183,16 @@ class _Builder:
         symbols = self._with_anchors(table, spans, anchors)
         edges, first_edge = self._edges(spans, blocks, meant)
         side = tuple(self._side_section(int(section), spans, blocks) for section in self.side_sections)
-        return LinkGraph(self.file.path, self._source(), "x86_64", sections, blocks, symbols, edges, first_edge, side)
+        return LinkGraph(
+            self.file.path, self._source(), self.file.machine, sections, blocks, symbols, edges, first_edge, side
+        )
 
     def _symbol_map(self) -> _SymbolMap:
         symbols, names = self.file.symbols, self.file.symbols.name
         named = names.are_given() & ~names.start_with(b".L") & ~names.start_with(_EXCEPTION_TABLE)
+        if self.file.machine == "aarch64":
+            marks = np.logical_or.reduce([names.start_with(name) for name in _MAPPING])
+            named &= ~(marks & (symbols.type == 0) & (symbols.binding == 0))
         keep = named & (symbols.type != elf.STT_SECTION) & (symbols.type != elf.STT_FILE)
         # Row 0 is the gABI's empty symbol; a relocation without a symbol uses it as the number zero.
         keep[0] = self.file.tables.refers[0]
@@ -240,7 +250,21 @@ class _Builder:
         function = (symbols.type[kept] == SymbolType.FUNCTION) | (symbols.type[kept] == SymbolType.IFUNC)
         starts_code = function | (symbols.binding[kept] != Binding.LOCAL)
         chosen = kept[placed & ((self.placement[np.maximum(home, 0)] != BlockKind.CODE) | starts_code)]
-        return key(symbols.section[chosen], symbols.value[chosen]), symbols.size[chosen]
+        start, size = key(symbols.section[chosen], symbols.value[chosen]), symbols.size[chosen]
+        return start, self._with_literals(start, size) if self.file.machine == "aarch64" else size
+
+    def _with_literals(self, start: I64, size: I64) -> I64:
+        """The sizes with the literal pool that follows a function, which its code reads without a fixup. A pool begins
+        at a mark and reaches to the next symbol."""
+        symbols = self.file.symbols
+        marked = symbols.name.start_with(b"$d") & (symbols.type == 0) & (symbols.section > 0)
+        marked &= self.placement[np.maximum(symbols.section, 0)] == BlockKind.CODE
+        pools = np.sort(key(symbols.section[marked], symbols.value[marked]))
+        section_end = key(start >> SECTION_SHIFT, self.file.sections.size[start >> SECTION_SHIFT])
+        places = np.append(distinct(start), np.iinfo(np.int64).max)
+        following = np.minimum(places[np.searchsorted(places, start, side="right")], section_end)
+        has_pool = np.searchsorted(pools, following) > np.searchsorted(pools, start + size)
+        return np.where(has_pool & (size > 0), following - start, size)
 
     def _sections(self, spans: Spans) -> tuple[I64, SectionTable]:
         """The graph's sections, those that hold blocks, and each file section's row among them."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ipbp.formats.debug_merge import merge_debug
+from ipbp.formats.elf_file import MACHINES
 from ipbp.formats.elf_symtab import symbol_table
 from ipbp.graph.layout import PROTECTIONS, Chunk, LateField, Layout, LinkedImage
 from ipbp.graph.unit import Unit
@@ -24,7 +25,8 @@ from ipbp.protocol import Segment
 
 _PAGE = 4096
 _EHDR_SIZE, _PHDR_SIZE, _SHDR_SIZE = 64, 56, 64
-_ET_EXEC, _EM_X86_64 = 2, 62
+_ET_EXEC = 2
+_NUMBERS = {name: number for number, name in MACHINES.items()}
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 _PF_X, _PF_W, _PF_R = 1, 2, 4
 _SHT_PROGBITS, _SHT_SYMTAB, _SHT_STRTAB, _SHT_NOBITS = 1, 2, 3, 8
@@ -76,12 +78,12 @@ class _Writer:
         self.content += section.content
 
 
-def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> PatchFile:
-    """Write the patch to `path`, whole or not at all.
+def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: LinkedImage, machine: str = "") -> PatchFile:
+    """Write the patch to `path`, whole or not at all. `machine`: of a patch without units.
 
     Errors: OSError; `debug-too-large`.
     """
-    patch = patch_file(units, layout, linked)
+    patch = patch_file(units, layout, linked, machine)
     half_written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         half_written.touch(mode=0o600)
@@ -92,7 +94,7 @@ def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: Linke
     return patch
 
 
-def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> PatchFile:
+def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage, machine: str = "") -> PatchFile:
     """The file as bytes. Errors: `debug-too-large`."""
     used = [protection for protection in PROTECTIONS if protection in layout.ends()]
     headers_size = _EHDR_SIZE + _PHDR_SIZE * (len(used) + 1)
@@ -120,7 +122,8 @@ def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage) -> Pa
         late += [replace(row, address=row.address + writer.sections[-1].offset) for row in debug.late]
     section_headers = _write_section_headers(writer)
     program_headers.append(_program_header(_PT_GNU_STACK, _PF_R | _PF_W, 0, 0, 0, 0, 16))
-    header = _file_header(len(program_headers), section_headers, len(writer.sections))
+    number = _NUMBERS[machine or units[0].graph.machine]
+    header = _file_header(number, len(program_headers), section_headers, len(writer.sections))
     writer.content[:headers_size] = header + b"".join(program_headers)
     return PatchFile(bytes(writer.content), tuple(sorted(segments, key=lambda row: row.address)), tuple(late))
 
@@ -192,12 +195,12 @@ def _program_header(
     return struct.pack("<IIQQQQQQ", kind, flags, offset, address, address, file_size, memory_size, alignment)
 
 
-def _file_header(program_headers: int, section_headers: int, sections: int) -> bytes:
+def _file_header(machine: int, program_headers: int, section_headers: int, sections: int) -> bytes:
     magic = b"\x7fELF" + bytes([2, 1, 1, 0]) + bytes(8)  # 64-bit, little-endian, version 1, System V
     return magic + struct.pack(
         "<HHIQQQIHHHHHH",
         _ET_EXEC,
-        _EM_X86_64,
+        machine,
         1,
         0,
         _EHDR_SIZE,

@@ -1,7 +1,7 @@
 """Which function a linker-made stub jumps to.
 
 A call to another image goes to an entry in `.plt`, `.plt.sec` (behind endbr64, for CET) or `.plt.got`. Each is an
-indirect jump through a pointer cell, `jmp *cell(%rip)`, and the relocation of that cell names the function. The jump
+indirect jump through a pointer cell (`jmp *cell(%rip)`), and the relocation of that cell names the function. The jump
 has the same encoding in position-independent and in fixed executables of every linker, so it is looked for instead of
 counting entries.
 """
@@ -17,6 +17,7 @@ from ipbp.formats.elf_linked import LinkedFile
 _ENDBR64 = b"\xf3\x0f\x1e\xfa"
 _BND = 0xF2
 _MOV_R11D = b"\x41\xbb"  # mov $imm32, %r11d
+_BTI_C = 0xD503245F
 _NAMES = (".plt", ".iplt")
 
 
@@ -32,6 +33,9 @@ def plt_entries(file: LinkedFile, cells: Mapping[int, str]) -> dict[int, str]:
         if not section.name.startswith(_NAMES):
             continue
         content = bytes(file.section_content(section))
+        if file.machine == "aarch64":
+            found.update(_aarch64_entries(section.address, content, cells))
+            continue
         octets = np.frombuffer(content, np.uint8)
         if len(octets) < 6:
             continue
@@ -40,6 +44,22 @@ def plt_entries(file: LinkedFile, cells: Mapping[int, str]) -> dict[int, str]:
             cell = section.address + at + 6 + int.from_bytes(content[at + 2 : at + 6], "little", signed=True)
             if cell in cells:
                 found[section.address + _entry(content, at)] = cells[cell]
+    return found
+
+
+def _aarch64_entries(address: int, content: bytes, cells: Mapping[int, str]) -> dict[int, str]:
+    """`adrp x16, page; ldr x17, [x16, #low]; add x16, x16, #low; br x17`, behind `bti c` where the processor wants it
+    (AAELF64, "Sample PLT sequences")."""
+    words = np.frombuffer(content[: len(content) // 4 * 4], "<u4").astype(np.int64)
+    place = address + 4 * np.arange(len(words))
+    page = (words >> 29 & 3) | (words >> 5 & 0x7FFFF) << 2
+    page = ((page ^ 1 << 20) - (1 << 20) << 12) + (place & -4096)
+    starts = np.flatnonzero((words[:-1] & 0x9F00001F == 0x90000010) & (words[1:] & 0xFFC003FF == 0xF9400211))
+    found = {}
+    for at in starts.tolist():
+        name = cells.get(int(page[at]) + (int(words[at + 1]) >> 10 & 0xFFF) * 8)
+        if name is not None:
+            found[int(place[at]) - (4 if at and words[at - 1] == _BTI_C else 0)] = name
     return found
 
 

@@ -20,15 +20,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
+from ipbp.arch.fields import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_code import UNSURE, FieldUse, field_uses, immediate_sizes, is_memory_operand, takes_address
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key, mergeable
 from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile, ElfRelocations
+from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8, BlockKind
 from ipbp.graph.rows import distinct
 
 _LARGEST_IMMEDIATE = 4
+_MAKES_ADDRESS = (EdgeKind.LOW12, EdgeKind.ADDRESS21, EdgeKind.MOVE_G3)
+_ACCESS = np.zeros(max(EdgeKind) + 1, dtype=np.int64)
+_ACCESS[EdgeKind.LOW12_OF_8 : EdgeKind.LOW12_OF_128 + 1] = (1, 2, 4, 8, 16)
+_ACCESS[EdgeKind.LITERAL19] = 4  # at least
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
 
 
@@ -39,7 +44,8 @@ class References:
     `row`: of the relocation. `base`: offset of the label in the section `home`. `place`: offset meant, as far as
     known. `unsure`: an immediate may follow, so `place` may be 1 to 4 too low. `address`: the instruction takes the
     address; `plain`: it reads or writes memory right there. `holder`: key of the field. `in_code`: so is the field.
-    `by_section`: the relocation names the section itself, no label in it.
+    `by_section`: the relocation names the section itself, no label in it. `width`: bytes that the instruction uses
+    there, where the relocation says it, else 0.
     """
 
     row: I64
@@ -53,6 +59,7 @@ class References:
     in_code: npt.NDArray[np.bool_]
     pc_relative: npt.NDArray[np.bool_]
     by_section: npt.NDArray[np.bool_]
+    width: I64
 
     def keys(self, sizes: I64) -> I64:
         """The key of each place, held within its section."""
@@ -70,12 +77,17 @@ def references(file: ElfFile, placement: U8, relocations: ElfRelocations, kinds:
     base = symbols.value[symbol]
     place = base + relocations.addend[rows]
 
-    octets = file.octets
-    field = np.where(counted, file.sections.start[holder] + relocations.offset[rows], 0)
-    immediate = np.where(counted, immediate_sizes(octets, field), 0)
-    lea = counted & takes_address(octets, field)
-    memory = counted & is_memory_operand(octets, field)
-    place = place + np.where(counted, 4 + np.maximum(immediate, 0), 0)
+    width = _ACCESS[kind]
+    if file.machine == "x86_64":
+        octets = file.octets
+        field = np.where(counted, file.sections.start[holder] + relocations.offset[rows], 0)
+        immediate = np.where(counted, immediate_sizes(octets, field), 0)
+        lea = counted & takes_address(octets, field)
+        memory = counted & is_memory_operand(octets, field)
+        place = place + np.where(counted, 4 + np.maximum(immediate, 0), 0)
+    else:
+        immediate = np.zeros(len(rows), dtype=np.int64)
+        lea, memory = in_code & np.isin(kind, _MAKES_ADDRESS), in_code & (width > 0)
     absolute = ~pc_relative & (placement[holder] != NOT_PLACED)
     unwind = (placement[holder] == NOT_PLACED) & ((file.sections.flags[holder] & np.uint64(2)) != 0)
     return References(
@@ -90,6 +102,7 @@ def references(file: ElfFile, placement: U8, relocations: ElfRelocations, kinds:
         in_code=in_code,
         pc_relative=pc_relative,
         by_section=symbols.type[symbol] == STT_SECTION,
+        width=width,
     )
 
 
@@ -105,8 +118,8 @@ def decoded(file: ElfFile, placement: U8, refs: References, spans: Spans) -> tup
     ambiguous = refs.unsure & (here != spans.find(high))
     unnamed = refs.plain & np.isin(placement[refs.home], (BlockKind.RODATA, BlockKind.RELRO))
     unnamed &= ~spans.named[np.maximum(here, 0)] & ~mergeable(file.sections, placement)[refs.home]
-    wanted = np.flatnonzero(ambiguous | unnamed)
-    place, access = refs.place.copy(), np.zeros(len(refs.row), dtype=np.int64)
+    place, access = refs.place.copy(), np.where(unnamed, refs.width, 0)
+    wanted = np.flatnonzero(ambiguous | unnamed & (refs.width == 0))
     for index, use in _uses(file, refs, spans, wanted):
         if use is not None:
             place[index] += use.after - 4 if refs.unsure[index] else 0

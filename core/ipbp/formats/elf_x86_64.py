@@ -1,4 +1,4 @@
-"""ELF relocation numbers of x86-64 and the edge kinds that they become. Raw numbers end here.
+"""ELF relocation numbers of x86-64 and the edge kinds that they become. Raw numbers end here (`elf_relocations`).
 
 Source: System V ABI, AMD64 supplement 1.0, table 4.9, and its additions for APX ("CODE_n": the instruction starts n
 bytes before the field). A number without a kind is refused by its name.
@@ -6,14 +6,9 @@ bytes before the field). A number without a kind is refused by its name.
 
 from __future__ import annotations
 
-import numpy as np
-
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import U8
 
-NONE = 0
-
-_KINDS: dict[int, EdgeKind] = {
+KINDS: dict[int, EdgeKind] = {
     1: EdgeKind.ABS64,  # R_X86_64_64
     2: EdgeKind.PCREL32,  # R_X86_64_PC32
     3: EdgeKind.GOT_SLOT32,  # R_X86_64_GOT32
@@ -58,7 +53,7 @@ _KINDS: dict[int, EdgeKind] = {
     51: EdgeKind.TLSDESC_PCREL32,  # R_X86_64_CODE_6_GOTPC32_TLSDESC
 }
 
-_OTHER_NAMES = {
+NAMES = {
     5: "R_X86_64_COPY",
     6: "R_X86_64_GLOB_DAT",
     7: "R_X86_64_JUMP_SLOT",
@@ -68,17 +63,3 @@ _OTHER_NAMES = {
     37: "R_X86_64_IRELATIVE",
     38: "R_X86_64_RELATIVE64",
 }
-
-
-def edge_kinds(types: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> U8:
-    """The `EdgeKind` of each relocation number; 0 where there is none."""
-    table = np.zeros(256, dtype=np.uint8)
-    for number, kind in _KINDS.items():
-        table[number] = kind
-    kinds: U8 = np.where(types < 256, table[np.minimum(types, 255)], 0).astype(np.uint8)
-    return kinds
-
-
-def relocation_name(number: int) -> str:
-    """The psABI's name of a relocation that has no edge kind."""
-    return _OTHER_NAMES.get(number, f"R_X86_64 number {number}")

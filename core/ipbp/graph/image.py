@@ -65,9 +65,8 @@ class LoadedImage:
     name of the program. `leaves_out_folded`: a static function that was folded into another has no symbol.
 
     Thread-local variables: `tls_start` is the load address of the block's initial image, `tls_size` its size, rounded
-    so that its end is the thread pointer. The address of such a variable is its place in that initial image, so its
-    offset from the thread pointer is `address - tls_start - tls_size` (psABI, TLS variant II). `tls_alignment`: of the
-    block.
+    so that its end is as aligned as its start. The address of such a variable is its place in that initial image, its
+    offset in the threads is counted from `thread_pointer`. `tls_alignment`: of the block.
 
     [near_start, near_end): what 32-bit distances in the image lead to, which is all of it but the sections that the
     medium and large code models put apart, however large.
@@ -76,7 +75,7 @@ class LoadedImage:
     pointers into the image itself relocated; None when the range is not of one segment. `imported(address)`: the symbol
     of another image whose address the loader writes there, in data that is no GOT cell; "" where it writes none.
 
-    `inode`: of the mapped file. `is_executable`: the program itself, no library.
+    `inode`: of the mapped file. `is_executable`: the program itself, no library. `machine`: as of a `LinkGraph`.
     """
 
     path: str
@@ -105,6 +104,21 @@ class LoadedImage:
     near_end: int = 0
     inode: int = 0
     is_executable: bool = False
+    machine: str = "x86_64"
+
+    @property
+    def is_low(self) -> bool:
+        """Whether its code holds addresses in fields of 32 bits, so that new code must lie below 2 GiB."""
+        return not self.is_pie and self.machine == "x86_64"
+
+    @property
+    def thread_pointer(self) -> int:
+        """Its address, if the initial values of an executable's variables were a thread's own. On x86-64 the block ends
+        there ("ELF Handling For Thread-Local Storage", variant II); on AArch64 it begins behind two words of the
+        loader's (variant I), as its alignment allows."""
+        if self.machine == "x86_64":
+            return self.tls_start + self.tls_size
+        return self.tls_start - 16 - (self.tls_start - 16 & self.tls_alignment - 1)
 
     @property
     def identity(self) -> PatchedImage:

@@ -1,9 +1,9 @@
 """Thread-local variables: where each thread has its own copy of them.
 
 The threads of a process have their variables at the same distance from their thread pointer, image by image, as far
-as the loader gave an image a place there (static TLS; "ELF Handling For Thread-Local Storage", variant II: below the
-thread pointer). An image that came later may have got none: each thread allocates its block when it first asks for
-it, and the image's module id and an offset are all there is to name a variable by.
+as the loader gave an image a place there (static TLS; "ELF Handling For Thread-Local Storage"). An image that came
+later may have got none: each thread allocates its block when it first asks for it, and the image's module id and an
+offset are all there is to name a variable by.
 
 Outside of this, a thread-local variable's address is the load address of its initial value.
 """
@@ -71,7 +71,7 @@ NOT_SHOWN = ShownThreads()
 
 
 def executable_block(image: LoadedImage) -> ThreadBlock | None:
-    """An executable's variables end at the thread pointer, and it is module 1 (psABI, TLS variant II)."""
+    """An executable's variables are at a place that the ABI fixes, and it is module 1."""
     if image.tls_size == 0:
         return None
-    return ThreadBlock(image.tls_start, image.tls_size, -image.tls_size, 1, image.tls_alignment)
+    return ThreadBlock(image.tls_start, image.tls_size, image.tls_start - image.thread_pointer, 1, image.tls_alignment)

@@ -10,6 +10,7 @@ from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
+from ipbp.arch.machines import machine_of
 from ipbp.build.command import Command, refusals
 from ipbp.build.crate_profile import refuse_lto
 from ipbp.build.crates import program_crates
@@ -193,5 +194,7 @@ def near_memory(request: Request, image: LoadedImage) -> str:
                 "Undo earlier patches, or restart the program.",
             )
         return f"reserved at {known.base:#x}"
-    arena = choose_arena(request.regions, image.start, image.end, low_2g=not image.is_pie)
+    arena = choose_arena(
+        request.regions, image.start, image.end, low_2g=image.is_low, reach=machine_of(image.machine).entry.reach
+    )
     return f"free at {arena.base:#x}"

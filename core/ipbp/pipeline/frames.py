@@ -9,6 +9,7 @@ from pathlib import Path
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.elffile import ELFFile
 
+from ipbp.arch.machines import machine_of
 from ipbp.arch.x86_64_effects import effects
 from ipbp.build.debug_sections import debug_information
 from ipbp.errors import Refusal, Refused
@@ -43,6 +44,9 @@ def frame_move(
     frame: SelectedFrame, process: LoadedProcess, made: PatchPlan | None, changed: Sequence[Judged]
 ) -> FrameMove:
     """Errors: `Refused` with `frame-*`."""
+    machine = machine_of(process.executable_image().machine)
+    if not machine.follows_flow:
+        raise Refused([_other_machine(machine.title)])
     file = _file_of(frame, process)
     old = described(file, frame.pc - (frame.level > 0)) if file is not None else None
     if old is None:
@@ -82,6 +86,14 @@ def frame_offers(
             continue
         found.append(mode)
     return tuple(found)
+
+
+def _other_machine(title: str) -> Refusal:
+    return Refusal(
+        "frame-machine",
+        f"frames of {title} code cannot be moved to new code yet",
+        "Let the function return: its next call runs the new code.",
+    )
 
 
 def _restarted(frame: SelectedFrame, old: DescribedFunction, new: DescribedFunction) -> FrameMove:

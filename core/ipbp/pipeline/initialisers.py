@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ipbp.arch.machines import machine_of
 from ipbp.arch.x86_64_catcher import CATCHER, NEEDED, catcher
 from ipbp.build.compile import Tell, compile_units
 from ipbp.build.store import Store
@@ -29,6 +30,7 @@ from ipbp.stages.initialisers import (
     made_in_turn,
     new_blocks,
     not_initialised,
+    not_run,
     with_initialisers,
 )
 from ipbp.stages.second_object import SUFFIX, second_object
@@ -53,7 +55,7 @@ def with_thread_locals(unit: Judged, beside: Collection[str]) -> tuple[Judged, l
     is_new = new_blocks(graph, unit.comparison.status, selected.address)
     refused = judge_thread_initialisers(graph, unit.comparison.status, selected.address, unit.edited.name)
     maker, carried = maker_of(graph), selected.carried.tolist()
-    if not needs_maker(graph, is_new, carried):
+    if not needs_maker(graph, is_new, carried) or not machine_of(graph.machine).follows_flow:
         parts = with_initialisers(graph, maker) if maker >= 0 else []
         if MAKER in beside and any(part in carried for part in parts):
             refused.append(made_in_turn(graph.block_name(maker), unit.edited.name))
@@ -87,6 +89,10 @@ class Apart:
 def taken_apart(unit: Judged, found: Initialisers, store: Store, tell: Tell) -> Apart:
     """The unit that does what `found` says. Refusals, in `found`: `new-initialiser`. Errors: `sources-changing`, those
     of `compile_units`."""
+    machine = machine_of(unit.edited.new.machine)
+    if not machine.follows_flow:
+        refused = [row for run in (*found.runs, *found.mixed) for row in not_run(run, unit.edited.name, machine.title)]
+        return Apart(unit, replace(found, refusals=(*found.refusals, *refused), runs=(), mixed=()))
     if not found.mixed:
         return Apart(unit, found)
     graph, selected = unit.edited.new, unit.selection.unit

@@ -125,7 +125,7 @@ def _defined_twice(units: Sequence[Unit], defined: Mapping[str, int]) -> list[Re
 def _arena(image: LoadedImage, base: int | None, needed: Mapping[str, int]) -> Arena:
     if base is None:
         region = Region(image.start, image.end, "r-x", 0, image.path)
-        return choose_arena([region], image.near_start, image.near_end, low_2g=not image.is_pie, demand=needed)
+        return choose_arena([region], image.near_start, image.near_end, low_2g=image.is_low, demand=needed)
     parts, start = [], base
     for protection in PROTECTIONS:
         size = -(-needed[protection] // PAGE) * PAGE

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ipbp.arch.x86_64_entry import ENDBR64
+from ipbp.arch.entry import LANDING_SIZE
 from ipbp.build.compilers_time import taken_milliseconds
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
@@ -207,7 +207,7 @@ def _linked(
     texts = edited_texts(changed, edited.built, request, store)
     clock.lap("link")
     order = list(images)
-    rewritten = {place - skipped for place in request.entries for skipped in (0, len(ENDBR64))}
+    rewritten = {place - skipped for place in request.entries for skipped in (0, LANDING_SIZE)}
     made = replace(
         made,
         functions=tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipbp.arch.x86_64_listing import listing
+from ipbp.arch.machines import machine_of
 from ipbp.build.places import cache_folder
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
@@ -59,6 +59,7 @@ class Places:
 
     def __init__(self, process: LoadedProcess, plans: Sequence[PatchPlan]) -> None:
         tables = [image.symbols for image in process.images()]
+        self.machine = process.executable_image().machine
         self._starts = [table.address for table in tables]
         self._tables = tables
         rows = {row.address: row for plan in plans for row in plan.functions if row.address}
@@ -85,7 +86,7 @@ def sides_of(plan: PatchPlan, plans: Sequence[PatchPlan], places: Places, read: 
     for row in plan.functions:
         if row.status == "removed" or not row.size:
             continue
-        new = _of_file(plan, row)
+        new, listing = _of_file(plan, row), machine_of(places.machine).listing
         old, address = _old_version(row, plan, plans, read)
         left = [f"{at:4x}  {text}" for at, text in listing(old, address, places.name)]
         right = [f"{at:4x}  {text}" for at, text in listing(new, row.address, places.name)]

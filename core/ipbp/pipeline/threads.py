@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ipbp.arch.machines import X86_64
 from ipbp.errors import Refusal
 from ipbp.formats.elf_linked import PT_INTERP
 from ipbp.formats.elf_patch import PatchFile
@@ -49,7 +50,9 @@ def patched_blocks(record: Record, read: MemoryReader) -> list[ThreadBlock]:
 
 def keeps_room(process: LoadedProcess) -> bool:
     """Whether the loader has room for new variables in the blocks of threads that run, which glibc's has. musl refuses
-    a library that needs a fixed place in them."""
+    a library that needs a fixed place in them; on other machines than x86-64 nobody makes that library."""
+    if process.executable_image().machine != X86_64:
+        return False
     return any(module.dynamic.definition("_rtld_global") is not None for module in process.modules)
 
 
@@ -58,6 +61,8 @@ def new_thread_locals(units: Sequence[Unit], process: LoadedProcess) -> list[Ref
     why = "has not loaded what opens libraries (dlopen)"
     if not any(module.file.segment(PT_INTERP) for module in process.modules):
         why = "has no dynamic loader"
+    elif process.executable_image().machine != X86_64:
+        why = "runs on a machine for which ipbp makes no library with them"
     elif not keeps_room(process):
         why = "has a dynamic loader that keeps no room for more of them (musl)"
     found = []

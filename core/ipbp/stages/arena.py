@@ -72,14 +72,14 @@ class Arena:
     def part(self, protection: str) -> Part:
         return next(part for part in self.parts if part.protection == protection)
 
-    def reaches(self, address: int) -> bool:
-        """Whether a signed 32-bit distance from anywhere in the arena leads to `address`."""
-        return self.end - REACH <= address <= self.base + REACH
+    def reaches(self, address: int, reach: int = REACH) -> bool:
+        """Whether such a distance from anywhere in the arena leads to `address`: by default one of 32 bits."""
+        return self.end - reach <= address <= self.base + reach
 
     def serves(self, image: LoadedImage) -> bool:
         """Whether code of this image can run here."""
         near = self.reaches(image.near_start) and self.reaches(image.near_end)
-        return near and (image.is_pie or self.end <= LOW_END)
+        return near and (not image.is_low or self.end <= LOW_END)
 
     def taken(self, ends: Mapping[str, int], images: Iterable[str] = ()) -> Arena:
         """The arena after a patch of these images that fills each named part up to the given address."""
@@ -107,19 +107,22 @@ def choose_arena(
     image_end: int,
     low_2g: bool = False,
     demand: Mapping[str, int] | None = None,
+    reach: int = REACH,
 ) -> Arena:
     """An unused arena near the image at [image_start, image_end); nothing is mapped yet.
 
     `demand`: bytes that the coming patch needs, by protection; a part is at least twice that. `low_2g`: the image is
     linked at fixed addresses, so the arena must lie below 2 GiB. Where the usual size does not fit, a smaller one
-    does for a while.
+    does for a while. `reach`: how far a jump of the machine's shortest kind leads; the arena is farther away only where
+    nothing is free as near as that.
 
     Errors: `no-near-memory`.
     """
-    lowest = max(LOWEST, image_end - REACH)
-    highest = min(LOW_END if low_2g else HIGHEST, image_start + REACH)
-    holes = list(_holes(regions, lowest, highest))
-    for divisor in _DIVISORS:
+    tries = [(distance, divisor) for distance in dict.fromkeys((reach, REACH)) for divisor in _DIVISORS]
+    for distance, divisor in tries:
+        lowest = max(LOWEST, image_end - distance)
+        highest = min(LOW_END if low_2g else HIGHEST, image_start + distance)
+        holes = list(_holes(regions, lowest, highest))
         sizes = {
             protection: _whole_pages(max(size // divisor, 2 * (demand or {}).get(protection, 0)))
             for protection, size in DEFAULT_SIZES.items()

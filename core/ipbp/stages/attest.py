@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64_code import is_padding
+from ipbp.arch.machines import machine_of
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.by_content import code_of, places_by_content
@@ -247,7 +247,7 @@ class _Attestor:
         written into them, or the program itself."""
         kind, anchor = self.old.blocks.kind[block], int(self.old.blocks.anchor[block])
         is_code = kind == BlockKind.CODE and not self.old.symbols.name[anchor]
-        return bool(is_code) and is_padding(bytes(self.old.content(block)))
+        return bool(is_code) and machine_of(self.old.machine).is_padding(bytes(self.old.content(block)))
 
     def _add_outside(self, address: I64) -> None:
         """What fixups that lead straight to it say of a name that another object of the image defines: that is what the

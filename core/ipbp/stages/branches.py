@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64 import WIDTH
-from ipbp.arch.x86_64_code import branches, operands_near
+from ipbp.arch.fields import clear_fields
+from ipbp.arch.machines import machine_of
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, BlockKind, Edges, LinkGraph
 
@@ -32,7 +32,7 @@ class _Found:
 def with_local_branches(graph: LinkGraph, blocks: Iterable[int] | None = None) -> LinkGraph:
     """The graph with edges for branches and addresses that lead from `blocks` (default: all code that shares its
     section) into other code of the same section. Blocks, symbols and their numbers stay as they are, and so do
-    edges that exist. `BRANCH32` for calls and near jumps, `PCREL8` for short ones, `PCREL32` for addresses."""
+    edges that exist. Their kinds are what the machine has for it, `BRANCH32` for a call on x86-64."""
     shared = _sharing(graph)
     chosen = [b for b in blocks if shared[b]] if blocks is not None else np.flatnonzero(shared).tolist()
     starts, order = _code_places(graph)
@@ -62,13 +62,10 @@ def _edges_of(graph: LinkGraph, block: int, starts: I64, order: I64) -> Iterator
     known = {int(offset) for offset in graph.edges.offset[rows]}
     section = int(graph.blocks.section[block]) << 40
     here = int(graph.blocks.offset[block])
-    near = [
-        (b.field, b.width, b.target, EdgeKind.BRANCH32 if b.width == 4 else EdgeKind.PCREL8) for b in branches(code)
-    ]
-    near += [(field, 4, target, EdgeKind.PCREL32) for field, target in operands_near(code)]
-    for field, width, target, kind in near:
-        place = here + target
-        if field in known or 0 <= target < len(code) or place < 0:
+    machine = machine_of(graph.machine)
+    for found in machine.local_fields(code):
+        target, place = found.target, here + found.target
+        if found.field in known or 0 <= target < len(code) or place < 0:
             continue
         row = int(np.searchsorted(starts, section + place, side="right")) - 1
         if row < 0:
@@ -77,10 +74,9 @@ def _edges_of(graph: LinkGraph, block: int, starts: I64, order: I64) -> Iterator
         inside = place - int(graph.blocks.offset[home])
         if int(graph.blocks.section[home]) << 40 != section or inside >= int(graph.blocks.size[home]):
             continue
-        stored = int.from_bytes(code[field : field + width], "little", signed=True)
-        # S + A - P = stored, both ends in one section.
-        addend = stored + (here + field) - int(graph.blocks.offset[home])
-        yield _Found(block, field, kind, int(graph.blocks.anchor[home]), addend)
+        # S + A is the place, less what the processor adds to the field's own; both ends are in one section.
+        addend = inside - int(machine.from_end[found.kind])
+        yield _Found(block, found.field, found.kind, int(graph.blocks.anchor[home]), addend)
 
 
 def _with_edges(graph: LinkGraph, found: list[_Found]) -> LinkGraph:
@@ -100,7 +96,5 @@ def masked_code(graph: LinkGraph, block: int) -> bytes:
     """The bytes of one block with its fixup fields as zeros."""
     octets = np.frombuffer(graph.content(block), np.uint8).copy()
     rows = graph.edges_of(block)
-    width = WIDTH[graph.edges.kind[rows]]
-    for byte in range(8):
-        octets[graph.edges.offset[rows][width > byte] + byte] = 0
+    clear_fields(octets, graph.edges.offset[rows], graph.edges.kind[rows])
     return octets.tobytes()

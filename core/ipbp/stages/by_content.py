@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64 import WIDTH
+from ipbp.arch.fields import WIDTH
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import BlockKind, LinkGraph
 

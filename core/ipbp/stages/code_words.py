@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from ipbp.arch.x86_64_code import instructions, is_padding
+from ipbp.arch.machines import machine_of
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.stages.branches import masked_code
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.panic_locations import POSITION, panic_locations
 
-_FRAME = re.compile(r"\[(r[sb]p)[^\]]*\]")
-_ROOM = re.compile(r"rsp, (?:0x)?[0-9a-f]+\Z")
-_JUMPS = ("j", "loop", "call")
+_FRAME = re.compile(r"\[(r[sb]p|sp|x29)[^\]]*\]!?")
+_ROOM = re.compile(r"(r?sp), (?:sp, )?#?(?:0x)?[0-9a-f]+\Z")
+_JUMPS = ("j", "loop", "call", "b", "cb", "tb")
 _NUMBER = re.compile(r"#\d+\}|17h[0-9a-f]{16}E$")
+_PLACE = re.compile(r"#?0x[0-9a-f]+\Z")
 _DEEPEST = 4
 
 Word = tuple[int, str]
@@ -43,14 +44,17 @@ class CodeWords:
         code, content, edges = masked_code(graph, block), bytes(graph.content(block)), graph.edges_of(block)
         fields = list(zip(graph.edges.offset[edges].tolist(), range(edges.start, edges.stop), strict=True))[::-1]
         words = []
-        for row in instructions(code):
-            if is_padding(content[row.offset : row.offset + row.size]):
+        machine = machine_of(graph.machine)
+        for row in machine.instructions(code):
+            if machine.is_padding(content[row.offset : row.offset + row.size]):
                 continue
-            operands = "" if row.mnemonic.startswith(_JUMPS) and row.operands.startswith("0x") else row.operands
+            operands = row.operands
+            if row.mnemonic.startswith(_JUMPS):
+                operands = _PLACE.sub("", operands)
             targets = []
             while fields and fields[-1][0] < row.offset + row.size:
                 targets.append(self._target(fields.pop()[1], block))
-            plain = _ROOM.sub("rsp", _FRAME.sub(r"[\1]", operands))
+            plain = _ROOM.sub(r"\1", _FRAME.sub(r"[\1]", operands))
             words.append((row.offset, " ".join([row.mnemonic, plain, *targets])))
         return words
 

@@ -134,7 +134,7 @@ def taken(graph: LinkGraph) -> Flags:
     """For each block whether something else than a call or a jump refers to it."""
     edges = graph.edges
     home = graph.symbols.block[edges.target]
-    rows = (home >= 0) & ~np.isin(edges.kind, (EdgeKind.BRANCH32, EdgeKind.PCREL8))
+    rows = (home >= 0) & ~np.isin(edges.kind, (EdgeKind.BRANCH32, EdgeKind.PCREL8, EdgeKind.BRANCH26))
     found = np.zeros(len(graph.blocks), dtype=np.bool_)
     found[home[rows]] = True
     return found

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from ipbp.arch.machines import machine_of
 from ipbp.arch.x86_64_code import instructions
 from ipbp.errors import Refusal
 from ipbp.graph.layouts import Aggregate, UnitTypes
@@ -82,6 +83,9 @@ def _block(graph: LinkGraph, name: str) -> int:
 
 def _doubt(old: Side, new: Side, name: str) -> str:
     """Why the frame may be another one; "" when it is the same, and the places to wait are."""
+    machine = machine_of(new.graph.machine)
+    if not machine.follows_flow:
+        return f"where one waits is not known on {machine.title}"
     match = _GCC.search(name)
     if match is None:
         return "its compiler does not say what it keeps where"

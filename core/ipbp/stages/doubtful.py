@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbp.arch.x86_64_code import is_plain_absolute, takes_address
+from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
-from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph
-
-_ABSOLUTE = (EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS64, EdgeKind.GOT_OFFSET64)
 
 
 def doubtful_addresses(new: LinkGraph, carried: I32) -> tuple[Refusal, ...]:
@@ -47,13 +44,12 @@ def _sharing_variables(graph: LinkGraph) -> np.ndarray[tuple[int], np.dtype[np.b
 
 
 def _address_rows(graph: LinkGraph, block: int) -> I64:
-    """Rows of the block's edges that are addresses: absolute ones or those from the table's base, operands of `lea`."""
+    """Rows of the block's edges that are addresses, and not used right there."""
     rows = graph.edges_of(block)
     kind, offset = graph.edges.kind[rows], graph.edges.offset[rows]
     octets = np.frombuffer(graph.content(block), np.uint8)
-    lea = takes_address(octets, offset) & (kind == EdgeKind.PCREL32)
-    absolute = np.isin(kind, _ABSOLUTE) & ~is_plain_absolute(octets, offset)
-    wanted: I64 = rows.start + np.flatnonzero(lea | absolute)
+    taken = machine_of(graph.machine).takes_address(octets, kind, offset)
+    wanted: I64 = rows.start + np.flatnonzero(taken)
     return wanted
 
 

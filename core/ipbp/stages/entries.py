@@ -15,17 +15,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ipbp.arch.x86_64_entry import (
-    ENDBR64,
-    JUMP_SIZE,
-    SHORT_JUMP_SIZE,
-    OldEntry,
-    check_entry,
-    jump,
-    jump_place,
-    relay_of,
-    short_jump,
-)
+from ipbp.arch.entry import LANDING_SIZE, OldEntry
+from ipbp.arch.machines import EntryCode, machine_of
+from ipbp.arch.x86_64_entry import SHORT_JUMP_SIZE, check_entry, jump, jump_place, relay_of, short_jump
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.protocol import Replacement
@@ -76,8 +68,9 @@ class _Rewriting:
         again = [(row, place) for row in rows if (place := _rewritten_place(row, self.entries))]
         first = [row for row in rows if not _rewritten_place(row, self.entries)]
         # One round trip: earlier jumps where there are some, else the old code with its padding.
+        relays = [self._relay_of(row, place) for row, place in again]
         ranges = [(place, len(self.entries[place])) for _row, place in again]
-        ranges += [(relay_of(place, self.entries[place]), JUMP_SIZE) for _row, place in again]
+        ranges += [(at, len(self.entries.get(at, b"")) or 1) for at in relays]
         ranges += [(row.entry, row.size + _padding_after(row, self.images[row.image])) for row in first]
         contents = self.read(ranges)
         starts, jumps, codes = contents[: len(again)], contents[len(again) : 2 * len(again)], contents[2 * len(again) :]
@@ -89,23 +82,39 @@ class _Rewriting:
 
     def _exchange(self, row: Entry, place: int, start: bytes | None, relayed: bytes | None) -> None:
         """The jump of an earlier patch for another one."""
-        at = relay_of(place, self.entries[place])
+        at = self._relay_of(row, place)
         if relayed is None or start != self.entries[place] or relayed != self.entries.get(at):
             self.refusals.append(_changed_since(row))
+            return
+        code = self._machine(row).again(at, row.target, relayed)
+        if code is None:
+            self.refusals.append(_out_of_reach(row))
         else:
-            self.made.append(Replacement(at, relayed, jump(at, row.target), row.name, row.image, at != place))
+            self.made.append(Replacement(at, relayed, code, row.name, row.image, at != place))
+
+    def _machine(self, row: Entry) -> EntryCode:
+        return machine_of(self.images[row.image].machine).entry
+
+    def _relay_of(self, row: Entry, place: int) -> int:
+        """Where the jump at `place` leads on the way: `place` itself where there are no relays."""
+        return relay_of(place, self.entries[place]) if self._machine(row).relays else place
 
     def _write_first(self, row: Entry, content: bytes | None) -> bool:
         """The first jump over an entry; False when there is no room for one."""
         if not content:
             self.refusals.append(_unreadable(row))
             return True
-        old = _old_entry(row, content)
-        if check_entry(old):
+        old, machine = _old_entry(row, content), self._machine(row)
+        place = machine.place(row.entry, old.code)
+        before = content[place - row.entry :]
+        code = machine.jump(place, row.target, before)
+        refusals = machine.check(old, len(code))
+        if refusals and machine.relays:
             return False
-        place = jump_place(row.entry, old.code)
-        before = content[place - row.entry :][:JUMP_SIZE]
-        self.made.append(Replacement(place, before, jump(place, row.target), row.name, row.image))
+        if refusals:
+            self.refusals += [replace(refusal, file=row.file) for refusal in refusals]
+        else:
+            self.made.append(Replacement(place, before[: len(code)], code, row.name, row.image))
         return True
 
     def _relay(self, rows: Sequence[Entry], contents: Mapping[Entry, bytes | None]) -> None:
@@ -151,7 +160,7 @@ def _with_size(row: Entry, loaded: LoadedImage) -> Entry:
 
 def _rewritten_place(row: Entry, entries: Mapping[int, bytes]) -> int:
     # Where an earlier patch wrote its jump over this entry; 0 when none did.
-    return next((place for place in (row.entry, row.entry + len(ENDBR64)) if place in entries), 0)
+    return next((place for place in (row.entry, row.entry + LANDING_SIZE) if place in entries), 0)
 
 
 def _padding_after(row: Entry, loaded: LoadedImage) -> int:

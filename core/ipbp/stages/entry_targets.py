@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbp.arch.x86_64_code import branches
-from ipbp.arch.x86_64_entry import ENDBR64, JUMP_SIZE
-from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import I32, I64, U8, BlockKind, LinkGraph
+from ipbp.arch.machines import machine_of
+from ipbp.graph.model import I32, I64, BlockKind, LinkGraph
 from ipbp.stages.targets import ABSOLUTES
-
-_DEPTH = len(ENDBR64) + JUMP_SIZE
 
 
 def entry_targets(graph: LinkGraph, blocks: I32) -> dict[int, tuple[int, ...]]:
@@ -28,59 +24,39 @@ def entry_targets(graph: LinkGraph, blocks: I32) -> dict[int, tuple[int, ...]]:
 
 def _by_edges(graph: LinkGraph, blocks: I32) -> list[tuple[int, int]]:
     """By the fixups of other blocks. A distance in data counts from its table, which starts with its block."""
-    edges, home = graph.edges, graph.symbols.block[graph.edges.target]
+    edges, home, machine = graph.edges, graph.symbols.block[graph.edges.target], machine_of(graph.machine)
     wanted = np.zeros(len(graph.blocks) + 1, dtype=np.bool_)
     wanted[blocks] = True
     rows = np.flatnonzero(wanted[np.where(home >= 0, home, len(graph.blocks))] & (edges.block != home))
     from_code = graph.blocks.kind[edges.block[rows]] == BlockKind.CODE
     kind = edges.kind[rows]
-    counted_from = np.where(from_code, np.where(kind == EdgeKind.PCREL8, 1, 4), -edges.offset[rows])
+    counted_from = np.where(from_code, machine.from_end[kind].astype(np.int64), -edges.offset[rows])
     counted_from[np.isin(kind, ABSOLUTES)] = 0
     place = graph.symbols.offset[edges.target[rows]] + edges.addend[rows] + counted_from
-    near = (place > 0) & (place < _DEPTH)
+    near = (place > 0) & (place < machine.entry.size)
     return list(zip(home[rows[near]].tolist(), place[near].tolist(), strict=True))
 
 
 def _by_neighbours(graph: LinkGraph, blocks: I32) -> list[tuple[int, int]]:
     """By branches for which the assembler needed no fixup. The bytes are searched for what may be a branch to there;
     only where there is one, the code around it is decoded."""
-    rows = graph.blocks
+    rows, machine = graph.blocks, machine_of(graph.machine)
     code = np.flatnonzero(rows.kind == BlockKind.CODE)
     shared = np.bincount(rows.section[code], minlength=len(graph.sections) + 1)
     found = []
     for section in np.unique(rows.section[blocks]).tolist():
         if shared[section] < 2:
             continue
-        place, target = _possible_branches(np.frombuffer(graph.sections[section].content, np.uint8))
+        place, target = machine.possible_branches(np.frombuffer(graph.sections[section].content, np.uint8))
         inside = code[rows.section[code] == section]
         for block in blocks[rows.section[blocks] == section].tolist():
             start = int(rows.offset[block])
-            near = slice(*np.searchsorted(target, [start + 1, start + _DEPTH]).tolist())
+            near = slice(*np.searchsorted(target, [start + 1, start + machine.entry.size]).tolist())
             for other in _holders(graph, inside[inside != block], place[near]):
                 here = int(rows.offset[other])
-                offsets = (here + branch.target - start for branch in branches(bytes(graph.content(other))))
-                found += [(block, offset) for offset in offsets if 0 < offset < _DEPTH]
+                offsets = (here + target - start for target in machine.branch_targets(bytes(graph.content(other))))
+                found += [(block, offset) for offset in offsets if 0 < offset < machine.entry.size]
     return found
-
-
-def _possible_branches(octets: U8) -> tuple[I64, I64]:
-    """Where the bytes look like a direct branch, and where it would go; sorted by that (SDM vol. 2, JMP, Jcc, LOOP)."""
-    before = np.concatenate([np.zeros(1, np.uint8), octets[:-1]])
-    near = (octets == 0xE8) | (octets == 0xE9) | ((octets & 0xF0 == 0x80) & (before == 0x0F))
-    short = (octets == 0xEB) | (octets & 0xF0 == 0x70) | ((octets >= 0xE0) & (octets <= 0xE3))
-    places, targets = [], []
-    for chosen, width in ((near, 4), (short, 1)):
-        place = np.flatnonzero(chosen)
-        place = place[place + width < len(octets)]
-        distance = np.zeros(len(place), np.int64)
-        for byte in range(width):
-            distance += octets[place + 1 + byte].astype(np.int64) << 8 * byte
-        sign = np.int64(1) << 8 * width - 1
-        places.append(place)
-        targets.append(place + 1 + width + ((distance ^ sign) - sign))
-    target = np.concatenate(targets)
-    order = np.argsort(target, kind="stable")
-    return np.concatenate(places)[order], target[order]
 
 
 def _holders(graph: LinkGraph, blocks: I64, places: I64) -> list[int]:

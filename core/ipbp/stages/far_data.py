@@ -16,8 +16,11 @@ def through_pointers(graph: LinkGraph) -> tuple[str, ...]:
     """Flags with which the compiler of this object reaches what other files define by pointers.
 
     gcc 12 changes nothing else then. clang does so in all programs that may lie anywhere, but writes tables of what is
-    caught with plain addresses in others. Before gcc 12 only libraries were compiled so.
+    caught with plain addresses in others. Before gcc 12 only libraries were compiled so, and on other machines
+    than x86-64.
     """
+    if graph.machine != "x86_64":
+        return ("-fPIC",)
     version = gcc_version(graph)
     if version >= 12:
         return ("-mno-direct-extern-access",)

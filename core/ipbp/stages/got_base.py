@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64 import GOT_RELATIVE
+from ipbp.arch.fields import GOT_RELATIVE
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import I64, UNDEFINED

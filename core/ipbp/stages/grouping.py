@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ipbp.arch.machines import machine_of
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layout import Unwinder
 from ipbp.graph.unit import Unit
@@ -78,6 +79,7 @@ def _new_arena(
         [*regions, *taken],
         min([image.near_start, *(arena.base for arena in own)]),
         max([image.near_end, *(arena.end for arena in own)]),
-        low_2g=not image.is_pie,
+        low_2g=image.is_low,
         demand=needed,
+        reach=machine_of(image.machine).entry.reach,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipbp.arch.x86_64 import WIDTH
+from ipbp.arch.fields import clear_fields
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 from ipbp.graph.rows import ByteRows, distinct, intern, intern_numbers, ragged
@@ -34,11 +34,7 @@ def mask(graph: LinkGraph) -> ByteRows:
     octets = held.octets[first : int((filled.start + filled.length).max()) if len(filled) else 0].copy()
     start = held.start[blocks.section] - first + blocks.offset
     length = np.clip(held.length[blocks.section] - blocks.offset, 0, blocks.size)
-    field, width = start[edges.block] + edges.offset, WIDTH[edges.kind]
-    for distinct_width in np.flatnonzero(np.bincount(width)).tolist():
-        places = field[width == distinct_width]
-        for byte in range(distinct_width):
-            octets[places + byte] = 0
+    clear_fields(octets, start[edges.block] + edges.offset, edges.kind)
     places = start[panic_locations(graph)]
     for byte in range(POSITION.start, POSITION.stop):
         octets[places + byte] = 0

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbp.arch.x86_64_code import operands_near, takes_address
+from ipbp.arch.machines import machine_of
 from ipbp.graph.model import LinkGraph
 from ipbp.stages.targets import ABSOLUTES
 
-_LEA_BEFORE_FIELD = 3  # bytes of `lea disp32(%rip)` before its field: prefix, opcode, ModRM
-
 
 def stores_labels(graph: LinkGraph, block: int) -> bool:
-    """Whether the code of this block makes an address inside itself, other than that of the instruction that does
-    (which is how large code finds its global offset table)."""
+    """Whether the code of this block makes an address inside itself, to keep it."""
     edges = graph.edges
     rows = np.arange(*graph.edges_of(block).indices(len(edges)))
     own = rows[(graph.symbols.block[edges.target[rows]] == block) & np.isin(edges.kind[rows], ABSOLUTES)]
@@ -26,9 +23,5 @@ def stores_labels(graph: LinkGraph, block: int) -> bool:
         return True
     fixed = set(edges.offset[rows].tolist())  # what these hold is not in the bytes
     code = bytes(graph.content(block))
-    fields = [
-        field
-        for field, target in operands_near(code)
-        if field not in fixed and 0 < target < len(code) and target != field - _LEA_BEFORE_FIELD
-    ]
-    return bool(takes_address(np.frombuffer(code, np.uint8), np.array(fields, np.int64)).any()) if fields else False
+    places = machine_of(graph.machine).stored_places(code)
+    return any(field not in fixed and 0 < target < len(code) for field, target in places)

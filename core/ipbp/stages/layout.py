@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ipbp.arch.x86_64_entry import STUB_SIZE
+from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
 from ipbp.graph.layout import Layout, Registration, UnitLayout, Unwinder
 from ipbp.graph.model import COMMON, I64, Binding, BlockKind, SymbolType
@@ -139,7 +139,7 @@ def demand(units: Sequence[Unit], unwinders: Sequence[Unwinder] = ()) -> dict[st
         edges = len(carried_edges(unit).kind)
         commons = symbols.block == COMMON
         section = unwind_section(unit.graph)
-        need["rx"] += STUB_SIZE * edges
+        need["rx"] += machine_of(unit.graph.machine).stub_size * (edges + 1)
         need["r"] += PAIR_SIZE * (edges + 1) + (len(section.content) + 64 if section else 0)
         tentative = int((symbols.size[commons] + symbols.offset[commons]).sum())
         need["r"] += tentative

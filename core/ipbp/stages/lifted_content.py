@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
+from ipbp.arch.fields import PC_RELATIVE, WIDTH
 from ipbp.arch.x86_64_references import code_references
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage, MemoryReader

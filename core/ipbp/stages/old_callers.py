@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
-from ipbp.arch.x86_64_clobbers import EVERYTHING, changed_registers
+from ipbp.arch.instructions import EVERYTHING
+from ipbp.arch.machines import machine_of
 from ipbp.graph.columns import Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph
@@ -28,7 +29,7 @@ from ipbp.stages.select import OldSide
 
 ARGUMENTS = "the compiler may have changed how one passes arguments to the other"
 REGISTERS = "the old code may keep values in registers that the new code overwrites (gcc's -fipa-ra)"
-_CALLS = (EdgeKind.BRANCH32, EdgeKind.PCREL8)
+_CALLS = (EdgeKind.BRANCH32, EdgeKind.PCREL8, EdgeKind.BRANCH26)
 
 
 def old_callers(
@@ -129,7 +130,7 @@ class _Calls:
             at = waiting.pop()
             home = self._homes(at)
             if at not in self._own:
-                self._own[at] = changed_registers(bytes(self.graph.content(at)))
+                self._own[at] = machine_of(self.graph.machine).changed_registers(bytes(self.graph.content(at)))
             registers, jumps = self._own[at]
             is_code = (home >= 0) & (self.graph.blocks.kind[np.maximum(home, 0)] == BlockKind.CODE)
             away = not is_code.all() or registers == EVERYTHING or (jumps and is_other and not self._has_table(at))

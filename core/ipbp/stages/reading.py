@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64_relax import Form, read_fields
+from ipbp.arch.forms import Filled, Form
+from ipbp.arch.machines import machine_of
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, LinkGraph
 from ipbp.graph.unit import UNBOUND
@@ -63,7 +64,10 @@ def read_blocks(
 
     edge, owner = _edges_of(graph, block)
     edges = graph.edges
-    fields = read_fields(expected, actual, start[owner] + edges.offset[edge], edges.kind[edge], edges.addend[edge])
+    position, offset = start[owner] + edges.offset[edge], edges.offset[edge]
+    thing = owner * len(graph.symbols) + edges.target[edge]
+    filled = Filled(expected, actual, position, address[owner] + offset, edges.kind[edge], edges.addend[edge], thing)
+    fields = machine_of(graph.machine).read_fields(filled)
     wrong = np.flatnonzero((expected != actual) & ~fields.masked)
     if locations is not None:
         held = np.searchsorted(start, wrong, side="right") - 1
@@ -111,9 +115,10 @@ def _meanings(
 ) -> tuple[I64, npt.NDArray[np.bool_], I64]:
     """(S, whether it is known, pointer cell) for each fixup. What a block that differs has in its fields may be
     anything; its cells are not read."""
-    thread_pointer = image.tls_start + image.tls_size
+    thread_pointer = image.thread_pointer
     got_base = image_base(image)
-    is_cell = np.isin(form, (Form.CELL, Form.TLS_CELL, Form.GOT_CELL))
+    is_thread_cell = np.isin(form, (Form.TLS_CELL, Form.TLS_CELL_ADDRESS))
+    is_cell = np.isin(form, (Form.CELL, Form.GOT_CELL, Form.CELL_ADDRESS)) | is_thread_cell
     counted_from = np.where(np.isin(form, (Form.PLACE, Form.CELL, Form.TLS_CELL, Form.GOT_BASE)), place, 0)
     counted_from = np.where(np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)), got_base, counted_from)
     value = number - addend + counted_from
@@ -125,16 +130,16 @@ def _meanings(
         content[through] = read_words(read, cell[through])
     from_thread = (form == Form.TLS_OFFSET) | ((form == Form.TLS_BLOCK) & (number < 0))
     means = np.select(
-        [form == Form.TLS_CELL, is_cell, from_thread, form == Form.TLS_BLOCK],
+        [is_thread_cell, is_cell, from_thread, form == Form.TLS_BLOCK],
         [content + thread_pointer, content, value + thread_pointer, value + image.tls_start],
         value,
     )
     known = (form != Form.NONE) & (difference == EQUAL) & (~is_cell | (through & (content != 0)))
     # A pointer below the image was not relocated yet: the loader has not run.
     known &= (form != Form.ABSOLUTE) | (means >= image.start) | ~np.bool_(image.is_pie)
-    known &= (~is_cell | (form == Form.TLS_CELL)) | (means >= image.start) | ~np.bool_(image.is_pie)
+    known &= (~is_cell | is_thread_cell) | (means >= image.start) | ~np.bool_(image.is_pie)
     # Where a library's variables are in the threads is its loader's secret.
-    known &= ~(from_thread | (form == Form.TLS_CELL)) | np.bool_(image.is_executable or not image.is_pie)
+    known &= ~(from_thread | is_thread_cell) | np.bool_(image.is_executable or not image.is_pie)
     # What counts from the table tells nothing where the table is not known, and its base nothing where it is right.
     known &= ~np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)) | np.bool_(got_base != UNBOUND)
     known &= (form != Form.GOT_BASE) | ((means != got_base) & np.bool_(got_base != UNBOUND))

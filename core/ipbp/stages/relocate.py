@@ -12,9 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64 import GOT_RELATIVE, PC_RELATIVE, ROWS, WIDTH
-from ipbp.arch.x86_64_entry import stub
-from ipbp.arch.x86_64_fields import out_of_range, write_fields
+from ipbp.arch.fields import GOT_RELATIVE, ROWS, WIDTH, out_of_range, results, write_fields
+from ipbp.arch.machines import Machine, machine_of
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import PROTECTIONS, LateField, Layout, LinkedImage, UnitLayout, UnwindTable
@@ -22,13 +21,12 @@ from ipbp.graph.model import I64
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.stubs import shown
-from ipbp.stages.targets import GOT_KINDS, CarriedEdges, carried_edges
+from ipbp.stages.targets import BRANCHES, GOT_KINDS, CarriedEdges, carried_edges
 from ipbp.stages.thread_image import late_fields, thread_targets
 from ipbp.stages.thread_locals import OFFSET_KINDS
 from ipbp.stages.thread_pairs import ASKING_KINDS, pair_targets
 
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
-_INT3 = b"\xcc"
 
 
 def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
@@ -47,7 +45,8 @@ def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
         refusals += _misses(unit, edges, value)
         pieces += _blocks(unit, columns, edges, value)
     pieces += [(row.address, row.value.to_bytes(8, "little")) for row in layout.slots if row.value != UNBOUND]
-    pieces += [(row.address, stub(row.address, row.slot)) for row in layout.stubs]
+    machine = machine_of(units[0].graph.machine)
+    pieces += [(row.address, machine.stub(row.address, row.slot)) for row in layout.stubs]
     for pair in layout.pairs:
         pieces.append((pair.address, pair.module.to_bytes(8, "little") + pair.in_block.to_bytes(8, "little")))
     if layout.thread is not None:
@@ -57,7 +56,7 @@ def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
         content, missed = _unwind(units, layout, layout.unwind)
         pieces.append((layout.unwind.address, content))
         refusals += missed
-    segments = {protection: _gather(layout, protection, pieces) for protection in PROTECTIONS}
+    segments = {protection: _gather(layout, protection, pieces, machine) for protection in PROTECTIONS}
     return LinkedImage(segments, tuple(refusals), tuple(late))
 
 
@@ -65,7 +64,7 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, l
     copy, meaning = columns.copy[edges.target], columns.meaning[edges.target]
     target = np.where(edges.interior & (copy != UNBOUND), copy, meaning)
     # A stub stands for a call's target that is far, and for an indirect function wherever its address is used.
-    through_stub = (columns.stub[edges.target] != UNBOUND) & ((edges.kind == EdgeKind.BRANCH32) | (target == UNBOUND))
+    through_stub = (columns.stub[edges.target] != UNBOUND) & (np.isin(edges.kind, BRANCHES) | (target == UNBOUND))
     target = np.where(through_stub, columns.stub[edges.target], target)
     target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
     from_thread = thread_targets(unit, edges, meaning, layout)
@@ -74,10 +73,8 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, l
     target = np.where(np.isin(edges.kind, ASKING_KINDS), asked, target)
     target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
     target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
-    counted_from = np.where(PC_RELATIVE[edges.kind] != 0, place, 0)
-    counted_from = np.where(GOT_RELATIVE[edges.kind] != 0, columns.got_base, counted_from)
-    result: I64 = target + edges.addend - counted_from
-    return result
+    result = results(edges.kind, target + edges.addend, place)
+    return np.where(GOT_RELATIVE[edges.kind] != 0, result - columns.got_base, result)
 
 
 def _blocks(unit: Unit, columns: UnitLayout, edges: CarriedEdges, value: I64) -> list[tuple[int, bytes]]:
@@ -103,7 +100,7 @@ def _unwind(units: Sequence[Unit], layout: Layout, table: UnwindTable) -> tuple[
         copy, meaning = columns.copy[table.target[rows]], columns.meaning[table.target[rows]]
         target[rows] = np.where(copy != UNBOUND, copy, meaning)
     place = table.address + table.offset
-    value = target + table.addend - np.where(PC_RELATIVE[table.kind] != 0, place, 0)
+    value = results(table.kind, target + table.addend, place)
     missed = [
         _out_of_range(
             units[int(table.unit[row])],
@@ -118,10 +115,11 @@ def _unwind(units: Sequence[Unit], layout: Layout, table: UnwindTable) -> tuple[
     return write_fields(octets, table.offset, table.kind, value).tobytes(), missed
 
 
-def _gather(layout: Layout, protection: str, pieces: Sequence[tuple[int, bytes]]) -> bytes:
+def _gather(layout: Layout, protection: str, pieces: Sequence[tuple[int, bytes]], machine: Machine) -> bytes:
     start, end = layout.written(protection)
-    # Between functions nothing runs; int3 says so to whoever gets there.
-    content = bytearray((_INT3 if protection == "rx" else b"\0") * (end - start))
+    # Between functions nothing runs; a trap says so to whoever gets there.
+    fill, size = machine.trap if protection == "rx" else b"\0", end - start
+    content = bytearray((fill * (size // len(fill) + 1))[:size])
     for address, piece in pieces:
         if start <= address < end:
             content[address - start : address - start + len(piece)] = piece

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ipbp.arch.x86_64_code import Instruction, displacement_width, instructions, is_padding
+from ipbp.arch.instructions import Instruction
+from ipbp.arch.x86_64_code import displacement_width, instructions, is_padding
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, Edges, LinkGraph, Section, SectionTable
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipbp.arch.x86_64 import PC_RELATIVE, WIDTH
-from ipbp.arch.x86_64_code import Instruction, displacement_width, instructions, is_padding
+from ipbp.arch.fields import PC_RELATIVE, WIDTH
+from ipbp.arch.instructions import Instruction
+from ipbp.arch.machines import machine_of
 from ipbp.graph.edges import EdgeKind
 from ipbp.stages.branches import masked_code
 from ipbp.stages.meaning import Meaning
@@ -53,11 +54,12 @@ class _Listing:
         self.meaning, self.block = meaning, block
         self.content = bytes(meaning.graph.content(block))
         self.code = masked_code(meaning.graph, block)
+        self.machine = machine_of(meaning.graph.machine)
         self.rows: list[Instruction] = []
         self.index: dict[int, int] = {}
-        for row in instructions(self.content):
+        for row in self.machine.instructions(self.content):
             self.index[row.offset] = len(self.rows)
-            if not is_padding(self.content[row.offset : row.offset + row.size]):
+            if not self.machine.is_padding(self.content[row.offset : row.offset + row.size]):
                 self.rows.append(row)
         self.index[len(self.content)] = len(self.rows)
         self.edges = self._edges_by_instruction()
@@ -73,10 +75,10 @@ class _Listing:
         return found
 
     def place(self, edge: int, row: Instruction) -> int:
-        """How far into its target the edge leads; pc-relative fields count from the instruction's end."""
+        """How far into its target the edge leads; pc-relative fields may count from the instruction's end."""
         graph = self.meaning.graph
         value = int(self.meaning.value[edge])
-        if PC_RELATIVE[graph.edges.kind[edge]]:
+        if PC_RELATIVE[graph.edges.kind[edge]] and self.machine.from_end[graph.edges.kind[edge]]:
             value += row.offset + row.size - int(graph.edges.offset[edge])
         return value
 
@@ -106,7 +108,8 @@ def _compare(before: _Listing, one: Instruction, after: _Listing, other: Instruc
 
 def _same_bytes(before: _Listing, one: Instruction, after: _Listing, other: Instruction) -> bool:
     old_code, new_code = _code(before, one), _code(after, other)
-    old_width, new_width = displacement_width(old_code), displacement_width(new_code)
+    width_of = before.machine.displacement_width
+    old_width, new_width = width_of(old_code), width_of(new_code)
     if not old_width or not new_width:
         return old_code == new_code
     if one.mnemonic != other.mnemonic:

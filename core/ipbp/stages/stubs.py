@@ -15,25 +15,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ipbp.arch.x86_64_entry import STUB_SIZE
+from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import Slot, Stub, ThreadImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED
 from ipbp.graph.threads import ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
-from ipbp.stages.arena import LOW_END, Arena
+from ipbp.stages.arena import LOW_END, REACH, Arena
 from ipbp.stages.far_data import OUT_OF_REACH
 from ipbp.stages.placer import Placer
-from ipbp.stages.targets import GOT_KINDS, CarriedEdges
+from ipbp.stages.targets import BRANCHES, GOT_KINDS, CarriedEdges
 from ipbp.stages.thread_locals import OFFSET_KINDS, THREAD_LOCAL
 from ipbp.stages.thread_pairs import ASKING_KINDS, BLOCK_KINDS, DESCRIPTOR_KINDS, PAIR_KINDS
 
 SLOT_SIZE = 8
-_NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
+_NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8, EdgeKind.PAGE21)
 _LOW = (EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
+_PARTS = tuple(kind for kind in EdgeKind if EdgeKind.BRANCH19 <= kind <= EdgeKind.MOVE_DISTANCE_G3)
+"""Parts of instructions that hold an address or a distance; `relocate` sees whether it is too large."""
 _FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
-_ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS32, *_FAR)
+_ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS32, EdgeKind.WORD32, *_PARTS, *_FAR)
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _NOWHERE = ThreadPlace(None)
 
@@ -79,9 +81,9 @@ class UnitTargets:
         others = self.of([kind for kind in THREAD_LOCAL if kind not in (*OFFSET_KINDS, *ASKING_KINDS)])
         return sorted({*counted[~known].tolist(), *asked[~has_pair].tolist(), *undescribed, *others.tolist()})
 
-    def far(self, symbols: I64, arena: Arena) -> I64:
-        """Those that a 32-bit distance does not lead to, and those that are not known yet."""
-        near = [arena.reaches(address) for address in self.meaning[symbols].tolist()]
+    def far(self, symbols: I64, arena: Arena, reach: int = REACH) -> I64:
+        """Those that such a distance does not lead to, and those that are not known yet."""
+        near = [arena.reaches(address, reach) for address in self.meaning[symbols].tolist()]
         return symbols[~np.array(near, dtype=np.bool_) | self.is_unknown(symbols)]
 
 
@@ -105,7 +107,8 @@ def place_stubs(
         for symbol in through_stub[columns.slot[through_stub] != UNBOUND].tolist():
             key = (int(row.meaning[symbol]), int(row.unit.resolver[symbol]))
             if key not in stubs:
-                address = placer.put(".stubs", STUB_SIZE, STUB_SIZE)
+                size = machine_of(row.unit.graph.machine).stub_size
+                address = placer.put(".stubs", size, size)
                 stubs[key] = Stub(address, slots[key].address, slots[key].name)
             columns.stub[symbol] = stubs[key].address
         reached.append(columns)
@@ -121,7 +124,7 @@ def target_refusals(targets: Sequence[UnitTargets], arena: Arena, thread: Thread
         sized = row.of(_SIZES)
         outside = sized[np.isin(row.unit.graph.symbols.block[sized], (UNDEFINED, COMMON))]
         found += [_size_unknown(row.unit, symbol) for symbol in outside.tolist()]
-        used = row.of((EdgeKind.BRANCH32, *GOT_KINDS, *_ADDRESSES))
+        used = row.of((*BRANCHES, *GOT_KINDS, *_ADDRESSES))
         unknown = row.is_unknown(used) & ~row.is_indirect(used)
         found += [_undefined(row.unit, symbol) for symbol in used[unknown].tolist()]
         near, low, zero_extended = row.far(row.of(_NEAR), arena), row.of(_LOW), row.of((EdgeKind.ABS32,))
@@ -142,7 +145,8 @@ def shown(unit: Unit, symbol: int) -> str:
 
 def _stub_targets(row: UnitTargets, arena: Arena) -> I64:
     addresses = row.of(_ADDRESSES)
-    return np.union1d(row.far(row.of((EdgeKind.BRANCH32,)), arena), addresses[row.is_indirect(addresses)])
+    reach = machine_of(row.unit.graph.machine).entry.reach
+    return np.union1d(row.far(row.of(BRANCHES), arena, reach), addresses[row.is_indirect(addresses)])
 
 
 def _put_slot(value: int, placer: Placer) -> int:

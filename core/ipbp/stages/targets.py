@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import ABSOLUTE, I32, I64, U8, Binding, BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
 
-ABSOLUTES = (EdgeKind.ABS64, EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
+ABSOLUTES = (EdgeKind.ABS64, EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8, EdgeKind.WORD32)
+BRANCHES = (EdgeKind.BRANCH32, EdgeKind.BRANCH26)
+"""Calls and jumps that may go to a stub instead."""
 GOT_KINDS = (
     EdgeKind.GOT_PCREL32,
     EdgeKind.GOT_PCREL32_RELAX,
@@ -29,9 +32,11 @@ GOT_KINDS = (
     EdgeKind.GOT_PCREL64,
     EdgeKind.GOT_SLOT32,
     EdgeKind.GOT_SLOT64,
+    EdgeKind.GOT_PAGE21,
+    EdgeKind.GOT_LOW12,
+    EdgeKind.GOT_LITERAL19,
 )
 """Fields that lead to a pointer cell."""
-_FROM_START = (*ABSOLUTES, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
 _RELATIVES = (EdgeKind.PCREL64, EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8)
 Exports = Mapping[tuple[str, str], int]
 """(key of an image, name) -> address of what the patch brings there."""
@@ -112,11 +117,11 @@ def meanings(unit: Unit, copy: I64, exports: Exports) -> I64:
 
 
 def _interior(graph: LinkGraph, carried: I32, block: I32, kind: U8, target: I32, addend: I64) -> npt.NDArray[np.bool_]:
-    # Relative fields count from the end of their instruction, so the start of a function has the addend -4 there.
-    # One byte less for every byte of immediate behind the field does not occur for code addresses.
+    # Where relative fields count from the end of their instruction, the start of a function has the addend -4. One byte
+    # less for every byte of immediate behind the field does not occur for code addresses.
     from_code = graph.blocks.kind[block] == BlockKind.CODE
     place = graph.symbols.offset[target] + addend
-    start = np.where(np.isin(kind, _FROM_START), 0, np.where(kind == EdgeKind.PCREL8, -1, -4))
+    start = -machine_of(graph.machine).from_end[kind].astype(np.int64)
     # A distance stored in data is an entry of a jump table: it counts from the table.
     inside = (place != start) | (~from_code & np.isin(kind, _RELATIVES))
     # A branch field in data (`.long f@PLT - table`) names a function, wherever it counts from.

@@ -2,7 +2,7 @@
 
 New code runs beside threads that have their variables already, so nothing is left to find out when it runs: where
 the offset from the thread pointer is known, the access is rewritten to use it, as a linker does for an executable
-(`arch.x86_64_tls`). That holds in every image whose block has one place in all threads, whoever the code belongs to.
+(`Machine.local_exec`). That holds in every image whose block has one place in all threads, whoever the code belongs to.
 Rewriting takes the call of __tls_get_addr away, so this comes before `resolve` looks for that name. Where each thread
 has a block elsewhere, the call stays (`stages.thread_pairs`).
 
@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ipbp.arch.x86_64_tls import ACCESSES, NONE, Rewriting, local_exec
+from ipbp.arch import aarch64_tls, x86_64_tls
+from ipbp.arch.machines import machine_of
+from ipbp.arch.rewriting import NONE, Rewriting
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import Found, LoadedImage
@@ -25,8 +27,9 @@ from ipbp.graph.threads import ThreadBlock, ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.thread_pairs import DESCRIPTOR_KINDS
 
-OFFSET_KINDS = (EdgeKind.TPOFF32, EdgeKind.TPOFF64)
-THREAD_LOCAL = (*ACCESSES, *OFFSET_KINDS, EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
+OFFSET_KINDS = (EdgeKind.TPOFF32, EdgeKind.TPOFF64, *aarch64_tls.OFFSETS)
+_ACCESSES = (*x86_64_tls.ACCESSES, *aarch64_tls.ACCESSES)
+THREAD_LOCAL = (*_ACCESSES, *OFFSET_KINDS, EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
 """Kinds of fixups that mean a thread-local variable."""
 
 _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
@@ -200,6 +203,7 @@ class _Binder:
         if kind in _IN_BLOCK:
             writer.kind[row] = _IN_BLOCK[kind]
             return True
+        local_exec = machine_of(self.unit.graph.machine).local_exec
         rewritings = local_exec(kind, writer.code(row), int(edges.offset[row]))
         return bool(rewritings) and writer.rewrite(row, rewritings[0])
 
@@ -244,9 +248,8 @@ class _Writer:
         if rewriting.field == NONE:
             self._kept[row] = False
         else:
-            # An offset does not count from the instruction's end.
-            self.kind[row], self._offset[row] = EdgeKind.TPOFF32, rewriting.field
-            self._addend[row] += 4
+            self.kind[row], self._offset[row] = rewriting.kind, rewriting.field
+            self._addend[row] += rewriting.more
         return True
 
     def graph(self) -> LinkGraph:

@@ -22,7 +22,13 @@ from ipbp.stages.targets import CarriedEdges
 PAIR_SIZE = 16
 PAIR_KINDS = (EdgeKind.TLS_GD32, EdgeKind.TLS_LD32)
 BLOCK_KINDS = (EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
-DESCRIPTOR_KINDS = (EdgeKind.TLSDESC_PCREL32, EdgeKind.TLSDESC_CALL)
+DESCRIPTOR_KINDS = (
+    EdgeKind.TLSDESC_PCREL32,
+    EdgeKind.TLSDESC_PAGE21,
+    EdgeKind.TLSDESC_LOW12_LOAD,
+    EdgeKind.TLSDESC_LOW12,
+    EdgeKind.TLSDESC_CALL,
+)
 ASKING_KINDS = (*PAIR_KINDS, *BLOCK_KINDS, *DESCRIPTOR_KINDS)
 """Fixups of code that asks; `pair_targets` has their targets."""
 

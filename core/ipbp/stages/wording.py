@@ -9,7 +9,7 @@ from ipbp.stages.meaning import Meaning
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.same_code import Difference
 
-_CALLS = (EdgeKind.BRANCH32, EdgeKind.PCREL8)
+_CALLS = (EdgeKind.BRANCH32, EdgeKind.PCREL8, EdgeKind.BRANCH26)
 _LONGEST = 32
 
 

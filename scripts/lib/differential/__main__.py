@@ -11,7 +11,8 @@ from pathlib import Path
 
 from differential.campaign import Campaign, summary
 from differential.case import TOOL, WRONG
-from differential.options import HOSTS, LEVELS
+from differential.options import HOSTS, LEVELS, choose
+from differential.reduce import Reduction
 
 
 def main() -> int:
@@ -28,7 +29,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time")
     parser.add_argument("--log", type=Path, help="JSON lines; a run with the same log goes on with it")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "ipbp-wrong", metavar="DIR")
+    parser.add_argument("--reduce", type=int, metavar="SEED", help="make what is wrong with this program small")
     arguments = parser.parse_args(_joined(sys.argv[1:]))
+    if arguments.reduce is not None:
+        return _reduced(arguments)
     seed = arguments.seed if arguments.seed is not None else of_today()
     campaign = Campaign(
         seed,
@@ -47,6 +51,16 @@ def main() -> int:
     for row in wrong:
         print(f"WRONG seed {row['seed']} step {row['step']}, kept in {arguments.keep}/{row['seed']}-{row['step']}")
     return 1 if wrong else 2 if any(row["outcome"] == TOOL for row in records) else 0
+
+
+def _reduced(arguments: argparse.Namespace) -> int:
+    seed: int = arguments.reduce
+    folder = arguments.keep / f"{seed}-reduced"
+    if not Reduction(seed, choose(seed, _given(arguments)), arguments.edits, folder).run():
+        print(f"seed {seed}: nothing is wrong")
+        return 0
+    print(f"seed {seed}: {folder}")
+    return 1
 
 
 def of_today() -> int:

@@ -12,6 +12,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -42,15 +43,18 @@ _GIVEN_UP = f"killed {int(SIGXCPU)}"
 
 @dataclass
 class Step:
-    """One edit, or one undo. `said`: what was done, in words."""
+    """One edit, or one undo. `said`: what was done, in words. `inputs`: of the rounds that are compared. `pause`: in
+    the round with `pause_input` the program waits where it prints for the so many-th time; 0 for no such round."""
 
     number: int
     said: list[str]
+    inputs: list[int] = field(default_factory=list)
+    pause: int = 0
+    pause_input: int = 0
+    undo: bool = False
     outcome: str = SAME
     codes: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    paused: bool = False
-    undo: bool = False
     times: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,43 +71,52 @@ class Case:
         self._project: Build = build(options, folder / "project")
         self._fresh: Build = build(options, folder / "fresh")
         self.pid: int | None = None
+        self.start = Program([], [], [], [])
+        self.history: list[tuple[Step, Program]] = []
 
     def run(self, edits: int) -> Iterator[Step]:
-        """Its steps as they are done; it ends at the first that is wrong."""
-        program = self._generator.generate(Random(f"program {self._seed}"))
-        self._project.write(self._generator.render(program))
-        self._project.make()
-        self._copy_objects()
+        """Its steps as they are done; it ends at the first that is wrong. What was done is in `start`, `history`."""
+        self.start = program = self._generator.generate(Random(f"program {self._seed}"))
         applied: list[Program] = []
-        with Running(self._project.program) as running:
-            self.pid = running.process.pid
-            self._warm_up(running)
+        with self.started(self.start) as running:
             for number in range(edits):
                 rng = Random(f"step {self._seed} {number}")
                 if applied and rng.random() < _UNDONE:
-                    before, step = applied.pop(), Step(number, ["undo"], undo=True)
-                    self._timed(step, running, before, rng)
-                    program = before
+                    edited, step = applied.pop(), Step(number, ["undo"], undo=True)
                 else:
                     edited, said = self._generator.edit(rng, program)
                     if not said:
                         continue
-                    step = Step(number, said, paused=rng.random() < _PAUSED and self._generator.can_pause)
-                    self._timed(step, running, edited, rng)
-                    if step.outcome == SAME:
-                        applied.append(program)
-                    if step.outcome in (SAME, UNCHANGED):
-                        program = edited
-                    else:
-                        self._project.write(self._generator.render(program))
+                    is_paused = rng.random() < _PAUSED and self._generator.can_pause
+                    step = Step(number, said, pause=rng.randint(1, 12) if is_paused else 0)
+                    step.pause_input = _input(rng)
+                step.inputs = [_input(rng) for _ in range(_ROUNDS)]
+                self.take(step, running, edited)
+                if step.outcome == SAME and not step.undo:
+                    applied.append(program)
+                if step.outcome in (SAME, UNCHANGED):
+                    program = edited
+                else:
+                    self._project.write(self._generator.render(program))
                 yield step
                 if step.outcome in (WRONG, TOOL):
                     return
 
+    @contextmanager
+    def started(self, program: Program) -> Iterator[Running]:
+        """The program, built and running, with a few rounds behind it."""
+        self._project.write(self._generator.render(program))
+        self._project.make()
+        self._copy_objects()
+        with Running(self._project.program) as running:
+            self.pid = running.process.pid
+            self._warm_up(running)
+            yield running
+
     def _warm_up(self, running: Running) -> None:
         rng = Random(f"warm {self._seed}")
         for _ in range(3):
-            said = running.ask(f"run {rng.randint(0, 1 << 30)}")
+            said = running.ask(f"run {_input(rng)}")
             if _GIVEN_UP in said:
                 raise Endless
             if said[-1:] != ["."]:
@@ -114,10 +127,12 @@ class Case:
         shutil.copytree(self._project.folder, self._fresh.folder, symlinks=True)
         self._fresh.adopt(self._project)
 
-    def _timed(self, step: Step, running: Running, target: Program, rng: Random) -> None:
+    def take(self, step: Step, running: Running, target: Program) -> None:
+        """Bring the running program to what `target` is, and compare; the step says how that went."""
+        self.history.append((step, target))
         began = time.perf_counter()
         try:
-            self._take(step, running, target, rng)
+            self._take(step, running, target)
         except Refused as refused:
             step.outcome = REFUSED
             step.codes = sorted({row.code for row in refused.refusals})
@@ -136,12 +151,12 @@ class Case:
             self._save(step)
         step.times["all"] = round(time.perf_counter() - began, 3)
 
-    def _take(self, step: Step, running: Running, target: Program, rng: Random) -> None:
+    def _take(self, step: Step, running: Running, target: Program) -> None:
         pid = running.process.pid
         state = _state(running)
-        if step.paused:
-            running.tell(f"pause {rng.randint(1, 12)}")
-            running.ask(f"run {rng.randint(0, 1 << 30)}")
+        if step.pause:
+            running.tell(f"pause {step.pause}")
+            running.ask(f"run {step.pause_input}")
         began = time.perf_counter()
         texts = self._generator.render(target)
         if step.undo:
@@ -157,22 +172,21 @@ class Case:
             else:
                 self._host.apply(pid, plan, self._folder)
         step.times["patch"] = round(time.perf_counter() - began, 3)
-        if step.paused or step.undo:
-            if step.paused:
+        if step.pause or step.undo:
+            if step.pause:
                 running.ask("go")
             state = _state(running)
         began = time.perf_counter()
         self._fresh.write(texts)
         self._fresh.make()
         step.times["build"] = round(time.perf_counter() - began, 3)
-        inputs = [rng.randint(0, 1 << 30) for _ in range(_ROUNDS)]
-        self._compare(step, running, state, inputs)
+        self._compare(step, running, state)
 
-    def _compare(self, step: Step, running: Running, state: list[str], inputs: list[int]) -> None:
+    def _compare(self, step: Step, running: Running, state: list[str]) -> None:
         with Running(self._fresh.program) as oracle:
             oracle.tell(*(f"set {line}" for line in state))
             oracle.ask("restore")
-            for line in [*(f"run {value}" for value in inputs), "dump"]:
+            for line in [*(f"run {value}" for value in step.inputs), "dump"]:
                 heard, expected = running.ask(line), oracle.ask(line)
                 if _GIVEN_UP in (*heard, *expected):
                     raise Endless
@@ -181,7 +195,7 @@ class Case:
                 if heard != expected:
                     step.outcome, step.codes = WRONG, ["differs"]
                     step.texts = [line, *_differences(heard, expected)]
-                    step.texts += ["state:", *state, f"inputs: {inputs}"]
+                    step.texts += ["state:", *state, f"inputs: {step.inputs}"]
                     return
 
     def _plan(self, pid: int) -> PatchPlan | None:
@@ -205,6 +219,10 @@ class Case:
         (kept / "report.txt").write_text("\n".join(lines) + "\n")
 
 
+def _input(rng: Random) -> int:
+    return rng.randint(0, 1 << 30)
+
+
 def _state(running: Running) -> list[str]:
     return [line[2:] for line in running.ask("dump") if line.startswith("= ")]
 
@@ -219,5 +237,5 @@ def _differences(heard: list[str], expected: list[str]) -> list[str]:
 def record(seed: int, options: Options, step: Step) -> dict[str, Any]:
     """A line of the log."""
     row: dict[str, Any] = {"seed": seed, "step": step.number, **options.to_json(), "outcome": step.outcome}
-    row.update({name: True for name in ("paused", "undo") if getattr(step, name)})
+    row.update({name: True for name in ("pause", "undo") if getattr(step, name)})
     return {**row, "edits": step.said, "codes": step.codes, "texts": step.texts[:60], "times": step.times}

@@ -42,7 +42,8 @@ def main() -> int:
                 pass
             except Exception as error:  # nothing of it is about a patch: the program could not be made
                 detail = error.detail if isinstance(error, BuildFailed) else traceback.format_exc()
-                step = Step(-1, [], TOOL, [type(error).__name__], [str(error), *detail.splitlines()[:30]])
+                step = Step(-1, [], outcome=TOOL, codes=[type(error).__name__])
+                step.texts = [str(error), *detail.splitlines()[:30]]
                 answers.write(json.dumps(record(seed, options, step)) + "\n")
         answers.write(json.dumps({"done": seed}) + "\n")
     return 0

@@ -16,6 +16,8 @@ from differential import case  # noqa: E402
 from differential.campaign import Campaign  # noqa: E402
 from differential.generators import GENERATORS  # noqa: E402
 from differential.options import Options, choose  # noqa: E402
+from differential.report import read, section  # noqa: E402
+from reliability import write_section  # noqa: E402
 
 pytestmark = pytest.mark.live
 EDITS = 5
@@ -96,3 +98,27 @@ def test_a_campaign_goes_on_with_its_log(tmp_path: Path) -> None:
     first = campaign(2)
     assert campaign(6)[: len(first)] == first
     assert len(set(campaign(6))) == len(campaign(6))
+
+
+def test_the_report_counts_what_the_log_holds_and_leaves_other_sections_alone(tmp_path: Path) -> None:
+    def row(outcome: str, *codes: str, **more: object) -> dict[str, object]:
+        return {**options().to_json(), "seed": 7, "step": 0, "outcome": outcome, "codes": list(codes), **more}
+
+    rows = [
+        row("same", times={"all": 1.0}),
+        row("wrong", "differs"),
+        row("refused", "layout-changed"),
+        row("refused", "variable-split"),
+        row("tool", "x"),
+    ]
+    log, page = tmp_path / "log", tmp_path / "page.md"
+    log.write_text("".join(json.dumps(line) + "\n" for line in [*rows, {"done": 7}]))
+    write_section("faults", ["of another tool"], page)
+    for _ in range(2):
+        write_section("differential", section(read([log]), ["the command"]), page)
+    text = page.read_text()
+    assert text.count("of another tool") == text.count("## Random edits") == 1
+    assert "4 edits of 1 programs (seeds 7 to 7): **1 wrong**, 1 patched and the same, 0 without" in text
+    assert "In 25.0 % of all edits" in text
+    assert "| C | 4 | 1 | 0 | 2 | 1 |" in text
+    assert "Not counted: 1 rows" in text

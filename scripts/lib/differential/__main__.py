@@ -6,13 +6,17 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+
+from reliability import write_section
 
 from differential.campaign import Campaign, summary
 from differential.case import TOOL, WRONG
 from differential.options import HOSTS, LEVELS, choose
 from differential.reduce import Reduction
+from differential.report import read, section
 
 
 def main() -> int:
@@ -30,7 +34,11 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="JSON lines; a run with the same log goes on with it")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "ipbp-wrong", metavar="DIR")
     parser.add_argument("--reduce", type=int, metavar="SEED", help="make what is wrong with this program small")
+    parser.add_argument("--report", type=Path, nargs="+", metavar="LOG", help="write docs/reliability.md's section")
     arguments = parser.parse_args(_joined(sys.argv[1:]))
+    if arguments.report:
+        write_section("differential", section(read(arguments.report), _commands(arguments.report)))
+        return 0
     if arguments.reduce is not None:
         return _reduced(arguments)
     seed = arguments.seed if arguments.seed is not None else of_today()
@@ -44,6 +52,8 @@ def main() -> int:
         arguments.log,
         arguments.seconds,
     )
+    if arguments.log is not None:
+        arguments.log.with_suffix(".command").write_text(_told(sys.argv[1:]))
     print(f"seed {seed}", flush=True)
     records = campaign.run()
     print("\n".join(summary(records)))
@@ -61,6 +71,18 @@ def _reduced(arguments: argparse.Namespace) -> int:
         return 0
     print(f"seed {seed}: {folder}")
     return 1
+
+
+def _told(words: Sequence[str]) -> str:
+    """The command without what says where its files are."""
+    of_files = [row for row, word in enumerate(words) if "--log" in words[row - 1 : row + 1] or word == "--keep"]
+    of_files += [row + 1 for row in of_files if words[row] == "--keep"]
+    return " ".join(["scripts/differential", *(word for row, word in enumerate(words) if row not in of_files)])
+
+
+def _commands(logs: Sequence[Path]) -> list[str]:
+    told = [log.with_suffix(".command") for log in logs]
+    return [path.read_text().strip() for path in told if path.exists()]
 
 
 def of_today() -> int:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from gdb_ipbp import ptrace
 from ipbp.errors import IpbpError
 from ipbp.host import procfs, tasks
-from ipbp.host.inferior import CALL_SECONDS, Breakpoint, Frame, OldCode, Ranges, Thread
+from ipbp.host.inferior import CALL_SECONDS, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
 from ipbp.protocol import Description, Region
 
 _CONT, _DETACH, _SEIZE, _INTERRUPT = 7, 17, 0x4206, 0x4207  # sys/ptrace.h
@@ -145,7 +145,7 @@ class TracedInferior:
     def retire(self, ranges: Ranges) -> None:
         return
 
-    def mark(self, code: Sequence[OldCode]) -> None:
+    def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
         return
 
     def announce(self, image: str) -> None:

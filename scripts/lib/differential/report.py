@@ -1,0 +1,109 @@
+"""The section of docs/reliability.md that says what the differential test found, from its logs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from differential.case import REFUSED, SAME, TOOL, UNCHANGED, WRONG
+
+Row = dict[str, Any]
+BY_DESIGN = {
+    "data-size-changed": "a variable that exists would need another size",
+    "layout-changed": "a type of which values may be alive would be another one",
+    "shared-constant-changed": "other files have the old value built in",
+    "signature-changed": "callers that were not compiled again would call it as before",
+    "thread-local": "the code insists on an access that cannot work in a patch",
+    "new-initialiser": "code that would have run before main",
+}
+"""Codes of refusals that a person would give, too."""
+TRANSIENT = {"caller-running", "program-busy", "safepoint-frame", "safepoint-stuck"}
+"""Codes that say: not now. The same edit is patched a moment later."""
+_NAMES = {"c": "C", "csmith": "C by csmith", "cxx": "C++", "rust": "Rust"}
+
+
+def read(logs: Iterable[Path]) -> list[Row]:
+    """The records of all edits in these logs."""
+    rows = [json.loads(line) for log in logs for line in log.read_text().splitlines() if line.endswith("}")]
+    return [row for row in rows if "done" not in row]
+
+
+def section(records: Sequence[Row], commands: Sequence[str]) -> list[str]:
+    """Markdown, line by line."""
+    edits = [row for row in records if row["outcome"] != TOOL]
+    refused = [row for row in edits if row["outcome"] == REFUSED]
+    patchable = [row for row in refused if is_patchable(row)]
+    seconds = [row["times"]["all"] for row in edits if row.get("times")]
+    seeds = sorted({row["seed"] for row in edits})
+    undone = sum(bool(row.get("undo")) for row in edits)
+    lines = [
+        "## Random edits of random programs",
+        "",
+        "A random program runs, is edited at random and patched, and must from then on print what a fresh build of the "
+        "edited program prints that was given the same state; the state at the end is compared, too. One process is "
+        f"patched several times. {sum(bool(row.get('pause')) for row in edits)} of the patches were made while edited "
+        f"functions were being run, and {undone} of the rows are undos, compared with the program before.",
+        "",
+        "```",
+        *commands,
+        "```",
+        "",
+        f"{len(edits)} edits of {len(seeds)} programs (seeds {seeds[0]} to {seeds[-1]}): "
+        f"**{_count(edits, WRONG)} wrong**, {_count(edits, SAME)} patched and the same, {_count(edits, UNCHANGED)} "
+        f"without another machine code and the same, {len(refused)} refused. In {_share(len(patchable), len(edits))} "
+        "of all edits a refusal was one that a person would call patchable. "
+        f"An edit took {median(seconds):.1f} s (median, the compiler included, on a machine that others used, too).",
+        "",
+        *_table("language", edits, lambda row: _NAMES[row["language"]]),
+        *_table("compiler", edits, lambda row: row["compiler"]),
+        *_table("level", edits, lambda row: row["level"]),
+        *_table("position", edits, lambda row: "PIE" if row["pie"] else "not PIE"),
+        *_table("patched by (core: by ptrace)", edits, lambda row: str(row["debugger"])),
+        *_refusals(refused, len(edits)),
+        "Not covered: programs with threads that run while they are patched (two threads wait), shared libraries, "
+        "coroutines, `async`, C++20 modules, more than three files, and code that neither csmith nor these generators "
+        "write.",
+    ]
+    failed = [row for row in records if row["outcome"] == TOOL]
+    if failed:
+        why = ", ".join(f"{count} `{code}`" for code, count in Counter(row["codes"][0] for row in failed).items())
+        lines += ["", f"Not counted: {len(failed)} rows in which the test itself failed ({why})."]
+    return lines
+
+
+def is_patchable(row: Row) -> bool:
+    """Whether a person would have patched what was refused."""
+    return not set(row["codes"]) & {*BY_DESIGN, *TRANSIENT}
+
+
+def _table(title: str, edits: Sequence[Row], key: Callable[[Row], str]) -> list[str]:
+    lines = [f"| {title} | edits | patched | no change | refused | wrong |", "|---|---|---|---|---|---|"]
+    for name in sorted({key(row) for row in edits}):
+        rows = [row for row in edits if key(row) == name]
+        counts = " | ".join(str(_count(rows, outcome)) for outcome in (SAME, UNCHANGED, REFUSED, WRONG))
+        lines.append(f"| {name} | {len(rows)} | {counts} |")
+    return [*lines, ""]
+
+
+def _refusals(refused: Sequence[Row], total: int) -> list[str]:
+    codes = Counter(code for row in refused for code in row["codes"])
+    if not codes:
+        return []
+    lines = ["| refused with | edits | share | a person would |", "|---|---|---|---|"]
+    for code, count in codes.most_common():
+        why = f"refuse: {BY_DESIGN[code]}" if code in BY_DESIGN else "patch it"
+        why = "try again a moment later" if code in TRANSIENT else why
+        lines.append(f"| `{code}` | {count} | {_share(count, total)} | {why} |")
+    return [*lines, ""]
+
+
+def _count(rows: Sequence[Row], outcome: str) -> int:
+    return sum(row["outcome"] == outcome for row in rows)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.1f} %"

@@ -14,6 +14,7 @@ from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import BlockKind
 from ipbp.pipeline.edited import Edited, used_names, uses, whole
 from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
+from ipbp.pipeline.parts import PartPairs, pair_parts
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.types import judge_types
@@ -121,7 +122,10 @@ def judge_against(
     unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES, exact: bool = False
 ) -> Judged:
     """The unit against this old side."""
-    correlation = pair_copies(old.graph, unit.new, correlate(old.graph, unit.new, types.renewed, types.successors))
+    known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name)
+    types = replace(types, refusals=(*types.refusals, *known.refusals))
+    correlation = correlate(old.graph, unit.new, types.renewed, types.successors, known.symbol)
+    correlation = pair_copies(old.graph, unit.new, correlation)
     copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
     if unit.is_crate:
         copies = replace(copies, comparison=with_moved_lines(old.graph, unit.new, copies.comparison, exact))

@@ -24,6 +24,7 @@ from ipbp.stages.rust_pairs import NO_GROUP, RustPairs, pair_rust
 
 __all__ = ["UNPAIRED", "Correlation", "correlate"]
 _NONE: Mapping[str, str] = {}
+_NO_PARTS: Mapping[int, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,15 @@ class Correlation:
 
 
 def correlate(
-    old: LinkGraph, new: LinkGraph, renewed: Collection[str] = (), successors: Mapping[str, str] = _NONE
+    old: LinkGraph,
+    new: LinkGraph,
+    renewed: Collection[str] = (),
+    successors: Mapping[str, str] = _NONE,
+    parts: Mapping[int, int] = _NO_PARTS,
 ) -> Correlation:
     """The pairs of two graphs of one translation unit. `renewed`: names of new functions that are not the next
     version of what has their name in the old object. `successors`: name of a new function -> that of the old one that
-    it is the next version of."""
+    it is the next version of. `parts`: numbered symbols whose old one (UNPAIRED for none) is known otherwise."""
     symbol = np.full(len(new.symbols), UNPAIRED, dtype=np.int32)
     names = name_numbers(old.symbols.name, new.symbols.name)
     rust = pair_rust(old, new, names, symbol)
@@ -70,7 +75,7 @@ def correlate(
         rust.new_group[np.maximum(new.symbols.block[rows], 0)[new.symbols.block[rows] >= 0]] = NO_GROUP
     if successors:
         symbol[new.symbols.name.rows_of(list(successors))] = old.symbols.name.rows_of(list(successors.values()))
-    ambiguous = pair_numbered(old, new, names, symbol)
+    ambiguous = pair_numbered(old, new, names, symbol, parts)
     _part_unlike(old, new, old_content, new_content, symbol)
 
     old_masked, new_masked = mask(old), mask(new)

@@ -35,9 +35,10 @@ class _Members:
 
 
 def pair_numbered(
-    old: LinkGraph, new: LinkGraph, names: NameNumbers, symbol: I32
+    old: LinkGraph, new: LinkGraph, names: NameNumbers, symbol: I32, known: Mapping[int, int]
 ) -> tuple[tuple[int, tuple[int, ...]], ...]:
     """Pair the members of each group in the column `symbol`; the variables that could be any of several are returned.
+    `known`: new members with the old ones that they are, UNPAIRED for none.
 
     Groups of stateful or callable symbols only; read-only ones are paired by content.
     """
@@ -45,6 +46,9 @@ def pair_numbered(
     if len(after.row) == 0:
         return ()
     symbol[after.row] = UNPAIRED
+    if known:
+        symbol[list(known)] = list(known.values())
+        before, after = _without(before, known.values()), _without(after, known)
     if _has_clones(before) or _has_clones(after):
         # Without -ffunction-sections calls between local functions are not among the fixups. They are what tells one
         # clone of a function from another.
@@ -74,6 +78,13 @@ def pair_numbered(
         members = _Group(bool(is_code), open_old.get(group, ()), rows)
         ambiguous += _settle(members, old, new, weighed, old_view, new_view, symbol)
     return tuple(ambiguous)
+
+
+def _without(members: _Members, rows: Iterable[int]) -> _Members:
+    of_symbol = members.of_symbol.copy()
+    of_symbol[[row for row in rows if row >= 0]] = -1
+    stay = of_symbol[members.row] >= 0
+    return _Members(members.row[stay], members.group[stay], of_symbol)
 
 
 def _has_clones(members: _Members) -> bool:

@@ -1,0 +1,61 @@
+"""Parts of static variables, as clang makes them, are known by their place in the variable, whatever their number."""
+
+from __future__ import annotations
+
+import pytest
+from objects_from_c import SECTIONS, compiled
+
+from ipbp.formats.elf_object import read_object
+from ipbp.graph.model import LinkGraph
+from ipbp.pipeline.parts import pair_parts
+from ipbp.stages.compare import Status, compare
+from ipbp.stages.correlate import correlate
+
+STATIC = "static unsigned t[3] = {5, 6, 7};\n"
+FIRST = "unsigned f(unsigned x) { t[0] += x; t[1] ^= x * 3; return t[0] ^ t[1]; }\n"
+ALL = "unsigned g(unsigned x) { t[1] += t[0]; t[2] ^= x; return t[2]; }\n"
+LAST = FIRST.replace("t[1]", "t[2]").replace("t[0]", "t[1]")
+LOCAL = "unsigned h(unsigned x) { static unsigned t[2]; t[0] += x; t[1] ^= t[0]; return t[1]; }\n"
+
+
+def graph(source: str, *flags: str) -> LinkGraph:
+    return read_object(compiled(source, "clang-19", ("-O1", *flags, *SECTIONS)), "unit.c")
+
+
+def named(old: LinkGraph, new: LinkGraph) -> dict[str, str]:
+    pairs = pair_parts(old, new, "unit.c").symbol
+    return {new.symbols.name[row]: old.symbols.name[known] if known >= 0 else "" for row, known in pairs.items()}
+
+
+@pytest.mark.parametrize("version", ["-gdwarf-5", "-gdwarf-4"])
+def test_a_part_is_the_one_at_its_place_and_not_of_its_number(version: str) -> None:
+    old, new = graph(STATIC + FIRST + ALL, version), graph(STATIC + LAST, version)
+    assert named(old, new) == {"t.0": "t.1", "t.1": "t.2"}
+
+
+def test_code_that_uses_other_parts_by_the_same_bytes_has_changed() -> None:
+    """`f` is the same machine code, and each symbol of the new object has a namesake in the old one."""
+    old, new = graph(STATIC + FIRST + ALL, "-g"), graph(STATIC + LAST + ALL.replace("t[0]", "t[2]"), "-g")
+    found = correlate(old, new, parts=pair_parts(old, new, "unit.c").symbol)
+    changed = compare(old, new, found).status == Status.CHANGED
+    assert "f" in {new.block_name(block) for block in range(len(new.blocks)) if changed[block]}
+
+
+def test_variables_of_one_name_in_several_functions_are_told_apart() -> None:
+    source = STATIC + FIRST + ALL + LOCAL
+    old, new = graph(source, "-g"), graph(LOCAL + STATIC + ALL + FIRST, "-g")
+    assert named(old, new) == {
+        f"{name}.{n}": f"{name}.{n}" for name, count in (("t", 3), ("h.t", 2)) for n in range(count)
+    }
+    found = correlate(old, new, parts=pair_parts(old, new, "unit.c").symbol)
+    assert found.ambiguous == ()
+
+
+def test_a_part_that_the_old_program_left_out_is_refused() -> None:
+    old, new = graph(STATIC + FIRST, "-g"), graph(STATIC + LAST, "-g")
+    assert named(old, new) == {"t.0": "t.1", "t.1": ""}
+    assert [row.code for row in pair_parts(old, new, "unit.c").refusals] == ["variable-split"]
+
+
+def test_without_debug_information_nothing_is_said() -> None:
+    assert named(graph(STATIC + FIRST), graph(STATIC + LAST)) == {}

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,16 @@ def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
     """The units of a program or library, in its order; none when it has no debug information. `debug_file`: the
     program itself, or the separate file with what was stripped off. `debug-information-malformed`."""
     try:
+        package = package_of(debug_file)
+        key = _key(debug_file, tuple(_state(path) for path in (debug_file, package) if path is not None))
+        if not key:
+            return ()
+        note = cache_folder("units") / f"{key}.json"
+        kept = _kept(note)
+        if kept is not None:
+            return kept
         with debug_file.open("rb") as file:
             elf = ELFFile(file)
-            if not has_debug_information(elf):
-                return ()
-            note = cache_folder("units") / f"{_key(elf, debug_file)}.json"
-            kept = _kept(note)
-            if kept is not None:
-                return kept
             units = tuple(_units(debug_information(elf, debug_file), _package(debug_file)))
     except OSError as error:
         raise IpbpError(
@@ -200,16 +203,25 @@ def _text(value: Any) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else ""
 
 
-def _key(elf: ELFFile, path: Path) -> str:
-    """Names the content: by the build id where there is one, else by all bytes. The size tells a stripped copy; that of
-    a package, whether there is one."""
-    identity = build_id(elf)
+def _state(path: Path) -> tuple[int, ...]:
+    """What tells a file from another one at this path."""
+    state = path.stat()
+    return state.st_size, state.st_dev, state.st_ino, state.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _key(path: Path, states: tuple[tuple[int, ...], ...]) -> str:
+    """Names the content: by the build id where there is one, else by all bytes; "" without debug information. The size
+    tells a stripped copy; that of a package, whether there is one. `states`: of the file and of its package."""
     with path.open("rb") as file:
+        elf = ELFFile(file)
+        if not has_debug_information(elf):
+            return ""
+        identity = build_id(elf)
         if not identity:
+            file.seek(0)
             identity = hashlib.file_digest(file, "sha256").hexdigest()
-        size = os.fstat(file.fileno()).st_size
-    package = package_of(path)
-    packed = package.stat().st_size if package is not None else 0
+    size, packed = states[0][0], states[1][0] if len(states) > 1 else 0
     return hashlib.sha256(f"{_FORMAT} {identity} {size} {packed}".encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ipbp.errors import IpbpError
@@ -94,7 +95,9 @@ def open_mapped(pid: int, file: MappedFile, read: MemoryReader) -> tuple[LinkedF
     relocated by (0 for a file). Errors: `image-unreadable`, `image-malformed`, `image-wrong-architecture`.
     """
     for path in _by_inode(pid, file):
-        return read_linked(map_file(path), file.path), path, 0
+        state = os.stat(path)
+        key = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+        return _linked_once(path, file.path, key), path, 0
     head = read([(file.start, min(_PAGE, file.regions[0].end - file.start))])[0]
     if head is None:
         raise _unreadable(file, "its memory cannot be read either")
@@ -104,6 +107,12 @@ def open_mapped(pid: int, file: MappedFile, read: MemoryReader) -> tuple[LinkedF
     content = _from_memory(file, head, read)
     linked = read_linked(content, file.path)
     return linked, "", bias_of(linked, file)
+
+
+@lru_cache(maxsize=64)
+def _linked_once(path: str, name: str, state: tuple[int, ...]) -> LinkedFile:
+    """`state`: what tells the file from another one at this path."""
+    return read_linked(map_file(path), name)
 
 
 def bias_of(linked: LinkedFile, file: MappedFile) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ipbp.formats.elf_debug_file import DEBUG_FOLDER, has_debug_information, separate_debug_file
 from ipbp.formats.elf_dynamic import DynamicTables, read_dynamic
@@ -56,7 +56,8 @@ class LoadedModule:
 
     @cached_property
     def dynamic(self) -> DynamicTables:
-        return read_dynamic(self.file, self._opened[2])
+        relocated_by = self._opened[2]
+        return read_dynamic(self.file, relocated_by) if relocated_by else _dynamic_of(_Same(self.file))
 
     @cached_property
     def image(self) -> LoadedImage:
@@ -85,3 +86,21 @@ class LoadedModule:
 
     def is_stub(self, address: int) -> bool:
         return any(start <= address - self.bias < end for start, end in plt_ranges(self.file))
+
+
+class _Same:
+    """A file that is known by being the very same value: `open_mapped` gives it again while the file is as it was."""
+
+    def __init__(self, file: LinkedFile) -> None:
+        self.file = file
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.file is self.file
+
+    def __hash__(self) -> int:
+        return id(self.file)
+
+
+@lru_cache(maxsize=64)
+def _dynamic_of(same: _Same) -> DynamicTables:
+    return read_dynamic(same.file)

@@ -29,7 +29,7 @@ from ipbp.pipeline.deopt import ways
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.stored import members_that_differ, read_stored
+from ipbp.pipeline.stored import graph_of, members_that_differ, read_stored
 from ipbp.stages.branches import with_local_branches
 
 
@@ -217,7 +217,7 @@ def as_edited(
     refusals: list[Refusal] = []
     for row in compiled:
         try:
-            graph = with_local_branches(read_unit(row.object.read_bytes(), row.source))
+            graph = with_local_branches(graph_of(row.digest, row.object, row.source))
             homes = [image for image in images if image.key not in described or has_undescribed(image, graph)]
             if len(images) > 1:
                 homes = images_by_symbols(graph, homes, row.source)

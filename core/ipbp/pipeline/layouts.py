@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,20 +21,27 @@ from ipbp.formats.debug_filled import filled
 from ipbp.formats.debug_layouts import Chosen, Sections, layouts
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layouts import UnitTypes
-from ipbp.graph.model import LinkGraph
+from ipbp.graph.model import LinkGraph, SideSection
 
 _NEEDED = (".debug_info", ".debug_types", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
 _KEPT = 64
 _kept: OrderedDict[object, UnitTypes] = OrderedDict()
+_of_sides: deque[tuple[tuple[SideSection, ...], UnitTypes]] = deque(maxlen=4)
+"""The last graphs that were asked about: the new side of one patch is the old side of the next."""
 
 
 def types_of_object(graph: LinkGraph) -> UnitTypes:
     """The types of a unit's object. Errors: `debug-information-malformed`."""
+    for side, known in _of_sides:
+        if side is graph.side:
+            return known
     sections = sections_of_object(graph, _NEEDED)
     digest = hashlib.sha256()
     for name, content in sections.items():
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
-    return _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
+    found = _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
+    _of_sides.append((graph.side, found))
+    return found
 
 
 def sections_of_object(graph: LinkGraph, names: Iterable[str] = ()) -> dict[str, bytes]:
@@ -108,6 +115,7 @@ def _split(debug: Any, package: Package | None, source: str = "") -> Iterator[Se
 def forget() -> None:
     """What was read is read again when it is asked for next."""
     _kept.clear()
+    _of_sides.clear()
 
 
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:

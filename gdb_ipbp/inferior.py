@@ -129,6 +129,10 @@ class GdbInferior:
         self._moves()
         ptrace.write_vectors(thread, values)
 
+    def extended_state(self, thread: int) -> bytes:
+        self._require_thread(thread)
+        return ptrace.read_extended_state(thread)
+
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)
         self._moves()

@@ -19,9 +19,12 @@ import time
 from typing import Optional
 
 from ipbp.errors import IpbpError
+from ipbp.host import tasks
 
 _SINGLESTEP, _GETREGS, _SETREGS, _GETFPREGS, _SETFPREGS = 9, 12, 13, 14, 15  # sys/ptrace.h
 _GETSIGINFO, _SETSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4203, 0x420A, 0x420B
+_CONT, _GETREGSET, _NT_X86_XSTATE = 7, 0x4204, 0x202
+_LARGEST_STATE = 1 << 14  # bytes; with AMX it is 11008 (Intel SDM vol. 1, 13)
 _WALL = 0x40000000  # wait(2), __WALL: threads, too
 _TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
 _PATIENCE = 2.0  # seconds that one instruction may take: it may be a system call
@@ -41,6 +44,12 @@ _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 
 _Registers = ctypes.c_uint64 * len(NAMES)
 _VectorState = ctypes.c_uint8 * 512
+
+
+class _Vector(ctypes.Structure):
+    """struct iovec (iovec(3type))."""
+
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def read_registers(thread: int) -> dict[str, int]:
@@ -72,6 +81,15 @@ def write_vectors(thread: int, values: dict[str, int]) -> None:
     _ptrace(_SETFPREGS, thread, 0, content)
 
 
+def read_extended_state(thread: int) -> bytes:
+    """All floating-point and vector registers in the form of XSAVE; b"" where the processor has no such thing."""
+    content = ctypes.create_string_buffer(_LARGEST_STATE)
+    vector = _Vector(ctypes.addressof(content), _LARGEST_STATE)
+    if _libc.ptrace(_GETREGSET, thread, _NT_X86_XSTATE, ctypes.byref(vector)) != 0:
+        return b""
+    return content.raw[: vector.length]
+
+
 def stopped_by(thread: int) -> int:
     """Number of the signal that the thread was stopped by, 0 for none (sigaction(2), si_signo)."""
     found = _read_siginfo(thread)
@@ -89,6 +107,7 @@ def step(process: int, thread: int) -> None:
     _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(ctypes.c_uint64(_ALL_BUT_FAULTS)))
     try:
         _step(process, thread)
+        _rest(process, thread)
     finally:
         _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(mask))
         if stopped_by is not None:
@@ -104,6 +123,30 @@ def _step(process: int, thread: int) -> None:
             _wait(process, thread)
         finally:
             _libc.syscall(_TGKILL, process, thread, int(signal.SIGSTOP))
+
+
+def _rest(process: int, thread: int) -> None:
+    """Have the thread stopped by a signal that does no harm, where it is: were we killed now, the kernel would deliver
+    what it is stopped by, and the SIGTRAP of a step would end the program."""
+    harmless = _harmless_signal(process, thread)
+    mask = ctypes.c_uint64(_ALL_BUT_FAULTS & ~(1 << (harmless - 1)))
+    _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(mask))
+    _libc.syscall(_TGKILL, process, thread, harmless)
+    # It comes before any instruction of the thread's: the kernel is still looking for signals for it.
+    _ptrace(_CONT, thread, 0, None)
+    if _wait(process, thread) == signal.SIGSTOP:  # as above
+        try:
+            _ptrace(_CONT, thread, 0, None)
+            _wait(process, thread)
+        finally:
+            _libc.syscall(_TGKILL, process, thread, int(signal.SIGSTOP))
+
+
+def _harmless_signal(process: int, thread: int) -> int:
+    """One that is ignored by default and best has no handler."""
+    caught = int(tasks.status_field(process, thread, "SigCgt"), 16)
+    ignored = (signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD)
+    return int(next((number for number in ignored if not caught >> (number - 1) & 1), signal.SIGWINCH))
 
 
 def _wait(process: int, thread: int) -> int:

@@ -105,6 +105,8 @@ class LldbInferior:
 
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         frame = self._thread(thread).GetFrameAtIndex(0)
+        if not frame.IsValid() and self._resumes_soon:
+            return self._server().registers(thread, names)
         values = {}
         for name in names:
             register = _register(frame, name)
@@ -115,6 +117,10 @@ class LldbInferior:
     def set_registers(self, thread: int, values: dict[str, int]) -> None:
         found = self._thread(thread)
         frame = found.GetFrameAtIndex(0)
+        if not frame.IsValid() and self._resumes_soon:
+            # A script command while the program runs makes lldb see no frame at the next stop.
+            self._server().set_registers(thread, values)
+            return
         for name, value in values.items():
             register = _register(frame, name)
             error = lldb.SBError()
@@ -143,6 +149,9 @@ class LldbInferior:
             if not _register(frame, name).SetData(octets, error):
                 raise IpbpError("inferior-register", f"{name} cannot be set: {error}", "Report this as a bug.")
 
+    def extended_state(self, thread: int) -> bytes:
+        return b""
+
     def step(self, thread: int) -> None:
         found = self._thread(thread)
         if self._resumes_soon:
@@ -155,9 +164,12 @@ class LldbInferior:
             self._pid()  # when it is gone, that is the error
             raise IpbpError("inferior-step", f"lldb cannot step thread {thread}: {error}", "Try again.")
         self._pid()
+        self._server().rest(thread)
 
     def _step_unseen(self, thread: lldb.SBThread) -> None:
-        pc = self._server().step(thread.GetThreadID())
+        server = self._server()
+        pc = server.step(thread.GetThreadID())
+        server.rest(thread.GetThreadID())
         thread.GetFrameAtIndex(0).SetPC(pc)  # lldb forgets what it knew of its registers
 
     def _server(self) -> Server:

@@ -13,12 +13,12 @@ import re
 import signal
 import subprocess
 from contextlib import contextmanager
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
 import lldb
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
+from ipbp.host import procfs, tasks
 
 _TRIES = 8
 _CALL_SECONDS = 4  # shorter than lldb's patience with its server, which is five seconds
@@ -27,6 +27,8 @@ _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SI
 # lldb-server's numbers of registers, and the order of a call's arguments (psABI, "Parameter Passing").
 _RAX, _RSP, _RIP, _FLAGS = 0x00, 0x07, 0x10, 0x11
 _ARGUMENTS = (0x04, 0x05, 0x03, 0x02, 0x08, 0x09)  # rdi rsi rdx rcx r8 r9
+_NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip", "eflags")
+_NUMBERS = {name: number for number, name in enumerate(_NAMES)}
 _RED_ZONE = 128
 _NOWHERE = 0  # where a call returns to: no code is there, so the thread stops
 
@@ -50,6 +52,28 @@ class Server:
             action = f"S{number:02x}" if self._passes(number) else "s"
         raise IpbpError("inferior-step", f"signals keep thread {thread} from a step", "Continue and try again.")
 
+    def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        """Values of those that the server knows; it has no orig_rax."""
+        return {name: self._register(thread, _NUMBERS[name]) for name in names if name in _NUMBERS}
+
+    def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
+        for name, value in values.items():
+            self._set_register(thread, _NUMBERS[name], value)
+
+    def rest(self, thread: int) -> None:
+        """Have the thread stopped by SIGSTOP where it is. Were lldb and its server killed now, the kernel would deliver
+        what it is stopped by, and the SIGTRAP of a step would end the program."""
+        tasks.send(self._pid, thread, int(signal.SIGSTOP))
+        others = []
+        for _ in range(_TRIES):
+            # It comes before any instruction of the thread's: the kernel is still looking for signals for it.
+            number, _registers = self._go(thread, "c")
+            if number == signal.SIGSTOP:
+                break
+            others.append(number)
+        for number in others:
+            tasks.send(self._pid, thread, number)
+
     def call(self, thread: int, address: int, arguments: Sequence[int]) -> tuple[int, str]:
         """The result of a function with up to six integers, called by this thread while all others are held, and "";
         or the name of the signal by which it was left: it crashed, or took longer than four seconds (SIGSTOP). All
@@ -63,7 +87,7 @@ class Server:
         procfs.write_memory(self._pid, stack, _NOWHERE.to_bytes(8, "little"))
         values = {_RAX: 0, _RSP: stack, _RIP: address, _FLAGS: 0x202, **dict(zip(_ARGUMENTS, arguments))}
         for number, value in values.items():
-            self._tell(f"P{number:x}={value.to_bytes(8, 'little').hex()};thread:{thread:x};")
+            self._set_register(thread, number, value)
         action = "c"
         while True:
             stopped, registers = self._go(thread, action)
@@ -106,6 +130,9 @@ class Server:
 
     def _register(self, thread: int, number: int) -> int:
         return int.from_bytes(bytes.fromhex(self._tell(f"p{number:x};thread:{thread:x};")), "little")
+
+    def _set_register(self, thread: int, number: int, value: int) -> None:
+        self._tell(f"P{number:x}={value.to_bytes(8, 'little').hex()};thread:{thread:x};")
 
     def _go(self, thread: int, action: str) -> tuple[int, dict[int, int]]:
         # Let the thread go; the signal that it stops with, and the registers that come with it.

@@ -129,6 +129,17 @@ def vector_registers_can_be_set(subject: Subject) -> None:
     assert inferior.vectors(thread, before) == before
 
 
+def extended_state_has_the_vector_registers(subject: Subject) -> None:
+    inferior = subject.inferior
+    thread = inferior.threads()[0].id
+    state = inferior.extended_state(thread)
+    if state:  # xmm0 is 160 bytes into it (Intel SDM vol. 1, 10.5.1); gdb has it, lldb has not
+        wanted = inferior.vectors(thread, ("xmm0", "xmm15"))
+        found = {"xmm0": state[160:176], "xmm15": state[400:416]}
+        assert {name: int.from_bytes(content, "little") for name, content in found.items()} == wanted
+        assert len(state) > 576
+
+
 def steps_one_thread_and_no_other(subject: Subject) -> None:
     # Over the start of a function and back: one instruction, wherever the thread really is. It may push, so its
     # stack begins below the red zone.
@@ -241,6 +252,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         writes_one_byte_without_its_neighbours,
         registers_are_unsigned_and_can_be_set,
         vector_registers_can_be_set,
+        extended_state_has_the_vector_registers,
         steps_one_thread_and_no_other,
         calls_a_function_and_leaves_no_trace,
         hides_a_breakpoint_in_the_bytes,

@@ -10,6 +10,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,9 @@ class Session(Protocol):
 
     def kill_debugger(self) -> None:
         """As the out-of-memory killer would."""
+
+    def has_died(self) -> bool:
+        """Whether it was killed, waited for."""
 
 
 @contextmanager
@@ -170,6 +174,9 @@ class GdbSession:
     def kill_debugger(self) -> None:
         self._gdb.process.kill()
         self._gdb.process.wait()
+
+    def has_died(self) -> bool:
+        return self._gdb.process.wait(10) == -signal.SIGKILL
 
     def go(self, line: str) -> None:
         """A command that lets the program run."""
@@ -274,6 +281,9 @@ class LldbSession:
     def kill_debugger(self) -> None:
         self._lldb.process.kill()
         self._lldb.process.wait()
+
+    def has_died(self) -> bool:
+        return self._lldb.process.wait(10) == -signal.SIGKILL
 
     def go(self, line: str) -> None:
         """A command that lets the program run."""

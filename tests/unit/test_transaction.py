@@ -522,6 +522,49 @@ def test_an_unfinished_patch_must_be_put_right_first(tmp_path: Path, journal: Jo
     assert caught.value.code == "journal-unfinished"
 
 
+def test_a_patch_that_was_torn_off_before_it_was_in_force_leaves_no_memory(tmp_path: Path):
+    (tmp_path / "0").mkdir()
+    count = operations_of(tmp_path, make_inferior(), Journal(tmp_path / "0"))
+    looked_at = 0
+    for at in range(1, count + 1):
+        inferior = make_inferior()
+        before = inferior.snapshot()
+        (tmp_path / str(at)).mkdir()
+        inferior.fail(at, "after", for_good=True)
+        with contextlib.suppress(IpbpError):
+            apply(inferior, make_plan(tmp_path, calls=False), Journal(tmp_path / str(at)))
+        inferior.fail(0)
+        journal = Journal(tmp_path / str(at))
+        if program(inferior) != before or journal.unfinished() is None:
+            continue
+
+        transaction.recover(inferior, journal)
+
+        looked_at += 1
+        assert inferior.snapshot() == before, at
+        assert (journal.latest_arenas(), journal.mapped_size()) == ([], 0), at
+    assert looked_at > 10
+
+
+def test_memory_that_was_being_given_back_is_given_back(tmp_path: Path, journal: Journal):
+    inferior = make_inferior()
+    before = inferior.snapshot()
+    plan = make_plan(tmp_path, calls=False)
+    apply(inferior, plan, journal)
+    journal.undoing(1)
+    for change in plan.replacements:
+        inferior.write(change.address, change.expected)
+    journal.undone(1)
+    journal.reclaiming(1)
+    transaction.inject.release(inferior, ARENA_CODE, 2 * PAGE)  # and here the debugger died
+
+    assert Journal(journal.folder).patches() == []
+    assert transaction.recover(inferior, Journal(journal.folder)) == 1
+
+    assert inferior.snapshot() == before
+    assert Journal(journal.folder).mapped_size() == 0
+
+
 def test_strange_bytes_are_left_alone_by_recovery(tmp_path: Path, journal: Journal):
     inferior = make_inferior()
     journal.begin(open_entry(make_plan(tmp_path)))

@@ -120,6 +120,10 @@ def _of_verb(arguments: argparse.Namespace, pid: int, journal: Journal) -> Outco
         words.append(str(arguments.number))
     if arguments.verb not in ("apply", "preview"):
         return _attached(arguments, words)
+    if journal.unfinished() is not None:  # before the plan is made
+        put_right = _attached(arguments, ["status", "--json", "--our-stop"])
+        if put_right["outcome"] != "ok":
+            return put_right
     planned = _planned(arguments, journal)
     if planned.plan is None:
         return {"outcome": "unchanged", "notes": list(planned.notes), "times": planned.times}

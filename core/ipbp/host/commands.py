@@ -223,6 +223,8 @@ def engine() -> Client:
 def apply(command: Command, options: argparse.Namespace) -> int:
     """Compile, diff and link while the program runs; then stop it for the last step."""
     journal = command.journal()
+    if journal.unfinished() is not None:
+        return _put_right(command, journal, lambda: apply(command, options))
     frame = frames.selected(command.inferior, options)
     if frame is not None and frames.runs_what_was_replaced(frame, journal):
         return _patch_again(command, options, journal)
@@ -270,6 +272,11 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     return command.while_stopped(action, journal)
 
 
+def _put_right(command: Command, journal: Journal, then: Callable[[], int]) -> int:
+    """What a dead debugger left half done is put right by every stop of ours; a plan is to be made after that only."""
+    return command.while_stopped(lambda: {"outcome": "ok", "times": {}, "next": then}, journal)
+
+
 def _patch_again(command: Command, options: argparse.Namespace, journal: Journal) -> int:
     """The selected frame was not moved when its function was patched: that patch is taken back and made again with it.
     When the frame cannot go on, the patch is made again all the same."""
@@ -313,6 +320,8 @@ def _settle(command: Command, journal: Journal, stacks: Sequence[Stack]) -> None
 def preview(command: Command, options: argparse.Namespace) -> int:
     """The whole way to the plan; nothing is written."""
     journal = command.journal()
+    if journal.unfinished() is not None:
+        return _put_right(command, journal, lambda: preview(command, options))
     answer = command.ask("plan", {**command.plan_params(options, journal), "sides": True})
     if answer["outcome"] == "unchanged":
         return command.show(answer)
@@ -341,7 +350,7 @@ def status(command: Command, options: argparse.Namespace) -> int:
         outcome["then"] = lambda: _settle(command, journal, stacks)
         return outcome
 
-    if journal.open_patches():
+    if journal.open_patches() or journal.unfinished() is not None:
         return command.while_stopped(action, journal)
     return command.show(status_outcome(journal))
 

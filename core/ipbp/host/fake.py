@@ -175,6 +175,9 @@ class FakeInferior:
     def forget_signal(self, thread: int) -> None:
         self._counted(lambda: self.forgotten.append(thread))
 
+    def extended_state(self, thread: int) -> bytes:
+        return b""
+
     def step(self, thread: int) -> None:
         self._counted(lambda: self._step(self.thread(thread)))
 

@@ -133,6 +133,10 @@ class Inferior(Protocol):
 
     def set_vectors(self, thread: int, values: dict[str, int]) -> None: ...
 
+    def extended_state(self, thread: int) -> bytes:
+        """All of the floating-point and vector registers in the form of XSAVE (NT_X86_XSTATE of ptrace(2)), b"" where
+        the debugger has no such thing: lldb."""
+
     def step(self, thread: int) -> None:
         """One instruction of this thread, all others held. A signal may intervene: the caller checks the pc."""
 

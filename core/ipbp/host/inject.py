@@ -19,8 +19,9 @@ import errno
 from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
+from ipbp.host import lifeline, procfs
 from ipbp.host.inferior import Inferior
+from ipbp.host.lifeline import GENERAL
 from ipbp.protocol import Description, Region
 
 SYSCALL = bytes([0x0F, 0x05])  # syscall
@@ -36,14 +37,9 @@ _ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK = -512, -
 _RESTARTS = {_ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK}  # include/linux/errno.h
 
 _ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-_CHANGED = (*_ARGUMENTS, "rax", "rcx", "r11", "rip", "eflags")
-# The general registers in the order of gregset_t, which begins 40 bytes into a ucontext_t (sys/ucontext.h).
-_FRAME = (
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp"),
-    *("rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
-)
-_FRAME_OFFSET = 40
-_SAVED = (*_FRAME, "orig_rax")
+_CHANGED = (*_ARGUMENTS, "rax", "rcx", "r11", "rsp", "rip", "eflags")
+_FRAME_OFFSET = 40  # of the general registers in a ucontext_t (sys/ucontext.h)
+_SAVED = (*GENERAL, "orig_rax")
 _ATTEMPTS = 16
 
 Registers = dict[str, int]
@@ -135,7 +131,11 @@ def system_call(inferior: Inferior, number: int, arguments: Sequence[int]) -> in
     """
     thread = _choose_thread(inferior)
     _refuse_filter(inferior, thread)
-    sites = _find_sites(inferior)
+    code = _code(inferior)
+    ways = lifeline.find_ways(inferior, code)
+    if ways is not None:
+        return _call_until_through(inferior, thread, ways.calls, number, arguments, ways)
+    sites = _find_sites(inferior, code)
     if not sites:
         return _call_at_borrowed_site(inferior, thread, number, arguments)
     return _call_until_through(inferior, thread, sites, number, arguments)
@@ -145,7 +145,7 @@ def step_aside(inferior: Inferior, thread: int) -> None:
     """Let this thread make a system call without an effect (getpid(2)) and come back to where it is. What the debugger
     then knows of why it stopped is that step."""
     _refuse_filter(inferior, thread)
-    sites = _find_sites(inferior)
+    sites = _find_sites(inferior, _code(inferior))
     if not sites:
         raise IpbpError(
             "inject-no-site",
@@ -156,10 +156,15 @@ def step_aside(inferior: Inferior, thread: int) -> None:
 
 
 def _call_until_through(
-    inferior: Inferior, thread: int, sites: Sequence[int], number: int, arguments: Sequence[int]
+    inferior: Inferior,
+    thread: int,
+    sites: Sequence[int],
+    number: int,
+    arguments: Sequence[int],
+    ways: Optional[lifeline.Ways] = None,
 ) -> int:
     for attempt in range(_ATTEMPTS):
-        result = _call_once(inferior, thread, sites[attempt % len(sites)], number, arguments)
+        result = _call_once(inferior, thread, sites[attempt % len(sites)], number, arguments, ways)
         if result is not None:
             return result
     raise IpbpError(
@@ -169,7 +174,14 @@ def _call_until_through(
     )
 
 
-def _call_once(inferior: Inferior, thread: int, site: int, number: int, arguments: Sequence[int]) -> Optional[int]:
+def _call_once(
+    inferior: Inferior,
+    thread: int,
+    site: int,
+    number: int,
+    arguments: Sequence[int],
+    ways: Optional[lifeline.Ways],
+) -> Optional[int]:
     # The result, or None when the step did not get as far as the call. The thread is as before either way.
     saved = _read_registers(inferior, thread, _SAVED)
     interrupted = _interrupted_call(inferior, thread, saved)
@@ -178,17 +190,33 @@ def _call_once(inferior: Inferior, thread: int, site: int, number: int, argument
     if "orig_rax" in saved:
         call["orig_rax"] = _MASK  # -1: not in a system call, so that the kernel restarts nothing
     restored = _restored(saved, interrupted)
+    line = lifeline.lay(inferior, thread, ways, {**saved, **_begun_again(saved, interrupted)}) if ways else None
+    call["rsp"] = line.pointer if line else saved["rsp"]
     try:
         inferior.set_registers(thread, call)
         inferior.step(thread)
         after = _read_registers(inferior, thread, ("rip", "rax", "rdx", "rsp"))
     except BaseException:
         _surely(inferior.set_registers, thread, restored)
+        _take_up(inferior, line)
         raise
-    if after["rip"] not in (site, site + len(SYSCALL)) and after["rsp"] != saved["rsp"]:
-        return _leave_to_handler(inferior, thread, site, after["rdx"], saved, interrupted)
-    _surely(inferior.set_registers, thread, restored)
-    return _signed(after["rax"]) if after["rip"] == site + len(SYSCALL) else None
+    if after["rip"] not in (site, site + len(SYSCALL)) and after["rsp"] != call["rsp"]:
+        result = _leave_to_handler(inferior, thread, site, after["rdx"], saved, interrupted)
+    else:
+        _surely(inferior.set_registers, thread, restored)
+        result = _signed(after["rax"]) if after["rip"] == site + len(SYSCALL) else None
+    _take_up(inferior, line)
+    return result
+
+
+def _take_up(inferior: Inferior, line: Optional[lifeline.Lifeline]) -> None:
+    if line is not None:
+        _surely(inferior.write, line.pointer, line.covered)
+
+
+def _begun_again(saved: Registers, interrupted: Optional[int]) -> Registers:
+    # By a thread that is on its own: the kernel restarts nothing after sigreturn(2).
+    return {} if interrupted is None else {"rip": saved["rip"] - len(SYSCALL), "rax": interrupted}
 
 
 def _restored(saved: Registers, interrupted: Optional[int]) -> Registers:
@@ -213,9 +241,9 @@ def _leave_to_handler(
     after it, else None.
     """
     start = context + _FRAME_OFFSET
-    size = 8 * len(_FRAME)
+    size = 8 * len(GENERAL)
     frame = inferior.read(start, size)
-    words = {name: int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i, name in enumerate(_FRAME)}
+    words = {name: int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i, name in enumerate(GENERAL)}
     if words["rip"] not in (site, site + len(SYSCALL)):
         _surely(inferior.set_registers, thread, saved)
         raise IpbpError(
@@ -224,7 +252,7 @@ def _leave_to_handler(
             "Continue for a moment and try again.",
         )
     before = {**saved, **_after_handler(saved, interrupted)}
-    _surely(inferior.write, start, b"".join(before[name].to_bytes(8, "little") for name in _FRAME))
+    _surely(inferior.write, start, b"".join(before[name].to_bytes(8, "little") for name in GENERAL))
     return _signed(words["rax"]) if words["rip"] == site + len(SYSCALL) else None
 
 
@@ -275,14 +303,17 @@ def _refuse_filter(inferior: Inferior, thread: int) -> None:
         )
 
 
-def _find_sites(inferior: Inferior) -> list[int]:
-    """Up to two places with the bytes of a syscall instruction, the C library's first.
-
-    Never the vdso: in a static program gdb unwinds garbage from there, for seconds.
-    """
+def _code(inferior: Inferior) -> list[Region]:
+    """Mappings of code from files, the C library's first. Never the vdso: in a static program gdb unwinds garbage from
+    there, for seconds."""
     executable = inferior.describe().executable
     code = [r for r in inferior.regions() if "x" in r.protection and r.path.startswith("/")]
-    for region in sorted(code, key=lambda r: _distance_from_libc(r.path, executable)):
+    return sorted(code, key=lambda r: _distance_from_libc(r.path, executable))
+
+
+def _find_sites(inferior: Inferior, code: Sequence[Region]) -> list[int]:
+    """Up to two places with the bytes of a syscall instruction."""
+    for region in code:
         sites = _sites_in(inferior, region)
         if sites:
             return sites

@@ -27,7 +27,7 @@ from ipbp.host.private import is_ours, private_folder
 from ipbp.protocol import FunctionChange, Hook, PatchedImage, PatchPlan, Replacement
 
 APPLIED, UNFINISHED, UNDOING, UNDONE = "applied", "unfinished", "undoing", "undone"
-ROLLED_BACK, RECLAIMED = "rolled-back", "reclaimed"
+ROLLED_BACK, RECLAIMING, RECLAIMED = "rolled-back", "reclaiming", "reclaimed"
 
 _STATE_AFTER = {
     "begin": UNFINISHED,
@@ -36,6 +36,7 @@ _STATE_AFTER = {
     "undoing": UNDOING,
     "undo-failed": APPLIED,
     "undone": UNDONE,
+    "reclaiming": RECLAIMING,
     "reclaimed": RECLAIMED,
 }
 _RECORD = 1 << 20  # bytes that a large patch writes down
@@ -64,7 +65,7 @@ class Patch:
     @property
     def is_unfinished(self) -> bool:
         """Begun and neither finished nor taken back: its debugger died."""
-        return self.state in (UNFINISHED, UNDOING)
+        return self.state in (UNFINISHED, UNDOING, RECLAIMING)
 
     @property
     def images(self) -> tuple[PatchedImage, ...]:
@@ -138,7 +139,7 @@ class Journal:
         return self._read()
 
     def unfinished(self) -> Optional[Patch]:
-        """The patch or undo that was begun and neither finished nor taken back."""
+        """The patch, its undo or the return of its memory that was begun and neither finished nor taken back."""
         return next((patch for patch in self._read() if patch.is_unfinished), None)
 
     def unloaded(self) -> list[str]:
@@ -234,6 +235,10 @@ class Journal:
         """Every byte that the patch replaced is as it was before it."""
         self._append_event({"event": "undone", "number": number})
         self._forget_record(number)
+
+    def reclaiming(self, number: int) -> None:
+        """Nothing leads to the memory of an undone patch. From here on parts of it may be gone."""
+        self._append_event({"event": "reclaiming", "number": number})
 
     def reclaimed(self, number: int) -> None:
         """The memory of an undone patch is zero again, or not mapped any more: nothing led there."""

@@ -11,6 +11,7 @@ Memory that a patch was linked into is taken away again only when it is proved t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from ipbp.host import inject, safepoint
 from ipbp.host.hooks import tell
 from ipbp.host.inferior import Breakpoint, Inferior
 from ipbp.host.initialise import initialise
-from ipbp.host.journal import UNDOING, Journal, Opening, Patch, open_entry
+from ipbp.host.journal import RECLAIMING, UNDOING, UNFINISHED, Journal, Opening, Patch, open_entry
 from ipbp.host.loads import load_libraries
 from ipbp.host.old_callers import running_callers
 from ipbp.host.quiet import require_quiet
@@ -169,12 +170,17 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
 def recover(inferior: Inferior, journal: Journal) -> int:
     """Take back a patch, or finish an undo, that was torn off half-way: the number of that patch, 0 for none.
 
-    Its memory stays mapped: the program may have run in it. Errors: `recover-unexpected` when the bytes are neither
-    the old nor the new ones (nothing was written).
+    Its memory stays mapped unless nothing leads there: the program may have run in it. Errors: `recover-unexpected`
+    when the bytes are neither the old nor the new ones (nothing was written).
     """
     patch = journal.unfinished()
     if patch is None:
         return 0
+    if patch.state == RECLAIMING:
+        with contextlib.suppress(IpbpError):  # what cannot be given back is never used again
+            _give_back(inferior, patch.plan)
+        journal.reclaimed(patch.number)
+        return patch.number
     pending = _still_changed(inferior, patch)
     if pending:
         steps = Steps(inferior)
@@ -182,13 +188,31 @@ def recover(inferior: Inferior, journal: Journal) -> int:
         for change in pending:
             write_surely(inferior, change.address, change.expected)
         inferior.rearm(steps.disarmed)
+    is_free = _is_free(inferior, patch, journal, was_in_force=bool(pending))
     if patch.state == UNDOING:
         journal.undone(patch.number)
-    else:
-        # Half an arena is no arena: the next patch gets another one.
-        has_memory = all(_is_there(inferior, block) for block in patch.plan.allocations)
-        journal.rolled_back(patch.number, has_memory)
+        if is_free:
+            journal.reclaiming(patch.number)
+            _give_back(inferior, patch.plan)
+            journal.reclaimed(patch.number)
+        return patch.number
+    if is_free:
+        _give_back(inferior, patch.plan)
+    # Half an arena is no arena: the next patch gets another one.
+    has_memory = all(_is_there(inferior, block) for block in patch.plan.allocations)
+    journal.rolled_back(patch.number, has_memory and not is_free)
     return patch.number
+
+
+def _is_free(inferior: Inferior, patch: Patch, journal: Journal, was_in_force: bool) -> bool:
+    """Whether nothing in the program knows of the memory of a patch that was torn off. What it was made to call may
+    have kept pointers; of a patch of which nothing was in force nobody else has any."""
+    plan = patch.plan
+    if plan.calls or plan.loads or plan.hooks or plan.initialisers or _is_shared(plan, journal):
+        return False
+    if patch.state == UNFINISHED and not was_in_force:
+        return True
+    return bool(plan.reclaimable) and not is_reachable(inferior, plan.reclaimable)
 
 
 def _write_segments(steps: Steps, prepared: Prepared) -> None:
@@ -307,21 +331,33 @@ def _reclaim(inferior: Inferior, patch: Patch, journal: Journal) -> bool:
     """Give back the memory of an undone patch that nothing leads to: zeros for the next patch, or, when it was the
     first of its arena and is the last one left, no mapping at all. It never fails an undo that has been done."""
     plan = patch.plan
-    blocks = [(block.address, block.address + block.size) for block in plan.allocations]
-    if not plan.reclaimable or any(journal.uses(start, end, besides=plan.number) for start, end in blocks):
+    if not plan.reclaimable or _is_shared(plan, journal):
         return False
     try:
         if is_reachable(inferior, plan.reclaimable):
             return False
-        for block in plan.allocations:
-            inject.release(inferior, block.address, block.size)
-        for start, end in plan.reclaimable:
-            if not any(low <= start < high for low, high in blocks):
-                write_surely(inferior, start, bytes(end - start))
+        journal.reclaiming(plan.number)
+        _give_back(inferior, plan)
         journal.reclaimed(plan.number)
     except IpbpError:
-        return False  # half wiped and never used again
+        return False  # half given back: the next command goes on with it
     return True
+
+
+def _is_shared(plan: PatchPlan, journal: Journal) -> bool:
+    blocks = [(block.address, block.address + block.size) for block in plan.allocations]
+    return any(journal.uses(start, end, besides=plan.number) for start, end in blocks)
+
+
+def _give_back(inferior: Inferior, plan: PatchPlan) -> None:
+    # Once more does no harm: what is gone is not looked for, and somebody else's memory is left alone.
+    for block in plan.allocations:
+        if _is_there(inferior, block):
+            inject.release(inferior, block.address, block.size)
+    blocks = [(block.address, block.address + block.size) for block in plan.allocations]
+    for start, end in plan.reclaimable or [(row.address, row.address + row.size) for row in plan.segments]:
+        if not any(low <= start < high for low, high in blocks):
+            write_surely(inferior, start, bytes(end - start))
 
 
 def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:

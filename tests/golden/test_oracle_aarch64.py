@@ -17,7 +17,7 @@ from ipbp.errors import IpbpError
 from ipbp.formats.elf_relocations import edge_kinds
 from ipbp.graph.edges import EdgeKind
 
-OFFSETS = {"near_function": 0x40_0000, "near_data": 0x50_0000, "far_data": 0xC000_0000}
+OFFSETS = {"near_function": 0x40_1234, "near_data": 0x50_7670, "far_data": 0xC000_5A50}
 OPTIONS = {
     "static": ["-static"],
     "fixed": ["-no-pie"],
@@ -50,7 +50,7 @@ def test_a_field_holds_what_the_linkers_put_into_it(
     places = {name: base + offset for name, offset in OFFSETS.items()} | {"small": 0x1234}
     graph = graph_of(path)
     known = {name: places[name] for name in undefined_names(graph) if name in places}
-    ours = link([unit_of(graph, addresses=known)], make_arena(base, 0x4_0000))
+    ours = link([unit_of(graph, addresses=known)], make_arena(base + 0x1000, 0x4_3000))
     around = Surroundings({}, [image], {section: places[name] for name, section in SECTIONS.items()})
     for linker in _linkers(clang)[1 if row.but_ld else 0 : 1 if row.but_lld else 2]:
         theirs = link_with([*linker, *OPTIONS[kind]], ours, [path], tmp_path, around)

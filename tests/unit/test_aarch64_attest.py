@@ -112,6 +112,7 @@ def test_every_function_is_proved(compiler: str, level: str, kind: str, linker: 
     assert found.mismatched == ()
     assert found.proved[program.graph.blocks.kind == BlockKind.CODE].all()
     own = program.graph.symbols.name
+    assert not [name for name in (*own, *program.image.symbols.name) if name.startswith("$")]
     for name in {"counter", "huge", "squares"} & set(own) & set(program.image.symbols.name):
         where = {int(program.image.symbols.address[row]) for row in program.image.symbols.by_name[name]}
         assert int(found.address[own.index(name)]) in where

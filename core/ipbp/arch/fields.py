@@ -47,7 +47,8 @@ GOT_RELATIVE = _column({kind: int(row.got_relative) for kind, row in ROWS.items(
 PAGES = _column({kind: int(row.is_of_pages) for kind, row in ROWS.items()})
 """1 where the equation is a distance between pages, indexed by kind."""
 
-PAGE = 4096
+PAGE_BITS = 12
+PAGE = 1 << PAGE_BITS
 
 _IN_PLACE: Mapping[Encoding, int] = MappingProxyType(
     {
@@ -161,7 +162,9 @@ def _write_parts(octets: U8, place: I64, kind: U8, value: I64) -> None:
     signed = encoding == Encoding.IMM16_SIGNED
     word[signed & (value >= 0)] |= _MOVZ
     shifts: I64 = _SHIFT[kind].astype(np.int64)
-    value = np.where(signed & (value < 0), ~value, value) >> shifts
+    # Of an address a load or store takes the place in its page, counted in what it loads.
+    in_page = (encoding == Encoding.IMM12) & (shifts < PAGE_BITS)
+    value = np.where(signed & (value < 0), ~value, np.where(in_page, value & PAGE - 1, value)) >> shifts
     for code, (shift, bits) in _PARTS.items():
         rows = encoding == code
         word[rows] |= (value[rows] & (1 << bits) - 1) << shift

@@ -6,7 +6,22 @@ are accesses of thread-local variables that call __tls_get_addr (-mtls-dialect=t
 
 from __future__ import annotations
 
+import numpy as np
+
+from ipbp.graph.columns import U8, Flags
 from ipbp.graph.edges import EdgeKind
+from ipbp.graph.names import Names
+
+_STT_NOTYPE, _STT_TLS = 0, 6
+
+
+def are_marks(names: Names, types: U8) -> Flags:
+    """For each symbol whether it marks where code (`$x`) or data (`$d`) begins (AAELF64, "Mapping symbols"): then it
+    names nothing. Assemblers give one in a thread-local section that type."""
+    begins = names.start_with(b"$x") | names.start_with(b"$d")
+    result: Flags = begins & np.isin(types, (_STT_NOTYPE, _STT_TLS))
+    return result
+
 
 KINDS: dict[int, EdgeKind] = {
     257: EdgeKind.ABS64,  # R_AARCH64_ABS64

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ipbp.formats.elf_aarch64 import are_marks
 from ipbp.formats.elf_debug_file import embedded_symbols, has_debug_information, has_symbols, separate_debug_file
 from ipbp.formats.elf_dynamic import (
     R_64,
@@ -191,7 +192,7 @@ def _symbols(
         if source is not None and has_symbols(source):
             kept = cache.load(source, tls_start) if cache else None
             if kept is None:
-                kept = _image_symbols(static_rows(source), tls_start, dynamic.defines_versions)
+                kept = _image_symbols(static_rows(source), tls_start, dynamic.defines_versions, file.machine)
                 if cache:
                     cache.keep(source, tls_start, kept)
             return kept
@@ -199,12 +200,14 @@ def _symbols(
     rows = dynamic_rows(dynamic)
     if embedded is not None and has_symbols(embedded):
         rows = joined(rows, static_rows(embedded))
-    return _image_symbols(rows, tls_start, dynamic.defines_versions)
+    return _image_symbols(rows, tls_start, dynamic.defines_versions, file.machine)
 
 
-def _image_symbols(rows: SymbolRows, tls_start: int, defines_versions: bool) -> ImageSymbols:
+def _image_symbols(rows: SymbolRows, tls_start: int, defines_versions: bool, machine: str) -> ImageSymbols:
     keep = (rows.section != 0) & (rows.type != STT_SECTION) & (rows.type != STT_FILE)
     keep &= rows.name.are_given()
+    if machine == "aarch64":
+        keep &= ~are_marks(rows.name, rows.type)
     kept = np.flatnonzero(keep)
     address = rows.value[kept] + np.where(rows.type[kept] == _STT_TLS, tls_start, 0)
     order = np.argsort(address, kind="stable")

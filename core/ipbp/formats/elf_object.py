@@ -19,6 +19,7 @@ from ipbp.arch.fields import WIDTH
 from ipbp.arch.x86_64_code import is_branch
 from ipbp.errors import Refusal, Refused
 from ipbp.formats import elf_file as elf
+from ipbp.formats.elf_aarch64 import are_marks
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
 from ipbp.formats.elf_file import ElfFile, ElfRelocations, malformed
 from ipbp.formats.elf_references import References, decoded, element_places, references, safe_cuts, table_places
@@ -51,8 +52,6 @@ _INIT_NAMES = (b".ctors", b".dtors", b".init_array", b".fini_array", b".preinit_
 _TABLE_TYPES = (0, elf.SHT_SYMTAB, elf.SHT_STRTAB, elf.SHT_RELA, elf.SHT_GROUP, elf.SHT_SYMTAB_SHNDX)
 _EXCEPTION_TABLE = b"GCC_except_table"
 """What LLVM calls the exception table of its n-th function: a number and no name."""
-_MAPPING = (b"$x", b"$d")
-"""Marks of where code and data begin (AAELF64, "Mapping symbols"): they name nothing."""
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
 
 
@@ -191,8 +190,7 @@ class _Builder:
         symbols, names = self.file.symbols, self.file.symbols.name
         named = names.are_given() & ~names.start_with(b".L") & ~names.start_with(_EXCEPTION_TABLE)
         if self.file.machine == "aarch64":
-            marks = np.logical_or.reduce([names.start_with(name) for name in _MAPPING])
-            named &= ~(marks & (symbols.type == 0) & (symbols.binding == 0))
+            named &= ~(are_marks(names, symbols.type) & (symbols.binding == 0))
         keep = named & (symbols.type != elf.STT_SECTION) & (symbols.type != elf.STT_FILE)
         # Row 0 is the gABI's empty symbol; a relocation without a symbol uses it as the number zero.
         keep[0] = self.file.tables.refers[0]
@@ -257,7 +255,7 @@ class _Builder:
         """The sizes with the literal pool that follows a function, which its code reads without a fixup. A pool begins
         at a mark and reaches to the next symbol."""
         symbols = self.file.symbols
-        marked = symbols.name.start_with(b"$d") & (symbols.type == 0) & (symbols.section > 0)
+        marked = symbols.name.start_with(b"$d") & are_marks(symbols.name, symbols.type) & (symbols.section > 0)
         marked &= self.placement[np.maximum(symbols.section, 0)] == BlockKind.CODE
         pools = np.sort(key(symbols.section[marked], symbols.value[marked]))
         section_end = key(start >> SECTION_SHIFT, self.file.sections.size[start >> SECTION_SHIFT])

@@ -18,6 +18,7 @@ import gdb
 
 from gdb_ipbp import old_frames, old_sources, ptrace, retired
 from gdb_ipbp.background import limited, run_in_silent_stop
+from gdb_ipbp.remote import RemoteProcess, is_remote, name_of_process
 from gdb_ipbp.settings import (
     breakpoints_off,
     changed,
@@ -45,11 +46,14 @@ class GdbInferior:
         """`report`: shows the user an error that comes up when no caller waits any more (see `while_stopped`)."""
         self._report = report
         self._is_stale = False  # whether gdb's idea of registers is out of date
+        self._remote = _remote_of_inferior()
 
     def describe(self) -> Description:
         if _known.description is not None:
             return _known.description
         pid = _process()
+        if self._remote is not None:
+            return self._remote.describe(pid, not _is_running())
         return Description(
             pid=pid,
             triple="x86_64-linux",
@@ -61,10 +65,13 @@ class GdbInferior:
         )
 
     def regions(self) -> list[Region]:
-        return procfs.regions(_process())
+        pid = _process()
+        return procfs.regions(pid) if self._remote is None else self._remote.regions()
 
     def threads(self) -> list[Thread]:
         pid = _process()
+        if self._remote is not None:
+            return self._remote.threads()
         if _known.description is None:
             return tasks.stopped_threads(pid)
         if _known.threads is None:
@@ -104,15 +111,22 @@ class GdbInferior:
         try:
             gdb.selected_inferior().write_memory(address, content)
         except (gdb.MemoryError, OverflowError) as error:
+            if self._remote is not None and self._remote.write_protected(self, address, content):
+                return
             raise _memory_error("write", address, len(content)) from error
 
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         self._require_thread(thread)
+        if self._remote is not None:
+            return self._remote.registers(thread, names)
         values = ptrace.read_registers(thread)
         return {name: values[name] for name in names if name in values}
 
     def set_registers(self, thread: int, values: dict[str, int]) -> None:
         self._require_thread(thread)
+        if self._remote is not None:
+            self._remote.set_registers(thread, values)
+            return
         for name, value in values.items():
             if name not in ptrace.NAMES or not 0 <= value <= _MASK:
                 raise IpbpError("inferior-register", f"{name} cannot be {value}", "Report this as a bug.")
@@ -136,18 +150,24 @@ class GdbInferior:
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)
         self._moves()
-        if gdb.parameter("breakpoint always-inserted"):
+        if self._remote is not None:
+            self._remote.step(thread)
+        elif gdb.parameter("breakpoint always-inserted"):
             with breakpoints_off():
                 ptrace.step(pid, thread)
         else:  # gdb takes its traps out of memory at every stop
             ptrace.step(pid, thread)
 
     def interrupted_call(self, thread: int) -> Optional[int]:
+        if self._remote is not None:
+            return None
         where = procfs.system_call(_process(), thread)
         return None if where is None else where.number
 
     def selected_frame(self) -> Frame:
         _process()
+        if self._remote is not None:
+            return self._remote.selected_frame()
         self._refresh()
         try:
             frame = gdb.selected_frame()
@@ -223,6 +243,10 @@ class GdbInferior:
         old_frames.mark(code)
         old_sources.follow(texts, code)
 
+    def note_mapping(self, region: Region, is_there: bool) -> None:
+        if self._remote is not None:
+            self._remote.note_mapping(region, is_there)
+
     def announce(self, image: str) -> None:
         _process()
         image = plain_path(image)
@@ -252,6 +276,9 @@ class GdbInferior:
                 self._refresh()
 
         description = self.describe()
+        if self._remote is not None:
+            self._remote.while_stopped(description.stopped, lambda: act(stop_is_ours=False), then)
+            return
         if not description.stopped:
             run_in_silent_stop(description.pid, act, then, self._report)
             return
@@ -261,7 +288,7 @@ class GdbInferior:
 
     def _require_thread(self, thread: int) -> int:
         pid = _process()
-        if not tasks.is_alive(pid, thread):
+        if not (tasks.is_alive(pid, thread) if self._remote is None else self._remote.is_alive(thread)):
             raise _no_thread(thread)
         return pid
 
@@ -325,6 +352,16 @@ class _Known:
 _known = _Known()
 
 
+_remotes: dict[str, RemoteProcess] = {}
+
+
+def _remote_of_inferior() -> Optional[RemoteProcess]:
+    """What is known of the selected process, when it is behind a remote stub."""
+    if not is_remote() or not gdb.selected_inferior().architecture().name().startswith("aarch64"):
+        return None
+    return _remotes.setdefault(name_of_process(), RemoteProcess())
+
+
 def _process() -> int:
     # The process id of an inferior that ipbp can work with; the error that says why there is none otherwise.
     inferior = gdb.selected_inferior()
@@ -338,15 +375,16 @@ def _process() -> int:
     kind = inferior.connection.type
     if kind == "core":
         raise IpbpError("inferior-core", "this is a core file, not a process", "`run` the program, or `attach` to it.")
-    if kind != "native":
+    architecture = inferior.architecture().name()
+    is_behind_a_stub = architecture.startswith("aarch64") and is_remote()
+    if kind != "native" and not is_behind_a_stub:
         fact = f"the program runs behind gdb's `{kind}` target"
         raise IpbpError("inferior-remote", fact, "Debug it with a gdb on the machine that it runs on.")
-    architecture = inferior.architecture().name()
-    if not architecture.startswith("i386:x86-64"):
+    if not architecture.startswith("i386:x86-64") and not is_behind_a_stub:
         raise IpbpError(
             "inferior-architecture",
             f"the program is {architecture}",
-            "Build the program for x86-64: ipbp knows no other so far.",
+            "Build the program for x86-64: of AArch64 ipbp patches what runs behind a remote stub.",
         )
     if gdb.current_recording() is not None:
         raise IpbpError("inferior-recorded", "gdb records the program's execution", "`record stop` first.")

@@ -300,6 +300,9 @@ class LldbInferior:
                 for thread in filter(lambda row: row.GetThreadID() in chosen, process):
                     old_sources.settle(thread)
 
+    def note_mapping(self, region: Region, is_there: bool) -> None:
+        """The kernel knows."""
+
     def announce(self, image: str) -> None:
         pid, image = self._pid(), plain_path(image)
         for other, old in [row for row in _announced if row[0] != pid]:

@@ -42,7 +42,7 @@ class Description:
 
     `stopped` says whether it is stopped for the debugger now. `attached` is false when the debugger launched it.
     `local` says that /proc/PID of this machine is the inferior. `debug_folders`: where its debugger was told to look
-    for separate debug files.
+    for separate debug files. `remote`: of one that is not local, what tells it from others of its debugger.
     """
 
     pid: int
@@ -53,6 +53,7 @@ class Description:
     attached: bool
     local: bool = True
     debug_folders: Sequence[str] = ()
+    remote: str = ""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ NOT_CHECKED = {
         allocator-replaced ambiguous-static cargo-build-needed cargo-library compile-failed copies-differ
         coroutine-changed crate-without-objects data-alignment-changed data-kind-changed data-size-changed
         debug-too-large duplicate-symbol entry-branch-target entry-out-of-reach entry-return-address entry-shared
-        entry-too-short function-unlocated image-ambiguous indirect-function-changed label-in-variable layout-changed
+        entry-too-short function-unlocated image-ambiguous image-not-lifted
+        indirect-function-changed label-in-variable layout-changed
         library-not-loaded method-table-changed new-initialiser new-thread-local not-the-running-code
         object-compression object-lto object-malformed object-missing object-not-relocatable object-shares-sections
         object-undecodable object-wrong-architecture out-of-reach-data refused relocation-out-of-range
@@ -59,8 +60,8 @@ NOT_CHECKED = {
         suspension-ambiguous symbol-ambiguous thread-local undefined-symbol unit-ambiguous unwind-data-not-carried
         unwind-malformed variable-split variable-type-changed variable-unlocated""",
     "only the moment of the stop tells, by where the threads are or what else happens then": """
-        address-taken caller-running entry-unreadable frame-argument-gone frame-layout-changed frame-moved
-        frame-not-changed frame-not-described frame-place-changed frame-unwinds image-unloaded inferior-busy
+        address-taken caller-running entry-unreadable frame-argument-gone frame-layout-changed frame-machine
+        frame-moved frame-not-changed frame-not-described frame-place-changed frame-unwinds image-unloaded inferior-busy
         inferior-call inferior-step inferior-thread inferior-unstoppable initialiser-failed inject-address-taken
         inject-diverted inject-no-site interrupted memory-not-empty memory-unreadable plan-outdated program-busy
         quiet-point safepoint-frame safepoint-stuck sources-changing""",
@@ -126,7 +127,7 @@ def test_an_object_that_was_thrown_away_is_found(tmp_path: Path) -> None:
 
 
 def test_memory_that_is_almost_used_up_is_found(tmp_path: Path) -> None:
-    image = SimpleNamespace(near_start=0x400000, near_end=0x500000, is_pie=True)
+    image = SimpleNamespace(near_start=0x400000, near_end=0x500000, is_low=False)
     room = Arena(0x600000, (Part("rx", 0x600000, 0x100000, 0x1000), Part("rw", 0x700000, 0x100000)))
     full = Arena(0x600000, (Part("rx", 0x600000, 0x100000, 0xFF000), Part("rw", 0x700000, 0x100000)))
     assert near_memory(request(tmp_path, arenas=(room,)), image) == "reserved at 0x600000"  # type: ignore[arg-type]
@@ -157,7 +158,7 @@ class Asked:
 
 
 def lines(monkeypatch: pytest.MonkeyPatch, journal: Journal) -> dict[str, dict[str, Any]]:
-    monkeypatch.setattr("ipbp.host.doctor.open_journal", lambda pid: journal)
+    monkeypatch.setattr("ipbp.host.doctor.open_journal", lambda pid, remote: journal)
     monkeypatch.setattr("ipbp.host.doctor.procfs.seccomp_mode", lambda pid, thread: 0)
     return {line["name"]: line for line in examine(Asked(), dict)}
 

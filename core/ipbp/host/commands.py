@@ -113,7 +113,8 @@ class Command:
 
     def journal(self) -> Journal:
         """The journal of the program, brought up to date with what is loaded now."""
-        journal = open_journal(self.inferior.describe().pid)
+        described = self.inferior.describe()
+        journal = open_journal(described.pid, described.remote)
         self.folder = journal.folder
         self._look(journal)
         return journal

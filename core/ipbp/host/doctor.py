@@ -32,7 +32,7 @@ def examine(command: Asks, params: Callable[[], dict[str, Any]]) -> list[Line]:
         _line("debugger", lambda: inferior.describe().debugger),
         _line("program", lambda: _program(inferior)),
         _line("permissions", lambda: _permissions(inferior)),
-        _line("journal", lambda: _journal(open_journal(inferior.describe().pid))),
+        _line("journal", lambda: _journal(_opened(inferior))),
         _line("engine", lambda: _engine(command.ask("hello", {}))),
     ]
     if all(line["ok"] for line in lines):
@@ -41,6 +41,11 @@ def examine(command: Asks, params: Callable[[], dict[str, Any]]) -> list[Line]:
         except IpbpError as error:
             lines.append({"name": "engine", "ok": False, "text": str(error)})
     return lines
+
+
+def _opened(inferior: Inferior) -> Journal:
+    described = inferior.describe()
+    return open_journal(described.pid, described.remote)
 
 
 def _line(name: str, look: Callable[[], str]) -> Line:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
+from ipbp.host.abi import NOP, abi_of
 from ipbp.host.inferior import Breakpoint, Frame, OldCode, OldText, Ranges, Thread
 from ipbp.protocol import Description, Region
 
@@ -23,15 +24,11 @@ EXECUTABLE = "/fake/app"
 LIBC = "/fake/libc.so.6"
 CODE, DATA, LIBC_CODE, STACKS = 0x400000, 0x404000, 0x7F0000000000, 0x7FFF00000000
 
-_REGISTERS = (
+_X86_REGISTERS = (
     *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13"),
     *("r14", "r15", "rip", "eflags", "orig_rax"),
 )
-# gregset_t of ucontext_t, from its byte 40 on (sys/ucontext.h).
-_FRAME = (
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp"),
-    *("rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
-)
+_A64_REGISTERS = (*(f"x{number}" for number in range(31)), "sp", "pc", "cpsr")
 _RESTARTS = {-512, -513, -514, -516}
 
 
@@ -53,7 +50,14 @@ class FakeInferior:
     `shows_orig_rax`: as gdb does and lldb does not. `pid`, `local`: of a real process, where /proc is to be asked.
     """
 
-    def __init__(self, threads: int = 2, shows_orig_rax: bool = True, pid: int = 0, local: bool = False) -> None:
+    def __init__(
+        self,
+        threads: int = 2,
+        shows_orig_rax: bool = True,
+        pid: int = 0,
+        local: bool = False,
+        triple: str = "x86_64-unknown-linux-gnu",
+    ) -> None:
         self.memory: dict[int, bytearray] = {}
         self.mappings: list[Region] = []
         self.shows_orig_rax = shows_orig_rax
@@ -73,10 +77,11 @@ class FakeInferior:
         self.fails_at = 0
         self.fails_how = "before"
         self.stays_dead = False
-        self._description = Description(pid, "x86_64-unknown-linux-gnu", "fake", EXECUTABLE, True, True, local)
+        self._description = Description(pid, triple, "fake", EXECUTABLE, True, True, local)
+        self.abi = abi_of(self._description)
         self.map(CODE, PAGE, "rx", EXECUTABLE, b"\x90" * PAGE)
         self.map(DATA, PAGE, "rw", EXECUTABLE)
-        self.map(LIBC_CODE, PAGE, "rx", LIBC, b"\x90" * 16 + b"\x0f\x05")
+        self.map(LIBC_CODE, PAGE, "rx", LIBC, b"\x90" * 16 + self.abi.syscall + (NOP if self.abi.slack else b""))
         self.all_threads = [self._make_thread(number) for number in range(threads)]
 
     # What a test arranges and looks at.
@@ -113,6 +118,8 @@ class FakeInferior:
         """What the kernel does first when the thread runs again: restart its system call (handle_signal() in
         arch/x86/kernel/signal.c). `restarted` gets the thread and the number of the call."""
         registers = thread.registers
+        if not self.abi.restarts:
+            return
         result = registers["rax"] - (1 << 64) if registers["rax"] >> 63 else registers["rax"]
         if registers["orig_rax"] != MASK and result in _RESTARTS:
             registers["rax"] = 219 if result == -516 else registers["orig_rax"]
@@ -122,10 +129,11 @@ class FakeInferior:
 
     def return_from_signal(self, thread: FakeThread, context: int) -> None:
         """The end of a handler: rt_sigreturn(2) with the frame that it was given."""
-        frame = self._peek(context + 40, 8 * len(_FRAME))
-        for index, name in enumerate(_FRAME):
+        frame = self._peek(context + self.abi.frame_at, 8 * len(self.abi.frame))
+        for index, name in enumerate(self.abi.frame):
             thread.registers[name] = int.from_bytes(frame[8 * index : 8 * index + 8], "little")
-        thread.registers["orig_rax"] = MASK
+        if self.abi.hidden:
+            thread.registers[self.abi.hidden] = MASK
 
     # The protocol.
 
@@ -136,7 +144,7 @@ class FakeInferior:
         return self._counted(lambda: list(self.mappings))
 
     def threads(self) -> list[Thread]:
-        return self._counted(lambda: [Thread(thread.id, thread.registers["rip"]) for thread in self.all_threads])
+        return self._counted(lambda: [Thread(thread.id, thread.registers[self.abi.pc]) for thread in self.all_threads])
 
     def return_addresses(self, thread: int) -> list[int]:
         return self._counted(lambda: self.unwound.get(thread, []))
@@ -155,7 +163,7 @@ class FakeInferior:
 
     def set_registers(self, thread: int, values: dict[str, int]) -> None:
         for name, value in values.items():
-            if name not in _REGISTERS or (name == "orig_rax" and not self.shows_orig_rax):
+            if name not in self._names or (name == "orig_rax" and not self.shows_orig_rax):
                 raise IpbpError("inferior-register", f"there is no register {name}", "Leave it out.")
             if not 0 <= value <= MASK:
                 raise IpbpError("inferior-register", f"{value} does not fit into {name}", "Values are unsigned.")
@@ -210,6 +218,9 @@ class FakeInferior:
     def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
         self.marked, self.texts = list(code), list(texts)
 
+    def note_mapping(self, region: Region, is_there: bool) -> None:
+        """Its `regions` know."""
+
     def announce(self, image: str) -> None:
         self._counted(lambda: self.announced.append(image))
 
@@ -221,6 +232,10 @@ class FakeInferior:
         then(0.0)
 
     # Behind the protocol.
+
+    @property
+    def _names(self) -> Sequence[str]:
+        return _X86_REGISTERS if self.abi.restarts else _A64_REGISTERS
 
     def _counted(self, act: Callable[[], T], half: Optional[Callable[[], object]] = None) -> T:
         self.operations += 1
@@ -236,8 +251,10 @@ class FakeInferior:
     def _make_thread(self, number: int) -> FakeThread:
         stack = STACKS + number * 0x100000
         self.map(stack, 4 * PAGE, "rw")
-        registers = {name: 0x1000 + index for index, name in enumerate(_REGISTERS)}
-        registers.update(rip=CODE + 0x800, rsp=stack + 3 * PAGE, orig_rax=MASK, eflags=0x246)
+        registers = {name: 0x1000 + index for index, name in enumerate(self._names)}
+        registers.update({self.abi.pc: CODE + 0x800, self.abi.stack: stack + 3 * PAGE, self.abi.flags: 0x246})
+        if self.abi.hidden:
+            registers[self.abi.hidden] = MASK
         return FakeThread(100 + number, registers)
 
     def _peek(self, address: int, size: int) -> bytes:
@@ -266,39 +283,41 @@ class FakeInferior:
             self._enter_handler(thread, handler)
 
     def _execute(self, thread: FakeThread) -> None:
-        registers = thread.registers
-        pc = registers["rip"]
-        if self._peek(pc, 2) != b"\x0f\x05":
-            registers["rip"] = pc + self.instruction_lengths.get(pc, 1)
+        registers, abi = thread.registers, self.abi
+        pc, after = registers[abi.pc], registers[abi.pc] + len(abi.syscall)
+        if self._peek(pc, len(abi.syscall)) != abi.syscall:
+            registers[abi.pc] = pc + self.instruction_lengths.get(pc, 1 if abi.restarts else 4)
             return
-        number = registers["rax"]
-        arguments = [registers[name] for name in ("rdi", "rsi", "rdx", "r10", "r8", "r9")]
-        result = self._system_call(number, arguments)
-        # The instruction itself destroys these two (Intel SDM vol. 2, SYSCALL).
-        registers.update(rip=pc + 2, rcx=pc + 2, r11=registers["eflags"], rax=result & MASK, orig_rax=number)
+        number = registers[abi.number]
+        result = self._system_call(number, [registers[name] for name in abi.arguments])
+        registers.update({abi.pc: after, abi.result: result & MASK})
+        if abi.hidden:  # the instruction itself destroys these two (Intel SDM vol. 2, SYSCALL)
+            registers.update({"rcx": after, "r11": registers["eflags"], abi.hidden: number})
 
     def _enter_handler(self, thread: FakeThread, handler: int) -> None:
-        registers = thread.registers
-        context = (registers["rsp"] - 128 - 1024) & ~15  # below the red zone
-        frame = b"".join(registers[name].to_bytes(8, "little") for name in _FRAME)
-        self._poke(context + 40, frame)
-        registers.update(rip=handler, rdi=14, rdx=context, rsp=context - 8, orig_rax=MASK)
+        registers, abi = thread.registers, self.abi
+        context = (registers[abi.stack] - 128 - 1024) & ~15  # below the red zone
+        frame = b"".join(registers[name].to_bytes(8, "little") for name in abi.frame)
+        self._poke(context + abi.frame_at, frame)
+        registers.update({abi.pc: handler, abi.arguments[0]: 14, abi.context: context, abi.stack: context - 8})
+        if abi.hidden:
+            registers[abi.hidden] = MASK
 
     def _system_call(self, number: int, arguments: Sequence[int]) -> int:
         address, size, bits = arguments[:3]
         protection = "".join(letter for letter, bit in (("r", 1), ("w", 2), ("x", 4)) if bits & bit)
         inside = [r for r in self.mappings if r.start < address + size and address < r.end]
-        if number == 9:  # mmap
+        if number == self.abi.mmap:
             if inside:
                 return -17
             self.map(address, size, protection)
             return address
-        if number == 11:  # munmap
+        if number == self.abi.munmap:
             self._carve(inside, address, address + size)
             for page in range(address, address + size, PAGE):
                 self.memory.pop(page, None)
             return 0
-        if number == 10:  # mprotect
+        if number == self.abi.mprotect:
             if sum(min(r.end, address + size) - max(r.start, address) for r in inside) != size:
                 return -12
             self._carve(inside, address, address + size)

@@ -171,6 +171,9 @@ class Inferior(Protocol):
         """From now on frames that are in this code are marked where the debugger can, and no others; and of frames in
         the code that `texts` name that source text is shown where the file has another one now."""
 
+    def note_mapping(self, region: Region, is_there: bool) -> None:
+        """An injected call has mapped this, or unmapped it. For who cannot ask the kernel for `regions`."""
+
     def announce(self, image: str) -> None:
         """Load the symbols of a patch image, linked at its final addresses."""
 

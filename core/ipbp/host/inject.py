@@ -20,13 +20,11 @@ from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
 from ipbp.host import lifeline, procfs
+from ipbp.host.abi import NOP, X86_64, Abi, abi_of
 from ipbp.host.inferior import Inferior
-from ipbp.host.lifeline import GENERAL
 from ipbp.protocol import Description, Region
 
-SYSCALL = bytes([0x0F, 0x05])  # syscall
-
-_MMAP, _MPROTECT, _MUNMAP, _GETPID, _RESTART_SYSCALL = 9, 10, 11, 39, 219  # arch/x86/entry/syscalls/syscall_64.tbl
+_RESTART_SYSCALL = 219  # arch/x86/entry/syscalls/syscall_64.tbl
 _EPOLL_CALLS = {232, 281, 441}  # epoll_wait, epoll_pwait, epoll_pwait2
 _PROTECTION = {"r": 1, "w": 2, "x": 4}  # mmap(2), PROT_*
 _MAP_FLAGS = 0x02 | 0x20 | 0x100000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
@@ -36,10 +34,6 @@ _EINTR = -4
 _ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK = -512, -513, -514, -516
 _RESTARTS = {_ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND, _ERESTART_RESTARTBLOCK}  # include/linux/errno.h
 
-_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
-_CHANGED = (*_ARGUMENTS, "rax", "rcx", "r11", "rsp", "rip", "eflags")
-_FRAME_OFFSET = 40  # of the general registers in a ucontext_t (sys/ucontext.h)
-_SAVED = (*GENERAL, "orig_rax")
 _ATTEMPTS = 16
 
 Registers = dict[str, int]
@@ -54,13 +48,15 @@ def allocate(inferior: Inferior, address: int, size: int, protection: str) -> No
     if any(region.start < address + size and address < region.end for region in inferior.regions()):
         raise _taken(address, size)
     arguments = (address, size, _protection_bits(protection), _MAP_FLAGS, _MASK, 0)
-    result = system_call(inferior, _MMAP, arguments)
+    result = system_call(inferior, abi_of(inferior.describe()).mmap, arguments)
     if result == -errno.EEXIST:
+        inferior.note_mapping(Region(address, address + size, "", 0, ""), True)
         raise _taken(address, size)
     _require_success(result, f"map {size} bytes ({protection}) at {address:#x}")
     if result != address:  # a kernel before 4.17 takes the address as a hint only
         release(inferior, result & _MASK, size)
         raise _taken(address, size)
+    inferior.note_mapping(Region(address, address + size, protection, 0, ""), True)
     if not is_mapped(inferior.regions(), address, size, protection):
         raise IpbpError(
             "inject-failed",
@@ -71,12 +67,15 @@ def allocate(inferior: Inferior, address: int, size: int, protection: str) -> No
 
 def release(inferior: Inferior, address: int, size: int) -> None:
     """Unmap whole pages."""
-    _require_success(system_call(inferior, _MUNMAP, (address, size)), f"unmap {size} bytes at {address:#x}")
+    result = system_call(inferior, abi_of(inferior.describe()).munmap, (address, size))
+    _require_success(result, f"unmap {size} bytes at {address:#x}")
+    inferior.note_mapping(Region(address, address + size, "", 0, ""), False)
 
 
 def protect(inferior: Inferior, address: int, size: int, protection: str) -> None:
     """Change the protection of whole pages."""
-    result = system_call(inferior, _MPROTECT, (address, size, _protection_bits(protection)))
+    number = abi_of(inferior.describe()).mprotect
+    result = system_call(inferior, number, (address, size, _protection_bits(protection)))
     _require_success(result, f"change {size} bytes at {address:#x} to {protection}")
 
 
@@ -98,6 +97,8 @@ def restartable(inferior: Inferior) -> list[int]:
     starts over.
     """
     description = inferior.describe()
+    if not abi_of(description).restarts:
+        return []
     if description.local:
         waiting = [thread.id for thread in inferior.threads() if thread.system_call in _EPOLL_CALLS]
         threads = [number for number in waiting if not procfs.signals_to_handle(description.pid, number)]
@@ -118,7 +119,7 @@ def _restart_epoll(inferior: Inferior, thread: int) -> bool:
     number = inferior.interrupted_call(thread)
     if number not in _EPOLL_CALLS:
         return False
-    inferior.set_registers(thread, {"rip": registers["rip"] - len(SYSCALL), "rax": number})
+    inferior.set_registers(thread, {"rip": registers["rip"] - len(X86_64.syscall), "rax": number})
     return True
 
 
@@ -129,34 +130,36 @@ def system_call(inferior: Inferior, number: int, arguments: Sequence[int]) -> in
     Errors: `seccomp` when a filter might kill the process for it, `inject-diverted` when signals never let it
     through, `inject-no-site` when there is no code at all to run it at.
     """
-    thread = _choose_thread(inferior)
+    thread, abi = _choose_thread(inferior), abi_of(inferior.describe())
     _refuse_filter(inferior, thread)
     code = _code(inferior)
-    ways = lifeline.find_ways(inferior, code)
+    ways = lifeline.find_ways(inferior, code) if abi.restarts else None
     if ways is not None:
-        return _call_until_through(inferior, thread, ways.calls, number, arguments, ways)
-    sites = _find_sites(inferior, code)
+        return _call_until_through(inferior, abi, thread, ways.calls, number, arguments, ways)
+    sites = _find_sites(inferior, abi, code)
     if not sites:
-        return _call_at_borrowed_site(inferior, thread, number, arguments)
-    return _call_until_through(inferior, thread, sites, number, arguments)
+        return _call_at_borrowed_site(inferior, abi, thread, number, arguments)
+    return _call_until_through(inferior, abi, thread, sites, number, arguments)
 
 
 def step_aside(inferior: Inferior, thread: int) -> None:
     """Let this thread make a system call without an effect (getpid(2)) and come back to where it is. What the debugger
     then knows of why it stopped is that step."""
     _refuse_filter(inferior, thread)
-    sites = _find_sites(inferior, _code(inferior))
+    abi = abi_of(inferior.describe())
+    sites = _find_sites(inferior, abi, _code(inferior))
     if not sites:
         raise IpbpError(
             "inject-no-site",
             "the process has no code mapped from a file",
             "Start a program that is mapped from a file; this one cannot be patched.",
         )
-    _call_until_through(inferior, thread, sites, _GETPID, ())
+    _call_until_through(inferior, abi, thread, sites, abi.getpid, ())
 
 
 def _call_until_through(
     inferior: Inferior,
+    abi: Abi,
     thread: int,
     sites: Sequence[int],
     number: int,
@@ -164,7 +167,7 @@ def _call_until_through(
     ways: Optional[lifeline.Ways] = None,
 ) -> int:
     for attempt in range(_ATTEMPTS):
-        result = _call_once(inferior, thread, sites[attempt % len(sites)], number, arguments, ways)
+        result = _call_once(inferior, abi, thread, sites[attempt % len(sites)], number, arguments, ways)
         if result is not None:
             return result
     raise IpbpError(
@@ -176,6 +179,7 @@ def _call_until_through(
 
 def _call_once(
     inferior: Inferior,
+    abi: Abi,
     thread: int,
     site: int,
     number: int,
@@ -183,28 +187,29 @@ def _call_once(
     ways: Optional[lifeline.Ways],
 ) -> Optional[int]:
     # The result, or None when the step did not get as far as the call. The thread is as before either way.
-    saved = _read_registers(inferior, thread, _SAVED)
-    interrupted = _interrupted_call(inferior, thread, saved)
-    call = dict(zip(_ARGUMENTS, arguments))
-    call.update(rax=number, rip=site)
-    if "orig_rax" in saved:
-        call["orig_rax"] = _MASK  # -1: not in a system call, so that the kernel restarts nothing
-    restored = _restored(saved, interrupted)
-    line = lifeline.lay(inferior, thread, ways, {**saved, **_begun_again(saved, interrupted)}) if ways else None
-    call["rsp"] = line.pointer if line else saved["rsp"]
+    saved = _read_registers(inferior, thread, (*abi.frame, *((abi.hidden,) if abi.hidden else ())))
+    interrupted = _interrupted_call(inferior, thread, saved, abi)
+    call = dict(zip(abi.arguments, arguments))
+    call.update({abi.number: number, abi.pc: site})
+    if abi.hidden in saved:
+        call[abi.hidden] = _MASK  # -1: not in a system call, so that the kernel restarts nothing
+    restored = _restored(saved, interrupted, abi)
+    done = _places_behind(site, abi)
+    line = lifeline.lay(inferior, thread, ways, {**saved, **_begun_again(saved, interrupted, abi)}) if ways else None
+    call[abi.stack] = line.pointer if line else saved[abi.stack]
     try:
         inferior.set_registers(thread, call)
         inferior.step(thread)
-        after = _read_registers(inferior, thread, ("rip", "rax", "rdx", "rsp"))
+        after = _read_registers(inferior, thread, (abi.pc, abi.result, abi.context, abi.stack))
     except BaseException:
         _surely(inferior.set_registers, thread, restored)
         _take_up(inferior, line)
         raise
-    if after["rip"] not in (site, site + len(SYSCALL)) and after["rsp"] != call["rsp"]:
-        result = _leave_to_handler(inferior, thread, site, after["rdx"], saved, interrupted)
+    if after[abi.pc] not in (site, *done) and after[abi.stack] != call[abi.stack]:
+        result = _leave_to_handler(inferior, abi, thread, site, after[abi.context], saved, interrupted)
     else:
         _surely(inferior.set_registers, thread, restored)
-        result = _signed(after["rax"]) if after["rip"] == site + len(SYSCALL) else None
+        result = _signed(after[abi.result]) if after[abi.pc] in done else None
     _take_up(inferior, line)
     return result
 
@@ -214,63 +219,69 @@ def _take_up(inferior: Inferior, line: Optional[lifeline.Lifeline]) -> None:
         _surely(inferior.write, line.pointer, line.covered)
 
 
-def _begun_again(saved: Registers, interrupted: Optional[int]) -> Registers:
+def _begun_again(saved: Registers, interrupted: Optional[int], abi: Abi) -> Registers:
     # By a thread that is on its own: the kernel restarts nothing after sigreturn(2).
-    return {} if interrupted is None else {"rip": saved["rip"] - len(SYSCALL), "rax": interrupted}
+    if interrupted is None:
+        return {}
+    return {abi.pc: saved[abi.pc] - len(abi.syscall), abi.number: interrupted}
 
 
-def _restored(saved: Registers, interrupted: Optional[int]) -> Registers:
+def _places_behind(site: int, abi: Abi) -> tuple[int, ...]:
+    done = site + len(abi.syscall)
+    return (done, done + abi.slack) if abi.slack else (done,)
+
+
+def _restored(saved: Registers, interrupted: Optional[int], abi: Abi) -> Registers:
     # What the thread gets back. With orig_rax the kernel's own restart is as before; without, we do it by hand.
-    values = {name: saved[name] for name in _CHANGED}
-    if "orig_rax" in saved:
-        values["orig_rax"] = saved["orig_rax"]
+    values = {name: saved[name] for name in abi.changed}
+    if abi.hidden in saved:
+        values[abi.hidden] = saved[abi.hidden]
     elif interrupted is not None:
         # -ERESTART_RESTARTBLOCK is continued by another call, which remembers the time that is left.
-        is_block = _signed(saved["rax"]) == _ERESTART_RESTARTBLOCK
-        values["rip"] = saved["rip"] - len(SYSCALL)
-        values["rax"] = _RESTART_SYSCALL if is_block else interrupted
+        is_block = _signed(saved[abi.result]) == _ERESTART_RESTARTBLOCK
+        values[abi.pc] = saved[abi.pc] - len(abi.syscall)
+        values[abi.number] = _RESTART_SYSCALL if is_block else interrupted
     return values
 
 
 def _leave_to_handler(
-    inferior: Inferior, thread: int, site: int, context: int, saved: Registers, interrupted: Optional[int]
+    inferior: Inferior, abi: Abi, thread: int, site: int, context: int, saved: Registers, interrupted: Optional[int]
 ) -> Optional[int]:
-    """The thread is at the first instruction of a signal handler; rdx is its third argument, the ucontext_t.
+    """The thread is at the first instruction of a signal handler; its third argument is the ucontext_t.
 
     It stays there, and will return to the state that it had before us. The result of our call when the signal came
     after it, else None.
     """
-    start = context + _FRAME_OFFSET
-    size = 8 * len(GENERAL)
-    frame = inferior.read(start, size)
-    words = {name: int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i, name in enumerate(GENERAL)}
-    if words["rip"] not in (site, site + len(SYSCALL)):
+    start, done = context + abi.frame_at, _places_behind(site, abi)
+    frame = inferior.read(start, 8 * len(abi.frame))
+    words = {name: int.from_bytes(frame[8 * i : 8 * i + 8], "little") for i, name in enumerate(abi.frame)}
+    if words[abi.pc] not in (site, *done):
         _surely(inferior.set_registers, thread, saved)
         raise IpbpError(
             "inject-diverted",
             f"thread {thread} went somewhere else instead of making a system call",
             "Continue for a moment and try again.",
         )
-    before = {**saved, **_after_handler(saved, interrupted)}
-    _surely(inferior.write, start, b"".join(before[name].to_bytes(8, "little") for name in GENERAL))
-    return _signed(words["rax"]) if words["rip"] == site + len(SYSCALL) else None
+    before = {**saved, **_after_handler(saved, interrupted, abi)}
+    _surely(inferior.write, start, b"".join(before[name].to_bytes(8, "little") for name in abi.frame))
+    return _signed(words[abi.result]) if words[abi.pc] in done else None
 
 
-def _after_handler(saved: Registers, interrupted: Optional[int]) -> Registers:
+def _after_handler(saved: Registers, interrupted: Optional[int], abi: Abi) -> Registers:
     # What the kernel's handle_signal() (arch/x86/kernel/signal.c) would have put into the frame itself. Whether the
     # handler has SA_RESTART cannot be seen from here; most have, and it is assumed.
     if interrupted is None:
         return {}
-    if _signed(saved["rax"]) in (_ERESTARTSYS, _ERESTARTNOINTR):
-        return {"rip": saved["rip"] - len(SYSCALL), "rax": interrupted}
-    return {"rax": _EINTR & _MASK}
+    if _signed(saved[abi.result]) in (_ERESTARTSYS, _ERESTARTNOINTR):
+        return {abi.pc: saved[abi.pc] - len(abi.syscall), abi.number: interrupted}
+    return {abi.result: _EINTR & _MASK}
 
 
-def _interrupted_call(inferior: Inferior, thread: int, saved: Registers) -> Optional[int]:
-    if _signed(saved["rax"]) not in _RESTARTS:
+def _interrupted_call(inferior: Inferior, thread: int, saved: Registers, abi: Abi) -> Optional[int]:
+    if not abi.restarts or _signed(saved[abi.result]) not in _RESTARTS:
         return None
-    if "orig_rax" in saved:
-        return saved["orig_rax"] if _signed(saved["orig_rax"]) >= 0 else None
+    if abi.hidden in saved:
+        return saved[abi.hidden] if _signed(saved[abi.hidden]) >= 0 else None
     return inferior.interrupted_call(thread)
 
 
@@ -290,7 +301,12 @@ def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -
     if description.local:
         where = procfs.system_call(description.pid, thread)
         return where is None or where.number is not None
-    return _signed(_read_registers(inferior, thread, ("rax",))["rax"]) in _RESTARTS
+    abi = abi_of(description)
+    if not abi.restarts:
+        # It stands before its `svc`, and would only begin its call anew.
+        pc = _read_registers(inferior, thread, (abi.pc,))[abi.pc]
+        return inferior.read(pc, len(abi.syscall)) == abi.syscall
+    return _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) in _RESTARTS
 
 
 def _refuse_filter(inferior: Inferior, thread: int) -> None:
@@ -311,10 +327,10 @@ def _code(inferior: Inferior) -> list[Region]:
     return sorted(code, key=lambda r: _distance_from_libc(r.path, executable))
 
 
-def _find_sites(inferior: Inferior, code: Sequence[Region]) -> list[int]:
-    """Up to two places with the bytes of a syscall instruction."""
+def _find_sites(inferior: Inferior, abi: Abi, code: Sequence[Region]) -> list[int]:
+    """Up to two places with the bytes of a system call's instruction."""
     for region in code:
-        sites = _sites_in(inferior, region)
+        sites = _sites_in(inferior, region, abi)
         if sites:
             return sites
     return []
@@ -327,22 +343,25 @@ def _distance_from_libc(path: str, executable: str) -> int:
     return 1 if path == executable else 2
 
 
-def _sites_in(inferior: Inferior, region: Region) -> list[int]:
+def _sites_in(inferior: Inferior, region: Region, abi: Abi) -> list[int]:
     sites: list[int] = []
-    chunk = 1 << 16
+    syscall = abi.syscall
+    chunk, beyond = 1 << 16, len(syscall) - 1 + abi.slack  # some more: it may lie across
     for start in range(region.start, region.end, chunk):
-        code = inferior.read(start, min(chunk + 1, region.end - start))  # one more: it may lie across
-        at = code.find(SYSCALL)
+        code = inferior.read(start, min(chunk + beyond, region.end - start))
+        at = code.find(syscall)
         while at >= 0 and len(sites) < 2:
-            sites.append(start + at)
-            at = code.find(SYSCALL, at + 1)
+            is_aligned = not abi.slack or (start + at) % len(syscall) == 0
+            if is_aligned and abi.may_follow(code[at + len(syscall) :]):
+                sites.append(start + at)
+            at = code.find(syscall, at + 1)
         if sites:
             return sites
     return sites
 
 
-def _call_at_borrowed_site(inferior: Inferior, thread: int, number: int, arguments: Sequence[int]) -> int:
-    # No such instruction anywhere: two bytes of the program's first code become one while only this thread moves.
+def _call_at_borrowed_site(inferior: Inferior, abi: Abi, thread: int, number: int, arguments: Sequence[int]) -> int:
+    # No such instruction anywhere: bytes of the program's first code become one while only this thread moves.
     code = [region for region in inferior.regions() if "x" in region.protection and region.path.startswith("/")]
     if not code:
         raise IpbpError(
@@ -351,10 +370,11 @@ def _call_at_borrowed_site(inferior: Inferior, thread: int, number: int, argumen
             "Start a program that is mapped from a file; this one cannot be patched.",
         )
     site = code[0].start
-    original = inferior.read(site, len(SYSCALL))
+    borrowed = abi.syscall if not abi.slack else abi.syscall + NOP
+    original = inferior.read(site, len(borrowed))
     try:
-        inferior.write(site, SYSCALL)
-        return _call_until_through(inferior, thread, [site], number, arguments)
+        inferior.write(site, borrowed)
+        return _call_until_through(inferior, abi, thread, [site], number, arguments)
     finally:
         _surely(inferior.write, site, original)
 

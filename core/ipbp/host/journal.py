@@ -337,15 +337,17 @@ class Journal:
         return self.folder / f"record-{number}.json"
 
 
-def open_journal(pid: int) -> Journal:
-    """The journal of a process of this machine, made when there is none; those of dead processes are removed.
+def open_journal(pid: int, remote: str = "") -> Journal:
+    """The journal of a process of this machine, made when there is none; those of dead processes are removed. `remote`:
+    names a process of another machine, whose journal lives as long as this debugger.
 
     Errors: `journal-untrusted` when its folder belongs to somebody else or is open to others: it says what to write
     into a process, so nobody else may have written it.
     """
     root = state_folder()
     _remove_dead(root)
-    return Journal(_own_folder(root / identity(pid)))
+    name = identity(os.getpid(), remote) if remote else identity(pid)
+    return Journal(_own_folder(root / name))
 
 
 def state_folder() -> Path:
@@ -358,9 +360,9 @@ def state_folder() -> Path:
     return _own_folder(Path(base) / "ipbp")
 
 
-def identity(pid: int) -> str:
+def identity(pid: int, remote: str = "") -> str:
     """One name for each start of a program: a pid returns, and a process may replace its program (execve(2))."""
-    start = hashlib.sha256(procfs.auxiliary_vector(pid)).hexdigest()[:12]
+    start = hashlib.sha256(remote.encode() or procfs.auxiliary_vector(pid)).hexdigest()[:12]
     return f"{procfs.boot_id()}.{pid}.{procfs.start_time(pid)}.{start}"
 
 

@@ -17,17 +17,15 @@ from typing import Iterator, Mapping, Optional, Sequence
 
 from ipbp.errors import IpbpError
 from ipbp.host import tasks
+from ipbp.host.abi import X86_64
 from ipbp.host.inferior import Inferior
 from ipbp.protocol import Region
 
 CALL = bytes([0x0F, 0x05, 0xC3])  # syscall; ret
 RESTORER = bytes([0x48, 0xC7, 0xC0, 0x0F, 0, 0, 0, 0x0F, 0x05])  # mov $15, %rax; syscall
 
-# The general registers in the order of gregset_t, which begins 40 bytes into a ucontext_t (sys/ucontext.h).
-GENERAL = (
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp"),
-    *("rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
-)
+GENERAL = X86_64.frame
+"""The general registers, as a signal's frame has them."""
 _STRICT_SS = 0x2 | 0x4  # UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS (asm/ucontext.h)
 _NO_STACK = 0x8000  # flags of an alternate stack that the kernel rejects, so that it keeps the one that there is
 _SEGMENTS = (0x33, 0, 0, 0x2B)  # cs gs fs ss of a 64-bit program

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from ipbp.errors import IpbpError
 from ipbp.host import safepoint
+from ipbp.host.abi import abi_of
 from ipbp.host.inferior import Inferior, Ranges
-from ipbp.host.inject import SYSCALL
 from ipbp.protocol import Quiet
 
 BUSY = "program-busy"
@@ -45,4 +45,8 @@ def _inside(address: int, ranges: Ranges) -> bool:
 
 
 def _is_in_system_call(inferior: Inferior, pc: int) -> bool:
-    return inferior.read(pc - len(SYSCALL), len(SYSCALL)) == SYSCALL
+    abi = abi_of(inferior.describe())
+    size = len(abi.syscall)
+    # Where the kernel makes a call again it has put the thread back before it.
+    places = [pc - size] if abi.restarts else [pc - size, pc]
+    return any(inferior.read(place, size) == abi.syscall for place in places)

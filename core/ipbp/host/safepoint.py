@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Iterable, Iterator, Optional, Sequence
 
 from ipbp.errors import IpbpError
+from ipbp.host.abi import abi_of
 from ipbp.host.inferior import Inferior, Ranges, Thread
 from ipbp.protocol import Region
 
@@ -124,9 +125,10 @@ def _upper_halves(stack: bytes, upper: int) -> Iterator[int]:
 
 
 def _step_out(inferior: Inferior, thread: Thread, span: _Span) -> None:
+    pc = abi_of(inferior.describe()).pc
     for _ in range(STEP_LIMIT):
         inferior.step(thread.id)
-        if inferior.registers(thread.id, ("rip",))["rip"] not in span:
+        if inferior.registers(thread.id, (pc,))[pc] not in span:
             return
     raise IpbpError(
         "safepoint-stuck",
@@ -147,7 +149,8 @@ def _stacks(inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Reg
 def _content(inferior: Inferior, regions: Sequence[Region], thread: Thread) -> bytes:
     pointer = thread.stack_pointer
     if pointer is None:
-        pointer = inferior.registers(thread.id, ("rsp",))["rsp"]
+        stack = abi_of(inferior.describe()).stack
+        pointer = inferior.registers(thread.id, (stack,))[stack]
     top = (pointer + 7) & ~7
     region = next((region for region in regions if region.start <= top < region.end), None)
     if region is None:

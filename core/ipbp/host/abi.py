@@ -1,0 +1,101 @@
+"""What a system call and the machine's registers are called, one row for each machine.
+
+Names of registers are the debuggers' own. Numbers of calls are the kernel's (arch/x86/entry/syscalls/syscall_64.tbl,
+include/uapi/asm-generic/unistd.h). AArch64 kernels have put a thread that they stopped in a system call back before
+its `svc` already, with the arguments it had (arch/arm64/kernel/signal.c, do_signal), so there is nothing to restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipbp.protocol import Description
+
+
+@dataclass(frozen=True)
+class Abi:
+    """`syscall`: the instruction. `number`, `result`, `arguments`: registers of a system call; `changed`: all that one
+    may change. `frame`: the registers that a signal's frame holds, in words, from `frame_at` bytes into the ucontext_t
+    on; `context`: where a handler finds that. `restarts`: the debugger sees calls that are to be restarted. `slack`:
+    how many bytes behind the call a step over it may end (qemu-user 7.2 takes the next instruction along)."""
+
+    pc: str
+    stack: str
+    flags: str
+    syscall: bytes
+    number: str
+    result: str
+    arguments: tuple[str, ...]
+    changed: tuple[str, ...]
+    frame: tuple[str, ...]
+    frame_at: int
+    context: str
+    restarts: bool
+    mmap: int
+    mprotect: int
+    munmap: int
+    getpid: int
+    slack: int = 0
+
+    def may_follow(self, code: bytes) -> bool:
+        """Whether it does no harm when a step over a system call goes on to this code behind it: on AArch64 a `nop`, or
+        a comparison (`cmp`, `cmn` with a constant), which changes the flags alone."""
+        word = int.from_bytes(code[: self.slack], "little")
+        return not self.slack or code[: self.slack] == NOP or word & 0x3F00001F == 0x3100001F
+
+    @property
+    def hidden(self) -> str:
+        """The register that says which call a thread was stopped in, "" where there is none."""
+        return "orig_rax" if self.restarts else ""
+
+
+_X86_ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+X86_64 = Abi(
+    pc="rip",
+    stack="rsp",
+    flags="eflags",
+    syscall=bytes([0x0F, 0x05]),  # syscall
+    number="rax",
+    result="rax",
+    arguments=_X86_ARGUMENTS,
+    changed=(*_X86_ARGUMENTS, "rax", "rcx", "r11", "rsp", "rip", "eflags"),
+    # gregset_t, 40 bytes into a ucontext_t (sys/ucontext.h).
+    frame=(
+        *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rdi", "rsi", "rbp"),
+        *("rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
+    ),
+    frame_at=40,
+    context="rdx",
+    restarts=True,
+    mmap=9,
+    mprotect=10,
+    munmap=11,
+    getpid=39,
+)
+NOP = bytes([0x1F, 0x20, 0x03, 0xD5])  # nop
+_A64_ARGUMENTS = tuple(f"x{number}" for number in range(6))
+AARCH64 = Abi(
+    pc="pc",
+    stack="sp",
+    flags="cpsr",
+    syscall=bytes([0x01, 0x00, 0x00, 0xD4]),  # svc #0
+    number="x8",
+    result="x0",
+    arguments=_A64_ARGUMENTS,
+    changed=(*_A64_ARGUMENTS, "x8", "sp", "pc", "cpsr"),
+    # struct sigcontext, 176 bytes into a ucontext_t, behind the fault's address (asm/sigcontext.h).
+    frame=(*(f"x{number}" for number in range(31)), "sp", "pc", "cpsr"),
+    frame_at=184,
+    context="x2",
+    restarts=False,
+    mmap=222,
+    mprotect=226,
+    munmap=215,
+    getpid=172,
+    slack=4,
+)
+
+
+def abi_of(description: Description) -> Abi:
+    """The row of the machine that the process runs on."""
+    return AARCH64 if description.triple.startswith("aarch64") else X86_64

@@ -293,8 +293,9 @@ def _layout_changed(
 ) -> Refusal:
     words = ", ".join(difference.words for difference in differences[:_SHOWN])
     first = differences[0]
-    source = file_name(first.file)
-    place = f" ({source}:{first.line})" if source and first.line else ""
+    shown = first if first.file and first.line else row  # an enumerator has no line of its own
+    source = file_name(shown.file)
+    place = f" ({source}:{shown.line})" if source and shown.line else ""
     return Refusal(
         "layout-changed",
         f"{row.kind} {name}: {words}{place}; the program may hold values of the old layout",

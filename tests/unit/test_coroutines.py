@@ -68,29 +68,40 @@ def refused(old: str, new: str, compiler: str, *flags: str) -> list[tuple[str, s
     return [(row.code, row.symbol or "", row.fact) for row in changed_coroutines(*sides, names, "unit.cc")]
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize(("before", "after"), KEPT)
-def test_where_gcc_keeps_the_frame_a_coroutine_goes_on_in_its_new_code(before: str, after: str, level: str) -> None:
-    assert SOURCE.count(before) == 1
-    assert refused(SOURCE, SOURCE.replace(before, after), "gcc", "-g", level) == []
+DESCRIBED = [("gcc", "-O0"), ("gcc", "-O2"), ("clang-19", "-O0")]
+# clang keeps a value in another register then, for the whole of the function.
+_ELSEWHERE_TOO = "co_yield first(got);"
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize(("before", "after", "name", "words"), REFUSED)
-def test_where_the_frame_or_the_places_to_wait_are_others_it_is_refused(
-    before: str, after: str, name: str, words: str, level: str
+@pytest.mark.parametrize(
+    ("before", "after", "compiler", "level"),
+    [(*edit, *by) for edit in KEPT for by in DESCRIBED if edit[0] != _ELSEWHERE_TOO or by[0] == "gcc"],
+)
+def test_where_the_frame_is_kept_a_coroutine_goes_on_in_its_new_code(
+    before: str, after: str, compiler: str, level: str
 ) -> None:
     assert SOURCE.count(before) == 1
-    ((code, symbol, fact),) = refused(SOURCE, SOURCE.replace(before, after), "gcc", "-g", level)
+    assert refused(SOURCE, SOURCE.replace(before, after), compiler, "-g", level) == []
+
+
+@pytest.mark.parametrize(("compiler", "level"), DESCRIBED)
+@pytest.mark.parametrize(("before", "after", "name", "words"), REFUSED)
+def test_where_the_frame_or_the_places_to_wait_are_others_it_is_refused(
+    before: str, after: str, name: str, words: str, compiler: str, level: str
+) -> None:
+    assert SOURCE.count(before) == 1
+    ((code, symbol, fact),) = refused(SOURCE, SOURCE.replace(before, after), compiler, "-g", level)
     assert code == "coroutine-changed"
     assert symbol.startswith(name)
     assert words in fact
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize(("compiler", "flags"), [("gcc", ()), ("clang-19", ("-g",))])
-def test_so_it_is_where_nothing_tells_what_the_frame_is(compiler: str, flags: tuple[str, ...], level: str) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "flags"),
+    [("gcc", ("-O0",)), ("gcc", ("-O2",)), ("clang-19", ("-O0",)), ("clang-19", ("-O2",)), ("clang-19", ("-O2", "-g"))],
+)
+def test_so_it_is_where_nothing_tells_what_the_frame_is(compiler: str, flags: tuple[str, ...]) -> None:
     edited = SOURCE.replace("sum += i;", "sum += i * 3;")
-    ((code, symbol, _fact),) = refused(SOURCE, edited, compiler, *flags, level)
+    ((code, symbol, _fact),) = refused(SOURCE, edited, compiler, *flags)
     assert (code, symbol.removesuffix("i").removesuffix("E")) == ("coroutine-changed", "_ZN4deep5count")
-    assert refused(SOURCE, SOURCE.replace("x + 1", "x + 2"), compiler, *flags, level) == []
+    assert refused(SOURCE, SOURCE.replace("x + 1", "x + 2"), compiler, *flags) == []

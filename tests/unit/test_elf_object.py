@@ -357,3 +357,17 @@ def test_damaged_tables_give_a_graph_or_one_error(flags: tuple[str, ...]) -> Non
         except IpbpError:
             continue
         assert len(graph.first_edge) == len(graph.blocks) + 1
+
+
+def test_functions_without_symbols_are_told_by_the_unwind_table() -> None:
+    source = """
+    int counted(int x) { return x + 1; }
+    __asm__(".text; nop; nop; .cfi_startproc; .byte 0x6a, 7, 0x58, 0xc3; .cfi_endproc; nop;"
+            ".cfi_startproc; .byte 0x6a, 8, 0x58, 0xc3; .cfi_endproc; nop; nop;"
+            ".globl whole; .type whole, @function; whole: .cfi_startproc; ret; inner: nop; ret; .cfi_endproc;"
+            ".size whole, 3");
+    """
+    for flags in ((), ("-ffunction-sections",)):
+        graph = graph_of(source, "gcc", ("-O2", *flags))
+        code = [bytes(graph.content(block)) for block in np.flatnonzero(graph.blocks.kind == BlockKind.CODE).tolist()]
+        assert {b"\x6a\x07\x58\xc3", b"\x6a\x08\x58\xc3", b"\xc3\x90\xc3"} <= set(code)

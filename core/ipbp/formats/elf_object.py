@@ -24,6 +24,7 @@ from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
 from ipbp.formats.elf_file import ElfFile, ElfRelocations, malformed
 from ipbp.formats.elf_references import References, decoded, element_places, references, safe_cuts, table_places
 from ipbp.formats.elf_relocations import edge_kinds, relocation_name, says_nothing
+from ipbp.formats.elf_unnamed import with_unnamed_functions
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     ABSOLUTE,
@@ -216,7 +217,7 @@ class _Builder:
         file, placement, relocations = self.file, self.placement, self.relocations
         sizes = file.sections.size
         refs = self._references(relocations, self.kinds)
-        starts, lengths = self._block_symbols()
+        starts, lengths = with_unnamed_functions(file, placement, refs, *self._block_symbols())
         fixups = np.sort(key(relocations.section, relocations.offset)[self.kinds != 0])
         splits = refs.address & (placement[refs.home] != BlockKind.CODE)
         homes = distinct(file.symbols.section[file.tables.refers & (file.symbols.section > 0)])

@@ -6,8 +6,10 @@ variables. The function's old entry leads to its new code. gcc calls the functio
 
 gcc lays a frame out before it optimises: every variable and every awaiter is a named member of it, whose type the debug
 information tells, and the numbers of the places to wait are given in the order of the source. A frame of the same
-members is the same frame. LLVM decides afterwards, and gives no names to most of what it keeps: nothing is certain
-there.
+members is the same frame. LLVM decides afterwards. Without optimisation that are the variables, by their names, and
+awaiters and temporary objects, which have none: they are what they were where no more than one stretch of code between
+two places to wait differs, for of what writes one and what reads it one is as it was. An optimised frame it does not
+describe, or with values that have no name: nothing is certain there.
 """
 
 from __future__ import annotations
@@ -22,14 +24,16 @@ from ipbp.arch.x86_64_code import instructions
 from ipbp.errors import Refusal
 from ipbp.graph.layouts import Aggregate, UnitTypes
 from ipbp.graph.model import LinkGraph
-from ipbp.stages.branches import masked_code
+from ipbp.stages.branches import masked_code, with_local_branches
 from ipbp.stages.code_words import CodeWords
 
 _PARTS = (b".actor", b".resume", b".destroy", b".cleanup")
 _PART = re.compile(r"(_Z.*?)(?:P[^.]*\.Frame)?\.(?:actor|resume|destroy|cleanup)(?:\.cold)?\Z", re.DOTALL)
 _GCC = re.compile(r"(?<=\d)(_Z\w+)\.Frame\.(?:actor|destroy)(?:\.cold)?\Z")
+_LLVM = re.compile(r"(_Z.*)\.(?:resume|destroy|cleanup)\Z", re.DOTALL)
+_FRAME_OF_LLVM = ".coro_frame_ty"
 _FRAME = re.compile(r"\.(?:Frame|coro_frame_ty)(?:::|\Z)")
-_INDEX = "_Coro_resume_index"
+_INDICES = ("_Coro_resume_index", "__coro_index")
 _AWAITER = re.compile(r"(?:Yd|Aw)\d*_")
 _NUMBERED = re.compile(r"(?:(?:Yd|Aw|T)\d+|D\.)_")
 _TEMPORARY = re.compile(r"\AD\.\d+")  # the number is one of the whole unit
@@ -45,7 +49,7 @@ _NAMES = {
 """Of each register all of its names."""
 _ENDS = 2  # the places to wait at the beginning and at the end
 _BACK = 24  # instructions
-_STORE = re.compile(r"(?:word|dword|qword) ptr \[r\w+ \+ (0x[0-9a-f]+|\d+)\], (.+)\Z")
+_STORE = re.compile(r"(?:byte|word|dword|qword) ptr \[r\w+ \+ (0x[0-9a-f]+|\d+)\], (.+)\Z")
 
 
 def is_frame(name: str) -> bool:
@@ -81,35 +85,71 @@ def _block(graph: LinkGraph, name: str) -> int:
     return int(graph.symbols.block[row]) if row >= 0 else -1
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a compiler made of a coroutine: the names of its frame, at its end, and of the function that goes on."""
+
+    frame: str
+    code: str
+    is_by_gcc: bool
+
+    @classmethod
+    def of(cls, part: str) -> _Made | None:
+        """`part`: one of its functions."""
+        of_gcc, of_llvm = _GCC.search(part), _LLVM.match(part)
+        if of_gcc is not None:
+            return cls(f"{of_gcc[1]}.Frame", f"{part[: of_gcc.end(1)]}.Frame.actor", True)
+        if of_llvm is not None:
+            return cls(f"{of_llvm[1]}{_FRAME_OF_LLVM}", f"{of_llvm[1]}.resume", False)
+        return None
+
+
 def _doubt(old: Side, new: Side, name: str) -> str:
     """Why the frame may be another one; "" when it is the same, and the places to wait are."""
     machine = machine_of(new.graph.machine)
     if not machine.follows_flow:
         return f"where one waits is not known on {machine.title}"
-    match = _GCC.search(name)
-    if match is None:
+    made = _Made.of(name)
+    if made is None:
         return "its compiler does not say what it keeps where"
     if old.types is None or new.types is None:
         return "there is no debug information that tells whether the two are the same"
-    before, after = (_frame(side.types, match[1]) for side in (old, new) if side.types is not None)
+    before, after = (_frame(side.types, made.frame) for side in (old, new) if side.types is not None)
     if before is None or after is None:
         return "the debug information does not describe the frame"
     if _members(before) != _members(after) or before.size != after.size:
         return f"the frame is another one ({_difference(before, after)})"
-    actor = f"{name[: match.end(1)]}.Frame.actor"
-    counts = [_count(side.graph, actor) for side in (old, new)]
+    if not made.is_by_gcc:
+        return _unnamed(before) or _exchanged(old.graph, new.graph, made.code, before)
+    counts = [_count(side.graph, made.code) for side in (old, new)]
     if counts[0] == 0 or counts[0] != counts[1]:
         return "it waits in another number of places"
-    if not _are_interchangeable(before, counts[0]):
-        return ""
-    one, other = (_Body.of(side.graph, actor, before) for side in (old, new))
-    if one is None or other is None or not one.differs_in_one_part(other):
+    return _exchanged(old.graph, new.graph, made.code, before) if _are_interchangeable(before, counts[0]) else ""
+
+
+def _exchanged(old: LinkGraph, new: LinkGraph, name: str, frame: Aggregate) -> str:
+    """Why the places to wait in this function may not be what they were."""
+    one, other = (_Body.of(graph, name, frame) for graph in (old, new))
+    if one is None or other is None or not one.places or not one.differs_in_one_part(other):
         return "several of its places to wait are alike, and the edit may have exchanged them"
     return ""
 
 
-def _frame(types: UnitTypes, coroutine: str) -> Aggregate | None:
-    rows = [row for name, found in types.aggregates.items() if name.endswith(f"{coroutine}.Frame") for row in found]
+def _unnamed(frame: Aggregate) -> str:
+    """What of LLVM's frame could be taken for something else: a value without a name, and variables of one name."""
+    names = Counter(member.name for member in frame.members)
+    for member in frame.members:
+        kind = member.type.shown.rpartition(" ")[2].rpartition("::")[2]
+        is_object = f"{_FRAME_OF_LLVM}::" in member.type.shown
+        if not is_object and re.fullmatch(rf"{re.escape(kind)}_\d+", member.name):
+            return "it keeps a value that has no name"
+        if names[member.name] > 1:
+            return f"it has several variables '{member.name}'"
+    return ""
+
+
+def _frame(types: UnitTypes, frame: str) -> Aggregate | None:
+    rows = [row for name, found in types.aggregates.items() if name.endswith(frame) for row in found]
     return rows[0] if len(rows) == 1 else None
 
 
@@ -143,9 +183,10 @@ class _Body:
     def of(cls, graph: LinkGraph, name: str, frame: Aggregate) -> _Body | None:
         """None where a number is not told."""
         block = _block(graph, name)
-        index = next((member.bit // 8 for member in frame.members if member.name == _INDEX), None)
+        index = next((member.bit // 8 for member in frame.members if member.name in _INDICES), None)
         if block < 0 or index is None:
             return None
+        graph = with_local_branches(graph, [block])
         stores = dict(_stores(graph, block, index))
         if None in stores.values():
             return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from guests import FMT, JSON, Guest, build_guest
 from scenario import Talk
-from sessions import Outcome, Session, debug_with
+from sessions import debug_with
 from source_packages import SourceTree, unpack
 
 from ipbp.cli.debuggers import find_debugger
@@ -54,7 +54,7 @@ def test_a_library_of_templates_is_edited_while_it_is_used(
                 text = path.read_text()
                 assert text.count(change.old) == 1, change.name
                 path.write_text(text.replace(change.old, change.new))
-                outcome = applied(session)
+                outcome = session.call("apply")
                 assert outcome["outcome"] == ("refused" if change.code else "patched"), (change.name, outcome)
                 assert {row["code"] for row in outcome["refusals"]} == ({change.code} if change.code else set())
                 names = [row["linkage"] for row in outcome["functions"]]
@@ -67,12 +67,3 @@ def test_a_library_of_templates_is_edited_while_it_is_used(
             assert talk.close() == 0
     finally:
         talk.kill()
-
-
-def applied(session: Session) -> Outcome:
-    """Of `hotpatch`, asked for again while the thread is in optimised code that the edit changes, as the advice is."""
-    for _ in range(20):
-        outcome = session.call("apply")
-        if {row["code"] for row in outcome["refusals"]} != {"caller-running"}:
-            break
-    return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -101,3 +102,40 @@ def test_a_refusal_names_every_reason() -> None:
     assert status == 3
     for word in ("a.c: one fact [a-code]", "one advice", "other fact [b-code]", "other advice", "untouched"):
         assert word in text
+
+
+class Moving(Absent):
+    """A running program whose thread leaves the code that it is in after so many stops."""
+
+    def __init__(self, stops: int) -> None:
+        self.stops, self.made = stops, 0
+
+    def describe(self) -> Description:
+        return Description(0, "x86_64", "none", "", False, True)
+
+    def while_stopped(self, act: Callable[[], None], then: Callable[[float], None]) -> None:
+        self.made += 1
+        act()
+        then(1.0)
+
+
+@pytest.mark.parametrize(("stops", "code", "made"), [(5, "caller-running", 6), (99, "caller-running", 30), (5, "x", 1)])
+def test_a_caller_that_is_left_soon_is_waited_for(
+    stops: int, code: str, made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "forget_unloaded", lambda *_: [])
+    monkeypatch.setattr(commands.transaction, "recover", lambda *_: 0)
+    inferior, console = Moving(stops), Console()
+    command = commands.Command(inferior, console, False)  # type: ignore[arg-type]
+
+    def action() -> dict[str, object]:
+        if inferior.made <= inferior.stops:
+            raise Refused([Refusal(code, "a thread is in 'f'", "Try again.")])
+        return {"outcome": "ok"}
+
+    if made > stops:
+        assert command.while_stopped(action, None) == 0  # type: ignore[arg-type]
+    else:
+        with pytest.raises(Refused):
+            command.while_stopped(action, None)  # type: ignore[arg-type]
+    assert inferior.made == made

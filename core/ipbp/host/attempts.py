@@ -11,7 +11,6 @@ from typing import Callable
 
 from ipbp.host.inferior import Inferior
 
-_MOST = 100
 _PAUSES = (0.001, 0.002, 0.005, 0.01)  # seconds in which the program runs; the last one for all that follow
 
 
@@ -25,9 +24,9 @@ class Attempts:
         self._wanted = 0
         self._is_looping = False
 
-    def may_repeat(self) -> bool:
-        """Whether another attempt makes sense."""
-        return self._runs_between and self._made < _MOST
+    def may_repeat(self, most: int) -> bool:
+        """Whether another attempt makes sense, where `most` do."""
+        return self._runs_between and self._made < most
 
     def go_on(self) -> None:
         """Make the (next) attempt, now or as soon as the one under way is over."""

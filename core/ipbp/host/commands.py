@@ -26,6 +26,7 @@ from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
 from ipbp.host.load import Load
+from ipbp.host.old_callers import RUNNING
 from ipbp.host.old_code import old_code, replaced_code, still_running
 from ipbp.host.progress import Progress
 from ipbp.host.quiet import BUSY
@@ -162,7 +163,7 @@ class Command:
             try:
                 outcomes.append(action())
             except IpbpError as error:
-                if error.code != BUSY or not attempts.may_repeat():
+                if not attempts.may_repeat(_attempts_for(error)):
                     raise
                 return
             outcomes[0].setdefault("times", {})["work"] = 1000 * (time.perf_counter() - began)
@@ -219,6 +220,14 @@ def engine() -> Client:
     if not _engine:
         _engine.append(Client(find_python()))
     return _engine[0]
+
+
+def _attempts_for(error: IpbpError) -> int:
+    """How often something is tried that may go when the threads have run on for some milliseconds. A caller that is
+    left soon is; a loop that stays is told from it after half a second."""
+    if isinstance(error, Refused):
+        return 30 if {row.code for row in error.refusals} == {RUNNING} else 0
+    return 100 if error.code == BUSY else 0
 
 
 def apply(command: Command, options: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from ipbp.host.journal import Patch
 from ipbp.host.safepoint import Stack
 from ipbp.protocol import OldCaller
 
+RUNNING = "caller-running"
+
 
 def running_callers(inferior: Inferior, callers: Iterable[OldCaller], patches: Sequence[Patch]) -> list[Refusal]:
     """`caller-running` for each of these that a thread is in or will come back to. `patches`: those in force."""
@@ -59,7 +61,7 @@ def _code_of(row: OldCaller, patches: Sequence[Patch]) -> list[tuple[int, int]]:
 
 def _refusal(row: OldCaller, thread: int) -> Refusal:
     return Refusal(
-        "caller-running",
+        RUNNING,
         f"thread {thread} is in the old code of '{row.caller}', which calls '{row.callee}', and {row.why}",
         f"Try again when it has left '{row.caller}', or restart the program; to have it patched while it runs, build "
         "this file without optimisation.",

@@ -87,12 +87,13 @@ def test_new_variables_are_made_once_in_order_and_destroyed_at_exit(nursery: Nur
         "plain.cpp",
         'static Thing fresh("fresh", 100);\n'
         'static std::string text("a text that does not fit into the small buffer");\n'
-        'Thing later("later", fresh.get() + plain(0));\n',
+        'Thing later("later", fresh.get() + plain(0));\n'
+        '__attribute__((constructor(200))) static void begin() { tell("begin", ""); }\n',
         ("x + 1;", "x + 1000 + fresh.get() + (int)text.size();"),
     )
     assert (outcome["outcome"], outcome["notes"]) == ("patched", []), outcome["text"]
     assert {"fresh (new)", "later (new)"} <= set(outcome["data"])
-    assert nursery.told() == "+fresh +later"
+    assert nursery.told() == "begin +fresh +later"
     assert talk.ask("plain 1") == "1147"
     assert nursery.session.call("apply")["outcome"] == "unchanged"
     assert nursery.told() == ""

@@ -116,7 +116,7 @@ def test_a_refused_edit_changes_no_byte_of_the_process(session: tuple[Session, T
     for old, new, code in (
         ("static volatile int handled;", "static volatile long handled;", "data-size-changed"),
         ("return x + 7;", "extern int nobody(int); return nobody(x);", "undefined-symbol"),
-        ("int main(", "__attribute__((constructor)) void more(void) { handled = 3; }\nint main(", "new-initialiser"),
+        ("int main(", "__attribute__((destructor)) void more(void) { handled = 3; }\nint main(", "new-initialiser"),
         ("handled = 1000;", "extern int fresh; handled = fresh++;", "undefined-symbol"),
     ):
         edit(project, {old: new})

@@ -46,6 +46,7 @@ COUNT = "static int count = 3; int f(int x) { count += x; return count + 1; }"
 BOTH = {"f.c": "int g(int); int f(int x) { return g(x) + 1; }", "g.c": "int g(int x) { return x + 4; }"}
 BEGIN = "static int set; __attribute__((constructor)) static void start(void) { set = 4; }"
 START = f"{BEGIN} int f(int x) {{ return set + x; }}"
+LATE = "void late(void) { set += 5; }"
 JUMPS = (
     "int f(int x) { static void *to[] = {&&a, &&b}; x = (x * 7919 + 13) & 1; goto *to[x]; a: return 5; b: return 6; }"
 )
@@ -114,10 +115,11 @@ CASES = [
     ),
     *pair(
         "a constructor",
-        START,
-        START.replace("set + x", "set - x"),
-        START + " __attribute__((constructor)) static void more(void) { set += 5; }",
-        ("new-initialiser", "more"),
+        f"{START} {LATE}",
+        START.replace("set + x", "set - x")
+        + f" {LATE} __attribute__((constructor)) static void more(void) {{ set = 5; }}",
+        START.replace("set + x", "set - x") + f" __attribute__((constructor)) {LATE}",
+        ("new-initialiser", "late"),
     ),
     *pair(
         "what a constructor sets",

@@ -3,9 +3,9 @@
 The arrays of such functions (gABI, "Initialization and Termination Functions") were read by the loader long ago. What
 compilers put there for variables of C++ that are new is run when the patch is applied, in the order that the linker
 would give it: by priority, then unit by unit. What gives a value to variables that exist, too, is taken apart first
-(`stages.separation`): they have their values. A function of the user's that is new there is refused. One that ran
-already and changed is patched as any other, and said: it does not run again. What runs at exit is yet to run, with
-its new code.
+(`stages.separation`): they have their values. A function of the user's that is new in the program runs like these; one
+that is new in the array only may have been called, and is refused. One that ran already and changed is patched as any
+other, and said: it does not run again. What runs at exit is yet to run, with its new code; new functions would not.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ THREAD_GUARD = "__tls_guard"
 GUARD = "_ZGV"
 """What the name of a guard begins with: of a variable that is initialised once however many units have it (Itanium C++
 ABI, 5.1.4)."""
+_AT_START = ".init_array"
 _AT_EXIT = (".fini", ".dtors")
 _ENTRY = re.compile(r"_GLOBAL__sub_I|_GLOBAL__I_|__cxx_global_var_init")
 """Compilers' own functions in the arrays."""
@@ -85,7 +86,9 @@ def judge_initialisers(
         name = graph.symbols.name[anchor]
         has_run = address[anchor] != UNBOUND and int(address[anchor]) in known
         if section.startswith(_AT_EXIT) or not _ENTRY.match(name):
-            if not has_run:
+            if not has_run and is_new[block] and section.startswith(_AT_START):
+                runs.append(Run(anchor, (name,), priority(section)))
+            elif not has_run:
                 refusals.append(_new(name, file))
             elif not section.startswith(_AT_EXIT) and status[block] != Status.SAME:
                 fresh, _ = variables_of(graph, [block], is_new)
@@ -125,12 +128,11 @@ def entries(graph: LinkGraph) -> Iterator[tuple[int, str]]:
 
 
 def starts(graph: LinkGraph, is_other: Flags) -> I32:
-    """Blocks of the functions that compilers put into the arrays for variables, and whose own code or that of what they
-    call for it is another now (`is_other`, of each block). Clang numbers what they call: code that is the same may
-    mean something else."""
+    """Blocks of the functions that the arrays lead to at the start, and whose own code or that of what they call to
+    initialise variables is another now (`is_other`, of each block). Clang numbers what they call: code that is the same
+    may mean something else."""
     found = {block for block, section in entries(graph) if not section.startswith(_AT_EXIT)}
-    chosen = (block for block in sorted(found) if _ENTRY.match(graph.block_name(block)))
-    rows = [block for block in chosen if is_other[with_initialisers(graph, block)].any()]
+    rows = [block for block in sorted(found) if is_other[with_initialisers(graph, block)].any()]
     return np.array(rows, dtype=np.int32)
 
 

@@ -265,7 +265,8 @@ class SelectedFrame:
 class FrameMove:
     """How that frame goes on at `target`: the CFA is the register `base` + `distance`, and places count from it.
     `stack`: the place of the stack pointer then. `saved`: registers that the frame keeps for its caller, (name, place);
-    empty when it stays the same frame. `arguments`: (register, place, bytes). `line` of the new `file`, for people.
+    empty when it stays the same frame. `arguments`: (register, place, bytes). `copies`: variables that have another
+    place in the new code, (old place, new place, bytes). `line` of the new `file`, for people.
     """
 
     function: str
@@ -278,11 +279,12 @@ class FrameMove:
     arguments: tuple[tuple[str, int, int], ...] = ()
     file: str = ""
     line: int = 0
+    copies: tuple[tuple[int, int, int], ...] = ()
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> FrameMove:
-        saved, arguments = (tuple(map(tuple, row[name])) for name in ("saved", "arguments"))
-        return FrameMove(**{**row, "saved": saved, "arguments": arguments})
+        rows = {name: tuple(map(tuple, row.get(name, ()))) for name in ("saved", "arguments", "copies")}
+        return FrameMove(**{**row, **rows})
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,8 @@ CHECKED = Edit("checked", "frames.c", [("require(twice < 10,", "require(twice < 
 ASSERTED = Edit("asserted", "frames.c", [("assert(twice < 10)", "assert(twice < 100)")], [], [])
 PLAIN = Edit("plain", "frames.c", [("int more = twice + 1;", "int more = twice + 1000;")], [], [])
 LOOP = Edit("main", "frames.c", [('printf("%d\\n", answer);', 'printf("answer %d\\n", answer);')], [], [])
-LARGER = Edit(
-    "first", "frames.c", [("int start = 5;", "int start = 5, more[9] = {scale};\n    start += more[8];")], [], []
-)
+OTHER_TYPE = Edit("first", "frames.c", [("int start = 5;", "long start = 5;")], [], [])
+GROWN = Edit("first", "frames.c", [("int start = 5;", "int room[90] = {scale}, start = 5 + room[8];")], [], [])
 SIDE_EFFECT = Edit("counted", "frames.c", [("int here = total;", "int here = total + 1;")], [], [])
 
 
@@ -74,6 +73,22 @@ def test_a_crash_goes_on_in_the_edited_line(session: Session, project: Project, 
     assert f"frames.c:{line_of(project, 'int value = list ?')}" in session.where()
     assert session.evaluate("start") == 7
     assert said_after(session, talk) == "21"
+
+
+def test_a_call_goes_on_in_a_larger_frame_with_its_variables_moved(
+    session: Session, project: Project, talk: Talk
+) -> None:
+    stop_in(session, talk, "first")
+    before = session.evaluate("&scale"), session.evaluate("$sp")
+    project.edit(FIRST, GROWN)
+    outcome = session.call("apply --frame remap")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert session.evaluate("start") == 7
+    assert session.evaluate("scale") == 2
+    assert session.evaluate("&scale") < before[0]
+    assert session.evaluate("$sp") < before[1]
+    assert said_after(session, talk) == "21"
+    assert answer(talk, session, "plain") == ("41", 0)
 
 
 @pytest.mark.slow
@@ -152,7 +167,7 @@ def test_what_was_offered_with_the_patch_can_be_had_later(session: Session, proj
 @pytest.mark.slow
 def test_what_cannot_be_had_later_leaves_the_patch(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "first")
-    project.edit(LARGER)
+    project.edit(OTHER_TYPE)
     outcome = session.call("apply")
     assert outcome["outcome"] == "patched", outcome["text"]
     offer = next(note for note in outcome["notes"] if "still in old code" in note)
@@ -238,7 +253,7 @@ def test_what_cannot_be_proved_is_refused_and_nothing_is_touched(
     session: Session, project: Project, talk: Talk
 ) -> None:
     stop_in(session, talk, "first")
-    project.edit(LARGER)
+    project.edit(OTHER_TYPE)
     assert codes(session.call("apply --frame remap")) == ["frame-layout-changed"]
     assert session.call("status")["patches"] == []
     outcome = session.call("apply --frame restart")

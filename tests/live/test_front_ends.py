@@ -118,6 +118,23 @@ def test_an_adapter_shows_the_program_as_it_is_now(adapter: Adapter, ticker: Tic
     ticker.wait_for(1)
 
 
+def test_an_adapter_opens_old_code_as_it_was(adapter: Adapter, ticker: Ticker) -> None:
+    commit = ("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "as built")
+    for words in (("init", "-q"), ("add", "ticker.c"), commit):
+        subprocess.run(["git", *words], cwd=ticker.folder, check=True)
+    was_built = ticker.source.read_text()
+    line = "    int file = open"
+    assert was_built.count(line) == 1
+    ticker.source.write_text(was_built.replace(line, f"    volatile int more = 1;\n    more++;\n{line}"))
+    assert "patched 1 function" in hotpatch(adapter, "apply")
+    thread = adapter.ask("threads")["threads"][0]["id"]
+    frame = adapter.ask("stackTrace", threadId=thread)["stackFrames"][0]
+    shown = Path(frame["source"]["path"])
+    assert (frame["name"], shown.name) == ("main", "[old code, before patch 1 (as git has it)] ticker.c")
+    assert shown.read_text() == was_built
+    assert was_built.splitlines()[frame["line"] - 1].startswith(line)
+
+
 def test_saves_are_patches_under_an_adapter(adapter: Adapter, ticker: Ticker) -> None:
     plain = adapter.ask("evaluate", expression="hotpatch watch on", context="repl")  # without the backtick
     assert "a save is a patch" in plain["result"]

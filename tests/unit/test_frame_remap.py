@@ -116,14 +116,38 @@ def test_a_call_that_is_dropped_is_made_again() -> None:
     "edit",
     [
         ("int start = 5;", "int more = 1, start = 5;"),
-        ("int start = 5;", "long start = 5;"),
         ("int start = 5;", "int room[20] = {scale}, start = room[1];"),
     ],
 )
-def test_a_variable_that_has_another_place_or_type_is_refused(edit: tuple[str, str]) -> None:
-    _, found = remapped(edited(edit), "total += start")
+def test_a_variable_that_has_another_place_is_moved(edit: tuple[str, str]) -> None:
+    new, found = remapped(edited(edit), "total += start")
+    assert isinstance(found, Remap), found
+    places = {
+        name: (old.place, fresh.place, fresh.size)
+        for name in ("start", "value", "list", "scale")
+        for old in version(BEFORE).side.function.variables
+        for fresh in new.side.function.variables
+        if old.name == fresh.name == name and old.place != fresh.place
+    }
+    assert places, "this edit moves something"
+    assert set(found.copies) <= set(places.values())
+    assert places.get("start", found.copies[0]) in found.copies
+
+
+def test_a_variable_of_another_type_is_refused() -> None:
+    _, found = remapped(edited(("int start = 5;", "long start = 5;")), "total += start")
     assert isinstance(found, Refusal)
     assert found.code == "frame-layout-changed"
+
+
+def test_a_variable_whose_address_somebody_may_have_is_not_moved() -> None:
+    before = edited(("    total += start;", "    keep(&start), total += start;"))
+    before = before.replace("int step(int)", "void keep(int *);\nint step(int)")
+    after = before.replace("int start = 5;", "int room[20] = {scale}, start = room[1];")
+    _, found = remapped(after, "return start", before=before)
+    assert isinstance(found, Refusal)
+    assert found.code == "frame-layout-changed"
+    assert "'start'" in found.fact
 
 
 def test_a_new_variable_that_gets_its_value_first_is_no_obstacle() -> None:

@@ -72,6 +72,16 @@ def test_a_call_goes_on_with_its_frame() -> None:
     assert inferior.all_threads[0].registers == {**before, "rip": NEW, "rsp": CFA - 64}
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_variables_are_moved_at_once(level: int) -> None:
+    """Two that change places, and one that goes below the stack as it was."""
+    inferior = make_inferior(level)
+    move = replace(REMAP, copies=((-32, -40, 8), (-40, -32, 8), (-48, -120, 8)))
+    go_on(inferior, move, "--frame remap")
+    read = [int.from_bytes(inferior.read(CFA + place, 8), "little") for place in (-32, -40, -120)]
+    assert read == [2222 << 32, 1111, 3333]
+
+
 def test_a_frame_that_waits_in_a_call_gets_another_return_address() -> None:
     inferior = make_inferior(level=1)
     before = dict(inferior.all_threads[0].registers)
@@ -103,7 +113,12 @@ def test_a_frame_up_the_stack_begins_again_with_consent_only(words: str) -> None
 @pytest.mark.parametrize("how", ["before", "after"])
 @pytest.mark.parametrize(
     ("level", "move", "words"),
-    [(0, RESTART, "--frame restart"), (0, REMAP, "--frame remap"), (1, REMAP, "--frame remap")],
+    [
+        (0, RESTART, "--frame restart"),
+        (0, REMAP, "--frame remap"),
+        (1, REMAP, "--frame remap"),
+        (0, replace(REMAP, copies=((-32, -40, 8), (-40, -32, 8))), "--frame remap"),
+    ],
 )
 def test_what_fails_leaves_the_frame_as_it_was(level: int, move: FrameMove, words: str, how: str) -> None:
     for step in range(1, 20):

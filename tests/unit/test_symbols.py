@@ -106,6 +106,7 @@ def test_code_of_an_undone_patch_that_still_runs_is_marked(journal: Journal) -> 
     code = ARENA + 0x1000 + 0x100
     inferior = settled(journal, stack(code + 9, thread=7))
     assert inferior.marked == [OldCode(code, code + 0x20, "code of patch 1, which was undone", (7,))]
+    assert settled(journal, stack(pc=code, thread=7), inferior=inferior).marked == inferior.marked
     assert settled(journal, stack(code), inferior=inferior).marked == []
 
 

@@ -190,10 +190,11 @@ def _go_on(steps: Steps, frame: Frame, move: FrameMove, keeps: bool) -> None:
     now = inferior.registers(frame.thread, _ALL)
     if frame.level == 0 and now["rip"] != before["rip"]:
         raise _moved(frame)
+    cfa = (before[move.base] + move.distance) & _MASK
+    _move_variables(steps, cfa, move.copies)
     if keeps:
         _set_return_address(steps, frame, move)
         return
-    cfa = (before[move.base] + move.distance) & _MASK
     values = {name: before[name] for name in _KEPT if name in before}
     values.update({name: _read(inferior, cfa + place, 8) for name, place in move.saved})
     arguments = {name: _read(inferior, cfa + place, size) for name, place, size in move.arguments}
@@ -212,6 +213,15 @@ def _go_on(steps: Steps, frame: Frame, move: FrameMove, keeps: bool) -> None:
     inferior.set_registers(frame.thread, values)
     if inferior.registers(frame.thread, values) != values or inferior.vectors(frame.thread, vectors) != vectors:
         raise IpbpError("inferior-register", "the registers of the frame could not be set", "Report this as a bug.")
+
+
+def _move_variables(steps: Steps, cfa: int, copies: Sequence[tuple[int, int, int]]) -> None:
+    # One may come to where another one was.
+    inferior = steps.inferior
+    rows = [((cfa + new) & _MASK, inferior.read((cfa + old) & _MASK, size)) for old, new, size in copies]
+    for place, content in rows:
+        steps.will(partial(write_surely, inferior, place, inferior.read(place, len(content))))
+        write_surely(inferior, place, content)
 
 
 def _set_return_address(steps: Steps, frame: Frame, move: FrameMove) -> None:

@@ -82,7 +82,9 @@ def _undone(journal: Journal, stacks: Sequence[Stack]) -> Iterator[OldCode]:
     """Code of undone patches likewise."""
     for patch in journal.all_patches():
         for row in patch.plan.functions if patch.state == UNDONE else ():
+            # A word that is the address of its first byte is a function pointer; a pc there is not.
             threads = users_of(stacks, [(row.address + 1, row.address + max(row.size, 1))])
+            threads += [stack.thread for stack in stacks if stack.pc == row.address and stack.thread not in threads]
             if threads:
                 text = f"code of patch {patch.number}, which was undone"
                 yield OldCode(row.address, row.address + row.size, text, tuple(threads))

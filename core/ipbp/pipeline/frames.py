@@ -143,6 +143,7 @@ def _remapped(
         stack=-found.depth,
         file=new.lines[0].file if new.lines else "",
         line=found.line,
+        copies=found.copies,
     )
 
 

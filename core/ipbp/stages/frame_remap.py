@@ -4,8 +4,9 @@ The new code must find everything that it uses from there on: the frame as its o
 variable at its place with its type, what the compiler keeps unnamed, and registers. What cannot be shown is refused.
 
 * The frame: the CFA counts from the same register, the same registers are saved at the same places.
-* Variables that the new code may read: one of that name and type was at that place in the old code. What the compiler
-  keeps without a name counts when the same instructions set it in both versions.
+* Variables that the new code may read: one of that name and type was at that place in the old code; or at another one,
+  and is moved, as long as the old code has given its address to nobody. What the compiler keeps without a name counts
+  when the same instructions set it in both versions.
 * Registers: none but the frame's own are in use at the place, or what set them are the same instructions just before.
 * The place: in code that is as it was, the same instruction. In code that was edited, the beginning of the edit, if
   all that ran of the old one since then can be run again: it has called nothing, and stored only what is set anew.
@@ -14,7 +15,7 @@ variable at its place with its type, what the compiler keeps unnamed, and regist
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipbp.arch.x86_64_effects import CLOBBERED, RETURNED, Effect, parts_of, wholes_of
 from ipbp.errors import Refusal
@@ -37,13 +38,15 @@ class FrameSide:
 @dataclass(frozen=True, slots=True)
 class Remap:
     """`unwind`: how to get at the CFA. `offset`: where the new code goes on. `depth`: the bytes that the stack pointer
-    is then below the CFA; `moves_stack`: that is another place than before. `line` of the new source."""
+    is then below the CFA; `moves_stack`: that is another place than before. `line` of the new source. `copies`:
+    variables that have another place there, (old place, new place, bytes)."""
 
     unwind: UnwindRow
     offset: int
     depth: int
     moves_stack: bool
     line: int
+    copies: tuple[tuple[int, int, int], ...] = ()
 
 
 def plan_remap(old: FrameSide, offset: int, new: FrameSide, returns_to: bool, keeps_callee: bool) -> Remap | Refusal:
@@ -144,11 +147,7 @@ class _Frames:
                 return False
             for place, access in stored:
                 written |= bits(place, access.size)
-        known = 0
-        for accesses in self.before.places:
-            for place, access in accesses:
-                known |= extent(self.old, place, access.size) if access.is_address else 0
-        return not written & (live_frame(self.after, self.new)[there] | known)
+        return not written & (live_frame(self.after, self.new)[there] | self._known())
 
     def _after_call(self, here: int) -> _Place | Refusal:
         """Behind the call in the new code that corresponds to the one under way."""
@@ -188,18 +187,22 @@ class _Frames:
             return _other_frame(old.name, fact, "Come back to it with `finish` first, or use")
         if one.base == RSP and (one.distance - 8, other.distance - 8) != depths:
             return _undescribed(old.name)
-        wrong = self._variables(place) or self._registers(here, place, keeps_callee)
+        copies = self._variables(place)
+        if isinstance(copies, Refusal):
+            return copies
+        wrong = self._registers(here, place, keeps_callee)
         if wrong is not None:
             return wrong
         lines = [row.line for row in new.lines if row.offset <= target - keeps_callee]  # a call is before its return
-        return Remap(one, target, depths[1] + 8, depths[0] != depths[1], lines[-1] if lines else 0)
+        line = lines[-1] if lines else 0
+        return Remap(one, target, depths[1] + 8, depths[0] != depths[1], line, copies)
 
-    def _variables(self, place: _Place) -> Refusal | None:
-        """Whether each byte of the frame that the new code may read is what the old code had there."""
+    def _variables(self, place: _Place) -> tuple[tuple[int, int, int], ...] | Refusal:
+        """What has to be moved so that each byte of the frame that the new code may read is what the old code had."""
         old, new = self.old, self.new
         offset, target = self.before.rows[place.since].offset, self.after.rows[place.there].offset
         live = live_frame(self.after, new)[place.there]
-        named = 0
+        named, copies = 0, []
         for row in new.variables:
             if row.place is None or not row.is_visible_at(target):
                 continue
@@ -207,6 +210,9 @@ class _Frames:
             twins = [other for other in old.variables if other.name == row.name and other.is_visible_at(offset)]
             if any(_is_alike(row, twin) for twin in twins):
                 named |= whole
+            elif live & whole and (twin := self._movable(row, twins)) is not None:
+                named |= whole
+                copies.append((twin, row.place, row.size))
             elif twins and live & whole:
                 return _other_frame(old.name, f"'{row.name}' has another place in its frame, or another type")
             elif live & whole:
@@ -216,7 +222,22 @@ class _Frames:
             return _undescribed(old.name)
         if left and not self._are_set_alike(left):
             return _other_frame(old.name, "the new code uses something that the compiler keeps in it without a name")
-        return None
+        return tuple(copies)
+
+    def _movable(self, row: Variable, twins: Sequence[Variable]) -> int | None:
+        """The old place of a variable that is the same but for its place, and that nobody can know the place of."""
+        found = [twin for twin in twins if twin.place is not None and _is_alike(row, replace(twin, place=row.place))]
+        if len(found) != 1 or row.is_indirect or found[0].place is None:
+            return None
+        return None if self._known() & bits(found[0].place, row.size) else found[0].place
+
+    def _known(self) -> int:
+        """Bytes of variables whose address the old code takes."""
+        known = 0
+        for accesses in self.before.places:
+            for place, access in accesses:
+                known |= extent(self.old, place, access.size) if access.is_address else 0
+        return known
 
     def _are_set_alike(self, wanted: int) -> bool:
         """Whether the same instructions, in lines that are as they were, set these bytes in both versions."""

@@ -461,6 +461,8 @@ class LldbInferior:
         module = self._target.FindModule(lldb.SBFileSpec(image))
         if module.IsValid():
             self._target.RemoveModule(module)
+            del module
+            lldb.SBModule.GarbageCollectAllocatedModules()  # else lldb keeps it for a target to come
 
     @contextmanager
     def _kept_selection(self) -> Iterator[None]:

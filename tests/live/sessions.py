@@ -82,6 +82,10 @@ class Session(Protocol):
     def has_died(self) -> bool:
         """Whether it was killed, waited for."""
 
+    @property
+    def process_id(self) -> int:
+        """Of the debugger."""
+
 
 @contextmanager
 def debug_with(name: str, path: str) -> Iterator[Any]:
@@ -177,6 +181,10 @@ class GdbSession:
 
     def has_died(self) -> bool:
         return self._gdb.process.wait(10) == -signal.SIGKILL
+
+    @property
+    def process_id(self) -> int:
+        return int(self._gdb.process.pid)
 
     def go(self, line: str) -> None:
         """A command that lets the program run."""
@@ -284,6 +292,10 @@ class LldbSession:
 
     def has_died(self) -> bool:
         return self._lldb.process.wait(10) == -signal.SIGKILL
+
+    @property
+    def process_id(self) -> int:
+        return int(self._lldb.process.pid)
 
     def go(self, line: str) -> None:
         """A command that lets the program run."""

@@ -148,6 +148,56 @@ def test_a_first_line_that_was_cut_off_never_happened_either(journal: Journal):
     assert journal.unfinished().number == 1
 
 
+def test_a_long_journal_is_made_short_and_says_the_same(journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    for number in range(1, 41):
+        journal.begin(open_entry(plan(number)))
+        journal.commit(number)
+        if number not in (3, 7):
+            journal.undoing(number)
+            journal.undone(number)
+            if number != 5:
+                journal.reclaiming(number)
+                journal.reclaimed(number)
+    journal.forget("/lib/x", 7)
+    other = Journal(journal.folder)
+    before = facts(other)
+    size = (journal.folder / "journal").stat().st_size
+    journal.make_short()
+    assert (journal.folder / "journal").stat().st_size == size, "it is not long"
+
+    monkeypatch.setattr(journals, "_LONG", 1)
+    journal.make_short()
+
+    assert (journal.folder / "journal").stat().st_size < size / 5
+    assert [facts(each) for each in (journal, other, Journal(journal.folder))] == [before] * 3
+    assert journal.next_number() == 41
+    journal.begin(open_entry(plan(41)))
+    assert other.unfinished().number == 41
+
+
+def test_a_journal_with_something_unfinished_is_left_alone(journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journals, "_LONG", 1)
+    journal.begin(open_entry(plan(1)))
+    content = (journal.folder / "journal").read_bytes()
+
+    journal.make_short()
+
+    assert (journal.folder / "journal").read_bytes() == content
+
+
+def facts(journal: Journal) -> list[object]:
+    return [
+        [patch.number for patch in journal.patches()],
+        journal.unfinished(),
+        journal.next_number(),
+        journal.latest_record(),
+        journal.latest_arenas(),
+        journal.entries(),
+        journal.written_ranges(),
+        journal.mapped_size(),
+    ]
+
+
 def test_two_readers_of_one_file_agree(journal: Journal):
     other = Journal(journal.folder)
     assert other.patches() == []

@@ -28,6 +28,7 @@ from ipbp.build.places import cache_folder
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refused
+from ipbp.host.shortage import full_disk
 
 Tell = Callable[[str], None]
 _GLANCE = 0.2  # seconds after which a signal is seen that came just before the wait began
@@ -59,7 +60,8 @@ def compile_units(
     commands: ask `trust` before.
 
     `Refused` with every reason when commands cannot be replayed; `compile-failed` with what the compilers printed,
-    word for word, as `detail`; `compiler-missing`; `sources-changing`. An interrupt ends all compilers.
+    word for word, as `detail`; `machine-short`; `compiler-missing`; `sources-changing`. An interrupt ends all
+    compilers.
     """
     reasons = [refusal for unit in units for refusal in refusals(unit.command)]
     if reasons:
@@ -83,6 +85,9 @@ def compile_units(
                 for job in done:
                     job.result()
             outcomes = [job.result() for job in jobs]
+            short = full_disk(folder) if any(isinstance(outcome, _Failed) for outcome in outcomes) else None
+            if short is not None:  # which the compilers say in words of their own
+                raise short
         finally:
             running.stop()
             pool.shutdown(cancel_futures=True)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,35 +60,47 @@ def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
         raise IpbpError(
             "program-unreadable", f"{debug_file}: cannot be read: {error.strerror}", "Check its permissions."
         ) from error
-    except (
-        ELFError,
-        ELFParseError,
-        DWARFError,
-        KeyError,
-        ValueError,
-        AssertionError,
-        IndexError,
-        OverflowError,
-    ) as error:
-        # pyelftools checks little: a damaged file ends in whichever of these comes first.
-        raise IpbpError(
-            "debug-information-malformed",
-            f"{debug_file}: its debug information cannot be read: {type(error).__name__}: {error}",
-            "Rebuild the program, or give ipbp a compile_commands.json with --compile-commands.",
-        ) from error
+    except _DAMAGE as error:
+        raise _malformed(debug_file, error) from error
     _keep(note, units)
     return units
 
 
+# pyelftools checks little: a damaged file ends in whichever of these comes first.
+_DAMAGE = (
+    *(ELFError, ELFParseError, DWARFError, KeyError, ValueError, AssertionError, IndexError, OverflowError),
+    *(AttributeError, TypeError, MemoryError, RecursionError),
+)
+
+
+def _malformed(debug_file: Path, error: BaseException) -> IpbpError:
+    return IpbpError(
+        "debug-information-malformed",
+        f"{debug_file}: its debug information cannot be read: {type(error).__name__}: {error}",
+        "Rebuild the program, or give ipbp a compile_commands.json with --compile-commands.",
+    )
+
+
+@contextmanager
+def _readable(debug_file: Path) -> Iterator[tuple[Any, Package | None] | None]:
+    """Its debug information with that of its package; None when it has none. `debug-information-malformed`."""
+    try:
+        with debug_file.open("rb") as file:
+            elf = ELFFile(file)
+            known = has_debug_information(elf)
+            yield (debug_information(elf, debug_file), _package(debug_file)) if known else None
+    except (*_DAMAGE, OSError) as error:  # a place before the beginning of the file
+        raise _malformed(debug_file, error) from error
+
+
 def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
     """For each unit the folders of the headers that it really used, as its line table lists them (DWARF 5, 6.2.4),
-    absolute, without the unit's own folder and the system's. For a file whose `source_units` could be read."""
+    absolute, without the unit's own folder and the system's. `debug-information-malformed`."""
     found = {}
-    with debug_file.open("rb") as file:
-        elf = ELFFile(file)
-        if not has_debug_information(elf):
+    with _readable(debug_file) as readable:
+        if readable is None:
             return {}
-        dwarf, package = debug_information(elf, debug_file), _package(debug_file)
+        dwarf, package = readable
         for cu in dwarf.iter_CUs():
             unit = _unit(cu, package)
             program = dwarf.line_program_for_CU(cu) if unit is not None else None
@@ -101,13 +114,12 @@ def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
 
 def places_of(debug_file: Path, units: Collection[SourceUnit]) -> list[tuple[int, int]]:
     """Half-open ranges of link addresses: the code of these units (DWARF 5, 2.17), and the first byte of each of their
-    variables (2.6.1). Of a file whose `source_units` could be read."""
+    variables (2.6.1). `debug-information-malformed`."""
     found = []
-    with debug_file.open("rb") as file:
-        elf = ELFFile(file)
-        if not has_debug_information(elf):
+    with _readable(debug_file) as readable:
+        if readable is None:
             return []
-        dwarf, package = debug_information(elf, debug_file), _package(debug_file)
+        dwarf, package = readable
         for cu in dwarf.iter_CUs():
             if _unit(cu, package) in units:
                 found += _ranges(dwarf, cu)
@@ -116,14 +128,13 @@ def places_of(debug_file: Path, units: Collection[SourceUnit]) -> list[tuple[int
 
 
 def units_at(debug_file: Path, addresses: Collection[int]) -> dict[int, list[SourceUnit]]:
-    """For each link address the units that have code there; more than one where a linker folded functions. Of a file
-    whose `source_units` could be read."""
+    """For each link address the units that have code there; more than one where a linker folded functions.
+    `debug-information-malformed`."""
     found: dict[int, list[SourceUnit]] = {address: [] for address in addresses}
-    with debug_file.open("rb") as file:
-        elf = ELFFile(file)
-        if not has_debug_information(elf):
+    with _readable(debug_file) as readable:
+        if readable is None:
             return found
-        dwarf, package = debug_information(elf, debug_file), _package(debug_file)
+        dwarf, package = readable
         for cu in dwarf.iter_CUs():
             unit = _unit(cu, package)
             for start, end in _ranges(dwarf, cu) if unit is not None else ():

@@ -62,7 +62,7 @@ class Channel:
             return None
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise IpbpError("protocol", "the engine received a line that is no JSON object", "Report this as a bug.")

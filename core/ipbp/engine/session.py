@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -19,6 +20,7 @@ from ipbp.engine.channel import Channel
 from ipbp.engine.watching import follow, saves
 from ipbp.errors import IpbpError, Refused
 from ipbp.formats.elf_file import load_lief
+from ipbp.host.shortage import shortage
 from ipbp.pipeline.doctor import examine
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.page import page
@@ -35,26 +37,31 @@ _KEEP_BYTES = 4 << 30
 
 def serve(channel: Channel) -> int:
     """Answer requests until the plugin goes away."""
-    user_store().prune((), _KEEP_BYTES, _KEEP_SECONDS)
+    with contextlib.suppress(IpbpError, OSError):  # whoever needs the store is told
+        user_store().prune((), _KEEP_BYTES, _KEEP_SECONDS)
     load_lief()
-    while (request := channel.next_request()) is not None:
+    while True:
         try:
+            request = channel.next_request()
+            if request is None:
+                return 0
             channel.answer(_dispatch(channel, request))
         except Refused as refused:
             channel.fail({**refused.to_json(), "refusals": [r.to_json() for r in refused.refusals]})
         except IpbpError as error:
             channel.fail(error.to_json())
         except Exception as error:  # the one place: a bug costs this request, and is shown as what it is
-            traceback.print_exc(file=sys.stderr)
-            channel.fail(_bug(error))
-    return 0
+            short = shortage(error)
+            if short is None:
+                traceback.print_exc(file=sys.stderr)
+            channel.fail(short.to_json() if short is not None else _bug(error))
 
 
 def _dispatch(channel: Channel, request: dict[str, Any]) -> Answer:
-    verb = request.get("verb", "")
-    if verb not in VERBS:
+    verb, params = request.get("verb", ""), request.get("params", {})
+    if not isinstance(verb, str) or verb not in VERBS or not isinstance(params, dict):
         raise IpbpError("protocol", f"the engine does not know the request {verb!r}", "Reinstall ipbp.")
-    return VERBS[verb](channel, request.get("params", {}))
+    return VERBS[verb](channel, params)
 
 
 def hello(channel: Channel, params: Answer) -> Answer:
@@ -98,7 +105,7 @@ def doctor(channel: Channel, params: Answer) -> Answer:
 
 def trust(channel: Channel, params: Answer) -> Answer:
     """The user agreed to run what this hash stands for."""
-    agree(params["hash"], params.get("text", ""))
+    agree(str(params.get("hash", "")), str(params.get("text", "")))
     return {}
 
 

@@ -169,7 +169,7 @@ class Client:
                 self._send({"id": self._number, **answer}, interrupted)
             else:
                 self._is_midway = False
-                return _result(row, failure)
+                return result_of(row, failure)
 
     def _send(self, row: Message, interrupted: Callable[[], bool]) -> None:
         process = self._running()
@@ -203,13 +203,7 @@ class Client:
                     raise self._died()
                 parts.append(part)
         line, _, self._unread = b"".join(parts).partition(b"\n")
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise _garbled(repr(line[:80]))
-        return row
+        return parsed(line)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -226,11 +220,27 @@ class Client:
         )
 
 
-def _result(row: Message, failure: Optional[IpbpError]) -> Message:
+def parsed(line: bytes) -> Message:
+    """One message of the engine's. `protocol` when it is no JSON object."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise _garbled(repr(line[:80]))
+    return row
+
+
+def result_of(row: Message, failure: Optional[IpbpError]) -> Message:
+    """What a final answer holds. Raises `failure`, or the error that the engine reports, or `protocol`."""
     if failure is not None:
         raise failure
     if "error" in row:
-        raise _error(row["error"])
+        try:
+            error = _error(row["error"])
+        except (KeyError, TypeError, AttributeError):
+            raise _garbled(f"an error without its parts: {row['error']!r:.80}") from None
+        raise error
     result = row.get("result")
     if not isinstance(result, dict):
         raise _garbled("an answer without a result")

@@ -32,6 +32,7 @@ from ipbp.host.progress import Progress
 from ipbp.host.quiet import BUSY
 from ipbp.host.quiet_point import require_quiet_point
 from ipbp.host.safepoint import Stack
+from ipbp.host.shortage import require_proc, shortage
 from ipbp.host.unloaded import forget_unloaded
 from ipbp.host.words import help_text, parse
 from ipbp.protocol import Description, FunctionChange, PatchPlan, Region
@@ -67,6 +68,7 @@ def run(inferior: Inferior, arguments: str, console: Console) -> int:
     command = Command(inferior, console, "--json" in arguments.split(), "--our-stop" in arguments.split())
     try:
         options = parse(arguments)
+        require_proc()
         return ACTIONS[options.action](command, options)
     except KeyboardInterrupt:
         error = IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
@@ -78,7 +80,11 @@ def run(inferior: Inferior, arguments: str, console: Console) -> int:
 
 
 def bug(error: Exception) -> IpbpError:
-    """The error that shows a failure of ipbp itself, with its trace."""
+    """The error that shows a failure: of the machine, which is short of something, or of ipbp itself, with its
+    trace."""
+    short = shortage(error)
+    if short is not None:
+        return short
     detail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return IpbpError("bug", f"{type(error).__name__}: {error}", "Report this as a bug in ipbp.", detail)
 

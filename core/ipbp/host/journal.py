@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
-from ipbp.host.private import is_ours, private_folder
+from ipbp.host.private import is_ours, private_folder, write_private
 from ipbp.protocol import FunctionChange, Hook, PatchedImage, PatchPlan, Replacement
 
 APPLIED, UNFINISHED, UNDOING, UNDONE = "applied", "unfinished", "undoing", "undone"
@@ -40,6 +40,8 @@ _STATE_AFTER = {
     "reclaimed": RECLAIMED,
 }
 _RECORD = 1 << 20  # bytes that a large patch writes down
+_LONG = 1 << 18
+"""Bytes from which on the file is made shorter."""
 _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 
 
@@ -122,6 +124,8 @@ class Journal:
         self.folder = folder
         self._path = folder / "journal"
         self._parsed = 0  # bytes of the file that `_patches` stands for
+        self._inode = 0  # of that file: another one takes its place when it is made shorter
+        self._newest = 0  # the highest number that a patch left out of the file had
         self._kept: Optional[Opening] = None  # whose record is written
         self._patches: dict[int, Patch] = {}
         self._unloaded: list[tuple[str, int]] = []  # key of an image, number of the newest patch at that time
@@ -149,7 +153,8 @@ class Journal:
 
     def next_number(self) -> int:
         """Numbers are never used twice: image files are named after them, and debuggers cache by file name."""
-        return 1 + max((patch.number for patch in self._read()), default=0)
+        numbers = [patch.number for patch in self._read()]
+        return 1 + max([self._newest, *numbers])
 
     def latest_record(self) -> dict[str, Any]:
         """What the engine gave along with the newest patch in force; {} without one."""
@@ -261,6 +266,22 @@ class Journal:
         """The image of this key is gone, with what all patches up to this number did to it."""
         self._append_event({"event": "unloaded", "number": number, "image": image})
 
+    def make_short(self) -> None:
+        """Leave out what has been taken back and of which no memory is left, once the file has grown long: every
+        command reads all of it."""
+        patches = self._read()
+        if self._parsed < _LONG or any(patch.is_unfinished for patch in patches):
+            return
+        kept = {patch.number for patch in patches if _has_memory(patch)}
+        newest = self.next_number() - 1
+        lines = [line for line in self._path.read_bytes().splitlines(keepends=True) if _is_of(line, kept)]
+        fresh = self._path.with_name(f"journal.{os.getpid()}")
+        try:
+            write_private(fresh, (_encode({"event": "newest", "number": newest}) + b"\n" + b"".join(lines)).decode())
+            os.replace(fresh, self._path)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
     def _read(self) -> list[Patch]:
         content = self._unread()
         whole = content.rfind(b"\n") + 1  # what follows was cut off while it was written: it never happened
@@ -280,6 +301,8 @@ class Journal:
                 status = os.fstat(file)
                 if not (stat.S_ISREG(status.st_mode) and is_ours(status)):
                     raise _untrusted(self._path, "file")
+                if status.st_ino != self._inode:
+                    self._inode, self._parsed, self._patches, self._unloaded = status.st_ino, 0, {}, []
                 size = status.st_size
                 content = os.pread(file, max(size - self._parsed, 0), self._parsed)
             finally:
@@ -293,6 +316,9 @@ class Journal:
             row = json.loads(line)
             if row["event"] == "unloaded":
                 self._take_unloaded(row["image"], row["number"])
+                return
+            if row["event"] == "newest":
+                self._newest = row["number"]
                 return
             number, state = row["number"], _STATE_AFTER[row["event"]]
             if row["event"] == "begin":
@@ -347,7 +373,9 @@ def open_journal(pid: int, remote: str = "") -> Journal:
     root = state_folder()
     _remove_dead(root)
     name = identity(os.getpid(), remote) if remote else identity(pid)
-    return Journal(_own_folder(root / name))
+    journal = Journal(_own_folder(root / name))
+    journal.make_short()
+    return journal
 
 
 def state_folder() -> Path:
@@ -368,6 +396,11 @@ def identity(pid: int, remote: str = "") -> str:
 
 def _encode(row: dict[str, Any]) -> bytes:
     return json.dumps(row, separators=(",", ":")).encode()
+
+
+def _is_of(line: bytes, numbers: set[int]) -> bool:
+    row = json.loads(line)
+    return row["event"] == "unloaded" or row["number"] in numbers
 
 
 def _has_memory(patch: Patch) -> bool:

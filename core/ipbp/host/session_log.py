@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -17,7 +18,8 @@ def write(folder: Path, outcome: Mapping[str, Any]) -> None:
     row = {key: outcome[key] for key in _KEPT if outcome.get(key)}
     row["functions"] = [function["name"] for function in outcome.get("functions", ())]
     row["patches"] = [patch["patch"] for patch in outcome.get("patches", ())]
-    with append_private(folder / "session") as file:
+    # A full disk costs a line of the report, and nothing else.
+    with contextlib.suppress(OSError), append_private(folder / "session") as file:
         file.write(json.dumps({"time": time.time(), **row}, separators=(",", ":")).encode() + b"\n")
 
 

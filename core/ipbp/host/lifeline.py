@@ -58,8 +58,11 @@ _ways: dict[tuple[int, int, int], Optional[Ways]] = {}
 
 
 def find_ways(inferior: Inferior, code: Sequence[Region]) -> Optional[Ways]:
-    """The first of these mappings that has both, None when none has."""
-    pid = inferior.describe().pid
+    """The first of these mappings that has both, None when none has, or where the memory is another machine's."""
+    described = inferior.describe()
+    if not described.local:
+        return None
+    pid = described.pid
     for region in code:
         key = (pid, region.start, region.inode)
         if key not in _ways:
@@ -72,8 +75,7 @@ def find_ways(inferior: Inferior, code: Sequence[Region]) -> Optional[Ways]:
 def lay(inferior: Inferior, thread: int, ways: Ways, registers: Mapping[str, int]) -> Optional[Lifeline]:
     """Put the frame into the thread's stack; `registers`: all of `GENERAL`, as it shall go on. None where that is not
     certain to be a stack with room."""
-    described = inferior.describe()
-    if not described.local or not _is_plain(registers):
+    if not _is_plain(registers):
         return None
     try:
         state = _signal_state(inferior.extended_state(thread)) or _legacy_state(inferior, thread)
@@ -84,7 +86,7 @@ def lay(inferior: Inferior, thread: int, ways: Ways, registers: Mapping[str, int
     at = (registers["rsp"] - _RED_ZONE - _FRAME_SIZE - len(state)) & -64
     if not _has_room(inferior, registers["rsp"], at):
         return None
-    mask = int(tasks.status_field(described.pid, thread, "SigBlk"), 16)
+    mask = int(tasks.status_field(inferior.describe().pid, thread, "SigBlk"), 16)
     content = _frame(at, ways.restorer, registers, mask, state)
     line = Lifeline(at, inferior.read(at, len(content)))
     inferior.write(at, content)

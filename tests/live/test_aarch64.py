@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,28 +17,51 @@ import pytest
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
+RUST_TARGET = "aarch64-unknown-linux-gnu"
+_STEPS = ("compile", "link")
 SYSROOT = "/usr/aarch64-linux-gnu"
-SOURCE = Path(__file__).parent / "programs" / "metronome.c"
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a program is made: `target`: that clang compiles, or links, instead of gcc."""
+
+    source: str
+    compile: tuple[str, ...]
+    link: tuple[str, ...] = ("-pthread",)
+    target: tuple[str, ...] = ()
+
+
 WAYS = {
-    "gcc, pie": (["-g", "-O0"], ["-pthread"], False),
-    "gcc -O2 with branch protection, lld": (
-        ["-g", "-O2", "-mbranch-protection=standard", "-ffunction-sections", "-fdata-sections"],
-        ["-pthread", "-fuse-ld=lld"],
-        True,
+    "gcc, pie": Way("metronome.c", ("-g", "-O0")),
+    "gcc -O2 with branch protection, lld": Way(
+        "metronome.c",
+        ("-g", "-O2", "-mbranch-protection=standard", "-ffunction-sections", "-fdata-sections"),
+        ("-pthread", "-fuse-ld=lld"),
+        ("link",),
     ),
-    "clang -O2, static": (["-g", "-O2", "-fno-pie", "-fdata-sections"], ["-pthread", "-static"], True),
+    "clang -O2, static": Way(
+        "metronome.c", ("-g", "-O2", "-fno-pie", "-fdata-sections"), ("-pthread", "-static"), ("compile", "link")
+    ),
+    "g++ -O2": Way("thrower.cpp", ("-g", "-O2")),
 }
+C = [name for name, way in WAYS.items() if way.source == "metronome.c"]
 
 
 @dataclass
 class Metronome:
+    """The program in qemu, which waits for gdb at `port`."""
+
     folder: Path
+    source: str
+    program: str
     port: int
     process: subprocess.Popen[str]
 
     def session(self, *commands: str) -> str:
         """What gdb prints; a command that fails is shown and the next one is carried out."""
-        lines = ["set pagination off", "set confirm off", f"set sysroot {SYSROOT}", "file metronome"]
+        lines = ["set pagination off", "set confirm off", f"set sysroot {SYSROOT}", f"file {self.program}"]
         lines += [f"target remote :{self.port}", f"source {ROOT}/gdb_ipbp/gdb_ipbp.py"]
         for command in commands:
             lines += ["python", f"try: gdb.execute({command!r})", "except gdb.error as error: print(error)", "end"]
@@ -55,7 +79,7 @@ class Metronome:
 
     def edit(self, old: str, new: str) -> str:
         """The command of a session that edits the source."""
-        text = f"import pathlib; p = pathlib.Path({str(self.folder / 'metronome.c')!r}); "
+        text = f"import pathlib; p = pathlib.Path({str(self.folder / self.source)!r}); "
         text += f"t = p.read_text(); assert {old!r} in t; p.write_text(t.replace({old!r}, {new!r}))"
         return f"python exec({text!r})"
 
@@ -69,27 +93,85 @@ class Metronome:
 
 @pytest.fixture
 def metronome(request: pytest.FixtureRequest, tmp_path: Path, clang: str, aarch64: str) -> Iterator[Metronome]:
-    way, *arguments = getattr(request, "param", ["gcc, pie"])
-    compile_options, link_options, needs_clang = WAYS[way]
-    shutil.copy(SOURCE, tmp_path)
-    driver = [clang, "--target=aarch64-linux-gnu"] if needs_clang else [aarch64]
-    compiler = driver if "clang" in way else [aarch64]
-    command = [*compiler, *compile_options, "-c", "metronome.c", "-o", "metronome.o"]
+    name, *arguments = getattr(request, "param", ["gcc, pie"])
+    way = WAYS[name]
+    shutil.copy(PROGRAMS / way.source, tmp_path)
+    own = aarch64.replace("gcc", "g++") if way.source.endswith(".cpp") else aarch64
+    drivers = {step: [clang, "--target=aarch64-linux-gnu"] if step in way.target else [own] for step in _STEPS}
+    command = [*drivers["compile"], *way.compile, "-c", way.source, "-o", "unit.o"]
     subprocess.run(command, cwd=tmp_path, check=True)
-    subprocess.run([*driver, "metronome.o", *link_options, "-o", "metronome"], cwd=tmp_path, check=True)
-    row = {"directory": str(tmp_path), "file": "metronome.c", "arguments": command}
+    subprocess.run([*drivers["link"], "unit.o", *way.link, "-o", "program"], cwd=tmp_path, check=True)
+    row = {"directory": str(tmp_path), "file": way.source, "arguments": command}
     (tmp_path / "compile_commands.json").write_text(json.dumps([row]))
+    with _in_qemu(tmp_path, way.source, "./program", *arguments) as metronome:
+        yield metronome
+
+
+@contextmanager
+def _in_qemu(folder: Path, source: str, *program: str) -> Iterator[Metronome]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    qemu = ["qemu-aarch64", "-L", SYSROOT, "-g", str(port), "./metronome", *arguments]
+    qemu = ["qemu-aarch64", "-L", SYSROOT, "-g", str(port), *program]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(qemu, cwd=tmp_path, **output) as process:
-        yield Metronome(tmp_path, port, process)
+    with subprocess.Popen(qemu, cwd=folder, **output) as process:
+        yield Metronome(folder, source, program[0], port, process)
         process.kill()
 
 
-@pytest.mark.parametrize("metronome", [[way] for way in WAYS], indirect=True, ids=list(WAYS))
+RUST = """use std::sync::atomic::{AtomicI32, Ordering};
+static COUNT: AtomicI32 = AtomicI32::new(0);
+#[inline(never)]
+fn speak(n: i32) -> i32 {
+    COUNT.fetch_add(1, Ordering::SeqCst);
+    n * 2
+}
+#[inline(never)]
+fn tick(n: i32) {
+    println!("{} {} {}", n, speak(n), COUNT.load(Ordering::SeqCst));
+}
+fn main() {
+    for n in 0.. {
+        tick(n);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+"""
+
+
+def test_a_crate_is_patched(tmp_path: Path, aarch64: str) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / ".cargo").mkdir()
+    (tmp_path / "src/main.rs").write_text(RUST)
+    (tmp_path / "Cargo.toml").write_text('[package]\nname = "beats"\nversion = "0.1.0"\nedition = "2021"\n')
+    (tmp_path / ".cargo/config.toml").write_text(f"[target.{RUST_TARGET}]\nlinker = {json.dumps(aarch64)}\n")
+    subprocess.run(["cargo", "build", "--quiet", "--offline", "--target", RUST_TARGET], cwd=tmp_path, check=True)
+    with _in_qemu(tmp_path, "src/main.rs", f"target/{RUST_TARGET}/debug/beats") as metronome:
+        said = metronome.session(
+            "tbreak beats::tick if n == 2",
+            "continue",
+            metronome.edit("n * 2", "n * 100 + 7"),
+            "hotpatch --json",
+            "tbreak beats::tick if n == 5",
+            "continue",
+            "hotpatch undo --json",
+            "tbreak beats::tick if n == 7",
+            "continue",
+        )
+        outcomes = [json.loads(line)["outcome"] for line in said.splitlines() if line.startswith('{"')]
+        assert outcomes == ["patched", "undone"], said
+        assert [row[1:] for row in metronome.printed()] == [
+            [0, 1],
+            [2, 2],
+            [207, 3],
+            [307, 4],
+            [407, 5],
+            [10, 6],
+            [12, 7],
+        ]
+
+
+@pytest.mark.parametrize("metronome", [[way] for way in C], indirect=True, ids=C)
 def test_code_is_replaced_again_and_taken_back(metronome: Metronome) -> None:
     said = metronome.session(
         "tbreak tick if n == 2",
@@ -113,6 +195,28 @@ def test_code_is_replaced_again_and_taken_back(metronome: Metronome) -> None:
     assert [row[1] for row in rows] == [0, 2, 207, 307, 407, 5040, 6041, 7042, 16, 18, 20], said
     # Variables of the process and of the thread go on, whichever code counts them.
     assert [row[2] for row in rows] == [102 + 2 * n for n in range(11)]
+
+
+@pytest.mark.parametrize("metronome", [["g++ -O2"]], indirect=True)
+def test_new_code_throws_and_catches_and_is_called_through_tables(metronome: Metronome) -> None:
+    said = metronome.session(
+        "tbreak tick if n == 2",
+        "continue",
+        metronome.edit('"odd "', '"very odd "'),
+        metronome.edit("return side * side;", "return side * 100;"),
+        "hotpatch --json",
+        "tbreak tick if n == 6",
+        "continue",
+        "hotpatch undo --json",
+        "tbreak tick if n == 9",
+        "continue",
+    )
+    outcomes = [json.loads(line)["outcome"] for line in said.splitlines() if line.startswith('{"')]
+    assert outcomes == ["patched", "undone"], said
+    assert [row[1:] for row in metronome.printed()] == [
+        *([9, 1], [-5, 1], [302, 1], [-10, 1], [304, 1], [-10, 1]),
+        *([15, 1], [-5, 1], [17, 1]),
+    ]
 
 
 def test_what_is_refused_leaves_the_program_alone(metronome: Metronome) -> None:

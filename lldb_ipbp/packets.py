@@ -27,7 +27,7 @@ _FATAL = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SI
 # lldb-server's numbers of registers, and the order of a call's arguments (psABI, "Parameter Passing").
 _RAX, _RSP, _RIP, _FLAGS = 0x00, 0x07, 0x10, 0x11
 _ARGUMENTS = (0x04, 0x05, 0x03, 0x02, 0x08, 0x09)  # rdi rsi rdx rcx r8 r9
-_NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip", "eflags")
+_NAMES = ("rax", "rbx", "rcx", "rdx", "rdi", "rsi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip", "eflags")
 _NUMBERS = {name: number for number, name in enumerate(_NAMES)}
 _RED_ZONE = 128
 _NOWHERE = 0  # where a call returns to: no code is there, so the thread stops

@@ -18,6 +18,7 @@ from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import UNDEFINED, Binding, LinkGraph
 from ipbp.graph.rows import ByteRows, representatives
 from ipbp.stages.identity import Side, colours, has_content_identity, mask
+from ipbp.stages.linkage import pair_other_linkage
 from ipbp.stages.name_numbers import NameNumbers, base_name, name_numbers
 from ipbp.stages.numbered import UNPAIRED, pair_numbered
 from ipbp.stages.rust_pairs import NO_GROUP, RustPairs, pair_rust
@@ -69,6 +70,7 @@ def correlate(
     old_content = has_content_identity(old, names.old_is_numbered)
     new_content = has_content_identity(new, names.new_is_numbered)
     _pair_names(old, new, names, ~rust.new_is_rust, symbol)
+    pair_other_linkage(old, new, symbol)
     if renewed:
         rows = [row for row, name in enumerate(new.symbols.name) if name in renewed or base_name(name) in renewed]
         symbol[rows] = UNPAIRED

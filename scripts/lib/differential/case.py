@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from signal import SIGXCPU
+from signal import SIGPROF
 from typing import Any
 
 from differential.builds import Build, BuildFailed, build
@@ -38,7 +38,7 @@ SAME, UNCHANGED, REFUSED, WRONG, TOOL = "same", "unchanged", "refused", "wrong",
 failed (its program did not build, say)."""
 _PAUSED, _UNDONE = 0.2, 0.2  # shares
 _ROUNDS = 4
-_GIVEN_UP = f"killed {int(SIGXCPU)}"
+_GIVEN_UP = f"killed {int(SIGPROF)}"
 
 
 @dataclass
@@ -135,6 +135,8 @@ class Case:
             self._take(step, running, target)
         except Refused as refused:
             step.outcome = REFUSED
+            if step.pause:
+                running.ask("go")
             step.codes = sorted({row.code for row in refused.refusals})
             step.texts = [str(row).splitlines()[0] for row in refused.refusals]
         except Endless:

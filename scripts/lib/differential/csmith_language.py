@@ -29,7 +29,7 @@ _FUNCTIONS = "/* --- FORWARD DECLARATIONS --- */"
 MAIN = (
     r"""
 #include <unistd.h>
-#include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 """
     + READ_LINE
@@ -42,8 +42,8 @@ int main(void)
             int status;
             pid_t child = fork();
             if (!child) {
-                struct rlimit second = {1, 1};
-                setrlimit(RLIMIT_CPU, &second);
+                struct itimerval moment = {{0, 0}, {0, 250000}};
+                setitimer(ITIMER_PROF, &moment, 0);
                 csmith_main();
                 fflush(stdout);
                 _exit(0);

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
-TIMEOUT = 20.0
+TIMEOUT = 120.0
 """Seconds that a program has to answer."""
 
 

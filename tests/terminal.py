@@ -19,11 +19,11 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
 
 
 class Terminal:
-    """`screen`: all that was shown, without control sequences."""
+    """`raw`: all that was shown; `screen`: the same without control sequences."""
 
     def __init__(self, command: Sequence[str | Path], folder: Path, **environment: str) -> None:
         self._master, slave = pty.openpty()
-        self.screen = ""
+        self.raw = self.screen = ""
         self._seen = 0  # of the screen, by `wait_for`
         self.process = subprocess.Popen(
             list(map(str, command)),
@@ -65,7 +65,9 @@ class Terminal:
         """Take what is shown, waiting for it for at most this long."""
         if select.select([self._master], [], [], seconds)[0]:
             with contextlib.suppress(OSError):  # nobody has the other end any more
-                self.screen += _CONTROL.sub("", os.read(self._master, 1 << 16).decode(errors="replace"))
+                shown = os.read(self._master, 1 << 16).decode(errors="replace")
+                self.raw += shown
+                self.screen += _CONTROL.sub("", shown)
 
     def wait_for_end(self) -> int:
         deadline = time.monotonic() + PATIENCE

@@ -1,12 +1,12 @@
 """How long it takes from an edit of a Rust crate to a plan, beside what `cargo build` takes for the same edit.
 
 Crates of about ordinary code are generated: modules with a type, a trait, closures, collections and formatting in
-each. A one-line edit of a function that is not generic is planned against the running program, each round another one.
-`rustc` is the compiler's own time, from its start to its end, without what ipbp puts around and into it (`aside`: the
-mounts that it runs in, and the script in its linker's place). `ours` is all the rest of the way from the request to the
-plan, `cpu` the processor time of it in this process, and `build` what of it is done around the compiler. The first plan
-of a program asks cargo for the commands; it is shown apart, and so is its compile, which is as warm as the others where
-ipbp may have mounts of its own (`build/in_place.py`). The stop that follows has a part of its own.
+each. A function that is not generic gets one line more, and that is planned against the running program, each round
+anew. `rustc` is the compiler's own time, from its start to its end, without what ipbp puts around and into it
+(`aside`: the mounts that it runs in, and the script in its linker's place). `ours` is all the rest of the way from the
+request to the plan, `cpu` the processor time of it in this process, and `build` what of it is done around the compiler.
+The first plan of a program asks cargo for the commands; it is shown apart, and so is its compile, which is as warm as
+the others where ipbp may have mounts of its own (`build/in_place.py`). The stop that follows has a part of its own.
 
 The projects are git repositories, as `cargo new` makes them, but for one: without the text of before, the crates that
 use an edited library are compiled again as well.
@@ -251,11 +251,10 @@ class Project:
                 subprocess.run(["git", *words], cwd=self.folder, check=True)
 
     def edit(self) -> None:
-        """One number in a function of the middle module."""
+        """One line more in a function of the middle module, so that what follows is somewhere else as well."""
         path = self._large / f"part{self.modules // 2}.rs"
-        path.write_text(
-            re.sub(r"edited = (\d+);  // 11", lambda found: f"edited = {int(found[1]) + 1};  // 11", path.read_text())
-        )
+        more = r"    let edited = edited + 1;\n\g<0>"
+        path.write_text(re.sub(r"    let mut item = Item::default\(\);  // 11\n", more, path.read_text()))
 
     def build(self, flags: str = "", target: str = "target") -> float:
         """Milliseconds of `cargo build`."""
@@ -316,8 +315,8 @@ impl Priced for Item {
 _PLAIN = """\
 /// The items of step {n}, counted in another way.
 pub fn work{n}(seed: u64) -> u64 {{
-    let edited = 0;  // {n}
-    let mut item = Item::default();
+    let edited = 0;
+    let mut item = Item::default();  // {n}
     let mut total = seed;
     while item.parts.len() < {f} {{
         let part = item.parts.len() as u64;
@@ -342,7 +341,7 @@ pub fn work{n}(seed: u64) -> u64 {{
 _RICH = """\
 /// The items of step {n} by their names.
 pub fn work{n}(seed: u64) -> u64 {{
-    let edited = 0;  // {n}
+    let edited = 0;
     let items: Vec<Item> = (0..seed % {f} + 1)
         .map(|i| Item {{ name: format!("item {{i}} of {m}"), parts: vec![i, seed], weight: Some(i) }})
         .collect();

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ipbp.build.cargo_commands import CrateCommand
-from ipbp.build.in_place import in_place, is_possible, lay_out
+from ipbp.build.in_place import in_place, is_possible, lay_out, reads_made
 from ipbp.build.rustc_replay import replay_environment, replay_words, words_in_place
 from ipbp.build.workshop import Workshop
 
@@ -66,6 +67,13 @@ def test_libraries_are_laid_out_as_hard_links_and_what_will_be_written_is_not(tm
     assert not lay_out(crate, workshop, {}), "the user's build takes files away meanwhile"
 
 
+def test_a_crate_reads_what_build_scripts_made_if_its_command_names_it() -> None:
+    assert reads_made(CRATE), "of a crate that it is linked with"
+    plain = replace(CRATE, arguments=tuple(word for word in WORDS if "/build/" not in word))
+    assert not reads_made(plain)
+    assert reads_made(replace(plain, environment=(("OUT_DIR", f"{TARGET}/build/app-2/out"),)))
+
+
 @pytest.mark.parametrize("has_build", [True, False])
 def test_only_the_program_itself_sees_it(tmp_path: Path, has_build: bool) -> None:
     ours, user = tmp_path / "our s", tmp_path / "user"
@@ -76,7 +84,7 @@ def test_only_the_program_itself_sees_it(tmp_path: Path, has_build: bool) -> Non
         (user / "build").mkdir()
         (user / "build/made").write_text("made")
     script = f'cd "{user}"; cat mark build/made; ln mark linked; echo new > written; exit 3'
-    done = subprocess.run(in_place(ours, user, ["sh", "-c", script]), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(in_place(ours, user, ["sh", "-c", script], True), capture_output=True, text=True, timeout=60)
     assert (user / "mark").read_text() == "user"
     assert not (user / "written").exists()
     if not is_possible():  # in some containers; then nothing was done

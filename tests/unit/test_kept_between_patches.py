@@ -9,6 +9,7 @@ import pytest
 
 from ipbp.build.producer import source_units
 from ipbp.build.store import Store
+from ipbp.kept import Kept
 from ipbp.pipeline import stored
 from ipbp.pipeline.layouts import types_of_object
 from ipbp.pipeline.stored import read_stored
@@ -38,8 +39,8 @@ def test_the_new_side_of_a_patch_is_the_old_side_of_the_next(tmp_path: Path, sto
 def test_large_objects_are_not_kept_beside_each_other(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "_KEPT_BYTES", 3000)
     digests = [store.put(compiled(tmp_path, f"int f(void) {{ return {number}; }}", "-c")) for number in range(3)]
+    monkeypatch.setattr(stored, "_graphs", Kept(store.get(digests[0]).stat().st_size + 100))
     graphs = [read_stored(digest, store) for digest in digests]
     assert read_stored(digests[2], store) is graphs[2]
     assert read_stored(digests[0], store) is not graphs[0]

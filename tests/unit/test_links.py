@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ipbp.build.cargo_commands import CrateCommand
-from ipbp.build.links import put_link
+from ipbp.build.links import put_empty, put_link
 from ipbp.build.rustc_replay import prepare
 from ipbp.build.workshop import Workshop
 
@@ -44,6 +44,23 @@ def test_what_a_process_left_that_was_ended_is_no_hindrance(tmp_path: Path) -> N
     _wait_until_only(tmp_path, {"made", "kept", "fresh"})
 
 
+def test_an_empty_folder_takes_the_place_of_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "objects/app"
+    folder.mkdir(parents=True)
+    (folder / "a.o").write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_: None)  # the process ends before
+        put_empty(folder)
+    assert [path.name for path in folder.iterdir()] == []
+    assert (folder.parent / "app.old/a.o").exists(), "nobody waits for that"
+    (folder / "b.o").write_text("newer")
+    put_empty(folder)
+    assert [path.name for path in folder.iterdir()] == []
+    put_empty(folder.parent / "fresh/one")
+    assert (folder.parent / "fresh/one").is_dir()
+    _wait_until_only(folder.parent, {"app", "fresh"})
+
+
 def _wait_until_only(folder: Path, names: set[str]) -> None:
     end = time.monotonic() + 30
     while {path.name for path in folder.iterdir()} != names:
@@ -58,7 +75,7 @@ def test_the_stand_in_for_a_linker_keeps_all_objects_with_one_program(tmp_path: 
     workshop.folder.mkdir()
     workshop.linker.write_text("#!/bin/sh\nexit 1 # of an older version\n")
     prepare(workshop, crate)
-    objects = [tmp_path / f"app.{number}.rcgu.o" for number in range(300)]
+    objects = [tmp_path / f"app{' *' * (number % 3)}.{number}.rcgu.o" for number in range(300)]
     for path in objects:
         path.write_text(path.name)
     (workshop.objects(crate) / objects[7].name).write_text("of the compile before")
@@ -71,6 +88,10 @@ def test_the_stand_in_for_a_linker_keeps_all_objects_with_one_program(tmp_path: 
     kept = {path.name: path.read_text() for path in workshop.objects(crate).iterdir()}
     assert kept == {path.name: path.name for path in objects}
     assert calls.read_text() == "ln\n"
+    odd = tmp_path / "of two\nlines.rcgu.o"
+    odd.write_text("kept as well")
+    subprocess.run([workshop.linker, objects[0], odd], env=environment, check=True)
+    assert (workshop.objects(crate) / odd.name).read_text() == "kept as well"
     subprocess.run([workshop.linker, "-o", "nothing to link"], env=environment, check=True)
     done = subprocess.run([workshop.linker, "@list"], env=environment, capture_output=True, text=True)
     assert done.returncode == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ipbp.graph.edges import EdgeKind
 
@@ -10,8 +11,7 @@ EVERYTHING = -1
 """All registers: what a call of unknown code changes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(NamedTuple):
     offset: int
     size: int
     mnemonic: str

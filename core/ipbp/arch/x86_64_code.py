@@ -142,7 +142,7 @@ def field_uses(code: bytes, fields: Sequence[int]) -> dict[int, FieldUse]:
 
 def instructions(code: bytes) -> list[Instruction]:
     """The instructions of a function in order; bytes that are none become one-byte `.byte` rows."""
-    return [Instruction(*row) for row in _lite(code)]
+    return list(map(Instruction._make, _lite(code)))
 
 
 def branches(code: bytes) -> list[Branch]:

@@ -19,6 +19,7 @@ from ipbp.arch.rewriting import NONE
 from ipbp.arch.x86_64_tls import ACCESSES, initial_exec, local_exec
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8
+from ipbp.graph.rows import is_one_of
 
 _MARGIN = 32
 """Bytes that must be readable around a field; the columns are padded by as much."""
@@ -46,9 +47,9 @@ def read_fields(filled: Filled) -> Fields:
     for bytes_ in np.unique(width).tolist():
         masked[(at[width == bytes_][:, None] + np.arange(bytes_)).ravel()] = True
     _relax_cells(before, now, at, kind, form, extra, masked)
-    for row in np.flatnonzero(np.isin(kind, ACCESSES)).tolist():
+    for row in np.flatnonzero(is_one_of(kind, ACCESSES)).tolist():
         _relax_tls(before, now, at, kind, form, extra, masked, row)
-    width[np.isin(kind, ACCESSES)] = 4
+    width[is_one_of(kind, ACCESSES)] = 4
     return Fields(
         at - _MARGIN, width, form, extra, whole_numbers(now, at, width, kind), masked[_MARGIN : _MARGIN + size]
     )
@@ -58,7 +59,7 @@ def _relax_cells(before: U8, now: U8, at: I64, kind: U8, form: U8, addend: I64, 
     """GOTPCREL, GOTPCRELX and their prefixed forms: the instruction that used a cell uses the thing itself. Changes
     `at`, `form`, `addend` and `masked` of the rows where that happened. Of a plain GOTPCREL GNU ld and gold make
     `lea` of `mov`, nothing else."""
-    rows = np.flatnonzero(np.isin(kind, _CELL_KINDS))
+    rows = np.flatnonzero(is_one_of(kind, _CELL_KINDS))
     here = at[rows]
     opcode, modrm, new_opcode, new_modrm = before[here - 2], before[here - 1], now[here - 2], now[here - 1]
     register = (modrm >> 3) & 7

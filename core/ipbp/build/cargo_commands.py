@@ -130,7 +130,7 @@ def crate_commands(executable: Path, folders: Callable[[], Iterable[Path]]) -> t
             failed.append(error)
             continue
         if not commands or not _was_built(commands):
-            lacking = [row.product.name for row in commands if not row.product.exists()]
+            lacking = [row.product.name for row in commands if not _was_built((row,))]
             missing = missing or next(iter(lacking), executable.name)
             continue
         if program.mark is not None and not _is_marked(commands[-1], program.mark):
@@ -294,7 +294,14 @@ def file_of(path: str) -> str:
 
 
 def _was_built(commands: tuple[CrateCommand, ...]) -> bool:
-    return all(row.product.exists() for row in commands if row.kind != "build-script")
+    return all(row.product.exists() or _has_mark(row) for row in commands if row.kind != "build-script")
+
+
+def _has_mark(row: CrateCommand) -> bool:
+    """Whether cargo built a crate in this way, though the file is gone: it takes the library away before it starts
+    rustc, so that none is there after a `cargo build` that failed."""
+    _, dash, digest = row.stem.rpartition("-")
+    return bool(dash) and any((Path(row.folder).parent / ".fingerprint").glob(f"*-{digest}"))
 
 
 def _key(executable: Path) -> str:

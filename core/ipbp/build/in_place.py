@@ -26,9 +26,9 @@ _BUILD = "build"
 """Below the user's folder: what build scripts made."""
 _LIBRARIES = (".rlib", ".rmeta", ".so")
 _SCRIPT = """\
-ours=$1 user=$2
-shift 2
-if test -d "$user/build"; then mount --bind "$user/build" "$ours/build"; fi
+ours=$1 user=$2 build=$3
+shift 3
+if test -d "$build"; then mount --bind "$build" "$ours/build"; fi
 mount --rbind "$ours" "$user"
 exec "$@"
 """
@@ -42,7 +42,7 @@ def is_possible() -> bool:
     with tempfile.TemporaryDirectory() as name:
         ours, user = Path(name, "ours"), Path(name, "user")
         user.mkdir()
-        words = in_place(ours, user, ["test", "-d", str(user / _BUILD)])
+        words = in_place(ours, user, ["test", "-d", str(user / _BUILD)], False)
         try:
             done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIME_LIMIT)
         except (OSError, subprocess.TimeoutExpired):
@@ -50,11 +50,20 @@ def is_possible() -> bool:
         return done.returncode == 0
 
 
-def in_place(ours: Path, user: Path, words: Sequence[str]) -> list[str]:
-    """The words that run a program with our folder in the place of the user's. Makes what is mounted upon."""
+def in_place(ours: Path, user: Path, words: Sequence[str], has_made: bool) -> list[str]:
+    """The words that run a program with our folder in the place of the user's. Makes what is mounted upon. `has_made`:
+    the program reads what build scripts made."""
     (ours / _BUILD).mkdir(mode=0o700, parents=True, exist_ok=True)
     own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *own, "--mount", "sh", "-e", "-c", _SCRIPT, "sh", str(ours), str(user), *words]
+    build = str(user / _BUILD) if has_made else ""
+    return ["unshare", *own, "--mount", "sh", "-e", "-c", _SCRIPT, "sh", str(ours), str(user), build, *words]
+
+
+def reads_made(crate: CrateCommand) -> bool:
+    """Whether a crate reads what build scripts made, its own or those of what it is linked with: one mount more takes
+    the time of two small programs."""
+    made = str(profile_folder(crate) / _BUILD)
+    return any(made in word for word in crate.arguments) or any(made in value for _, value in crate.environment)
 
 
 def lay_out(crate: CrateCommand, workshop: Workshop, ours: Mapping[str, Path]) -> bool:

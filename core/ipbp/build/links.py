@@ -20,6 +20,17 @@ def put_link(source: Path | str, target: Path) -> None:
     temporary.unlink(missing_ok=True)  # rename(2) leaves it when both are one file
 
 
+def put_empty(folder: Path) -> None:
+    """An empty folder in the place of what is there. A thread takes the files away: that takes 0.1 ms for each."""
+    last = folder.with_name(f"{folder.name}.old")
+    with contextlib.suppress(OSError):  # there is no such folder, or the last one is still being taken away
+        os.rename(folder, last)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in os.scandir(folder):
+        os.unlink(left)
+    threading.Thread(target=shutil.rmtree, args=(last, True), daemon=True).start()
+
+
 @contextlib.contextmanager
 def _freed_later(file: Path) -> Iterator[None]:
     """What is replaced meanwhile keeps a name until a thread takes it away: the kernel needs 20 ms to free the blocks

@@ -17,22 +17,29 @@ from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand, file_of
 from ipbp.build.codegen_units import sessions
-from ipbp.build.links import copy_by_links, put_link
+from ipbp.build.links import copy_by_links, put_empty, put_link
 from ipbp.build.notes import write_whole
 from ipbp.build.rustc_recorder import outputs, read_options
 from ipbp.build.workshop import Workshop
 
 _LINKER = """#!/bin/sh
 # Stands in for the linker: keeps the objects of the crate and links nothing.
-set -e
+set -e -f
+newline='
+'
+keep() {
+    ln -f -- "$@" "$IPBP_OBJECTS/" 2>/dev/null || cp -- "$@" "$IPBP_OBJECTS/"
+}
+objects=
 for word in "$@"; do
-    shift
     case $word in
     @*) echo "ipbp: the list of objects came in a file: $word" >&2; exit 1 ;;
-    *.rcgu.o) set -- "$@" "$word" ;;
+    *"$newline"*.rcgu.o) keep "$word" ;;
+    *.rcgu.o) objects=$objects$newline$word ;;
     esac
 done
-test $# -eq 0 || ln -f -- "$@" "$IPBP_OBJECTS/" 2>/dev/null || cp -- "$@" "$IPBP_OBJECTS/"
+IFS=$newline
+test -z "$objects" || keep $objects
 """
 _COLOUR = "diagnostic-rendered-ansi"
 
@@ -40,10 +47,9 @@ _COLOUR = "diagnostic-rendered-ansi"
 def prepare(workshop: Workshop, crate: CrateCommand) -> None:
     """Make the folders, the linker's stand-in, and a warm incremental directory for this crate."""
     outputs = workshop.outputs(crate)
-    for folder in (workshop.deps, workshop.made, outputs, workshop.incremental, workshop.objects(crate)):
+    for folder in (workshop.deps, workshop.made, outputs, workshop.incremental):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in workshop.objects(crate).iterdir():
-        left.unlink()
+    put_empty(workshop.objects(crate))
     if not workshop.linker.exists() or workshop.linker.read_text() != _LINKER:
         write_whole(workshop.linker, _LINKER, stat.S_IRWXU)
     for user in sessions(crate):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
-from ipbp.build.in_place import in_place, is_possible, lay_out
+from ipbp.build.in_place import in_place, is_possible, lay_out, reads_made
 from ipbp.build.run import run_to_end
 from ipbp.build.rustc_replay import printed, replay_environment, replay_words, words_in_place
 from ipbp.build.workshop import Workshop, profile_folder
@@ -18,7 +18,7 @@ def run_rustc(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path
     """What the compiler says. Errors: `compile-failed`, `compiler-missing`."""
     user = profile_folder(row)
     if shutil.which(row.arguments[0]) and is_possible() and lay_out(row, workshop, replaced):
-        inside = in_place(workshop.folder, user, words_in_place(row, workshop, colour))
+        inside = in_place(workshop.folder, user, words_in_place(row, workshop, colour), reads_made(row))
         status, output = _started(row, inside, replay_environment(row, workshop, user))
         # What it names may be there for the user, and not for this compiler.
         if status == 0 or str(user) not in output:

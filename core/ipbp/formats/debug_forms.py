@@ -28,6 +28,8 @@ BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}
 """block2, block4, block1: the width of their length."""
 LEB_BLOCKS = frozenset({0x09, 0x18})
 """block, exprloc"""
+ANY_BLOCK = LEB_BLOCKS | BLOCKS.keys()
+REF4, REF_SIG8 = 0x13, 0x20
 LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
 """Counted from the start of the unit."""
 Forms = tuple[tuple[int, int, int], ...]

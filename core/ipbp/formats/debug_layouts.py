@@ -12,22 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ipbp.errors import IpbpError
-from ipbp.formats.debug_abbreviations import IMPLICIT_CONST, declarations
-from ipbp.formats.debug_forms import (
-    BLOCKS,
-    FIXED,
-    FLAG_PRESENT,
-    LEB_BLOCKS,
-    LINE_STRP,
-    LOCAL_REFERENCES,
-    STRING,
-    STRP,
-    STRX,
-    UDATA,
-    skip,
-    text_at,
-    varying,
-)
+from ipbp.formats.debug_entries import MALFORMED, Sections, Shape, Texts, shapes
+from ipbp.formats.debug_forms import ANY_BLOCK, LEB_BLOCKS, LOCAL_REFERENCES, REF4, REF_SIG8, STRP, UDATA
 from ipbp.formats.leb import uleb
 from ipbp.graph.layouts import Aggregate, Closure, Definition, Member, TypeText, UnitTypes
 
@@ -81,7 +67,6 @@ _WANTED = frozenset(
     | {_AT_ENCODING, _AT_EXTERNAL, _AT_SPECIFICATION, _AT_TYPE, _AT_VTABLE_SLOT, _AT_SIGNATURE, _AT_DATA_BIT_OFFSET}
     | {_AT_LINKAGE_NAME, _AT_STR_OFFSETS_BASE, _AT_ABSTRACT_ORIGIN, _AT_DECL_COLUMN}
 )
-_REF_SIG8 = 0x20
 _CALL = "operator()"
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
 _STATIC_STORAGE = frozenset({_OP_ADDR, _OP_ADDRX, _GNU_ADDR_INDEX})
@@ -89,8 +74,6 @@ _OP_CONST8U, _IN_THREAD = 0x0E, frozenset({0x9B, 0xE0})  # form_tls_address, GNU
 _INTEGERS = frozenset({0x05, 0x06, 0x07, 0x08, 0x10, 0x11, 0x12})  # signed, unsigned, characters (DWARF 5, 7.8)
 _ENCODING = {0x02: "bool", 0x04: "float", 0x03: "complex", 0x0F: "decimal"}
 
-Sections = Mapping[str, bytes]
-"""The debug sections of one object or image, relocated as far as they refer to each other."""
 Chosen = Callable[[str], bool]
 """Whether a unit counts, by its name."""
 
@@ -115,7 +98,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
                 variables.setdefault(name, {})[kind] = None
             definitions += reader.definitions()
             is_whole &= reader.is_whole
-    except (IndexError, KeyError, ValueError, RecursionError) as error:
+    except (*MALFORMED, RecursionError) as error:
         raise IpbpError(
             "debug-information-malformed",
             f"{path}: its debug information cannot be read: {type(error).__name__}: {error}",
@@ -142,23 +125,13 @@ class _Entry:
     children: list[_Entry] = field(default_factory=list)
 
 
-_Plan = tuple[tuple[int, int, int, int], ...]
-"""Where in an entry, behind its code, the attributes of interest lie: (attribute, form, offset, size)."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Abbreviation:
-    """`size`: of its entries without their code, -1 when that varies. `plan` counts then only. `sibling`: offset of the
-    reference to the next sibling, -1 when there is none. `name_at`: of a method that is declared and not virtual, the
-    offset of its name in .debug_str; -1 for others."""
+    """`sibling`: offset of the reference to the next sibling, -1 when there is none. `name_at`: of a method that is
+    declared and not virtual, the offset of its name in .debug_str; -1 for others."""
 
-    tag: int
-    has_children: bool
+    shape: Shape
     is_known: bool
-    forms: tuple[tuple[int, int, int], ...]
-    size: int
-    plan: _Plan
-    constants: tuple[tuple[int, int, int], ...]
     sibling: int
     name_at: int = -1
 
@@ -190,6 +163,7 @@ class _Reader:
         self.calls: list[_Entry] = []
         self.by_signature: dict[int, tuple[str, int]] = {}
         self.texts: dict[int, TypeText] = {}
+        self.strings = Texts(sections)
         self.tables: dict[int, dict[int, _Abbreviation]] = {}
         self.is_whole = True  # no type unit is missing
 
@@ -296,10 +270,13 @@ class _Reader:
         """By the unit's own entry alone: a program has thousands of units, and one is asked for."""
         content = self.sections[unit.section]
         code, place = uleb(content, unit.first)
-        row = _abbreviations(self.sections.get(".debug_abbrev", b""), unit.table_at, code)[code]
-        if row.tag != _COMPILE_UNIT:
+        table = shapes(self.sections.get(".debug_abbrev", b""), unit.table_at, _WANTED)
+        shape = next((shape for number, shape in table if number == code), None)
+        if shape is None:
+            raise KeyError(f"abbreviation {code}")
+        if shape.tag != _COMPILE_UNIT:
             return True
-        found, _ = _attributes(content, row.forms, place)
+        found, _ = shape.read(content, place)
         base = found.get(_AT_STR_OFFSETS_BASE)
         unit.offsets_base = base[1] if base is not None else unit.offsets_base
         return self.chosen(self._string(unit, found.get(_AT_NAME)))
@@ -328,43 +305,34 @@ class _Reader:
                     parent = outer.pop()
                 continue
             row = table[code]
+            shape, tag = row.shape, row.shape.tag
             if not row.is_known:
-                if row.sibling >= 0 and row.has_children and row.tag != _LEXICAL_BLOCK:
+                if row.sibling >= 0 and shape.has_children and tag != _LEXICAL_BLOCK:
                     target = place + row.sibling
                     place = unit.start + int.from_bytes(content[target : target + 4], "little")
                     continue
-                place = place + row.size if row.size >= 0 else skip(content, row.forms, place)
-                if row.has_children:
+                place = shape.end(content, place)
+                if shape.has_children:
                     outer.append(parent)
                 continue
             if row.name_at >= 0 and parent is not None and parent.tag in _AGGREGATES:
                 target = place + row.name_at
                 if int.from_bytes(content[target : target + 4], "little") not in self.call_names:
                     passed[section, at] = parent
-                    place += row.size
-                    if row.has_children:
-                        target = place - row.size + row.sibling
+                    target = place + row.sibling
+                    if shape.has_children:
                         place = unit.start + int.from_bytes(content[target : target + 4], "little")
+                    else:
+                        place += shape.size
                     continue
-            tag = row.tag
-            if tag == _FORMAL_PARAMETER and parent is not None and not _takes_matter(parent) and not row.has_children:
-                place = place + row.size if row.size >= 0 else skip(content, row.forms, place)
+            if tag == _FORMAL_PARAMETER and parent is not None and not _takes_matter(parent) and not shape.has_children:
+                place = shape.end(content, place)
                 continue
-            found: dict[int, tuple[int, int]]
-            if row.size >= 0:
-                found = {
-                    attribute: (form, int.from_bytes(content[place + offset : place + offset + size], "little"))
-                    for attribute, form, offset, size in row.plan
-                }
-                place += row.size
-            else:
-                found, place = _attributes(content, row.forms, place)
-            for attribute, form, value in row.constants:
-                found[attribute] = form, value
+            found, place = shape.read(content, place)
             if tag in _UNITS:
                 base = found.get(_AT_STR_OFFSETS_BASE)
                 unit.offsets_base = base[1] if base is not None else unit.offsets_base
-                if row.has_children:
+                if shape.has_children:
                     outer.append(parent)
                 continue
             name = self._string(unit, found.get(_AT_NAME))
@@ -389,13 +357,13 @@ class _Reader:
                     self.in_threads.append(entry)
             if parent is not None and parent.tag != _NAMESPACE and _takes_matter(parent):
                 parent.children.append(entry)
-            if row.has_children:
+            if shape.has_children:
                 outer.append(parent)
                 parent = entry
 
     def _is_static(self, content: bytes, location: tuple[int, int]) -> bool:
         form, at = location
-        if form not in LEB_BLOCKS and form not in BLOCKS:
+        if form not in ANY_BLOCK:
             return False
         return content[at] in _STATIC_STORAGE
 
@@ -434,7 +402,7 @@ class _Reader:
         if found is None:
             return None
         form, value = found
-        if form == _REF_SIG8:
+        if form == REF_SIG8:
             return self._of_type_unit(value)
         place = value + entry.unit.start if form in LOCAL_REFERENCES else value
         key = entry.unit.section if form in LOCAL_REFERENCES else ".debug_info", place
@@ -449,7 +417,7 @@ class _Reader:
             return None
         content = self.sections[owner.unit.section]
         code, place = uleb(content, key[1])
-        found = _attributes(content, self._table(owner.unit.table_at)[code].forms, place)[0]
+        found, _ = self._table(owner.unit.table_at)[code].shape.read(content, place)
         name = self._string(owner.unit, found.get(_AT_NAME))
         entry = self.entries[key] = _Entry(_SUBPROGRAM, name, f"{owner.scope}::{name}", found, owner.unit)
         return entry
@@ -463,17 +431,7 @@ class _Reader:
         return self._string(entry.unit, entry.found.get(attribute))
 
     def _string(self, unit: _Unit, found: tuple[int, int] | None) -> str:
-        if found is None:
-            return ""
-        form, value = found
-        if form == STRING:
-            return text_at(self.sections[unit.section], value)
-        if form in STRX:
-            at = unit.offsets_base + 4 * value
-            value = int.from_bytes(self.sections[".debug_str_offsets"][at : at + 4], "little")
-            form = STRP
-        name = {STRP: ".debug_str", LINE_STRP: ".debug_line_str"}.get(form)
-        return text_at(self.sections[name], value) if name else ""
+        return self.strings.text(found, unit.section, unit.offsets_base) if found is not None else ""
 
     def _aggregate(self, entry: _Entry) -> Aggregate:
         members, bases, slots = [], [], {}
@@ -495,7 +453,7 @@ class _Reader:
     def _member(self, entry: _Entry) -> Member:
         found = entry.found
         form, value = found.get(_AT_MEMBER_LOCATION, (UDATA, 0))
-        if form in LEB_BLOCKS or form in BLOCKS:
+        if form in ANY_BLOCK:
             value = self._operand(entry, value)
         bit = value * 8
         width = found[_AT_BIT_SIZE][1] if _AT_BIT_SIZE in found else 0
@@ -513,7 +471,7 @@ class _Reader:
 
     def _slot(self, entry: _Entry) -> int:
         form, value = entry.found[_AT_VTABLE_SLOT]
-        return self._operand(entry, value) if form in LEB_BLOCKS or form in BLOCKS else value
+        return self._operand(entry, value) if form in ANY_BLOCK else value
 
     def _operand(self, entry: _Entry, at: int) -> int:
         """The number in an expression of one operation that pushes or adds one; a place of its own for others."""
@@ -633,56 +591,19 @@ def _takes_matter(entry: _Entry) -> bool:
     return entry.tag != _SUBPROGRAM or entry.name == _CALL
 
 
-def _abbreviations(content: bytes, place: int, only: int = 0) -> dict[int, _Abbreviation]:
-    """The table at `place`, up to the entry `only`."""
-    table: dict[int, _Abbreviation] = {}
-    for row in declarations(content, place):
-        table[row.code] = _abbreviation(row.tag, row.has_children, row.forms)
-        if row.code == only:
-            break
-    return table
+def _abbreviations(content: bytes, place: int) -> dict[int, _Abbreviation]:
+    return {code: _abbreviation(shape) for code, shape in shapes(content, place, _WANTED)}
 
 
-def _abbreviation(tag: int, has_children: bool, forms: tuple[tuple[int, int, int], ...]) -> _Abbreviation:
-    plan, constants = [], []
-    offset, sibling = 0, -1
-    for attribute, form, constant in forms:
-        size = FIXED.get(form)
-        if offset >= 0 and attribute == _AT_SIBLING and form == 0x13:
-            sibling = offset
-        if form in (IMPLICIT_CONST, FLAG_PRESENT):
-            if attribute in _WANTED:
-                constants.append((attribute, form, constant if form == IMPLICIT_CONST else 1))
-        elif offset >= 0 and size is not None and attribute in _WANTED:
-            plan.append((attribute, form, offset, size))
-        offset = offset + size if size is not None and offset >= 0 else -1
-    is_known = tag in _KNOWN
+def _abbreviation(shape: Shape) -> _Abbreviation:
+    form, sibling = shape.places.get(_AT_SIBLING, (0, -1))
+    sibling = sibling if form == REF4 else -1
     name_at = -1
-    if tag == _SUBPROGRAM and offset >= 0 and (sibling >= 0 or not has_children):
-        given = {attribute for attribute, _, _ in forms}
-        names = [start for attribute, form, start, _ in plan if attribute == _AT_NAME and form == STRP]
-        name_at = names[0] if names and _AT_DECLARATION in given and _AT_VTABLE_SLOT not in given else -1
-    return _Abbreviation(tag, has_children, is_known, forms, offset, tuple(plan), tuple(constants), sibling, name_at)
-
-
-def _attributes(
-    content: bytes, forms: tuple[tuple[int, int, int], ...], place: int
-) -> tuple[dict[int, tuple[int, int]], int]:
-    """Wanted attributes as (form, number or place of the text or block), and where the entry ends."""
-    found: dict[int, tuple[int, int]] = {}
-    for attribute, form, constant in forms:
-        start = place
-        size = FIXED.get(form)
-        if size is not None:
-            place += size
-            if attribute in _WANTED:
-                value = constant if form == IMPLICIT_CONST else int.from_bytes(content[start:place], "little")
-                found[attribute] = form, 1 if form == FLAG_PRESENT else value
-            continue
-        value, place = varying(content, form, place)
-        if attribute in _WANTED:
-            found[attribute] = form, value
-    return found, place
+    if shape.tag == _SUBPROGRAM and shape.size >= 0 and (sibling >= 0 or not shape.has_children):
+        form, at = shape.places.get(_AT_NAME, (0, -1))
+        is_plain = form == STRP and _AT_DECLARATION in shape.given and _AT_VTABLE_SLOT not in shape.given
+        name_at = at if is_plain else -1
+    return _Abbreviation(shape, shape.tag in _KNOWN, sibling, name_at)
 
 
 def _signed(found: tuple[int, int]) -> int:

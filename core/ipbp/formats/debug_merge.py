@@ -24,6 +24,7 @@ from ipbp.formats.debug_threads import thread_fields
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import LateField, Layout, UnitLayout
 from ipbp.graph.model import I64, SIDE_BASE, BlockKind, SideSection
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 
 _LISTS_ENDED_BY_ZEROS = (".debug_ranges", ".debug_loc")
@@ -97,7 +98,7 @@ def _fill(unit: Unit, columns: UnitLayout, section: SideSection, bases: I64) -> 
     distance = np.where((known == UNBOUND) | (columns.got_base == UNBOUND), 0, value - columns.got_base)
     value = np.where(GOT_RELATIVE[section.kind] == 1, distance, value)
     # Of thread-local variables the initial values have addresses; see `debug_threads`.
-    value = np.where(np.isin(section.kind, _THREAD_LOCAL), 0, value)
+    value = np.where(is_one_of(section.kind, _THREAD_LOCAL), 0, value)
     to_side = home <= SIDE_BASE
     if to_side.any():
         in_side = symbols.offset[section.target[to_side]] + section.addend[to_side]

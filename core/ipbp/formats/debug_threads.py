@@ -16,6 +16,7 @@ import numpy as np
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import ThreadImage, UnitLayout
 from ipbp.graph.model import SideSection
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 
 _KINDS = (EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
@@ -42,7 +43,7 @@ def thread_fields(
 ) -> list[ThreadField]:
     """The fields of a unit's debug section that are about thread-local variables. `brought`: the new ones."""
     found = []
-    for row in np.flatnonzero(np.isin(section.kind, _KINDS)).tolist():
+    for row in np.flatnonzero(is_one_of(section.kind, _KINDS)).tolist():
         offset, width = int(section.offset[row]), _width(section, row)
         address = int(columns.meaning[section.target[row]])
         place = None

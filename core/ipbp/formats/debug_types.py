@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
 
+from ipbp.formats.debug_entries import Sections
 from ipbp.formats.debug_filled import filled
 from ipbp.formats.debug_split import Split, no_split
-from ipbp.formats.type_units import ADDRESSES, INFO, Sections, TypeUnit, type_units
+from ipbp.formats.type_units import ADDRESSES, INFO, TypeUnit, type_units
 from ipbp.graph.model import LinkGraph, SideSection
 from ipbp.graph.types import NOTHING, DebugTypes, TypeLayout, Waits
+from ipbp.kept import Kept
 
 _NEEDED = (INFO, ".debug_abbrev", ".debug_str", ".debug_line_str", ADDRESSES)
+_kept: Kept[bytes, list[TypeUnit]] = Kept(32 << 20)
+"""By what is in the sections, 32 MB of them."""
 
 Place = Callable[[str, int], tuple[int, int] | None]
 """For an offset in a section (.debug_info or .debug_addr) that holds an address: the symbol and the distance from it
@@ -40,7 +45,7 @@ def types_of_file(path: str, split: Split = no_split) -> DebugTypes:
 
 
 def _types(objects: Iterable[tuple[Sections, Place]], path: str, split: Split) -> DebugTypes:
-    layouts: dict[str, set[TypeLayout]] = {}
+    layouts: dict[str, list[TypeLayout]] = {}
     functions: dict[str, str] = {}
     variables: dict[str, tuple[str, str]] = {}
     signatures: dict[str, str] = {}
@@ -48,11 +53,13 @@ def _types(objects: Iterable[tuple[Sections, Place]], path: str, split: Split) -
     waits: dict[str, list[Waits]] = {}
     is_whole = True
     for number, (sections, place) in enumerate(objects):
-        units, all_there = _with_halves(type_units(sections, path), split, path)
+        units, all_there = _with_halves(_units(sections, path), split, path)
         is_whole &= all_there
         for unit in units:
-            for name, layout in unit.layouts():
-                layouts.setdefault(name, set()).add(layout)
+            for name, layout in unit.layouts:
+                rows = layouts.setdefault(name, [])
+                if layout not in rows:
+                    rows.append(layout)
             functions.update(unit.functions)
             variables.update({link: (name, unit.names.get(at, "")) for link, name, at in unit.variables})
             # The standard library comes with debug information that has no types, and what is inlined from it with one.
@@ -71,6 +78,15 @@ def _types(objects: Iterable[tuple[Sections, Place]], path: str, split: Split) -
         {name: tuple(rows) for name, rows in waits.items()},
         is_whole,
     )
+
+
+def _units(sections: Sections, path: str) -> list[TypeUnit]:
+    digest = hashlib.sha256()
+    for name, content in sections.items():
+        digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
+    units = _kept.get(digest.digest())
+    size = sum(map(len, sections.values()))
+    return units if units is not None else _kept.put(digest.digest(), type_units(sections, path), size)
 
 
 def _with_halves(units: Iterable[TypeUnit], split: Split, path: str) -> tuple[list[TypeUnit], bool]:

@@ -24,11 +24,6 @@ def read_unit(content: bytes, path: str) -> LinkGraph:
     rows = objects_of(content, path)
     if not rows:
         raise _malformed(path, "the archive holds no object")
-    return read_members(rows, path)
-
-
-def read_members(rows: Mapping[str, bytes | memoryview], path: str) -> LinkGraph:
-    """The link graph of these objects together. Errors: those of `read_object`."""
     return merged(path, [read_object(row, f"{path}({name})") for name, row in rows.items()])
 
 

@@ -46,6 +46,7 @@ from ipbp.formats.elf_symbol_table import SymbolRows, dynamic_rows, joined, stat
 from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
 from ipbp.graph.model import I64, Binding, BlockKind, SymbolType
 from ipbp.graph.name_index import NameIndex
+from ipbp.graph.rows import is_one_of
 
 _STT_COMMON, _STT_TLS, _STT_IFUNC = 5, 6, 10
 _FAR_SIZE = 1 << 30
@@ -124,7 +125,7 @@ def cell_names(file: LinkedFile, dynamic: DynamicTables, symbols: ImageSymbols, 
     if len(relocations.type) == 0:
         relocations = _static_relocations(file)
     found: dict[int, str] = {}
-    named = np.isin(relocations.type, (R_GLOB_DAT, R_JUMP_SLOT)) & (relocations.symbol > 0)
+    named = is_one_of(relocations.type, (R_GLOB_DAT, R_JUMP_SLOT)) & (relocations.symbol > 0)
     named &= relocations.symbol < len(dynamic.symbols.name)
     wanted = relocations.symbol[named].tolist()
     name_of = {row: dynamic.known_as(row) for row in set(wanted)}
@@ -235,7 +236,7 @@ def _hides_globals(symbols: ImageSymbols, dynamic: DynamicTables) -> bool:
     where a version script says so. GNU linkers put such names under an STT_FILE without a name."""
     if not symbols.files or "" in symbols.files:
         return False
-    shared = np.isin(symbols.type, (SymbolType.FUNCTION, SymbolType.OBJECT)) & (symbols.binding != Binding.LOCAL)
+    shared = is_one_of(symbols.type, (SymbolType.FUNCTION, SymbolType.OBJECT)) & (symbols.binding != Binding.LOCAL)
     return all(symbols.name[int(row)] in dynamic.rows for row in np.flatnonzero(shared))
 
 

@@ -44,9 +44,10 @@ from ipbp.graph.model import (
     Symbols,
     SymbolType,
     Visibility,
+    without_edges,
 )
 from ipbp.graph.names import Names
-from ipbp.graph.rows import ByteRows, distinct
+from ipbp.graph.rows import ByteRows, distinct, is_one_of
 
 _INIT_TYPES = (elf.SHT_INIT_ARRAY, elf.SHT_FINI_ARRAY, elf.SHT_PREINIT_ARRAY)
 _INIT_NAMES = (b".ctors", b".dtors", b".init_array", b".fini_array", b".preinit_array")
@@ -81,11 +82,11 @@ def _placement(file: ElfFile) -> U8:
     unwind = rows.name.equal(b".eh_frame")
     unwind |= np.isin(rows.type, (elf.SHT_X86_64_UNWIND, elf.SHT_NOTE))
     conditions = [
-        (flags & elf.SHF_ALLOC == 0) | unwind | np.isin(rows.type, _TABLE_TYPES),
+        (flags & elf.SHF_ALLOC == 0) | unwind | is_one_of(rows.type, _TABLE_TYPES),
         flags & elf.SHF_EXECINSTR != 0,
         (flags & elf.SHF_TLS != 0) & is_empty,
         flags & elf.SHF_TLS != 0,
-        starts | np.isin(rows.type, _INIT_TYPES),
+        starts | is_one_of(rows.type, _INIT_TYPES),
         is_empty,
         (flags & elf.SHF_WRITE != 0) & relro,
         flags & elf.SHF_WRITE != 0,
@@ -164,7 +165,7 @@ class _Builder:
         self.file, self.placement = file, placement
         rows = file.sections
         excluded = (rows.flags & np.uint64(elf.SHF_EXCLUDE)) != 0
-        is_side = (placement == NOT_PLACED) & ~np.isin(rows.type, _TABLE_TYPES) & ~excluded
+        is_side = (placement == NOT_PLACED) & ~is_one_of(rows.type, _TABLE_TYPES) & ~excluded
         self.side_sections = np.flatnonzero(is_side)
         self.side_row = np.full(len(rows), -1, dtype=np.int64)
         self.side_row[self.side_sections] = np.arange(len(self.side_sections))
@@ -334,7 +335,7 @@ class _Builder:
     def _with_anchors(self, table: Symbols, spans: Spans, unnamed: I64) -> Symbols:
         count, sides = len(unnamed), len(self.side_sections)
         side_names = self.file.sections.name.take(self.side_sections)
-        tls = np.isin(self.placement[spans.start[unnamed] >> SECTION_SHIFT], (BlockKind.TLS_DATA, BlockKind.TLS_BSS))
+        tls = is_one_of(self.placement[spans.start[unnamed] >> SECTION_SHIFT], (BlockKind.TLS_DATA, BlockKind.TLS_BSS))
         extra = count + sides
         type_ = np.zeros(extra, dtype=np.uint8)
         type_[:count][tls] = SymbolType.TLS
@@ -395,6 +396,8 @@ class _Builder:
     def _side_edges(self, section: int, spans: Spans, blocks: Blocks) -> SideEdges:
         """The content and edges of one side section, read now."""
         file, content = self.file, self.file.section_content(section)
+        if section not in file.tables.holder:
+            return without_edges(content)
         relocations = file.relocations_of(np.arange(len(file.sections)) == section)
         kinds = _kinds(file, self.placement, relocations)
         refs = element_places(file, table_places(file, self._references(relocations, kinds), spans))

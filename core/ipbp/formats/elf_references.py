@@ -27,7 +27,7 @@ from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key, merge
 from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile, ElfRelocations
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8, BlockKind
-from ipbp.graph.rows import distinct
+from ipbp.graph.rows import distinct, is_one_of
 
 _LARGEST_IMMEDIATE = 4
 _MAKES_ADDRESS = (EdgeKind.LOW12, EdgeKind.ADDRESS21, EdgeKind.MOVE_G3)
@@ -116,7 +116,7 @@ def decoded(file: ElfFile, placement: U8, refs: References, spans: Spans) -> tup
     high = replace(refs, place=refs.place + np.where(refs.unsure, _LARGEST_IMMEDIATE, 0)).keys(file.sections.size)
     here = spans.find(low)
     ambiguous = refs.unsure & (here != spans.find(high))
-    unnamed = refs.plain & np.isin(placement[refs.home], (BlockKind.RODATA, BlockKind.RELRO))
+    unnamed = refs.plain & is_one_of(placement[refs.home], (BlockKind.RODATA, BlockKind.RELRO))
     unnamed &= ~spans.named[np.maximum(here, 0)] & ~mergeable(file.sections, placement)[refs.home]
     place, access = refs.place.copy(), np.where(unnamed, refs.width, 0)
     wanted = np.flatnonzero(ambiguous | unnamed & (refs.width == 0))

@@ -16,6 +16,7 @@ from ipbp.formats.debug_forms import (
     FIXED,
     LINE_STRP,
     LOCAL_REFERENCES,
+    REF4,
     STRING,
     STRP,
     STRX,
@@ -35,7 +36,7 @@ _PEELED = frozenset({_TYPEDEF, _CONST, _VOLATILE, _RESTRICT, _ATOMIC})
 _KEYWORD = {_STRUCTURE: "struct", _UNION: "union", _ENUMERATION: "enum", _CLASS: "class"}
 _AT_SIBLING, _AT_NAME, _AT_BYTE_SIZE, _AT_DECLARATION, _AT_EXTERNAL, _AT_TYPE = 0x01, 0x03, 0x0B, 0x3C, 0x3F, 0x49
 _AT_STR_OFFSETS_BASE = 0x72
-_REF4, _REF_ADDR = 0x13, 0x10
+_REF_ADDR = 0x10
 _DEEPEST = 8
 
 
@@ -100,7 +101,7 @@ def _table(content: bytes, place: int) -> dict[int, _Abbreviation]:
     for row in declarations(content, place):
         size, sibling = 0, -1
         for attribute, form, _constant in row.forms:
-            if attribute == _AT_SIBLING and form == _REF4 and size >= 0:
+            if attribute == _AT_SIBLING and form == REF4 and size >= 0:
                 sibling = size
             size = size + FIXED[form] if form in FIXED and size >= 0 else -1
         table[row.code] = _Abbreviation(row.tag, row.has_children, row.forms, size, sibling)

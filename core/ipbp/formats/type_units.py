@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from ipbp.errors import IpbpError
-from ipbp.formats.debug_abbreviations import IMPLICIT_CONST, declarations
+from ipbp.formats.debug_entries import MALFORMED, Found, Sections, Shape, Texts, shapes
+from ipbp.formats.debug_forms import ANY_BLOCK, LOCAL_REFERENCES
 from ipbp.formats.debug_split import Skeleton
-from ipbp.formats.leb import sleb, uleb
+from ipbp.formats.leb import uleb
 from ipbp.graph.types import Part, TypeLayout
 
 _CLASS, _ENUMERATION, _MEMBER, _STRUCTURE, _UNION = 0x02, 0x04, 0x0D, 0x13, 0x17
@@ -23,6 +25,11 @@ _COMPILE_UNIT, _SKELETON, _PARTIAL = 0x11, 0x4A, 0x3C
 _VARIANT_PART, _VARIABLE, _PARAMETER, _ARRAY, _SUBRANGE = 0x33, 0x34, 0x05, 0x01, 0x21
 _AGGREGATES = frozenset({_CLASS, _STRUCTURE, _UNION, _ENUMERATION})
 _SCOPES = _AGGREGATES | {_NAMESPACE, _SUBPROGRAM}
+_TEMPLATE_TYPE = 0x2F
+_USEFUL = frozenset(
+    {_VARIANT, _VARIANT_PART, _MEMBER, _INHERITANCE, _COMPILE_UNIT, _SKELETON, _ARRAY, _SUBRANGE, *_SCOPES}
+)
+"""What says something of types, with a name or without."""
 _AT_NAME, _AT_BYTE_SIZE, _AT_DISCR_VALUE, _AT_CONST_VALUE = 0x03, 0x0B, 0x16, 0x1C
 _AT_DATA_MEMBER_LOCATION, _AT_DECLARATION, _AT_SPECIFICATION, _AT_TYPE, _AT_LINKAGE_NAME = 0x38, 0x3C, 0x47, 0x49, 0x6E
 _AT_DATA_BIT_OFFSET, _AT_BIT_SIZE, _AT_STR_OFFSETS_BASE = 0x6B, 0x0D, 0x72
@@ -58,51 +65,10 @@ _WANTED = frozenset(
         _AT_GNU_ADDR_BASE,
     }
 )
-# Forms of a fixed length, in 32-bit DWARF on a machine with 8-byte addresses (DWARF 5, 7.5.6).
-_FIXED = {
-    0x01: 8,  # addr
-    0x05: 2,  # data2
-    0x06: 4,  # data4
-    0x07: 8,  # data8
-    0x0B: 1,  # data1
-    0x0C: 1,  # flag
-    0x0E: 4,  # strp
-    0x10: 4,  # ref_addr
-    0x11: 1,  # ref1
-    0x12: 2,  # ref2
-    0x13: 4,  # ref4
-    0x14: 8,  # ref8
-    0x17: 4,  # sec_offset
-    0x19: 0,  # flag_present
-    0x1C: 4,  # ref_sup4
-    0x1D: 4,  # strp_sup
-    0x1E: 16,  # data16
-    0x1F: 4,  # line_strp
-    0x20: 8,  # ref_sig8
-    0x21: 0,  # implicit_const
-    0x25: 1,  # strx1
-    0x26: 2,  # strx2
-    0x27: 3,  # strx3
-    0x28: 4,  # strx4
-    0x29: 1,  # addrx1
-    0x2A: 2,  # addrx2
-    0x2B: 3,  # addrx3
-    0x2C: 4,  # addrx4
-}
-# sdata, udata, ref_udata, strx, addrx, loclistx, rnglistx, GNU_addr_index, GNU_str_index
-_LEB = frozenset({0x0D, 0x0F, 0x15, 0x1A, 0x1B, 0x22, 0x23, 0x1F01, 0x1F02})
-_SDATA, _STRING, _FLAG_PRESENT, _STRP, _LINE_STRP = 0x0D, 0x08, 0x19, 0x0E, 0x1F
-_BLOCKS = {0x03: 2, 0x04: 4, 0x0A: 1}  # block2, block4, block1: the width of their length
-_LEB_BLOCKS = frozenset({0x09, 0x18})  # block, exprloc
-_LOCAL_REFERENCES = frozenset({0x11, 0x12, 0x13, 0x14, 0x15})
 INFO, ADDRESSES = ".debug_info", ".debug_addr"
-_STRX = frozenset({0x1A, 0x25, 0x26, 0x27, 0x28, 0x1F02})
 _ADDR, _INDEXED = 0x03, (0xA1, 0xFB)  # DW_OP_addr, DW_OP_addrx and DW_OP_GNU_addr_index
 _TABLE = "::{vtable}"
 _COROUTINE = re.compile(r"::\{(?!closure)\w+_env#\d+\}(?:<.*>)?\Z", re.DOTALL)
-
-Sections = Mapping[str, bytes]
-"""The debug sections of one object or image, relocated as far as they refer to each other."""
 
 
 def type_units(sections: Sections, path: str, is_split: bool = False) -> list[TypeUnit]:
@@ -148,7 +114,7 @@ def _units(sections: Sections, names: dict[int, str], path: str, is_split: bool)
             unit.read()
             place = unit.end
             yield unit
-    except (IndexError, KeyError, ValueError) as error:
+    except MALFORMED as error:
         raise IpbpError(
             "debug-information-malformed",
             f"{path}: its debug information cannot be read: {type(error).__name__}: {error}",
@@ -191,6 +157,7 @@ class TypeUnit:
         self.files: dict[str, int] = {}
         self.arrays: dict[int, _Entry] = {}
         self._linkages: dict[int, str] = {}
+        self._texts = Texts(sections)
         self._taken: list[tuple[str, bool, _Entry]] = []  # linkage name, only a declaration, the function's entry
 
     def read(self) -> None:
@@ -199,34 +166,35 @@ class TypeUnit:
         scope: list[str] = [""]
         while place < self.end:
             entry_at = place
-            code, place = uleb(info, place)
+            code, place = info[place], place + 1
+            if code >= 0x80:
+                code, place = uleb(info, entry_at)
             if code == 0:
                 if not stack:
                     continue
                 stack.pop()
                 scope.pop()
                 continue
-            tag, has_children, forms, skip = self.abbreviations[code]
-            if skip is not None:
-                place += skip
-                if has_children:
-                    stack.append(None)
-                    scope.append(scope[-1])
-                continue
-            found, place = self._attributes(forms, place)
-            entry = self._entry(tag, found, entry_at, scope[-1], stack[-1] if stack else None)
-            if has_children:
+            shape, is_useful = self.abbreviations[code]
+            entry = None
+            if is_useful:
+                found, place = shape.read(info, place)
+                entry = self._entry(shape.tag, found, entry_at, scope[-1], stack[-1] if stack else None)
+            else:
+                place = shape.end(info, place)
+            if shape.has_children:
                 stack.append(entry)
-                scope.append(entry.name if entry is not None and tag in _SCOPES else scope[-1])
+                scope.append(entry.name if entry is not None and shape.tag in _SCOPES else scope[-1])
 
-    def layouts(self) -> Iterator[tuple[str, TypeLayout]]:
+    @cached_property
+    def layouts(self) -> list[tuple[str, TypeLayout]]:
+        found = []
         for entry in self.types:
             if entry.name and entry.size >= 0:
                 parts = [Part(n, o, self.names.get(t, ""), v) for n, o, t, v in entry.parts]
-                yield (
-                    entry.name,
-                    TypeLayout(entry.size, tuple(sorted(parts, key=lambda part: (part.offset, part.name)))),
-                )
+                parts.sort(key=lambda part: (part.offset, part.name))
+                found.append((entry.name, TypeLayout(entry.size, tuple(parts))))
+        return found
 
     def signatures(self) -> Iterator[tuple[str, str]]:
         for linkage, is_declared, entry in self._taken:
@@ -241,9 +209,7 @@ class TypeUnit:
         for name, section, at in self._tables:
             yield name, section, at if section == INFO else self.addresses + 8 * at
 
-    def _entry(
-        self, tag: int, found: dict[int, tuple[int, int]], at: int, scope: str, parent: _Entry | None
-    ) -> _Entry | None:
+    def _entry(self, tag: int, found: Found, at: int, scope: str, parent: _Entry | None) -> _Entry | None:
         if tag in (_COMPILE_UNIT, _PARTIAL, _SKELETON):
             self.offsets_base = found.get(_AT_STR_OFFSETS_BASE, (0, self._no_base))[1]
             self.program = found.get(_AT_STMT_LIST, (0, 0))[1]
@@ -285,7 +251,7 @@ class TypeUnit:
             return None
         if tag == _VARIANT:
             # The variant's field is a field of the type around it.
-            value = found.get(_AT_DISCR_VALUE, (0, -1))[1]
+            value = self._number(found.get(_AT_DISCR_VALUE, (0, -1)))
             return None if parent is None else _Entry(_VARIANT, scope, -1, parent.parts, value)
         self.names[at] = name
         size = found.get(_AT_BYTE_SIZE, (0, -1))[1]
@@ -309,87 +275,43 @@ class TypeUnit:
         # A part of an aggregate that only groups others (a variant part) hands them on.
         return parent if tag == _VARIANT_PART and parent is not None else _Entry(tag, name, -1, [], None)
 
-    def _as_skeleton(self, found: dict[int, tuple[int, int]]) -> Skeleton | None:
+    def _as_skeleton(self, found: Found) -> Skeleton | None:
         name = self._text(found.get(_AT_DWO_NAME)) or self._text(found.get(_AT_GNU_DWO_NAME))
         if not name:
             return None
         return Skeleton(self.identity, self._text(found.get(_AT_COMP_DIR)), name, self.program, self.addresses)
 
-    def _part(
-        self, tag: int, name: str, found: dict[int, tuple[int, int]], parent: _Entry
-    ) -> tuple[str, int, int, int | None]:
-        offset = found.get(_AT_DATA_MEMBER_LOCATION, (0, 0))[1]
+    def _part(self, tag: int, name: str, found: Found, parent: _Entry) -> tuple[str, int, int, int | None]:
+        offset = self._number(found.get(_AT_DATA_MEMBER_LOCATION, (0, 0)))
         if _AT_BIT_SIZE in found:
             offset = offset * 8 + found.get(_AT_DATA_BIT_OFFSET, (0, 0))[1] << 16 | found[_AT_BIT_SIZE][1]
         type_at = self._reference(found.get(_AT_TYPE))
-        value = found[_AT_CONST_VALUE][1] if tag == _ENUMERATOR and _AT_CONST_VALUE in found else parent.value
+        is_given = tag == _ENUMERATOR and _AT_CONST_VALUE in found
+        value = self._number(found[_AT_CONST_VALUE]) if is_given else parent.value
         return name, offset, type_at, value
 
     def _reference(self, found: tuple[int, int] | None) -> int:
         if found is None:
             return -1
-        return found[1] + self.start if found[0] in _LOCAL_REFERENCES else found[1]
-
-    def _attributes(
-        self, forms: tuple[tuple[int, int, int], ...], place: int
-    ) -> tuple[dict[int, tuple[int, int]], int]:
-        """Wanted attributes as (form, number or place of the text), and where the entry ends."""
-        info = self.info
-        found: dict[int, tuple[int, int]] = {}
-        for attribute, form, constant in forms:
-            start = place
-            size = _FIXED.get(form)
-            if size is not None:
-                place += size
-                value = constant if form == IMPLICIT_CONST else int.from_bytes(info[start:place], "little")
-                if form == _FLAG_PRESENT:
-                    value = 1
-            elif form in _LEB:
-                value, place = sleb(info, place) if form == _SDATA else uleb(info, place)
-            elif form == _STRING:
-                value, place = start, info.index(0, place) + 1
-            elif form in _LEB_BLOCKS:
-                length, place = uleb(info, place)
-                value = place if attribute == _AT_LOCATION else length
-                place += length
-            elif form in _BLOCKS:
-                width = _BLOCKS[form]
-                value = int.from_bytes(info[place : place + width], "little")
-                place += width + value
-            else:
-                raise ValueError(f"form {form:#x}")
-            if attribute in _WANTED:
-                found[attribute] = form, value
-        return found, place
+        return found[1] + self.start if found[0] in LOCAL_REFERENCES else found[1]
 
     def _text(self, found: tuple[int, int] | None) -> str:
-        if found is None:
-            return ""
+        return self._texts.text(found, INFO, self.offsets_base) if found is not None else ""
+
+    def _number(self, found: tuple[int, int]) -> int:
+        """A constant, also one that is too wide for a form of its own; the length of such a block is one octet."""
         form, value = found
-        if form == _STRING:
-            return _string(self.info, value)
-        if form in _STRX:
-            at = self.offsets_base + 4 * value
-            value = int.from_bytes(self.sections[".debug_str_offsets"][at : at + 4], "little")
-            form = _STRP
-        name = {_STRP: ".debug_str", _LINE_STRP: ".debug_line_str"}.get(form)
-        return _string(self.sections[name], value) if name else ""
+        if form not in ANY_BLOCK:
+            return value
+        return int.from_bytes(self.info[value : value + self.info[value - 1]], "little")
 
 
-def _string(content: bytes, at: int) -> str:
-    return content[at : content.index(0, at)].decode("utf-8", "replace")
+def _abbreviations(content: bytes, place: int) -> dict[int, tuple[Shape, bool]]:
+    """Code -> what its entries are, and whether they say something of types."""
+    return {code: (shape, _is_useful(shape)) for code, shape in shapes(content, place, _WANTED)}
 
 
-def _abbreviations(
-    content: bytes, place: int
-) -> dict[int, tuple[int, bool, tuple[tuple[int, int, int], ...], int | None]]:
-    """Code -> (tag, has children, forms, length when the entry says nothing of types)."""
-    table: dict[int, tuple[int, bool, tuple[tuple[int, int, int], ...], int | None]] = {}
-    for row in declarations(content, place):
-        sizes = [_FIXED.get(form) for _, form, _ in row.forms]
-        useful = any(attribute == _AT_NAME for attribute, _, _ in row.forms) or row.tag in (_VARIANT, _VARIANT_PART)
-        useful |= row.tag in (_MEMBER, _INHERITANCE, _COMPILE_UNIT, _SKELETON, _ARRAY, _SUBRANGE, *_SCOPES)
-        known = [size for size in sizes if size is not None]
-        skip = sum(known) if not useful and len(known) == len(sizes) else None
-        table[row.code] = row.tag, row.has_children, row.forms, skip
-    return table
+def _is_useful(shape: Shape) -> bool:
+    if shape.tag == _TEMPLATE_TYPE:
+        return False  # `T`, of which the name of the type that it is a part of says what it is
+    return _AT_NAME in shape.given or shape.tag in _USEFUL

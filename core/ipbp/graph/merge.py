@@ -36,6 +36,7 @@ from ipbp.graph.model import (
     SideSection,
     Symbols,
     Visibility,
+    without_edges,
 )
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows, intern
@@ -252,7 +253,7 @@ def _joined_sides(graphs: Sequence[LinkGraph], target: I64) -> tuple[SideSection
     if len(tables) > 1:
         parts = [sides[index] for index in tables]
         for index in tables:
-            sides[index] = replace(sides[index], read=_nothing)
+            sides[index] = replace(sides[index], read=partial(without_edges, memoryview(b"")))
         alignment = max(part.alignment for part in parts)
         sides[tables[0]] = replace(parts[0], alignment=alignment, read=partial(_one_behind_the_other, parts))
     return tuple(sides)
@@ -275,8 +276,3 @@ def _one_behind_the_other(parts: Sequence[SideSection]) -> SideEdges:
         np.concatenate([part.target for part in parts]),
         np.concatenate([part.addend for part in parts]),
     )
-
-
-def _nothing() -> SideEdges:
-    none = np.empty(0, dtype=np.int64)
-    return SideEdges(memoryview(b""), none, none.astype(np.uint8), none.astype(np.int32), none)

@@ -184,6 +184,11 @@ class SideEdges:
     addend: I64
 
 
+def without_edges(content: memoryview) -> SideEdges:
+    none = np.empty(0, dtype=np.int64)
+    return SideEdges(content, none, none.astype(np.uint8), none.astype(np.int32), none)
+
+
 @dataclass(frozen=True)
 class SideSection:
     """A section that describes others: unwind tables and debug information. Most of an object's bytes and fixups are

@@ -7,9 +7,10 @@ hashes collide; then a plain dictionary does the work, slower and just as right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,14 @@ _SHORT_TAIL = 16  # words
 _LOW_BYTES: U64 = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
 # Odd numbers without a pattern (the constants of splitmix64 and of xxHash's 64-bit rounds).
 _MIX = tuple(np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xC2B2AE3D27D4EB4F))
+
+
+def is_one_of(column: npt.NDArray[Any], values: Iterable[int]) -> npt.NDArray[np.bool_]:
+    """Which rows have one of a few values. `np.isin` takes ten times as long for a column of some hundred rows."""
+    found = np.zeros(column.shape, dtype=np.bool_)
+    for value in values:
+        found |= column == value
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows
 from ipbp.pipeline.deopt import ways
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
+from ipbp.pipeline.meanwhile import read_meanwhile
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.stored import graph_of, members_that_differ, read_stored
@@ -103,7 +104,8 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
         )
         for row in built
     ]
-    compiled = rebuild(targets, store, tell, request.colour, request.exact)
+    with read_meanwhile([row.module for row in built], process, tell) as told:
+        compiled = rebuild(targets, store, told, request.colour, request.exact)
     units: list[Edited] = []
     alike: list[Callable[[], Edited]] = []
     refusals: list[Refusal] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,15 +17,16 @@ from elftools.elf.elffile import ELFFile
 from ipbp.build.debug_sections import sections_from, sections_of
 from ipbp.build.split_package import Package, package_of
 from ipbp.build.split_units import is_skeleton, split_sections, split_unit
+from ipbp.formats.debug_entries import Sections
 from ipbp.formats.debug_filled import filled
-from ipbp.formats.debug_layouts import Chosen, Sections, layouts
+from ipbp.formats.debug_layouts import Chosen, layouts
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import LinkGraph, SideSection
+from ipbp.kept import Kept
 
 _NEEDED = (".debug_info", ".debug_types", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
-_KEPT = 64
-_kept: OrderedDict[object, UnitTypes] = OrderedDict()
+_kept: Kept[object, UnitTypes] = Kept(64)
 _of_sides: deque[tuple[tuple[SideSection, ...], UnitTypes]] = deque(maxlen=4)
 """The last graphs that were asked about: the new side of one patch is the old side of the next."""
 
@@ -119,12 +120,8 @@ def forget() -> None:
 
 
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:
-    if key not in _kept:
-        _kept[key] = read()
-        while len(_kept) > _KEPT:
-            _kept.popitem(last=False)
-    _kept.move_to_end(key)
-    return _kept[key]
+    known = _kept.get(key)
+    return known if known is not None else _kept.put(key, read(), 1)
 
 
 def file_names(content: bytes) -> Iterator[tuple[int, str]]:

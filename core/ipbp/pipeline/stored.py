@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ipbp.build.store import Store
-from ipbp.formats.elf_archive import is_archive, read_members, read_unit
+from ipbp.formats.elf_archive import is_archive, read_unit
+from ipbp.graph.merge import merged
 from ipbp.graph.model import LinkGraph
+from ipbp.kept import Kept
 from ipbp.members import differing, listed
 
-_KEPT_BYTES = 32 << 20
-_kept: OrderedDict[str, tuple[int, LinkGraph]] = OrderedDict()
+_graphs: Kept[str, LinkGraph] = Kept(64 << 20)
+"""Single objects by digest, 64 MB of them: the new side of one patch is the old side of the next, and of two versions
+of a crate most objects are alike."""
 
 
 def graph_of(digest: str, object: Path, path: str = "") -> LinkGraph:
     """The link graph of the store's file `object`, whose name there is `digest`. Those of the last single objects are
-    kept: the new side of one patch is the old side of the next. `path`: for messages. Errors: those of `read_unit`."""
-    if digest in _kept:
-        _kept.move_to_end(digest)
-        return _kept[digest][1]
-    content = object.read_bytes()
-    graph = read_unit(content, path or str(object))
-    if not is_archive(content):
-        _kept[digest] = len(content), graph
-        while len(_kept) > 1 and sum(size for size, _graph in _kept.values()) > _KEPT_BYTES:
-            _kept.popitem(last=False)
-    return graph
+    kept. `path`: for messages. Errors: those of `read_unit`."""
+    return _graph(digest, lambda: object, path or str(object))
+
+
+def _graph(digest: str, place: Callable[[], Path], path: str) -> LinkGraph:
+    graph = _graphs.get(digest)
+    if graph is None:
+        content = place().read_bytes()
+        graph = read_unit(content, path)
+        if not is_archive(content):
+            _graphs.put(digest, graph, len(content))
+    return graph if graph.path == path else replace(graph, path=path)
 
 
 def read_stored(digest: str, store: Store, path: str = "", members: Container[str] | None = None) -> LinkGraph:
@@ -39,7 +44,7 @@ def read_stored(digest: str, store: Store, path: str = "", members: Container[st
     if rows is None:
         return graph_of(digest, place, path)
     wanted = {name: row for name, row in sorted(rows.items()) if members is None or name in members}
-    return read_members({name: store.get(row).read_bytes() for name, row in wanted.items()}, path)
+    return merged(path, [_graph(row, partial(store.get, row), f"{path}({name})") for name, row in wanted.items()])
 
 
 def members_that_differ(old: str, new: str, store: Store, also: Collection[str] = ()) -> frozenset[str] | None:

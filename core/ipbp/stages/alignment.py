@@ -14,6 +14,7 @@ import numpy as np
 
 from ipbp.errors import Refusal
 from ipbp.graph.model import COMMON, BlockKind
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.targets import carried_edges
 
@@ -47,7 +48,7 @@ def _bound_variables(unit: Unit) -> Iterator[tuple[int, int]]:
     symbols, blocks = unit.graph.symbols, unit.graph.blocks
     used = np.unique(carried_edges(unit).target).astype(np.int64)
     home = symbols.block[used]
-    own = (home >= 0) & np.isin(blocks.kind[np.maximum(home, 0)], _VARIABLES) & ~np.isin(home, unit.carried)
+    own = (home >= 0) & is_one_of(blocks.kind[np.maximum(home, 0)], _VARIABLES) & ~np.isin(home, unit.carried)
     for symbol, block in zip(used[own].tolist(), home[own].tolist(), strict=True):
         yield symbol, int(blocks.alignment[block])
     for symbol in used[home == COMMON].tolist():

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ipbp.arch.machines import machine_of
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, COMMON, I64, UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.by_content import code_of, places_by_content
 from ipbp.stages.candidates import candidates
 from ipbp.stages.got_base import GOT_NAME, image_base
@@ -114,7 +115,7 @@ class _Attestor:
         done = np.zeros(self.pieces.count, dtype=np.bool_)
         for reading in self.readings:
             done[self.pieces.of_block[reading.block]] = True
-        compared = np.isin(self.old.blocks.kind, _COMPARED)
+        compared = is_one_of(self.old.blocks.kind, _COMPARED)
         while True:
             ready = compared & (self.base != UNKNOWN)[self.pieces.of_block] & ~done[self.pieces.of_block]
             block = np.flatnonzero(ready)

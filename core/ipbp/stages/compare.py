@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ipbp.errors import Refusal
 from ipbp.graph.model import COMMON, I32, I64, U8, BlockKind, LinkGraph
-from ipbp.graph.rows import ragged, unequal
+from ipbp.graph.rows import is_one_of, ragged, unequal
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.correlate import UNPAIRED, Correlation
 from ipbp.stages.exception_tables import with_other_tables
@@ -251,7 +251,7 @@ def _parts(graph: LinkGraph) -> list[tuple[int, int]]:
 def _spread_constants(new: LinkGraph, status: U8, reason: dict[int, str]) -> None:
     """Read-only data that points at a changed constant must be made anew, and code that uses it must be told."""
     kinds = new.blocks.kind
-    read_only = np.isin(kinds, READ_ONLY)
+    read_only = is_one_of(kinds, READ_ONLY)
     stale = np.flatnonzero(read_only & (status == Status.CHANGED))
     home = new.symbols.block[new.edges.target]
     while len(stale):

@@ -17,6 +17,7 @@ from ipbp.graph.columns import I64, Flags
 from ipbp.graph.copies import PROMOTED
 from ipbp.graph.image import ImageSymbols, LoadedImage, MemoryReader
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.name_numbers import name_numbers
 from ipbp.stages.reading import read_blocks
@@ -76,7 +77,7 @@ def _pairs(graph: LinkGraph, image: LoadedImage, sources: Collection[str]) -> tu
     """(symbol, row) for all that have one name but for numbers behind it, and are of one type."""
     table, symbols = image.symbols, graph.symbols
     own = _of_files(table, sources)
-    rows = np.flatnonzero((own | (table.binding != Binding.LOCAL)) & np.isin(table.type, _TYPES))
+    rows = np.flatnonzero((own | (table.binding != Binding.LOCAL)) & is_one_of(table.type, _TYPES))
     rows = rows[are_rust(table.name.take(rows))]
     mine = np.flatnonzero(symbols.block >= 0)
     mine = mine[are_rust(symbols.name.take(mine))]

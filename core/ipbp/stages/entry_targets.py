@@ -10,6 +10,7 @@ import numpy as np
 
 from ipbp.arch.machines import machine_of
 from ipbp.graph.model import I32, I64, BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.targets import ABSOLUTES
 
 
@@ -31,7 +32,7 @@ def _by_edges(graph: LinkGraph, blocks: I32) -> list[tuple[int, int]]:
     from_code = graph.blocks.kind[edges.block[rows]] == BlockKind.CODE
     kind = edges.kind[rows]
     counted_from = np.where(from_code, machine.from_end[kind].astype(np.int64), -edges.offset[rows])
-    counted_from[np.isin(kind, ABSOLUTES)] = 0
+    counted_from[is_one_of(kind, ABSOLUTES)] = 0
     place = graph.symbols.offset[edges.target[rows]] + edges.addend[rows] + counted_from
     near = (place > 0) & (place < machine.entry.size)
     return list(zip(home[rows[near]].tolist(), place[near].tolist(), strict=True))

@@ -16,6 +16,7 @@ from ipbp.arch.fields import GOT_RELATIVE
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import I64, UNDEFINED
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import CarriedEdges
@@ -57,7 +58,7 @@ def with_base(unit: Unit, meaning: I64, base: int) -> I64:
 
 
 def _needs_base(unit: Unit, edges: CarriedEdges) -> bool:
-    counts = np.isin(edges.kind, BASE_KINDS) | (GOT_RELATIVE[edges.kind] == 1)
+    counts = is_one_of(edges.kind, BASE_KINDS) | (GOT_RELATIVE[edges.kind] == 1)
     return bool(counts.any() or np.isin(edges.target, _named(unit)).any())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ipbp.arch.fields import clear_fields
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
-from ipbp.graph.rows import ByteRows, distinct, intern, intern_numbers, ragged
+from ipbp.graph.rows import ByteRows, distinct, intern, intern_numbers, is_one_of, ragged
 from ipbp.stages.panic_locations import POSITION, panic_locations
 
 READ_ONLY = (BlockKind.RODATA, BlockKind.RELRO)
@@ -48,7 +48,7 @@ def has_content_identity(graph: LinkGraph, is_numbered: Flags) -> Flags:
     blocks, symbols = graph.blocks, graph.symbols
     local = symbols.binding[blocks.anchor] == Binding.LOCAL
     result: Flags = ~symbols.name.are_given()[blocks.anchor] | blocks.mergeable
-    result |= is_numbered[blocks.anchor] & local & np.isin(blocks.kind, READ_ONLY)
+    result |= is_numbered[blocks.anchor] & local & is_one_of(blocks.kind, READ_ONLY)
     return result
 
 
@@ -88,7 +88,7 @@ def _first_colours(old: Side, new: Side) -> list[I64]:
     keys, contents = [], []
     for side, row in zip((old, new), rows, strict=True):
         kind, content = side.graph.blocks.kind[row].astype(np.int64), side.masked.take(row)
-        constant = np.isin(kind, READ_ONLY)
+        constant = is_one_of(kind, READ_ONLY)
         # Fill behind a constant is part of its block or not, as its neighbours have it.
         content = ByteRows(
             content.octets, content.start, np.where(constant, content.without_end_zeros().length, content.length)

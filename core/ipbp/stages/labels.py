@@ -10,6 +10,7 @@ import numpy as np
 
 from ipbp.arch.machines import machine_of
 from ipbp.graph.model import LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.targets import ABSOLUTES
 
 
@@ -17,7 +18,7 @@ def stores_labels(graph: LinkGraph, block: int) -> bool:
     """Whether the code of this block makes an address inside itself, to keep it."""
     edges = graph.edges
     rows = np.arange(*graph.edges_of(block).indices(len(edges)))
-    own = rows[(graph.symbols.block[edges.target[rows]] == block) & np.isin(edges.kind[rows], ABSOLUTES)]
+    own = rows[(graph.symbols.block[edges.target[rows]] == block) & is_one_of(edges.kind[rows], ABSOLUTES)]
     inside = graph.symbols.offset[edges.target[own]] + edges.addend[own]
     if ((inside > 0) & (inside < graph.blocks.size[block])).any():
         return True

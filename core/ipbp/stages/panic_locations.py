@@ -21,16 +21,17 @@ def panic_locations(graph: LinkGraph) -> I64:
     """Blocks that are locations: unnamed, of that size and shape, with the name of a Rust source."""
     blocks, symbols, edges = graph.blocks, graph.symbols, graph.edges
     shaped = (blocks.size == SIZE) & (blocks.kind == BlockKind.RELRO) & (np.diff(graph.first_edge) == 1)
-    found = []
-    for block in np.flatnonzero(shaped).tolist():
-        edge = int(graph.first_edge[block])
-        target = int(edges.target[edge])
-        home = int(symbols.block[target])
-        plain = edges.offset[edge] == 0 and edges.kind[edge] == EdgeKind.ABS64
-        if symbols.name[int(blocks.anchor[block])] or not plain or home < 0:
-            continue
-        start = int(symbols.offset[target]) + int(edges.addend[edge])
-        length = int.from_bytes(graph.content(block)[8:16], "little")
-        if bytes(graph.content(home)[start : start + length]).endswith(_SUFFIX):
-            found.append(block)
-    return np.array(found, dtype=np.int64)
+    block = np.flatnonzero(shaped & ~symbols.name.are_given()[blocks.anchor])
+    edge = graph.first_edge[block]
+    plain = (edges.offset[edge] == 0) & (edges.kind[edge] == EdgeKind.ABS64)
+    plain &= symbols.block[edges.target[edge]] >= 0
+    block, edge = block[plain], edge[plain]
+    target = edges.target[edge]
+    home, start = symbols.block[target].tolist(), (symbols.offset[target] + edges.addend[edge]).tolist()
+    length = [int.from_bytes(graph.content(row)[8:16], "little") for row in block.tolist()]
+    named = dict.fromkeys(zip(home, start, length, strict=True), False)  # most are of a few files
+    for row, first, size in named:
+        named[row, first, size] = bytes(graph.content(row)[first : first + size]).endswith(_SUFFIX)
+    is_location = np.array([named[key] for key in zip(home, start, length, strict=True)], dtype=np.bool_)
+    found: I64 = block[is_location].astype(np.int64)
+    return found

@@ -15,6 +15,7 @@ from ipbp.arch.forms import Filled, Form
 from ipbp.arch.machines import machine_of
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND
 from ipbp.stages.got_base import image_base
 from ipbp.stages.memory import read_pieces, read_words
@@ -117,10 +118,10 @@ def _meanings(
     anything; its cells are not read."""
     thread_pointer = image.thread_pointer
     got_base = image_base(image)
-    is_thread_cell = np.isin(form, (Form.TLS_CELL, Form.TLS_CELL_ADDRESS))
-    is_cell = np.isin(form, (Form.CELL, Form.GOT_CELL, Form.CELL_ADDRESS)) | is_thread_cell
-    counted_from = np.where(np.isin(form, (Form.PLACE, Form.CELL, Form.TLS_CELL, Form.GOT_BASE)), place, 0)
-    counted_from = np.where(np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)), got_base, counted_from)
+    is_thread_cell = is_one_of(form, (Form.TLS_CELL, Form.TLS_CELL_ADDRESS))
+    is_cell = is_one_of(form, (Form.CELL, Form.GOT_CELL, Form.CELL_ADDRESS)) | is_thread_cell
+    counted_from = np.where(is_one_of(form, (Form.PLACE, Form.CELL, Form.TLS_CELL, Form.GOT_BASE)), place, 0)
+    counted_from = np.where(is_one_of(form, (Form.GOT_OFFSET, Form.GOT_CELL)), got_base, counted_from)
     value = number - addend + counted_from
     through = is_cell & (difference == EQUAL)
     through &= (value >= image.start) & (value < image.end)
@@ -141,6 +142,6 @@ def _meanings(
     # Where a library's variables are in the threads is its loader's secret.
     known &= ~(from_thread | is_thread_cell) | np.bool_(image.is_executable or not image.is_pie)
     # What counts from the table tells nothing where the table is not known, and its base nothing where it is right.
-    known &= ~np.isin(form, (Form.GOT_OFFSET, Form.GOT_CELL)) | np.bool_(got_base != UNBOUND)
+    known &= ~is_one_of(form, (Form.GOT_OFFSET, Form.GOT_CELL)) | np.bool_(got_base != UNBOUND)
     known &= (form != Form.GOT_BASE) | ((means != got_base) & np.bool_(got_base != UNBOUND))
     return means, known, cell

@@ -18,6 +18,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import PROTECTIONS, LateField, Layout, LinkedImage, UnitLayout, UnwindTable
 from ipbp.graph.model import I64
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.stubs import shown
@@ -64,15 +65,15 @@ def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, l
     copy, meaning = columns.copy[edges.target], columns.meaning[edges.target]
     target = np.where(edges.interior & (copy != UNBOUND), copy, meaning)
     # A stub stands for a call's target that is far, and for an indirect function wherever its address is used.
-    through_stub = (columns.stub[edges.target] != UNBOUND) & (np.isin(edges.kind, BRANCHES) | (target == UNBOUND))
+    through_stub = (columns.stub[edges.target] != UNBOUND) & (is_one_of(edges.kind, BRANCHES) | (target == UNBOUND))
     target = np.where(through_stub, columns.stub[edges.target], target)
-    target = np.where(np.isin(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
+    target = np.where(is_one_of(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
     from_thread = thread_targets(unit, edges, meaning, layout)
-    target = np.where(np.isin(edges.kind, OFFSET_KINDS), from_thread, target)
+    target = np.where(is_one_of(edges.kind, OFFSET_KINDS), from_thread, target)
     asked = pair_targets(unit, edges, layout.pairs)
-    target = np.where(np.isin(edges.kind, ASKING_KINDS), asked, target)
-    target = np.where(np.isin(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
-    target = np.where(np.isin(edges.kind, BASE_KINDS), columns.got_base, target)
+    target = np.where(is_one_of(edges.kind, ASKING_KINDS), asked, target)
+    target = np.where(is_one_of(edges.kind, _SIZES), unit.graph.symbols.size[edges.target], target)
+    target = np.where(is_one_of(edges.kind, BASE_KINDS), columns.got_base, target)
     result = results(edges.kind, target + edges.addend, place)
     return np.where(GOT_RELATIVE[edges.kind] != 0, result - columns.got_base, result)
 

@@ -22,6 +22,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.names import Names
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Slot, Unit
 from ipbp.stages.compare import Status
 from ipbp.stages.copies import Copies
@@ -147,7 +148,7 @@ class _Selector:
         status = self.comparison.status
         code = self.new.blocks.kind == BlockKind.CODE
         changed = np.flatnonzero(code & (status == Status.CHANGED))
-        added = np.flatnonzero((status == Status.NEW) & np.isin(self.new.blocks.kind, (BlockKind.CODE, *DATA_KINDS)))
+        added = np.flatnonzero((status == Status.NEW) & is_one_of(self.new.blocks.kind, (BlockKind.CODE, *DATA_KINDS)))
         added = added[self.new.symbols.binding[self.new.blocks.anchor[added]] != Binding.LOCAL]
         if self.wanted is not None:
             added = added[self.wanted.rows_of([self.new.block_name(int(block)) for block in added]) >= 0]
@@ -327,7 +328,9 @@ class _Selector:
         the old one. What every user has in its own object was compiled again for every user, but for what objects of
         a class lead to."""
         blocks = self.new.blocks
-        shared = np.isin(blocks.kind, (BlockKind.RODATA, BlockKind.RELRO)) & (self.comparison.status == Status.CHANGED)
+        shared = is_one_of(blocks.kind, (BlockKind.RODATA, BlockKind.RELRO)) & (
+            self.comparison.status == Status.CHANGED
+        )
         shared &= self.new.symbols.binding[blocks.anchor] != Binding.LOCAL
         shared &= self.address[blocks.anchor] != UNBOUND
         for_all = is_linkonce(self.new)[blocks.anchor]
@@ -399,8 +402,8 @@ def label_tables(graph: LinkGraph) -> npt.NDArray[np.bool_]:
     edges, home = graph.edges, graph.symbols.block[graph.edges.target]
     kind = graph.blocks.kind
     to_code = (home >= 0) & (kind[np.maximum(home, 0)] == BlockKind.CODE)
-    inside = (graph.symbols.offset[edges.target] + edges.addend != 0) | ~np.isin(edges.kind, ABSOLUTES)
-    from_data = np.isin(kind[edges.block], (BlockKind.RODATA, BlockKind.RELRO, BlockKind.DATA))
+    inside = (graph.symbols.offset[edges.target] + edges.addend != 0) | ~is_one_of(edges.kind, ABSOLUTES)
+    from_data = is_one_of(kind[edges.block], (BlockKind.RODATA, BlockKind.RELRO, BlockKind.DATA))
     result = np.zeros(len(graph.blocks), dtype=np.bool_)
     result[edges.block[to_code & inside & from_data]] = True
     return result

@@ -17,6 +17,7 @@ import numpy as np
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.rust_names import is_rust
 from ipbp.stages.select import OldSide, Replaced, Selection
@@ -59,7 +60,7 @@ def _running_names(
     (a linker may leave out a static function that it folded)."""
     found: dict[int, Counter[str]] = {entry: Counter() for entry in entries}
     table = image.symbols
-    here = np.isin(table.address, list(entries)) & np.isin(table.type, _FUNCTION) & (table.size > 0)
+    here = np.isin(table.address, list(entries)) & is_one_of(table.type, _FUNCTION) & (table.size > 0)
     for row in np.flatnonzero(here).tolist():
         found[int(table.address[row])][_plain(table.name[row])] += 1
     by_units: dict[int, Counter[str]] = {entry: Counter() for entry in entries}
@@ -77,7 +78,7 @@ def _functions(graph: LinkGraph) -> list[int]:
     """Rows of symbols at the start of code."""
     symbols = graph.symbols
     home = np.maximum(symbols.block, 0)
-    starts = (symbols.block >= 0) & (symbols.offset == 0) & np.isin(symbols.type, _FUNCTION)
+    starts = (symbols.block >= 0) & (symbols.offset == 0) & is_one_of(symbols.type, _FUNCTION)
     if len(graph.blocks):
         starts &= graph.blocks.kind[home] == BlockKind.CODE
     return np.flatnonzero(starts).tolist()

@@ -20,6 +20,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import Slot, Stub, ThreadImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.threads import ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, REACH, Arena
@@ -58,7 +59,7 @@ class UnitTargets:
 
     def of(self, kinds: Sequence[EdgeKind]) -> I64:
         """The symbols that edges of these kinds target, ascending."""
-        return np.unique(self.edges.target[np.isin(self.edges.kind, kinds)]).astype(np.int64)
+        return np.unique(self.edges.target[is_one_of(self.edges.kind, kinds)]).astype(np.int64)
 
     def is_unknown(self, symbols: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return np.asarray(self.meaning[symbols] == UNBOUND)
@@ -122,7 +123,7 @@ def target_refusals(targets: Sequence[UnitTargets], arena: Arena, thread: Thread
     for row in targets:
         found += [_thread_local(row.unit, symbol) for symbol in row.without_thread_place(thread)]
         sized = row.of(_SIZES)
-        outside = sized[np.isin(row.unit.graph.symbols.block[sized], (UNDEFINED, COMMON))]
+        outside = sized[is_one_of(row.unit.graph.symbols.block[sized], (UNDEFINED, COMMON))]
         found += [_size_unknown(row.unit, symbol) for symbol in outside.tolist()]
         used = row.of((*BRANCHES, *GOT_KINDS, *_ADDRESSES))
         unknown = row.is_unknown(used) & ~row.is_indirect(used)

@@ -19,6 +19,7 @@ from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import ABSOLUTE, I32, I64, U8, Binding, BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 
 ABSOLUTES = (EdgeKind.ABS64, EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8, EdgeKind.WORD32)
@@ -123,13 +124,13 @@ def _interior(graph: LinkGraph, carried: I32, block: I32, kind: U8, target: I32,
     place = graph.symbols.offset[target] + addend
     start = -machine_of(graph.machine).from_end[kind].astype(np.int64)
     # A distance stored in data is an entry of a jump table: it counts from the table.
-    inside = (place != start) | (~from_code & np.isin(kind, _RELATIVES))
+    inside = (place != start) | (~from_code & is_one_of(kind, _RELATIVES))
     # A branch field in data (`.long f@PLT - table`) names a function, wherever it counts from.
     inside &= from_code | (kind != EdgeKind.BRANCH32)
     home = graph.symbols.block[target]
     inside |= _parents(graph, carried)[block] == home
     to_code = (home >= 0) & (graph.blocks.kind[np.maximum(home, 0)] == BlockKind.CODE)
-    interior: npt.NDArray[np.bool_] = inside & to_code & ~np.isin(kind, GOT_KINDS)
+    interior: npt.NDArray[np.bool_] = inside & to_code & ~is_one_of(kind, GOT_KINDS)
     return interior
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ipbp.graph.layout import LateField, Layout, ThreadImage
 from ipbp.graph.model import I64, BlockKind
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import CarriedEdges
@@ -29,7 +30,7 @@ _THREAD_KINDS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 def align_threads(units: Sequence[Unit], placer: Placer) -> None:
     """Let the chunk of the initial values begin at the widest alignment in it, so that the copies are aligned, too."""
     widest = [
-        int(rows.alignment[unit.carried[np.isin(rows.kind[unit.carried], _THREAD_KINDS)]].max(initial=0))
+        int(rows.alignment[unit.carried[is_one_of(rows.kind[unit.carried], _THREAD_KINDS)]].max(initial=0))
         for unit in units
         for rows in (unit.graph.blocks,)
     ]
@@ -51,7 +52,7 @@ def waiting(unit: Unit, edges: CarriedEdges) -> np.ndarray[tuple[int], np.dtype[
     """For each fixup whether it counts from the thread pointer to a new variable."""
     known = np.zeros(len(unit.graph.symbols), dtype=np.bool_)
     known[list(unit.thread)] = True
-    result: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.isin(edges.kind, OFFSET_KINDS) & ~known[edges.target]
+    result: np.ndarray[tuple[int], np.dtype[np.bool_]] = is_one_of(edges.kind, OFFSET_KINDS) & ~known[edges.target]
     return result
 
 

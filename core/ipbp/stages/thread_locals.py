@@ -23,6 +23,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import Found, LoadedImage
 from ipbp.graph.model import COMMON, I64, UNDEFINED, Binding, BlockKind, Edges, LinkGraph, SymbolType
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.threads import ThreadBlock, ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.thread_pairs import DESCRIPTOR_KINDS
@@ -99,7 +100,7 @@ def _brought(units: Sequence[Unit]) -> set[str]:
     names: set[str] = set()
     for unit in units:
         symbols = unit.graph.symbols
-        carried = unit.carried[np.isin(unit.graph.blocks.kind[unit.carried], _TLS)]
+        carried = unit.carried[is_one_of(unit.graph.blocks.kind[unit.carried], _TLS)]
         rows = np.flatnonzero(np.isin(symbols.block, carried) & (symbols.binding != Binding.LOCAL))
         names.update(symbols.name[row] for row in rows.tolist())
     return names
@@ -111,7 +112,7 @@ def _thread_local_rows(unit: Unit) -> I64:
     first, last = graph.first_edge[unit.carried].tolist(), graph.first_edge[unit.carried + 1].tolist()
     rows = [np.arange(a, b) for a, b in zip(first, last, strict=True)]
     every = np.concatenate(rows) if rows else np.empty(0, np.int64)
-    found: I64 = every[np.isin(graph.edges.kind[every], THREAD_LOCAL)]
+    found: I64 = every[is_one_of(graph.edges.kind[every], THREAD_LOCAL)]
     return found
 
 

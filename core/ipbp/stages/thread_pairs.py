@@ -15,6 +15,7 @@ import numpy as np
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import ThreadPair
 from ipbp.graph.model import I64
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import CarriedEdges
@@ -47,7 +48,7 @@ def pair_targets(unit: Unit, edges: CarriedEdges, pairs: Sequence[ThreadPair]) -
     """Per fixup the address of its pair or descriptor, or the variable's offset in its block; UNBOUND for others."""
     column = np.full(len(edges.kind), UNBOUND, dtype=np.int64)
     places = {(pair.module, pair.in_block): pair.address for pair in pairs}
-    for row in np.flatnonzero(np.isin(edges.kind, ASKING_KINDS)).tolist():
+    for row in np.flatnonzero(is_one_of(edges.kind, ASKING_KINDS)).tolist():
         place = unit.thread[int(edges.target[row])]
         if edges.kind[row] in BLOCK_KINDS:
             column[row] = place.in_block
@@ -61,7 +62,7 @@ def pair_targets(unit: Unit, edges: CarriedEdges, pairs: Sequence[ThreadPair]) -
 
 def _wanted(unit: Unit, edges: CarriedEdges) -> list[tuple[int, int]]:
     found: dict[tuple[int, int], None] = {}
-    for row in np.flatnonzero(np.isin(edges.kind, PAIR_KINDS)).tolist():
+    for row in np.flatnonzero(is_one_of(edges.kind, PAIR_KINDS)).tolist():
         place = unit.thread.get(int(edges.target[row]))
         if place is not None:
             found[place.module, place.in_block if edges.kind[row] == EdgeKind.TLS_GD32 else 0] = None

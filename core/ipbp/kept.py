@@ -1,0 +1,42 @@
+"""What was made of some content, kept for as long as the process lives and there is room: for speed, never as truth.
+
+The key says all that the value depends on, as the hash of a content does.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class Kept(Generic[_Key, _Value]):
+    """Values by key, the ones that were used last. `most`: how large they may be together, in the unit of `put`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows: OrderedDict[_Key, tuple[_Value, int]] = OrderedDict()
+        self._size = 0
+
+    def get(self, key: _Key) -> _Value | None:
+        row = self._rows.get(key)
+        if row is None:
+            return None
+        self._rows.move_to_end(key)
+        return row[0]
+
+    def put(self, key: _Key, value: _Value, size: int) -> _Value:
+        """The value, which is kept; none that is larger than everything may be."""
+        if key not in self._rows and size <= self._most:
+            self._rows[key] = value, size
+            self._size += size
+            while self._size > self._most:
+                _, (_, gone) = self._rows.popitem(last=False)
+                self._size -= gone
+        return value
+
+    def clear(self) -> None:
+        self._rows.clear()
+        self._size = 0

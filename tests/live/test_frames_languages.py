@@ -10,6 +10,7 @@ from cargo_project import CargoProject, build_cargo_project
 from scenario import Edit, Project, Talk
 from sessions import Session, answer, build_one, debug_with
 from test_frames import said_after, select_frame, stop_in
+from test_new_code_known import in_both, step
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -49,7 +50,8 @@ def ledger(built_ledger: CargoProject) -> Iterator[CargoProject]:
 
 @pytest.fixture
 def talk(request: pytest.FixtureRequest) -> Iterator[Talk]:
-    project = request.getfixturevalue("till" if "till" in request.fixturenames else "ledger")
+    name = getattr(request, "param", "till" if "till" in request.fixturenames else "ledger")
+    project = request.getfixturevalue(name)
     program = Talk(project.program)
     yield program
     program.kill()
@@ -108,3 +110,46 @@ def test_rust_goes_on_at_a_breakpoint(ledger: CargoProject, talk: Talk, session:
     outcome = session.call("apply --frame remap")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert said_after(session, talk) == "1040"
+
+
+EXTRA = ("double price = rate;", "int extra = 7;\n        double price = extra + rate;")
+INSIDE = {
+    "till": (
+        Edit("add", "till.cpp", [EXTRA, *ADD.replace], [], []),
+        "double price = extra",
+        ("shop::Till::add", "main"),
+    ),
+    "ledger": (
+        Edit(
+            "plain", "src/main.rs", [("let more = twice + 1;", "let extra = 7;\n    let more = twice + extra;")], [], []
+        ),
+        "let more = twice + extra",
+        ("ledger::plain", "ledger::answer"),
+    ),
+}
+"""By fixture: an edit, a line of the new code at which `extra` has its value, and it and its caller."""
+
+
+@pytest.mark.parametrize("talk", INSIDE, indirect=True)
+def test_new_code_is_known_as_any(request: pytest.FixtureRequest, talk: Talk, session: Session) -> None:
+    name = request.node.callspec.params["talk"]
+    project, (edit, text, (function, caller)) = request.getfixturevalue(name), INSIDE[name]
+    project.edit(edit)
+    outcome = session.call("apply")
+    assert outcome["outcome"] == "patched", outcome["text"]
+    file = project.folder / edit.file
+    line = next(n for n, row in enumerate(file.read_text().splitlines(), 1) if text in row)
+    session.break_at(file=file.name, line=line, condition="extra == 7")
+    stop_in(session, talk, edit.name)
+    assert f"{file.name}:{line}" in session.where()
+    assert " = 7" in in_both(session, "print extra", "frame variable extra")
+    assert "extra = 7" in in_both(session, "info locals", "frame variable")
+    session.delete_breakpoints()
+    step(session, "next", "next")
+    assert edit.name in session.where()
+    assert f"{file.name}:{line}:" not in session.where()
+    assert select_frame(session, caller) == 1
+    assert select_frame(session, function) == 0
+    assert "ret" in in_both(session, "disassemble", "disassemble --frame")
+    step(session, "finish", "finish")
+    assert caller in session.where()

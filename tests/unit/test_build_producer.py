@@ -54,6 +54,16 @@ def test_units_of_a_program_are_named(compiler, options, tmp_path):
     assert all(("clang" if "clang" in compiler else "GNU C17") in unit.producer for unit in units)
 
 
+def test_what_a_cross_compiler_made_is_made_by_it_again(aarch64, gcc, tmp_path):
+    (unit, _) = source_units(build(tmp_path, aarch64, "-g", "-O1"))
+    command = command_from_producer(unit).command
+    assert Path(command.arguments[0]).name.startswith("aarch64-linux-gnu-gcc")
+    assert "-O1" in command.arguments
+
+    (unit, _) = source_units(build(tmp_path, gcc, "-g", "-O1"))
+    assert Path(command_from_producer(unit).command.arguments[0]).name == "gcc"
+
+
 def test_units_of_a_program_compressed_with_zstd_are_named(tmp_path):
     program = build(tmp_path, "clang-19", "-g", "-gz=zstd", "-fuse-ld=lld")
 

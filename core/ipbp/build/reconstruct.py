@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -47,6 +48,7 @@ _GNU = re.compile(
 )
 # Written by the compiler proper when it is given preprocessed text (ccache, -save-temps); not for the driver.
 _INTERNAL = frozenset({"-fpreprocessed", "-fdirectives-only"})
+_LP64 = "-mabi=lp64"  # what gcc for AArch64 always writes, and no other
 MACROS_UNKNOWN = "compiled without the -D options of the build: gcc does not record them"
 
 
@@ -55,7 +57,8 @@ def _gcc(unit: SourceUnit, folders: Sequence[Path]) -> Reconstruction:
     if found is None:
         return Reconstruction(None, f"{unit.name} is no C or C++ of gcc: '{unit.producer[:40]}'")
     version = found["version"]
-    compiler = _gcc_of_version("g++" if found["language"] == "C++" else "gcc", version)
+    target = "aarch64" if _LP64 in (found["options"] or "").split() else "x86_64"
+    compiler = _gcc_of_version("g++" if found["language"] == "C++" else "gcc", version, target)
     if compiler is None:
         return Reconstruction(None, f"{unit.name} was compiled by gcc {version}, which is not on PATH")
     options = [word for word in (found["options"] or "").split() if word not in _INTERNAL]
@@ -75,10 +78,11 @@ def _search_folders(unit: SourceUnit, used: Sequence[Path]) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=16)
-def _gcc_of_version(driver: str, version: str) -> str | None:
-    """The name of a gcc of exactly this version on PATH."""
-    major = version.split(".")[0]
-    for name in (driver, f"{driver}-{major}", f"x86_64-linux-gnu-{driver}-{major}", f"x86_64-linux-gnu-{driver}"):
+def _gcc_of_version(driver: str, version: str, target: str) -> str | None:
+    """The name of a gcc of exactly this version for this machine on PATH."""
+    names = (driver, f"{driver}-{version.split('.')[0]}")
+    cross = tuple(f"{target}-linux-gnu-{name}" for name in reversed(names))
+    for name in (*names, *cross) if platform.machine() == target else cross:
         if shutil.which(name) is None:
             continue
         done = subprocess.run(

@@ -23,7 +23,7 @@ rpc.exports = {
 def replaced(program: Units, rounds: int) -> tuple[list[float], list[float], tuple[float, float]]:
     """Milliseconds by round: until the new code runs, and the program's longest gap; and both of the first attach."""
     program.edit(0)
-    program.rebuild("mold")
+    program.rebuild()
     live, gaps = [], []
     with program.running() as process:
         address = hex(program.address_of(process.pid, "value"))

@@ -164,8 +164,6 @@ def _farm(what: str, count: int, debuggers: Sequence[str], threads: int, changed
         program.build()
         for debugger in debuggers:
             found = _sessions(program, debugger, rounds)
-            program.edit(0)
-            program.rebuild("mold")
             with program.running() as process:
                 floor = _floor(program, process.pid, changed, rounds)
             usual = (threads, changed) == (USUAL_THREADS, USUAL_FUNCTIONS)
@@ -195,8 +193,6 @@ class _Session:
 def _sessions(program: Units, debugger: str, rounds: int) -> _Session:
     """A session's first patch, then `rounds` more."""
     found = _Session(0.0, [], [], 0.0)
-    program.edit(0)
-    program.rebuild("mold")
     with program.running() as process, warm(debugger, process.pid, program.folder) as session:
         for generation in range(1, rounds + 2):
             program.edit(generation)

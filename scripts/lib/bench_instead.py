@@ -8,14 +8,12 @@ tried on programs that were written for it (`current`, `forced`): none of them f
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from bench_programs import Program, Units, linker_flags
+from bench_programs import Program, SmallC, Units, linker_flags
 from bench_warm import Warm, warm
 
 IN_GDB = """\
@@ -47,32 +45,39 @@ class Found:
     note: str = ""
 
 
-def restarts(program: Program, linker: str, rounds: int) -> tuple[list[float], list[float]]:
-    """From the edit until a new process runs the new code, and of it the compiler's time (0: not known)."""
-    program.prepare(linker)
-    live, compilers = [], []
+def restarts(program: Program, linkers: Sequence[str], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
+    """For each linker, from the edit until a new process runs the new code, and of it the compiler's time (0: not
+    known apart). What is compiled once in a round is linked by each."""
+    found: dict[str, tuple[list[float], list[float]]] = {linker: ([], []) for linker in linkers}
+    for linker in linkers:
+        program.prepare(linker)
     process = program.start()
     try:
-        for generation in range(1, rounds + 2):
+        for generation in range(1, rounds + 1):
             program.edit(generation)
-            began = time.perf_counter()
-            took = program.rebuild(linker)
-            process.kill()
-            process.wait()
-            process = program.start()
-            program.wait_for(generation)
-            live.append(1000 * (program.since() - began))
-            compilers.append(took)
+            took = program.compile()
+            for linker in linkers:
+                began = time.perf_counter()
+                program.link(linker)
+                process.kill()
+                process.wait()
+                process = program.start()
+                program.wait_for(generation)
+                found[linker][0].append(took + 1000 * (program.since() - began))
+                found[linker][1].append(took)
     finally:
         process.kill()
         process.wait()
-    return live[1:], compilers[1:]
+    return found
 
 
 def in_place(program: Units, debuggers: Sequence[str], rounds: int) -> Iterator[Found]:
     """Each way that keeps the program's state."""
     if "gdb" in debuggers:
         yield _in_session(program, "gdb", "shared library, dlopen by gdb", rounds, _dlopen)
+    if not isinstance(program, SmallC):  # the others do not even take the edited unit
+        return
+    if "gdb" in debuggers:
         yield _in_session(
             program,
             "gdb",
@@ -100,7 +105,7 @@ _Act = Callable[[Warm, int], object]
 def _in_session(program: Units, debugger: str, way: str, rounds: int, act: _Act, note: str = "") -> Found:
     found = Found(way, note=note)
     program.edit(0)
-    program.rebuild("mold")
+    program.rebuild()
     with program.running() as process, warm(debugger, process.pid, program.folder, is_plain=True) as session:
         if debugger == "gdb":
             helper = program.folder / "at_stop.py"
@@ -151,14 +156,3 @@ def _expression(session: Warm, generation: int) -> None:
     session.tell(f"expression current = (long (*)())&edited_{generation}")
     session.type("continue")
     session.wait_for("resuming")
-
-
-def has_compile_code() -> bool:
-    """gdb's compile command needs gcc's plugin for it (Debian: libcc1-0 and the compiler itself)."""
-    found = (
-        shutil.which("gcc")
-        and subprocess.run(
-            ["gcc", "-print-file-name=plugin/libcc1plugin.so"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    )
-    return bool(found) and Path(found).is_absolute()

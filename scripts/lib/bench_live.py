@@ -65,8 +65,6 @@ def measure(cases: Sequence[str], debuggers: Sequence[str], rounds: int, lines: 
 def in_debugger(program: Program, debugger: str, rounds: int) -> Row:
     """Patches in one session; the first, which also starts the engine and maps memory, is not counted."""
     live, beyond, stopped, gaps, compilers = [], [], [], [], []
-    program.edit(0)
-    program.rebuild("lld")
     with program.running() as process, warm(debugger, process.pid, program.folder) as session:
         for generation in range(1, rounds + 2):
             program.edit(generation)
@@ -98,8 +96,7 @@ def in_debugger(program: Program, debugger: str, rounds: int) -> Row:
 
 
 def _instead(program: Program, debuggers: Sequence[str], rounds: int, compiler: float) -> Iterator[Row]:
-    for linker in LINKERS:
-        live, compilers = bench_instead.restarts(program, linker, rounds)
+    for linker, (live, compilers) in bench_instead.restarts(program, LINKERS, rounds).items():
         # What cargo spends in the compiler of the edited crate is what it took for the same edit above.
         spent = [took or compiler for took in compilers]
         beyond = spread([whole - took for whole, took in zip(live, spent, strict=True)])

@@ -73,9 +73,18 @@ class Program(ABC):
         """What a build with this linker needs once."""
 
     @abstractmethod
-    def rebuild(self, linker: str) -> float:
-        """What the user's build does after an edit, with this linker; milliseconds of the compiler, or 0 where it
-        cannot be told from the rest."""
+    def compile(self) -> float:
+        """Compile what was edited as the user's build does; milliseconds, or 0 where that is done together with the
+        link."""
+
+    @abstractmethod
+    def link(self, linker: str) -> None:
+        """What is left of the user's build after an edit, with this linker."""
+
+    def rebuild(self) -> None:
+        """The program as its sources are, by a fast linker."""
+        self.compile()
+        self.link("mold")
 
     @abstractmethod
     def start(self) -> subprocess.Popen[bytes]:
@@ -174,11 +183,6 @@ class Units(Witnessed):
         words = [self.compiler, *linker_flags(linker), *self.objects, "-o", self.program, "-pthread", "-rdynamic"]
         subprocess.run(words, cwd=self.folder, check=True)
 
-    def rebuild(self, linker: str) -> float:
-        took = self.compile()
-        self.link(linker)
-        return took
-
     def address_of(self, pid: int, name: str) -> int:
         """Of a function, in the process."""
         said = subprocess.run(["nm", self.folder / self.program], capture_output=True, text=True, check=True).stdout
@@ -231,18 +235,19 @@ class Redis(Program):
         if self._text.count(self._EDITED) != 1:
             raise SystemExit("this redis is another one: its PING cannot be edited")
         self._compile = [word for row in rows if row["file"] == "server.c" for word in _words(row)]
-        self._link = _link_command(tree.record, "redis-server")
+        self._link_command = _link_command(tree.record, "redis-server")
 
     def edit(self, generation: int) -> None:
         text = self._text.replace(self._EDITED, f"        addReplyLongLong(c,{generation});\n")
         (self._src / "server.c").write_text(text)
 
-    def rebuild(self, linker: str) -> float:
+    def compile(self) -> float:
         began = time.perf_counter()
         subprocess.run(self._compile, cwd=self._src, check=True)
-        took = 1000 * (time.perf_counter() - began)
-        subprocess.run([*self._link, *linker_flags(linker)], cwd=self._src, check=True)
-        return took
+        return 1000 * (time.perf_counter() - began)
+
+    def link(self, linker: str) -> None:
+        subprocess.run([*self._link_command, *linker_flags(linker)], cwd=self._src, check=True)
 
     def start(self) -> subprocess.Popen[bytes]:
         with socket.create_server(("127.0.0.1", 0)) as free:

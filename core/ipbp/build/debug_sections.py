@@ -15,12 +15,14 @@ from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFI
 from elftools.elf.elffile import ELFFile
 
 from ipbp.build.abbreviations import read_as_needed
+from ipbp.build.window import Window
 from ipbp.compression import decompressed, decompressed_gnu
 
 _SECTIONS = (
     *("debug_info", "debug_aranges", "debug_abbrev", "debug_str", "debug_loc", "debug_ranges", "debug_line"),
     *("debug_addr", "debug_str_offsets", "debug_line_str", "debug_loclists", "debug_rnglists", "debug_types"),
 )
+_LARGE = 8 << 20
 _UNREAD = ("debug_frame", "eh_frame", "debug_pubtypes", "debug_pubnames", "debug_sup", "gnu_debugaltlink")
 
 
@@ -46,7 +48,7 @@ def debug_information(elf: ELFFile, path: Path) -> Any:
 
 def sections_of(elf: ELFFile, suffix: str = "") -> Any:
     """DWARFInfo of the sections with names that end in `suffix` (".dwo")."""
-    content = _all_of_name if suffix else section_content
+    content = _all_of_name if suffix else _whole_or_window
     return sections_from({name: content(elf, f"{name}{suffix}") for name in _SECTIONS}, elf)
 
 
@@ -56,7 +58,16 @@ def _all_of_name(elf: ELFFile, name: str) -> bytes | None:
     return b"".join(section.data() for section in found) if len(found) > 1 else section_content(elf, name)
 
 
-def sections_from(contents: Mapping[str, bytes | None], elf: ELFFile | None = None) -> Any:
+def _whole_or_window(elf: ELFFile, name: str) -> bytes | Window | None:
+    """A large section stays in its file: of most units only the first entry is looked at."""
+    section = elf.get_section_by_name(f".{name}")
+    is_large = section is not None and section["sh_size"] >= _LARGE and name != "debug_abbrev"
+    if not is_large or section.compressed or not hasattr(elf.stream, "fileno"):
+        return section_content(elf, name)
+    return Window(elf.stream.fileno(), section["sh_offset"], section["sh_size"])
+
+
+def sections_from(contents: Mapping[str, bytes | Window | None], elf: ELFFile | None = None) -> Any:
     """DWARFInfo of these contents of sections, by name without a dot. `elf`: whose they are, None for x86-64."""
     sections = {f"{name}_sec": _descriptor(name, contents.get(name)) for name in _SECTIONS}
     unread = {f"{name}_sec": None for name in _UNREAD}
@@ -66,8 +77,11 @@ def sections_from(contents: Mapping[str, bytes | None], elf: ELFFile | None = No
     return found
 
 
-def _descriptor(name: str, content: bytes | None) -> Any:
-    return None if content is None else DebugSectionDescriptor(BytesIO(content), f".{name}", 0, len(content), 0)
+def _descriptor(name: str, content: bytes | Window | None) -> Any:
+    if content is None:
+        return None
+    stream = content if isinstance(content, Window) else BytesIO(content)
+    return DebugSectionDescriptor(stream, f".{name}", 0, len(content), 0)
 
 
 def build_id(elf: ELFFile) -> str:

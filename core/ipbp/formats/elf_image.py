@@ -40,7 +40,7 @@ from ipbp.formats.elf_file import (
     STT_SECTION,
 )
 from ipbp.formats.elf_index_cache import IndexCache, at_bias
-from ipbp.formats.elf_linked import PT_TLS, RELA, LinkedFile, LinkedSection, map_file, read_linked
+from ipbp.formats.elf_linked import PT_TLS, RELA, LinkedFile, LinkedSection, let_go, map_file, read_linked
 from ipbp.formats.elf_plt import plt_entries
 from ipbp.formats.elf_symbol_table import SymbolRows, dynamic_rows, joined, static_rows
 from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
@@ -295,6 +295,10 @@ class _Imported:
         return {offset: name_of[row] for offset, row in pairs}
 
 
+_MUCH = 1 << 20
+"""Bytes of which it is not likely that somebody asks for them again soon."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Original:
     """Bytes at load addresses as they are before the program's first instruction: what the file has, zeros where it
@@ -312,6 +316,8 @@ class _Original:
             if row.address <= link and link + size <= row.address + row.size:
                 start, end = link - row.address, min(link - row.address + size, row.file_size)
                 stored = bytes(self.file.content[row.offset + start : row.offset + end]) if start < end else b""
+                if len(stored) >= _MUCH:
+                    let_go(self.file.content, row.offset + start, row.offset + end)
                 return self._relocated(link, stored + bytes(size - len(stored)))
         tls = self.file.segment(PT_TLS)
         if tls and tls.address <= link and link + size <= tls.address + tls.size:

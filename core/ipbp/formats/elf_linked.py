@@ -156,6 +156,15 @@ def map_file(file: str) -> memoryview:
         ) from error
 
 
+def let_go(content: memoryview, start: int, end: int) -> None:
+    """These bytes of a mapped file were read once and need not stay in our memory: they are read again when somebody
+    asks for them (madvise(2), MADV_DONTNEED)."""
+    page = mmap.PAGESIZE
+    start, end = -(-start // page) * page, end // page * page
+    if isinstance(content.obj, mmap.mmap) and start < end:
+        content.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
 def read_linked(content: bytes | memoryview | Any, path: str) -> LinkedFile:
     """The checked headers of an executable or shared library; `content` is the file or an mmap of it.
 

@@ -9,6 +9,7 @@ take, so these are other functions.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ def _callers(judged: Sequence[Judged], known: Known, store: Store, image: Loaded
     names = {row.entry: row.name for unit in judged for row in unit.selection.replaced if _is_shared(unit, row.block)}
     if not names:
         return {}
-    place, target = direct_calls(image, names.keys())
+    place, target = direct_calls(image, names.keys(), _version(image))
     outside = ~_inside(judged, place)
     found: dict[str, str] = {}
     for entry, function in zip(target[outside].tolist(), functions_at(image, place[outside]), strict=True):
@@ -63,6 +64,14 @@ def _callers(judged: Sequence[Judged], known: Known, store: Store, image: Loaded
             used = stored_names(store, row.object, row.members).used
             found.update({name: key for name in names.values() if name in used})
     return found
+
+
+def _version(image: LoadedImage) -> tuple[int, ...] | None:
+    """What tells the image's file from another one at its path; None when only memory has it."""
+    if not image.file:
+        return None
+    state = os.stat(image.file)
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _is_shared(unit: Judged, block: int) -> bool:

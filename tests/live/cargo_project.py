@@ -165,6 +165,24 @@ REFUSED = (
         "market::Till",
     ),
     _bad(
+        "field removed",
+        MAIN,
+        [
+            ("    open: bool,\n", ""),
+            ("    if till.open {\n        till.coins += coins;\n    }\n", "    till.coins += coins;\n"),
+            (", open: true }", " }"),
+        ],
+        "layout-changed",
+        "market::Till",
+    ),
+    _bad(
+        "variants in another order",
+        MAIN,
+        [("    Cash,\n    Card { limit: u64 },\n", "    Card { limit: u64 },\n    Cash,\n")],
+        "layout-changed",
+        "market::Means",
+    ),
+    _bad(
         "variant added",
         MAIN,
         [("    Cash,\n", "    Cash,\n    Cheque(u64),\n"), ("Means::Cash => ", "Means::Cheque(_) | Means::Cash => ")],

@@ -88,6 +88,14 @@ def test_edits_that_would_misread_what_lives_are_refused_by_the_types_name(crate
     assert planned(running, "market::Till").plan is not None, "the user knows that none is alive"
 
 
+def test_fields_in_another_order_lie_where_rustc_puts_them(crates: CargoProject, running: Talk) -> None:
+    source = crates.folder / "market/src/main.rs"
+    before, after = "    coins: u64,\n    open: bool,\n", "    open: bool,\n    coins: u64,\n"
+    assert source.read_text().count(before) == 1
+    source.write_text(source.read_text().replace(before, after))
+    assert planned(running).notes == (), "no layout is another"
+
+
 def test_lines_that_moved_change_no_function(crates: CargoProject, running: Talk) -> None:
     source = crates.folder / "market/src/main.rs"
     source.write_text(source.read_text().replace("use shapes::Shape;", "\n\n// Three lines more.\nuse shapes::Shape;"))

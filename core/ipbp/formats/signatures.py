@@ -150,6 +150,8 @@ class _Unit:
             if row.has_children and row.sibling >= 0:
                 target = place + row.sibling
                 place = self.start + int.from_bytes(content[target : target + 4], "little")
+                if place <= target:
+                    raise ValueError("a sibling that lies before the entry")
                 continue
             depth += row.has_children
             place = place + row.size if row.size >= 0 else skip(content, row.forms, place)

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
+from differential import __main__ as main  # noqa: E402
 from differential import case  # noqa: E402
 from differential.campaign import Campaign  # noqa: E402
 from differential.generators import GENERATORS  # noqa: E402
@@ -122,3 +123,8 @@ def test_the_report_counts_what_the_log_holds_and_leaves_other_sections_alone(tm
     assert "In 25.0 % of all edits" in text
     assert "| C | 4 | 1 | 0 | 2 | 1 |" in text
     assert "Not counted: 1 rows" in text
+
+
+def test_the_command_is_told_without_its_files() -> None:
+    words = ["--log", "x", "--count", "9", "--keep", "y", "--seed", "3"]
+    assert main._told(words) == "scripts/differential --count 9 --seed 3"

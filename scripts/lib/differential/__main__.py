@@ -75,9 +75,9 @@ def _reduced(arguments: argparse.Namespace) -> int:
 
 def _told(words: Sequence[str]) -> str:
     """The command without what says where its files are."""
-    of_files = [row for row, word in enumerate(words) if "--log" in words[row - 1 : row + 1] or word == "--keep"]
-    of_files += [row + 1 for row in of_files if words[row] == "--keep"]
-    return " ".join(["scripts/differential", *(word for row, word in enumerate(words) if row not in of_files)])
+    pairs = zip(["", *words], words, strict=False)
+    kept = [word for before, word in pairs if not {before, word} & {"--log", "--keep"}]
+    return " ".join(["scripts/differential", *kept])
 
 
 def _commands(logs: Sequence[Path]) -> list[str]:

@@ -100,6 +100,9 @@ class TracedInferior:
     def set_vectors(self, thread: int, values: dict[str, int]) -> None:
         ptrace.write_vectors(thread, values)
 
+    def extended_state(self, thread: int) -> bytes:
+        return ptrace.read_extended_state(thread)
+
     def step(self, thread: int) -> None:
         ptrace.step(self._pid, thread)
 
@@ -146,6 +149,9 @@ class TracedInferior:
         return
 
     def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
+        return
+
+    def note_mapping(self, region: Region, is_there: bool) -> None:
         return
 
     def announce(self, image: str) -> None:

@@ -14,7 +14,7 @@ from sessions import Outcome, Session, debug_with
 
 from ipbp.cli.debuggers import find_debugger
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 COMPILERS = ("g++", "clang++-19", "clang++-19 -stdlib=libc++")
 WITHOUT = "-fno-exceptions -fno-rtti"  # of the units that throw nothing and catch nothing
@@ -33,7 +33,10 @@ def name_of(run: Run) -> str:
 
 
 @pytest.fixture(params=RUNS, ids=name_of)
-def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Session, Talk, Project]]:
+def session(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Session, Talk, Project]]:
+    monkeypatch.setattr("debuggers.PATIENCE", 300.0)  # an edit of a header compiles most of the program
     debugger, compiler, level, calm = request.param
     name, *library = compiler.split()
     project = build_parlour(tmp_path / "parlour", level, *library, compiler=name, link=library, calm=calm.split())

@@ -47,16 +47,19 @@ EDITS = [
 
 @pytest.mark.parametrize(
     ("compiler", "level", "position"),
-    list(itertools.product(["g++", "clang++-19"], ["-O0", "-O2"], ["-pie", "-no-pie"])),
+    [
+        *itertools.product(["g++", "clang++-19"], ["-O0", "-O2"], ["-pie", "-no-pie"]),
+        ("g++", "-O2", "-static -Wl,--no-eh-frame-hdr"),
+    ],
 )
 def test_another_type_to_catch_is_seen_where_only_the_image_is_left(
     compiler: str, level: str, position: str, tmp_path: Path
 ) -> None:
-    flags = ("-x", "c++", "-g", level, {"-pie": "-fPIE", "-no-pie": "-fno-pie"}[position])
+    flags = ("-x", "c++", "-g", level, "-fPIE" if position == "-pie" else "-fno-pie")
     objects = [
         compile_object(tmp_path, name, text, *flags, cc=compiler) for name, text in (("main", MAIN), ("part", SOURCE))
     ]
-    run([compiler, position, *map(str, objects), "-o", "program"], tmp_path)
+    run([compiler, *position.split(), *map(str, objects), "-o", "program"], tmp_path)
     with running(tmp_path / "program") as process:
         image = process.image()
         for before, after, names in EDITS:

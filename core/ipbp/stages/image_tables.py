@@ -2,11 +2,12 @@
 
 `.eh_frame_hdr` has the functions in order, each with its record in `.eh_frame`; that record leads to the table of what
 the function catches (Linux Standard Base Core, "DWARF Extensions"; DWARF 5, 6.4.1). Linkers write the index in one way,
-`--eh-frame-hdr`, which compilers ask for; of an image without one nothing is known.
+`--eh-frame-hdr`, which compilers ask for. Of an image without one (static, as a rule) the records are read one by one.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ _RECORD = 256  # bytes in which the head of a record surely is
 
 def exception_tables(image: LoadedImage, functions: Iterable[int]) -> dict[int, int]:
     """Load address of a function -> that of its exception table, of those that have one."""
-    index = _index(image)
+    index = _index(image) or _read_through(image)
     found = {}
     for function in functions if index is not None else ():
         row = int(np.searchsorted(index.start, function)) if index is not None else 0
@@ -49,6 +50,30 @@ def _index(image: LoadedImage) -> _Index | None:
         return None
     count = int.from_bytes(content[8:12], "little")
     rows = np.frombuffer(content, "<i4", 2 * count, _HEADER).reshape(-1, 2).astype(np.int64) + place[0]
+    return _Index(rows[:, 0], rows[:, 1])
+
+
+def _read_through(image: LoadedImage) -> _Index | None:
+    place = next(((start, end) for name, start, end in image.sections if name == ".eh_frame"), None)
+    content = image.original(place[0], place[1] - place[0]) if place is not None else None
+    if place is None or content is None:
+        return None
+    at, common, found = 0, dict[int, _Common | None](), list[tuple[int, int]]()
+    while at + 8 <= len(content):
+        length, distance = struct.unpack_from("<II", content, at)
+        if length in (0, 0xFFFFFFFF):  # the end; records of more than 4 GiB
+            break
+        if distance:
+            head = at + 4 - distance
+            if head not in common:
+                common[head] = _common(image, place[0] + head)
+            how = common[head]
+            if how is not None:
+                fields = _Fields(image, place[0] + at, content[at : at + 24])
+                fields.skip(8)
+                found.append((fields.number(how.start), place[0] + at))
+        at += 4 + length
+    rows = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
     return _Index(rows[:, 0], rows[:, 1])
 
 
@@ -107,10 +132,13 @@ def _common(image: LoadedImage, record: int) -> _Common | None:
 class _Fields:
     """The fields of one record, in order. `is_whole`: none was outside of the image, or in an unknown form."""
 
-    def __init__(self, image: LoadedImage, record: int) -> None:
-        self._content = _bytes(image, record)
+    def __init__(self, image: LoadedImage, record: int, content: bytes = b"") -> None:
+        self._content = content or _bytes(image, record)
         self._record, self.at = record, 0
         self.is_whole = bool(self._content)
+
+    def skip(self, size: int) -> None:
+        self.at += size
 
     def octet(self) -> int:
         return self._plain(1)

@@ -149,8 +149,8 @@ def _requests(content: bytes) -> None:
 def _answers(content: bytes) -> None:
     """What an engine may say to the plugin."""
     for line in content.splitlines():
-        row = client.parsed(line)
-        client.result_of(row, None)
+        with contextlib.suppress(IpbpError):  # whose words may be the engine's
+            client.result_of(client.parsed(line), None)
 
 
 _REQUESTS = (

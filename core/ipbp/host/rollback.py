@@ -42,9 +42,11 @@ class Steps:
     def go_back(self, cause: BaseException) -> None:
         """Every step's way back, last first. One that fails does not keep the others from being gone.
 
-        Errors: `rollback-incomplete`, with all that failed.
+        Errors: `rollback-incomplete`, with all that failed; `inferior-gone` when there is no program any more.
         """
         failures = [failure for failure in map(_insist, reversed(self._ways_back)) if failure]
+        if failures and _is_gone(self.inferior):
+            raise IpbpError("inferior-gone", "the program ended while it was patched", "Start it again.") from cause
         if failures:
             raise IpbpError(
                 "rollback-incomplete",
@@ -55,6 +57,14 @@ class Steps:
 
     def _disarm(self, points: Sequence[Breakpoint]) -> None:
         self.inferior.disarm([(point.address, point.address + 1) for point in points])
+
+
+def _is_gone(inferior: Inferior) -> bool:
+    try:
+        inferior.threads()
+    except IpbpError as error:
+        return error.code in ("inferior-gone", "inferior-none")
+    return False
 
 
 def write_surely(inferior: Inferior, address: int, content: bytes) -> None:

@@ -74,6 +74,7 @@ def cases() -> Iterator[object]:
                     yield pytest.param(debugger, state, what, number, marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
 @pytest.mark.parametrize("numbers", [(5, 6, 21), pytest.param(range(1, APPLY + 1), marks=pytest.mark.slow)])
 def test_a_program_that_is_killed_is_one_clear_error_and_the_next_one_is_patched(

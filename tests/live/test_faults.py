@@ -206,6 +206,7 @@ def test_a_program_without_memory(debugger: str, project: Project) -> None:
             session.detach()
 
 
+@pytest.mark.slow
 def test_no_address_is_free_near_the_program(debugger: str, project: Project) -> None:
     with running(project.program, "full") as talk:
         code = code_of(talk.process.pid)

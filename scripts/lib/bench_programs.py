@@ -125,7 +125,8 @@ class Witnessed(Program):
     def start(self) -> subprocess.Popen[bytes]:
         self._witness = Witness(self.folder)
         self._witness.forget()
-        process = subprocess.Popen([self.folder / self.program], cwd=self.folder, stdin=subprocess.DEVNULL)
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        process = subprocess.Popen([self.folder / self.program], cwd=self.folder, **quiet)
         wait_until(lambda: self._witness.value() >= 0, f"the start of {self.name}")
         return process
 

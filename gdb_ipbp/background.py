@@ -224,6 +224,9 @@ class _SilentStop:
     def _report_failure(self, error: Exception) -> None:
         from ipbp.host.commands import bug  # which brings much along
 
+        if isinstance(error, gdb.error) and not tasks.is_alive(self._pid, self._pid):
+            # gdb still believes in the program, and its own commands end in this.
+            error = IpbpError("inferior-gone", "the program ended while it was patched", "Start it again.")
         self._report(error if isinstance(error, IpbpError) else bug(error))
 
     def _act_and_resume(self, is_ours: bool) -> float:

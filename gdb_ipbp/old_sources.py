@@ -194,11 +194,10 @@ def _folder() -> str:
 
 
 def _define(name: str, call: str) -> None:
-    # A hook of the user's goes on to do what it does.
-    try:
-        lines = tell(f"show user {name}").partition("\n")[2].rstrip("\n")
-    except gdb.error:  # there is none
-        lines = ""
+    # A hook of the user's goes on to do what it does. All are asked for: to ask for one that is not there is an error,
+    # with which gdb takes the terminal from the program (async_enable_stdin in execute_gdb_command, gdb 13).
+    found = re.search(rf'^User command "{name}":\n((?:  .*\n)*)', tell("show user"), re.M)
+    lines = found[1].rstrip("\n") if found else ""
     _sources.hooks[name] = f"{lines}\n" if lines else ""
     ours = f"python import sys; sys.modules[{__name__!r}].{call}\n"
     tell(f"define {name}\n{ours}{_sources.hooks[name]}end")

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from time import monotonic, sleep
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -144,8 +145,14 @@ class Talk:
         self.process.stdin.flush()
 
     def hear(self) -> str:
+        """A line of its output; a program that keeps silent for a minute is killed, and said nothing."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().decode().rstrip("\n")
+        silence = Timer(60, self.process.kill)
+        silence.start()
+        try:
+            return self.process.stdout.readline().decode().rstrip("\n")
+        finally:
+            silence.cancel()
 
     def ask(self, line: str) -> str:
         self.tell(line)

@@ -15,7 +15,7 @@ from ipbp.cli import init, main, outcome
 from ipbp.cli.debuggers import find_debugger
 from ipbp.cli.engine_python import record_path, remember_engine_python
 from ipbp.cli.launch import launch_command
-from ipbp.cli.path import load_line, plugin_path
+from ipbp.cli.path import load_line
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
 
@@ -153,5 +153,5 @@ def test_a_debugger_without_python_is_said_so(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_the_plugin_is_found_without_being_imported() -> None:
-    plugin_path("gdb")
-    assert "gdb_ipbp" not in sys.modules
+    line = "import sys; from ipbp.cli.path import plugin_path; plugin_path('gdb'); print('gdb_ipbp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True).stdout == "False\n"

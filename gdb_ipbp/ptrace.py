@@ -106,7 +106,7 @@ def step(process: int, thread: int) -> None:
     _ptrace(_GETSIGMASK, thread, 8, ctypes.byref(mask))
     _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(ctypes.c_uint64(_ALL_BUT_FAULTS)))
     try:
-        _step(process, thread)
+        _go(_SINGLESTEP, process, thread)
         _rest(process, thread)
     finally:
         _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(mask))
@@ -114,12 +114,13 @@ def step(process: int, thread: int) -> None:
             _ptrace(_SETSIGINFO, thread, 0, stopped_by)
 
 
-def _step(process: int, thread: int) -> None:
-    _ptrace(_SINGLESTEP, thread, 0, None)
+def _go(request: int, process: int, thread: int) -> None:
+    """Let the thread go on by this request, until it stops."""
+    _ptrace(request, thread, 0, None)
     if _wait(process, thread) == signal.SIGSTOP:
         # One that gdb has sent to stop the thread, and that came late. gdb counts on seeing it.
         try:
-            _ptrace(_SINGLESTEP, thread, 0, None)
+            _ptrace(request, thread, 0, None)
             _wait(process, thread)
         finally:
             _libc.syscall(_TGKILL, process, thread, int(signal.SIGSTOP))
@@ -133,13 +134,7 @@ def _rest(process: int, thread: int) -> None:
     _ptrace(_SETSIGMASK, thread, 8, ctypes.byref(mask))
     _libc.syscall(_TGKILL, process, thread, harmless)
     # It comes before any instruction of the thread's: the kernel is still looking for signals for it.
-    _ptrace(_CONT, thread, 0, None)
-    if _wait(process, thread) == signal.SIGSTOP:  # as above
-        try:
-            _ptrace(_CONT, thread, 0, None)
-            _wait(process, thread)
-        finally:
-            _libc.syscall(_TGKILL, process, thread, int(signal.SIGSTOP))
+    _go(_CONT, process, thread)
 
 
 def _harmless_signal(process: int, thread: int) -> int:

@@ -119,6 +119,10 @@ def _in_qemu(folder: Path, source: str, *program: str) -> Iterator[Metronome]:
         process.kill()
 
 
+def outcomes(said: str) -> list[str]:
+    return [json.loads(line)["outcome"] for line in said.splitlines() if line.startswith('{"')]
+
+
 RUST = """use std::sync::atomic::{AtomicI32, Ordering};
 static COUNT: AtomicI32 = AtomicI32::new(0);
 #[inline(never)]
@@ -158,8 +162,7 @@ def test_a_crate_is_patched(tmp_path: Path, aarch64: str) -> None:
             "tbreak beats::tick if n == 7",
             "continue",
         )
-        outcomes = [json.loads(line)["outcome"] for line in said.splitlines() if line.startswith('{"')]
-        assert outcomes == ["patched", "undone"], said
+        assert outcomes(said) == ["patched", "undone"], said
         assert [row[1:] for row in metronome.printed()] == [
             [0, 1],
             [2, 2],
@@ -189,8 +192,7 @@ def test_code_is_replaced_again_and_taken_back(metronome: Metronome) -> None:
         "tbreak tick if n == 11",
         "continue",
     )
-    outcomes = [json.loads(line)["outcome"] for line in said.splitlines() if line.startswith('{"')]
-    assert outcomes == ["patched", "patched", "undone", "undone"], said
+    assert outcomes(said) == ["patched", "patched", "undone", "undone"], said
     rows = metronome.printed()
     assert [row[1] for row in rows] == [0, 2, 207, 307, 407, 5040, 6041, 7042, 16, 18, 20], said
     # Variables of the process and of the thread go on, whichever code counts them.
@@ -211,8 +213,7 @@ def test_new_code_throws_and_catches_and_is_called_through_tables(metronome: Met
         "tbreak tick if n == 9",
         "continue",
     )
-    outcomes = [json.loads(line)["outcome"] for line in said.splitlines() if line.startswith('{"')]
-    assert outcomes == ["patched", "undone"], said
+    assert outcomes(said) == ["patched", "undone"], said
     assert [row[1:] for row in metronome.printed()] == [
         *([9, 1], [-5, 1], [302, 1], [-10, 1], [304, 1], [-10, 1]),
         *([15, 1], [-5, 1], [17, 1]),

@@ -85,14 +85,14 @@ def is_said(outcome: dict[str, object], *codes: str) -> str:
     return str(errors[0]["code"])
 
 
-def is_patched(session: Session, talk: Talk, code: bytes) -> None:
-    """It works now, and back."""
+def is_patched(session: Session, talk: Talk, code: bytes, pid: int = 0) -> None:
+    """It works now, and back. `pid`: where the program is another process than the one that was started."""
     outcome = session.call("apply")
     assert outcome["outcome"] == "patched", json.dumps(outcome)
     assert ask(talk) == "1005"
     assert session.call("undo")["outcome"] == "undone"
     assert ask(talk) == "6"
-    assert code_of(talk.process.pid) == code
+    assert code_of(pid or talk.process.pid) == code
 
 
 # --- what the machine is short of ----------------------------------------------------------------------------------
@@ -297,12 +297,7 @@ def test_a_program_in_a_container(debugger: str, project: Project) -> None:
         with debug_with(debugger, find_debugger(debugger)) as session:
             session.attach(pid)
             session.resume()
-            outcome = session.call("apply")
-            assert outcome["outcome"] == "patched", json.dumps(outcome)
-            assert ask(talk) == "1005"
-            assert session.call("undo")["outcome"] == "undone"
-            assert ask(talk) == "6"
-            assert code_of(pid) == code
+            is_patched(session, talk, code, pid)
             session.stop()
             session.detach()
     finally:

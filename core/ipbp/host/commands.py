@@ -13,7 +13,6 @@ import json
 import os
 import time
 import traceback
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
@@ -21,7 +20,7 @@ from ipbp.errors import IpbpError, Refused
 from ipbp.host import frames, inject, render, safepoint, session_log, side_by_side, symbols, transaction
 from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
-from ipbp.host.consent import consented
+from ipbp.host.consent import request_with_consent
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.journal import Journal, Patch, open_journal
@@ -140,11 +139,7 @@ class Command:
     def ask(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
         """The engine's answer; its questions about memory are answered meanwhile, its progress is shown. When it wants
         to run programs of the project's, the user is asked, once for each."""
-
-        def agree(hash: str, text: str) -> None:
-            self._request("agree", {"hash": hash, "text": text})
-
-        return consented(partial(self._request, verb, params), self.confirm, agree)
+        return request_with_consent(self._request, verb, params, self.confirm)
 
     def _request(self, verb: str, params: dict[str, Any]) -> dict[str, Any]:
         progress = Progress(self._tell, "asking the engine")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Callable, Optional, TypeVar
+from functools import partial
+from typing import Any, Callable, Optional, TypeVar
 
 from ipbp.errors import AgreementNeeded, IpbpError
 
@@ -35,6 +36,20 @@ def consented(
                     "Type `hotpatch` again to be asked once more.",
                 ) from None
             agree(needed.hash, needed.detail)
+
+
+def request_with_consent(
+    request: Callable[[str, dict[str, Any]], T],
+    verb: str,
+    params: dict[str, Any],
+    confirm: Callable[[str], Optional[bool]],
+) -> T:
+    """The engine's answer to a request, of which it remembers what the user says: see `consented`."""
+
+    def agree(hash: str, text: str) -> None:
+        request("agree", {"hash": hash, "text": text})
+
+    return consented(partial(request, verb, params), confirm, agree)
 
 
 def read_line(terminal: int, is_interrupted: Callable[[], bool]) -> str:

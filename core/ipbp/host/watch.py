@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional, Protocol, TypeVar
 from ipbp.errors import IpbpError
 from ipbp.host import commands, render, session_log
 from ipbp.host.client import Client, find_python
-from ipbp.host.consent import consented
+from ipbp.host.consent import request_with_consent
 from ipbp.host.inferior import Inferior
 from ipbp.host.journal import open_journal
 from ipbp.host.private import write_private
@@ -92,10 +92,7 @@ class Watch:
             def request(verb: str, params: Message) -> Message:
                 return self._client.request(verb, params, command.answer, interrupted=command.console.is_interrupted)
 
-            def agree(hash: str, text: str) -> None:
-                request("agree", {"hash": hash, "text": text})
-
-            asked = consented(lambda: request("follow", params), command.confirm, agree)
+            asked = request_with_consent(request, "follow", params, command.confirm)
             self._loop.files = asked["files"]
         self._debugger.start(self._thread)
 

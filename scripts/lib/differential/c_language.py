@@ -43,22 +43,8 @@ static char *next_line(char *line, int size)
 }
 """
 
-MAIN = (
-    r"""
-#include <stdarg.h>
-#include <unistd.h>
-int io_mode;
-static struct { char name[64]; unsigned long value; } known[400];
-static int number_known;
-unsigned long io(const char *name, unsigned long value)
-{
-    if (io_mode == 1) { printf("= %s %lu\n", name, value); return value; }
-    for (int i = 0; i < number_known; i++)
-        if (!strcmp(known[i].name, name)) return known[i].value;
-    return value;
-}
-"""
-    + READ_LINE
+SAY = (
+    READ_LINE
     + r"""
 static unsigned long pause_in;
 static void rest(void)
@@ -79,6 +65,27 @@ void say(const char *format, ...)
     rest();
 }
 void fail(const char *text) { printf("fail %s\n", text); rest(); }
+"""
+)
+"""What functions print with. It waits when it was asked to."""
+
+MAIN = (
+    r"""
+#include <stdarg.h>
+#include <unistd.h>
+int io_mode;
+static struct { char name[64]; unsigned long value; } known[400];
+static int number_known;
+unsigned long io(const char *name, unsigned long value)
+{
+    if (io_mode == 1) { printf("= %s %lu\n", name, value); return value; }
+    for (int i = 0; i < number_known; i++)
+        if (!strcmp(known[i].name, name)) return known[i].value;
+    return value;
+}
+"""
+    + SAY
+    + r"""
 int main(void)
 {
     static char line[200];

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from random import Random
 
-from differential.c_language import READ_LINE, WORDS, C, Maker
+from differential.c_language import SAY, WORDS, C, Maker
 from differential.edits import replace_one
 from differential.model import Edit, Function, Program, Variable
 
@@ -146,27 +146,8 @@ lib::string io_text(const lib::string &name, const lib::string &value)
     return found == known.end() ? value : lib::string(found->second.c_str() + 1);
 }
 """
-    + READ_LINE
+    + SAY
     + r"""
-static unsigned long pause_in;
-static void rest()
-{
-    static char line[200];
-    if (pause_in && !--pause_in) {
-        printf("\n(paused)\n.\n");
-        fflush(stdout);
-        next_line(line, sizeof line);
-    }
-}
-void say(const char *format, ...)
-{
-    va_list rest_of;
-    va_start(rest_of, format);
-    vprintf(format, rest_of);
-    va_end(rest_of);
-    rest();
-}
-void fail(const char *text) { printf("fail %s\n", text); rest(); }
 
 static std::mutex lock;
 static std::condition_variable told;

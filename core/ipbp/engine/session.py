@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -51,10 +52,20 @@ def serve(channel: Channel) -> int:
         except IpbpError as error:
             channel.fail(error.to_json())
         except Exception as error:  # the one place: a bug costs this request, and is shown as what it is
-            short = shortage(error)
-            if short is None:
+            known = shortage(error) or ended(error)
+            if known is None:
                 traceback.print_exc(file=sys.stderr)
-            channel.fail(short.to_json() if short is not None else _bug(error))
+            channel.fail(known.to_json() if known is not None else _bug(error))
+
+
+def ended(error: Exception) -> IpbpError | None:
+    """The error to show when this failure means that the program has ended, else None: its files in /proc go at any
+    moment."""
+    name = error.filename if isinstance(error, FileNotFoundError | ProcessLookupError) else None
+    process = re.match(r"/proc/\d+/", os.fsdecode(name)) if isinstance(name, str | bytes) else None
+    if process is None or os.path.exists(process[0]):
+        return None
+    return IpbpError("inferior-gone", "the program ended while the patch was planned", "Start it again.")
 
 
 def _dispatch(channel: Channel, request: dict[str, Any]) -> Answer:

@@ -16,9 +16,9 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import gdb
 
-from gdb_ipbp import old_frames, old_sources, ptrace, retired
+from gdb_ipbp import old_frames, old_sources, ptrace, remote, retired
 from gdb_ipbp.background import limited, run_in_silent_stop
-from gdb_ipbp.remote import RemoteProcess, is_remote, name_of_process
+from gdb_ipbp.remote import RemoteProcess, is_remote, process_behind_stub
 from gdb_ipbp.settings import (
     breakpoints_off,
     changed,
@@ -135,17 +135,22 @@ class GdbInferior:
 
     def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         self._require_thread(thread)
+        if self._remote is not None:
+            return self._remote.registers(thread, names)
         values = ptrace.read_vectors(thread)
         return {name: values[name] for name in names}
 
     def set_vectors(self, thread: int, values: dict[str, int]) -> None:
         self._require_thread(thread)
+        if self._remote is not None:
+            self._remote.set_registers(thread, values)
+            return
         self._moves()
         ptrace.write_vectors(thread, values)
 
     def extended_state(self, thread: int) -> bytes:
         self._require_thread(thread)
-        return ptrace.read_extended_state(thread)
+        return ptrace.read_extended_state(thread) if self._remote is None else b""
 
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)
@@ -160,14 +165,19 @@ class GdbInferior:
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         if self._remote is not None:
-            return None
+            number = self._remote.registers(thread, ("orig_rax",)).get("orig_rax", _MASK)
+            return number if number < 1 << 63 else None
         where = procfs.system_call(_process(), thread)
         return None if where is None else where.number
 
+    def filters_calls(self, thread: int) -> bool:
+        pid = _process()
+        return procfs.seccomp_mode(pid, thread) == 2 if self._remote is None else self._remote.filters_calls(thread)
+
     def selected_frame(self) -> Frame:
         _process()
-        if self._remote is not None:
-            return self._remote.selected_frame()
+        if self._remote is not None and not self._remote.is_known:
+            raise IpbpError("frame-machine", "frames behind a stub such as this one stay in old code", "Let it return.")
         self._refresh()
         try:
             frame = gdb.selected_frame()
@@ -185,13 +195,14 @@ class GdbInferior:
         values = (
             {name: value for name in KEPT if (value := _saved_register(frame, name)) is not None}
             if above
-            else ptrace.read_registers(thread)
+            else self.registers(thread, ptrace.NAMES)
         )
-        signo = ptrace.stopped_by(thread)
+        signo = ptrace.stopped_by(thread) if self._remote is None else self._remote.stopped_by(thread)
         name = signal.Signals(signo).name if signo in signal.valid_signals() else ""
         return Frame(thread, len(above), values, tuple(above), name if name in FAULTS else "")
 
     def forget_signal(self, thread: int) -> None:
+        self._refresh()
         for row in gdb.selected_inferior().threads():
             if row.ptid[1] == thread:
                 row.switch()
@@ -205,7 +216,8 @@ class GdbInferior:
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
-        with kept_selection(), safe, breakpoints_off(), with_interrupts(), limited(CALL_SECONDS), _signals() as seen:
+        timed = (limited if self._remote is None else remote.limited)(CALL_SECONDS)
+        with kept_selection(), safe, breakpoints_off(), with_interrupts(), timed, _signals() as seen:
             try:
                 return int(gdb.parse_and_eval(expression)) & _MASK
             except gdb.error as error:
@@ -213,6 +225,10 @@ class GdbInferior:
                 why = seen[0] if seen else str(error)
                 fact = f"the call of {address:#x} in the program did not come back: {why}"
                 raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.") from error
+            finally:
+                # gdbserver (13) ends the program by the SIGSEGV that a call came back with when it is let go next.
+                if self._remote is not None and self._remote.is_known:
+                    inject.step_aside(self, gdb.selected_thread().ptid[1])
 
     def disarm(self, ranges: Ranges) -> list[Breakpoint]:
         _process()
@@ -297,6 +313,8 @@ class GdbInferior:
         _known.threads = None
 
     def _refresh(self) -> None:
+        if self._remote is not None:
+            self._remote.go_home()
         if self._is_stale:
             gdb.execute("maintenance flush register-cache", to_string=True)
             self._is_stale = False
@@ -352,14 +370,9 @@ class _Known:
 _known = _Known()
 
 
-_remotes: dict[str, RemoteProcess] = {}
-
-
 def _remote_of_inferior() -> Optional[RemoteProcess]:
     """What is known of the selected process, when it is behind a remote stub."""
-    if not is_remote() or not gdb.selected_inferior().architecture().name().startswith("aarch64"):
-        return None
-    return _remotes.setdefault(name_of_process(), RemoteProcess())
+    return process_behind_stub() if gdb.selected_inferior().pid and is_remote() else None
 
 
 def _process() -> int:
@@ -376,16 +389,18 @@ def _process() -> int:
     if kind == "core":
         raise IpbpError("inferior-core", "this is a core file, not a process", "`run` the program, or `attach` to it.")
     architecture = inferior.architecture().name()
-    is_behind_a_stub = architecture.startswith("aarch64") and is_remote()
-    if kind != "native" and not is_behind_a_stub:
+    if kind != "native" and not is_remote():
         fact = f"the program runs behind gdb's `{kind}` target"
         raise IpbpError("inferior-remote", fact, "Debug it with a gdb on the machine that it runs on.")
-    if not architecture.startswith("i386:x86-64") and not is_behind_a_stub:
+    if not architecture.startswith("i386:x86-64") and not (architecture.startswith("aarch64") and is_remote()):
         raise IpbpError(
             "inferior-architecture",
             f"the program is {architecture}",
             "Build the program for x86-64: of AArch64 ipbp patches what runs behind a remote stub.",
         )
+    if is_remote() and not architecture.startswith("aarch64") and not process_behind_stub().is_known:
+        fact = "the stub does not give gdb files of its machine and of the process, or cannot step one thread alone"
+        raise IpbpError("inferior-remote", fact, "Use gdbserver there.")
     if gdb.current_recording() is not None:
         raise IpbpError("inferior-recorded", "gdb records the program's execution", "`record stop` first.")
     return int(inferior.pid)

@@ -1,23 +1,32 @@
 """A process behind gdb's remote protocol: another machine, a board, an emulator.
 
-Nothing of it is asked from this machine's kernel, and nothing that a stub need not have: memory, registers, single
-steps and the auxiliary vector are all there is (gdb manual, "Remote Protocol"). Which files are mapped where follows
-from the vector and from gdb's list of libraries; what else the process has mapped is not known, so memory for patches
-is asked for at places that the kernel may refuse. Of each stack as much counts as can be read.
+Nothing of it is asked from this machine's kernel. gdbserver gives files of its machine, among them what its kernel
+tells about the process (`remote_kernel`), and steps one thread in one packet (`packets`). Of a stub that does neither
+(qemu-user), memory, registers, single steps and the auxiliary vector are all there is (gdb manual, "Remote Protocol"):
+which files are mapped where follows from the vector and from gdb's list of libraries; what else the process has mapped
+is not known, so memory for patches is asked for at places that the kernel may refuse, and of each stack as much counts
+as can be read.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import struct
+import threading
+from contextlib import contextmanager
 from typing import Callable, Iterable, Iterator, Optional
 
 import gdb
 
-from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, without_interrupts
+from gdb_ipbp.packets import Packets, packets_of
+from gdb_ipbp.remote_kernel import RemoteKernel, entry_of_program, kernel_of
+from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, start, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject
-from ipbp.host.inferior import Frame, Inferior, Thread
+from ipbp.host.abi import AARCH64, X86_64, Abi
+from ipbp.host.inferior import Inferior, Thread
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -33,17 +42,51 @@ def is_remote() -> bool:
     return connection is not None and connection.type in _KINDS
 
 
-def name_of_process() -> str:
-    """What tells this process from others of this gdb: for the folder of its journal."""
-    connection = gdb.selected_inferior().connection
-    return f"{connection.num}.{gdb.selected_inferior().num}.{_entry()}"
+def process_behind_stub() -> RemoteProcess:
+    """What is known of the selected inferior, which is such a process."""
+    inferior = gdb.selected_inferior()
+    name = f"{inferior.connection.num}.{inferior.num}.{inferior.pid}.{entry_of_program():#x}"
+    if name not in _processes:
+        if any(thread.is_running() for thread in inferior.threads()):
+            raise _runs()
+        if not _processes:
+            gdb.events.cont.connect(_on_continue)
+            gdb.events.exited.connect(_on_exit)
+        _processes[name] = RemoteProcess(name, inferior.pid)
+    return _processes[name]
+
+
+_processes: dict[str, RemoteProcess] = {}
+
+
+def _on_continue(event: gdb.ContinueEvent) -> None:
+    for process in _processes.values():
+        process.forget()
+
+
+def _on_exit(event: gdb.ExitedEvent) -> None:
+    _processes.clear()
+    gdb.events.cont.disconnect(_on_continue)
+    gdb.events.exited.disconnect(_on_exit)
 
 
 class RemoteProcess:
-    """What `GdbInferior` asks about threads and memory, by the protocol alone. `mapped`: what ipbp has mapped."""
+    """What `GdbInferior` asks about threads and memory. `name` tells it from others of this gdb. `mapped`: what ipbp
+    has mapped, where nobody else tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, pid: int) -> None:
         self.mapped: dict[int, Region] = {}
+        self._name = name
+        self._kernel: Optional[RemoteKernel] = kernel_of(pid)
+        self._packets: Optional[Packets] = packets_of(pid) if self._kernel is not None else None
+        self._regions: list[Region] = []  # as the kernel told them, while nothing ran since
+        self._unfiltered: set[int] = set()  # threads without a seccomp filter
+        self._in_stop = False
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the stub is one that does all that a patch needs."""
+        return self._packets is not None
 
     def describe(self, pid: int, stopped: bool) -> Description:
         architecture = gdb.selected_inferior().architecture().name()
@@ -51,15 +94,25 @@ class RemoteProcess:
             pid=pid,
             triple="aarch64-linux" if architecture.startswith("aarch64") else "x86_64-linux",
             debugger=f"gdb {gdb.VERSION}",
-            executable=_executable(),
+            executable=_executable() if self._kernel is None else self._kernel.program(self.regions()),
             stopped=stopped,
             attached=True,
             local=False,
             debug_folders=gdb.parameter("debug-file-directory").split(":"),
-            remote=name_of_process(),
+            remote=self._name if self._kernel is None else self._kernel.name,
         )
 
+    def forget(self) -> None:
+        """The program ran."""
+        self._regions = []
+        self._unfiltered.clear()
+        if self._packets is not None:
+            self._packets.forget()
+
     def regions(self) -> list[Region]:
+        if self._kernel is not None:
+            self._regions = self._regions or self._kernel.regions()
+            return self._regions
         found = [*_files(), *self.mapped.values()]
         for thread in self.threads():
             pointer = thread.stack_pointer
@@ -68,18 +121,33 @@ class RemoteProcess:
         return sorted(found, key=lambda row: row.start)
 
     def threads(self) -> list[Thread]:
+        alive = gdb.selected_inferior().threads()
         found = []
+        with self._raw() as packets:
+            if packets is not None:
+                for thread in alive:
+                    values = packets.read(thread.ptid[1], (self._abi.pc, self._abi.stack))
+                    found.append(Thread(thread.ptid[1], values[self._abi.pc], values[self._abi.stack]))
+                return sorted(found, key=lambda row: row.id)
         with kept_selection():
-            for thread in gdb.selected_inferior().threads():
+            for thread in alive:
                 thread.switch()
                 frame = gdb.newest_frame()
                 found.append(Thread(thread.ptid[1], frame.pc(), int(frame.read_register("sp")) & _MASK))
         return sorted(found, key=lambda row: row.id)
 
+    @property
+    def _abi(self) -> Abi:
+        is_arm = gdb.selected_inferior().architecture().name().startswith("aarch64")
+        return AARCH64 if is_arm else X86_64
+
     def is_alive(self, number: int) -> bool:
         return any(thread.ptid[1] == number for thread in gdb.selected_inferior().threads())
 
     def registers(self, number: int, names: Iterable[str]) -> dict[str, int]:
+        with self._raw() as packets:
+            if packets is not None:
+                return packets.read(number, names)
         with _selected(number):
             frame, found = gdb.newest_frame(), {}
             for name in names:
@@ -90,14 +158,45 @@ class RemoteProcess:
             return found
 
     def set_registers(self, number: int, values: dict[str, int]) -> None:
+        with self._raw() as packets:
+            if packets is not None:
+                packets.write(number, values)
+                return
         with _selected(number), changed(language="c"):
             gdb.newest_frame().select()
             for name, value in values.items():
                 gdb.execute(f"set ${name} = {value:#x}", to_string=True)
 
     def step(self, number: int) -> None:
+        self._regions = []  # it may be a system call
+        with self._raw() as packets:
+            if packets is not None:
+                packets.step(number)
+                return
         with _selected(number), breakpoints_off(), changed(scheduler_locking="on", suppress_cli_notifications="on"):
             gdb.execute("stepi", to_string=True)
+
+    @contextmanager
+    def _raw(self) -> Iterator[Optional[Packets]]:
+        # Outside of a stop of ours gdb's own commands follow at once.
+        try:
+            yield self._packets
+        finally:
+            if not self._in_stop:
+                self.go_home()
+
+    def go_home(self) -> None:
+        """gdb's own commands about threads and frames may follow."""
+        if self._packets is not None:
+            self._packets.go_home()
+
+    def filters_calls(self, thread: int) -> bool:
+        if self._kernel is None or thread in self._unfiltered:
+            return False
+        if self._kernel.filters_calls(thread):
+            return True
+        self._unfiltered.add(thread)
+        return False
 
     def write_protected(self, inferior: Inferior, address: int, content: bytes) -> bool:
         """Whether these bytes could be written by making their pages writable for a moment: some stubs write where the
@@ -125,19 +224,33 @@ class RemoteProcess:
         else:
             self.mapped.pop(region.start, None)
 
-    def selected_frame(self) -> Frame:
-        raise IpbpError("frame-machine", "frames of a process behind a remote stub stay in old code", "Let it return.")
+    def stopped_by(self, number: int) -> int:
+        """Number of the signal that the thread was stopped by, 0 for none."""
+        try:
+            with _selected(number):
+                return int(gdb.parse_and_eval("$_siginfo.si_signo"))
+        except gdb.error:  # a stub that does not tell, or no signal
+            return 0
 
     def while_stopped(self, stopped: bool, act: Callable[[], None], then: Callable[[float], None]) -> None:
         if not stopped:
-            fact = "the program runs, and behind a remote stub ipbp does not stop it by itself"
-            raise IpbpError("inferior-running", fact, "Stop it (Ctrl-C, or `interrupt`), then `hotpatch`.")
+            raise _runs()
         if _others_run():
             fact = "the stub stops one thread of the program and lets the others run (qemu-user does)"
             raise IpbpError("inferior-running", fact, "Debug it on a machine or in an emulator that stops all.")
-        with without_interrupts(), kept_selection():
-            act()
+        self._in_stop = True
+        try:
+            with without_interrupts(), kept_selection():
+                act()
+        finally:
+            self._in_stop = False
+            self.go_home()
         then(0.0)
+
+
+def _runs() -> IpbpError:
+    fact = "the program runs, and behind a remote stub ipbp does not stop it by itself"
+    return IpbpError("inferior-running", fact, "Stop it (Ctrl-C, or `interrupt`), then `hotpatch`.")
 
 
 def _others_run() -> bool:
@@ -145,6 +258,18 @@ def _others_run() -> bool:
     text = gdb.execute("info threads", to_string=True)
     threads = gdb.selected_inferior().threads()
     return len(threads) > 1 and text.count(" [running])") > 0
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """A call in the program that takes longer ends as by Ctrl-C. gdb 13 has no setting for it."""
+    timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    start(timer)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _selected:
@@ -172,26 +297,16 @@ def _executable() -> str:
     return str(name)
 
 
-def _entry() -> int:
-    # AT_ENTRY of the auxiliary vector: where the program begins. A static program of a bare machine has none.
-    try:
-        text = gdb.execute("info auxv", to_string=True)
-    except gdb.error:
-        return 0
-    found = re.search(r"^9 .*?(0x[0-9a-f]+)$", text, re.MULTILINE)
-    return int(found[1], 16) if found else 0
-
-
 def _files() -> Iterator[Region]:
     """The segments of the program and its libraries, as they are mapped."""
-    program, entry = _executable(), _entry()
+    program, entry = _executable(), entry_of_program()
     header = _Header(program)
     yield from header.regions(entry - header.entry if header.is_pie and entry else 0)
-    for start, path in _libraries():
+    for at, path in _libraries():
         library = _Header(path)
         text = library.section(".text")
         if text is not None:
-            yield from library.regions(start - text)
+            yield from library.regions(at - text)
 
 
 def _libraries() -> list[tuple[int, str]]:

@@ -181,6 +181,9 @@ class LldbInferior:
         where = procfs.system_call(self._pid(), thread)
         return None if where is None else where.number
 
+    def filters_calls(self, thread: int) -> bool:
+        return procfs.seccomp_mode(self._pid(), thread) == 2
+
     def selected_frame(self) -> Frame:
         self._pid()
         thread = self._process().GetSelectedThread()

@@ -55,6 +55,11 @@ class Description:
     debug_folders: Sequence[str] = ()
     remote: str = ""
 
+    @property
+    def local_pid(self) -> int:
+        """Its number in /proc of this machine; 0 where it is not there."""
+        return self.pid if self.local else 0
+
 
 @dataclass(frozen=True)
 class Allocation:

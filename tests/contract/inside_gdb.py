@@ -22,7 +22,11 @@ def main() -> None:
     for line in JOB.get("settings", []):
         gdb.execute(line)
     gdb.execute(f"source {JOB['plugin']}")
-    if JOB["pid"]:
+    if JOB.get("remote"):
+        gdb.execute(f"target remote {JOB['remote']}")
+        gdb.execute("tbreak ready_for_contract")
+        gdb.execute("continue")
+    elif JOB["pid"]:
         gdb.execute(f"attach {JOB['pid']}")
     else:
         gdb.execute("tbreak ready_for_contract")

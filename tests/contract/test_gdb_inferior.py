@@ -19,7 +19,12 @@ OWN = (
     "steps_silently",
     "leaves_the_users_things_alone",
 )
-SETTINGS = {"launched": [], "attached": [], "always inserted": ["set breakpoint always-inserted on"]}
+SETTINGS = {
+    "launched": [],
+    "attached": [],
+    "always inserted": ["set breakpoint always-inserted on"],
+    "behind gdbserver": ["set sysroot /"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +40,9 @@ def results(
     driver = Path(__file__).with_name("inside_gdb.py")
     command = [gdb, "-nx", "-batch", "-x", str(driver), str(ground.program)]
     job = {"plugin": str(plugin_path("gdb")), "settings": SETTINGS[request.param], "pid": 0}
+    if request.param == "behind gdbserver":
+        server = f"| gdbserver --once - {ground.program}"
+        return contract_runs.run_inside(command, {**job, "remote": server}, folder, ground)
     if request.param != "attached":
         return contract_runs.run_inside(command, job, folder, ground)
     with contract_runs.started(ground.program) as process:

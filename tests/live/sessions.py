@@ -89,10 +89,10 @@ class Session(Protocol):
 
 @contextmanager
 def debug_with(name: str, path: str) -> Iterator[Any]:
-    """A session of `name` ("gdb" or "lldb"), which is ended in any case."""
-    if name == "gdb":
+    """A session of `name` ("gdb", "gdbserver" or "lldb"), which is ended in any case."""
+    if name in ("gdb", "gdbserver"):
         with Gdb(path) as gdb:
-            yield GdbSession(gdb)
+            yield (GdbSession if name == "gdb" else GdbserverSession)(gdb)
     else:
         with Lldb(path) as lldb:
             yield LldbSession(lldb)
@@ -190,6 +190,46 @@ class GdbSession:
         """A command that lets the program run."""
         self.tell(line)
         self._gdb.wait_until(lambda: any(row["message"] == "running" for row in self._gdb.records))
+
+
+class GdbserverSession(GdbSession):
+    """gdb, its program behind gdbserver: `kind` of target, what `wraps` the server's command, and its `sysroot`."""
+
+    name = "gdbserver"
+    kind = "remote"
+    wraps = ""
+    sysroot = "/"
+
+    def attach(self, pid: int) -> None:
+        self.pid = pid
+        if self.kind == "extended-remote":
+            self.connect("--once --multi -")
+            self._gdb.stopped = False
+            self.tell(f"attach {pid}")
+        else:
+            self._gdb.stopped = False
+            self.connect(f"--once --attach - {pid}")
+        self._gdb.wait_until(lambda: self._gdb.stopped)
+
+    def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
+        # What the server starts has no terminal and no files of ours: a shell redirects.
+        self.tell(f"file {program}")
+        self.connect(f"--once - {program} < {folder}/in > {folder}/out")
+        if not stop_at_entry:
+            self.tell("tbreak main")
+            self.go("continue")
+            self.wait_until_stopped()
+        self.pid = int(self.tell("python print(gdb.selected_inferior().pid)"))
+
+    def stop(self) -> None:
+        # At gdb's `interrupt` gdbserver (13) sends this to the program's process group, of which ours is no leader.
+        os.kill(self.pid, signal.SIGINT)
+        self.wait_until_stopped()
+
+    def connect(self, server: str) -> None:
+        self.tell(f"set sysroot {self.sysroot}")
+        said = self.tell(f"target {self.kind} | {self.wraps} gdbserver {server}")
+        assert "Remote debugging" in said or "rror" not in said, said
 
 
 class LldbSession:

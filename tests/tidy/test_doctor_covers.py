@@ -159,7 +159,6 @@ class Asked:
 
 def lines(monkeypatch: pytest.MonkeyPatch, journal: Journal) -> dict[str, dict[str, Any]]:
     monkeypatch.setattr("ipbp.host.doctor.open_journal", lambda pid, remote: journal)
-    monkeypatch.setattr("ipbp.host.doctor.procfs.seccomp_mode", lambda pid, thread: 0)
     return {line["name"]: line for line in examine(Asked(), dict)}
 
 

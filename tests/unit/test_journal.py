@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from ipbp.errors import IpbpError
 from ipbp.host import journal as journals
 from ipbp.host import procfs
-from ipbp.host.journal import Journal, identity, open_entry, open_journal, state_folder
+from ipbp.host.journal import Journal, identity, open_entry, open_journal, process_name, state_folder
 from ipbp.protocol import PatchPlan, Replacement, Segment
 
 
@@ -316,6 +317,24 @@ def test_journals_of_dead_processes_and_other_boots_are_removed(state: Path, chi
     open_journal(os.getpid())
 
     assert sorted(path.name for path in state.iterdir()) == sorted(["engine.log", "notes", mine.folder.name])
+
+
+def test_a_process_that_turns_out_to_be_of_this_machine_has_one_journal(state: Path, child: subprocess.Popen[bytes]):
+    assert open_journal(child.pid, identity(child.pid)).folder == open_journal(child.pid).folder
+
+
+def test_the_journal_of_a_process_elsewhere_is_kept_until_nobody_used_it_for_a_month(state: Path):
+    # This very process, started at another time.
+    name = process_name(procfs.boot_id(), os.getpid(), 1, b"")
+    elsewhere = open_journal(os.getpid(), name)
+    elsewhere.begin(open_entry(plan(1)))
+
+    assert open_journal(os.getpid(), name).next_number() == 2
+    assert elsewhere.folder != open_journal(os.getpid()).folder
+
+    os.utime(elsewhere.folder, (time.time() - 32 * 24 * 3600,) * 2)
+    open_journal(os.getpid())
+    assert not elsewhere.folder.exists()
 
 
 def test_a_full_disk_is_an_error_with_the_path(journal: Journal, monkeypatch: pytest.MonkeyPatch):

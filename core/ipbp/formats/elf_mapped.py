@@ -124,7 +124,7 @@ def bias_of(linked: LinkedFile, file: MappedFile) -> int:
 
 
 def _by_inode(pid: int, file: MappedFile) -> Iterator[str]:
-    if file.inode == 0:
+    if file.inode == 0 or pid == 0:
         return
     places = [f"/proc/{pid}/exe", *(f"/proc/{pid}/task/{thread}/exe" for thread in _threads(pid)), file.path]
     region = file.regions[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Callable, Protocol
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
 from ipbp.host.inferior import Inferior
 from ipbp.host.journal import Journal, open_journal
 from ipbp.host.transaction import require_finished
@@ -67,7 +66,7 @@ def _permissions(inferior: Inferior) -> str:
     if code is None:
         raise IpbpError("inferior-memory", "the process has no code", "Start the program, then try again.")
     inferior.read(code.start, 16)
-    if found.local and procfs.seccomp_mode(found.pid, found.pid) == 2:
+    if inferior.filters_calls(found.pid):
         raise IpbpError(
             "seccomp",
             "the process runs under a seccomp filter, which may kill it for a system call that it does not expect",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
+from ipbp.host import procfs
 from ipbp.host.abi import NOP, abi_of
 from ipbp.host.inferior import Breakpoint, Frame, OldCode, OldText, Ranges, Thread
 from ipbp.protocol import Description, Region
@@ -174,6 +175,9 @@ class FakeInferior:
 
     def set_vectors(self, thread: int, values: dict[str, int]) -> None:
         self._counted(lambda: self.thread(thread).vectors.update(values))
+
+    def filters_calls(self, thread: int) -> bool:
+        return self._description.local and procfs.seccomp_mode(self._description.pid, thread) == 2
 
     def selected_frame(self) -> Frame:
         if self.selected is None:

@@ -144,6 +144,9 @@ class Inferior(Protocol):
         """Number of the system call in which the thread was interrupted by the stop, if any. Only asked when
         the value in rax says so (/proc/PID/task/TID/syscall, proc_pid_syscall(5))."""
 
+    def filters_calls(self, thread: int) -> bool:
+        """Whether a seccomp filter looks at the thread's system calls, as far as that can be asked."""
+
     def selected_frame(self) -> Frame:
         """The frame that the user has selected. `frame-none` when there is none."""
 

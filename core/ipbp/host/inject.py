@@ -310,8 +310,7 @@ def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -
 
 
 def _refuse_filter(inferior: Inferior, thread: int) -> None:
-    description = inferior.describe()
-    if description.local and procfs.seccomp_mode(description.pid, thread) == 2:
+    if inferior.filters_calls(thread):
         raise IpbpError(
             "seccomp",
             "the process runs under a seccomp filter, which may kill it for a system call that it does not expect",

@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -42,6 +43,7 @@ _STATE_AFTER = {
 _RECORD = 1 << 20  # bytes that a large patch writes down
 _LONG = 1 << 18
 """Bytes from which on the file is made shorter."""
+_ELSEWHERE, _MONTH = "remote.", 30 * 24 * 3600
 _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 
 
@@ -365,15 +367,17 @@ class Journal:
 
 def open_journal(pid: int, remote: str = "") -> Journal:
     """The journal of a process of this machine, made when there is none; those of dead processes are removed. `remote`:
-    names a process of another machine, whose journal lives as long as this debugger.
+    names a process behind a remote stub. Where that is a `process_name`, it may be one of this machine after all; the
+    journal of one of another machine is kept until it has not been used for a month. Where it is some other word, the
+    journal lives as long as this debugger.
 
     Errors: `journal-untrusted` when its folder belongs to somebody else or is open to others: it says what to write
     into a process, so nobody else may have written it.
     """
     root = state_folder()
     _remove_dead(root)
-    name = identity(os.getpid(), remote) if remote else identity(pid)
-    journal = Journal(_own_folder(root / name))
+    journal = Journal(_own_folder(root / _folder_name(pid, remote)))
+    os.utime(journal.folder)
     journal.make_short()
     return journal
 
@@ -390,8 +394,30 @@ def state_folder() -> Path:
 
 def identity(pid: int, remote: str = "") -> str:
     """One name for each start of a program: a pid returns, and a process may replace its program (execve(2))."""
-    start = hashlib.sha256(remote.encode() or procfs.auxiliary_vector(pid)).hexdigest()[:12]
-    return f"{procfs.boot_id()}.{pid}.{procfs.start_time(pid)}.{start}"
+    unique = remote.encode() or procfs.auxiliary_vector(pid)
+    return process_name(procfs.boot_id(), pid, procfs.start_time(pid), unique)
+
+
+def process_name(boot: str, pid: int, start: int, auxiliary_vector: bytes) -> str:
+    """What tells a process from every other one, on whatever machine: it was started at `start` after this boot."""
+    return f"{boot}.{pid}.{start}.{hashlib.sha256(auxiliary_vector).hexdigest()[:12]}"
+
+
+def _folder_name(pid: int, remote: str) -> str:
+    if not remote:
+        return identity(pid)
+    if not _FOLDER_NAME.fullmatch(remote):
+        return identity(os.getpid(), remote)
+    return remote if _is_here(pid, remote) else f"{_ELSEWHERE}{remote}"
+
+
+def _is_here(pid: int, name: str) -> bool:
+    try:
+        return identity(pid) == name
+    except IpbpError as error:
+        if error.code in ("inferior-gone", "inferior-permission"):
+            return False
+        raise
 
 
 def _encode(row: dict[str, Any]) -> bytes:
@@ -420,8 +446,17 @@ def _remove_dead(root: Path) -> None:
     boot = procfs.boot_id()
     for name in os.listdir(root):
         match = _FOLDER_NAME.fullmatch(name)
-        if match and not (match[1] == boot and _is_running(int(match[2]), int(match[3]))):
+        is_over = match and not (match[1] == boot and _is_running(int(match[2]), int(match[3])))
+        if is_over or (name.startswith(_ELSEWHERE) and _is_unused(root / name)):
             shutil.rmtree(root / name, ignore_errors=True)  # somebody else may be removing it, too
+
+
+def _is_unused(folder: Path) -> bool:
+    # Nobody here can tell whether a process of another machine has ended.
+    try:
+        return time.time() - folder.stat().st_mtime > _MONTH
+    except FileNotFoundError:
+        return False
 
 
 def _is_running(pid: int, start: int) -> bool:

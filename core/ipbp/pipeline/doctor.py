@@ -37,7 +37,7 @@ def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
     described = request.description
     cache = IndexCache(cache_folder("symbols"))
     regions, folders = list(request.regions), described.debug_folders
-    process = read_process(described.pid, regions, described.executable, read, cache, folders)
+    process = read_process(described.local_pid, regions, described.executable, read, cache, folders)
     image = process.executable_image()
     return [
         _line("symbols", lambda: _symbols(image)),

@@ -86,7 +86,7 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     store = user_store()
     tell("reading the program's symbols")
     process = read_process(
-        request.description.pid,
+        request.description.local_pid,
         list(request.regions),
         request.description.executable,
         read,
@@ -190,7 +190,7 @@ def _linked(
     helpers += catchers([unit for unit in (*selected, *helpers) if (unit.image, unit.name) in runs], process)
     selected += helpers
     found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
-    raise_all(offered(found.refusals, process, request.description.pid), misaligned(found.units))
+    raise_all(offered(found.refusals, process, request.description.local_pid), misaligned(found.units))
 
     # Memory is chosen, laid out and filled.
     tell("linking")

@@ -51,7 +51,7 @@ def process_of(request: Request, read: MemoryReader) -> LoadedProcess:
     """The process as the request describes it."""
     described = request.description
     regions, cache = list(request.regions), IndexCache(cache_folder("symbols"))
-    return read_process(described.pid, regions, described.executable, read, cache, described.debug_folders)
+    return read_process(described.local_pid, regions, described.executable, read, cache, described.debug_folders)
 
 
 class Places:

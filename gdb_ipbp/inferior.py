@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import gdb
 
-from gdb_ipbp import old_frames, old_sources, ptrace, remote, retired
+from gdb_ipbp import by_line, old_frames, old_sources, ptrace, remote, retired
 from gdb_ipbp.background import limited, run_in_silent_stop
 from gdb_ipbp.remote import RemoteProcess, is_remote, process_behind_stub
 from gdb_ipbp.settings import (
@@ -258,6 +258,7 @@ class GdbInferior:
     def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
         old_frames.mark(code)
         old_sources.follow(texts, code)
+        by_line.follow(texts)
 
     def note_mapping(self, region: Region, is_there: bool) -> None:
         if self._remote is not None:
@@ -348,7 +349,6 @@ class _Announced:
             cls.remove(image)
         old_frames.mark(())
         old_sources.follow((), ())
-        retired.forget()
 
 
 def _name_of(objfile: gdb.Objfile) -> str:

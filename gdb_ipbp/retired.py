@@ -1,7 +1,8 @@
 """Code that nobody comes to any more has no places of the user's breakpoints by line and by function.
 
 At the entry of a replaced function is the jump to the new code, where gdb would stop once more. That holds for
-breakpoints that are there when code becomes old, and for those that the user sets later.
+breakpoints that are there when code becomes old, and for those that the user sets later. Nor have breakpoints by line
+places where their number is another line's (`by_line`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Optional
 
 import gdb
 
+from gdb_ipbp import by_line
 from ipbp.host.inferior import Ranges
 
 _KINDS = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
@@ -21,26 +23,36 @@ numbers locations anew, moves them past a prologue as it finds it then, and disa
 
 def follow(ranges: Ranges) -> None:
     """From now on this is that code; what an earlier call took away elsewhere is back."""
-    if bool(ranges) != bool(_ranges):
-        (gdb.events.breakpoint_created.connect if ranges else gdb.events.breakpoint_created.disconnect)(_retire)
-    if ranges or _retired:
-        _ranges[:] = ranges
-        for point in gdb.breakpoints():
-            _retire(point)
+    if not _are_followed:
+        for events, called in _FOLLOWED:
+            events.connect(called)
+        _are_followed.append(True)
     _ranges[:] = ranges
+    for point in gdb.breakpoints():
+        _retire(point)
+    by_line.settle()
 
 
-def forget() -> None:
-    """The program has ended: in the next one the code that was old is what runs."""
+def _forget(event: gdb.ExitedEvent) -> None:
+    # In the next process the code that was old is what runs.
+    by_line.forget()
     follow(())
     _retired.clear()
+    for events, called in _FOLLOWED:
+        events.disconnect(called)
+    _are_followed.clear()
+
+
+def _on_created(point: gdb.Breakpoint) -> None:
+    by_line.set_by(point)
+    _retire(point)
 
 
 def _retire(point: gdb.Breakpoint) -> None:
     if point.type not in _KINDS or not point.location or point.location.startswith("*"):
         return  # an address is the user's own choice
-    places = [(row, any(start <= row.address < end for start, end in _ranges)) for row in point.locations]
-    has_other = not all(is_old for _, is_old in places)
+    places = [(row, _is_old(row.address) or by_line.is_elsewhere(point, row)) for row in point.locations]
+    has_other = not all(is_old for _, is_old in places) or by_line.has_stand_in(point)
     for row, is_old in places:
         key = (point.number, row.function)
         if is_old and has_other:
@@ -53,3 +65,15 @@ def _retire(point: gdb.Breakpoint) -> None:
                 point.enabled = True  # in a running program this alone puts it into memory
     if not has_other:
         _retired.difference_update({key for key in _retired if key[0] == point.number})
+
+
+def _is_old(address: int) -> bool:
+    return any(start <= address < end for start, end in _ranges)
+
+
+_FOLLOWED = (
+    (gdb.events.breakpoint_created, _on_created),
+    (gdb.events.breakpoint_deleted, by_line.deleted),
+    (gdb.events.exited, _forget),
+)
+_are_followed: list[bool] = []

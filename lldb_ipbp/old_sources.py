@@ -18,6 +18,7 @@ import lldb
 
 from ipbp.host.inferior import OldCode, OldText
 from ipbp.host.texts import is_shown
+from lldb_ipbp import by_line
 from lldb_ipbp.background import tell
 
 _MOST_FRAMES = 64  # of a thread, from the innermost on
@@ -41,6 +42,7 @@ _sources = _Sources()
 def follow(target: lldb.SBTarget, texts: Sequence[OldText], code: Sequence[OldCode]) -> None:
     """From now on these texts are shown of the code that they name; () for none. `code`: which of it is old."""
     _sources.pid, _sources.texts, _sources.code = int(target.GetProcess().GetProcessID()), texts, code
+    by_line.follow(target, texts)
     index = target.GetDebugger().GetIndexOfTarget(target)
     interpreter = target.GetDebugger().GetCommandInterpreter()
     number = _sources.hooks.get(index)
@@ -113,6 +115,8 @@ class StopHook:
 
     def handle_stop(self, context: lldb.SBExecutionContext, stream: lldb.SBStream) -> bool:
         if int(context.GetProcess().GetProcessID()) == _sources.pid:
+            if by_line.is_elsewhere(context.GetThread()):
+                return False
             settle(context.GetThread())
         return True
 

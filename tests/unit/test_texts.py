@@ -12,7 +12,7 @@ from ipbp.build.store import Store
 from ipbp.build.texts import AS_GIT_HAS_IT, Origin
 from ipbp.host.inferior import OldText
 from ipbp.host.journal import Journal, open_entry
-from ipbp.host.texts import is_shown, texts_of
+from ipbp.host.texts import counterpart, is_shown, numbers_of, texts_of
 from ipbp.protocol import PatchedImage, PatchPlan, Segment, Text
 
 IMAGE = PatchedImage("/p/app", 0x400000, 0x500000, is_executable=True)
@@ -71,6 +71,26 @@ def test_a_file_that_has_the_text_needs_no_copy(tmp_path: Path) -> None:
     source.write_text("int g;\n")
     os.utime(source, (1, 1))
     assert not is_shown(row)
+
+
+def test_a_line_has_another_number_in_another_text() -> None:
+    new, old = list("axbcde"), list("abydze")
+    assert [counterpart(new, old, line) for line in range(1, 7)] == [1, 0, 2, 0, 4, 6]
+    assert [counterpart(old, new, line) for line in range(1, 7)] == [1, 3, 0, 5, 0, 6]
+    assert [counterpart(new, new, line) for line in (1, 6)] == [1, 6]
+    # Of lines that are alike each has its own.
+    assert [counterpart(list("}}}x"), list("}}x"), line) for line in (1, 2, 3, 4)] == [1, 2, 0, 3]
+
+
+def test_a_number_counts_in_the_file_as_it_is_or_was_meant(tmp_path: Path) -> None:
+    source = tmp_path / "a.c"
+    for name, text in (("built", "one\ntwo\n"), ("first", "new\none\ntwo\n")):
+        (tmp_path / name).write_text(text)
+    source.write_text("newer\nnew\none\ntwo\n")
+    rows = [OldText(0, 1, str(source), digest, str(tmp_path), "") for digest in ("built", "first", "")]
+    assert numbers_of(rows, str(source), 3) == {"built": 1, "first": 2}
+    assert numbers_of(rows, str(source), 3, str(tmp_path / "first")) == {"built": 2, "first": 3}
+    assert numbers_of(rows, "/p/other.c", 3) == {}
 
 
 def in_git(folder: Path, text: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from difflib import SequenceMatcher
 from typing import Iterator, Sequence
 
 from ipbp.host.inferior import OldText, Ranges
@@ -54,6 +55,43 @@ def is_shown(row: OldText) -> bool:
 
 
 _digests: dict[tuple[str, int, int, int], str] = {}
+
+
+def numbers_of(rows: Sequence[OldText], path: str, line: int, text: str = "") -> dict[str, int]:
+    """The number that this line of the file has in each text that some code was compiled from, by the text's digest; 0
+    where it is not there. `text`: a copy of the file as it is meant, "" as it is now. Texts that nobody has are left
+    out."""
+    real, found = os.path.realpath(path), dict[str, int]()
+    meant = _lines(text or path)
+    for row in rows:
+        if row.copy and row.digest not in found and os.path.realpath(row.path) == real:
+            found[row.digest] = counterpart(meant, _lines(row.copy), line)
+    return found
+
+
+def counterpart(text: Sequence[str], other: Sequence[str], line: int) -> int:
+    """The number that a line of `text` has in `other`, 0 for none. Numbers count from 1."""
+    shorter = min(len(text), len(other))
+    head = next((n for n in range(shorter) if text[n] != other[n]), shorter)
+    tail = next((n for n in range(shorter - head) if text[-1 - n] != other[-1 - n]), shorter - head)
+    if line <= head:
+        return line
+    if line > len(text) - tail:
+        return line - len(text) + len(other)
+    matcher = SequenceMatcher(None, text[head : len(text) - tail], other[head : len(other) - tail], autojunk=False)
+    for one, two, size in matcher.get_matching_blocks():
+        if one <= line - 1 - head < one + size:
+            return line - one + two
+    return 0
+
+
+def _lines(path: str) -> list[str]:
+    """None of a file that is not there: then nothing is known of it."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
 
 
 def _parent(patch: Patch, earlier: Sequence[Patch]) -> int:

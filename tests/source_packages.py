@@ -80,7 +80,12 @@ def _fetch(package: str, folder: Path) -> Path:
     (lists / "partial").mkdir(parents=True)
     sources = folder / "sources.list"
     sources.write_text("".join(f"deb-src {' '.join(suite)}\n" for suite in sorted(suites) if len(suite) == 3))
-    options = [f"Dir::Etc::SourceList={sources}", "Dir::Etc::SourceParts=-", f"Dir::State::Lists={lists}"]
+    options = [
+        f"Dir::Etc::SourceList={sources}",
+        "Dir::Etc::SourceParts=-",
+        f"Dir::State::Lists={lists}",
+        "APT::Sandbox::User=root",
+    ]
     apt = ["apt-get", "-qq", *(word for option in options for word in ("-o", option))]
     subprocess.run([*apt, "update"], check=True)
     subprocess.run([*apt, "source", "--download-only", package], cwd=folder, check=True, stderr=subprocess.DEVNULL)

@@ -130,13 +130,14 @@ def _in_session(program: Units, debugger: str, way: str, rounds: int, act: _Act,
 
 
 def _library(program: Units, generation: int) -> float:
-    """The unit as a library, by the fastest linker; milliseconds of its compiler."""
+    """The unit as a library, by the fastest linker; milliseconds of its compiler. Its own functions are what it calls,
+    not those of the program."""
     words = program.command(program.unit)
     began = time.perf_counter()
     subprocess.run([*words[:-1], "pic.o", "-fPIC"], cwd=program.folder, check=True)
     took = 1000 * (time.perf_counter() - began)
     link = [program.compiler, "-shared", "pic.o", "-o", f"unit{generation}.so", *linker_flags("mold")]
-    subprocess.run(link, cwd=program.folder, check=True)
+    subprocess.run([*link, "-Wl,-Bsymbolic"], cwd=program.folder, check=True)
     return took
 
 

@@ -1,33 +1,104 @@
-"""C++: a function that is made global, or takes more, keeps its static variables, and so does a variable its value."""
+"""C++: a function that is made global, or takes something else, keeps its static variables, and so does a variable its
+value; where that is in doubt, the edit is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from scenario import Talk
-from sessions import build_one, ipbp
+from sessions import Session, build_one, debug_with
+
+from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
+RUNS = [("gdb", "g++", "-O0"), ("lldb", "g++", "-O2"), ("lldb", "clang++-19", "-O0"), ("gdb", "clang++-19", "-O2")]
 
 
-@pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
-def test_state_stays_when_the_linkage_changes(compiler: str, level: str, tmp_path: Path) -> None:
-    project = build_one(tmp_path / "project", "static", level, compiler=compiler, suffix="cpp")
-    path = project.folder / "static.cpp"
-    static = path.read_text()
-    plain = static.replace(") static unsigned count", ") unsigned count").replace(
-        "static unsigned total", "unsigned total"
-    )
+@contextmanager
+def running(run: tuple[str, str, str], name: str, folder: Path) -> Iterator[tuple[Session, Talk, Path]]:
+    debugger, compiler, level = run
+    project = build_one(folder, name, level, compiler=compiler, suffix="cpp")
     talk = Talk(project.program)
-    assert [talk.ask("count 1"), talk.hear()] == ["made", "24104"]
-    for text, factor, answer in ((plain, 2000, "10205"), (static, 3000, "16306")):
-        path.write_text(text.replace("made.n * 10000", f"made.n * {factor}"))
-        assert ipbp("apply", talk.process.pid, "gdb")["outcome"] == "patched"
-        assert talk.ask("count 1") == answer
-    more = static.replace("count(unsigned x)", "count(unsigned x, unsigned y)").replace("count(x)", "count(x, 500)")
-    path.write_text(more.replace("100 + total", "100 + total + y"))
-    assert ipbp("apply", talk.process.pid, "gdb")["outcome"] == "patched"
-    assert talk.ask("count 1") == "54907"
-    talk.kill()
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            yield session, talk, project.folder / f"{name}.cpp"
+    finally:
+        talk.kill()
+
+
+def patch(session: Session) -> None:
+    outcome = session.call("apply")
+    assert outcome["outcome"] == "patched", outcome["text"]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=" ".join)
+def test_state_stays_when_the_linkage_changes(run: tuple[str, str, str], tmp_path: Path) -> None:
+    with running(run, "static", tmp_path / "project") as (session, talk, path):
+        static = path.read_text()
+        plain = static.replace(") static unsigned count", ") unsigned count").replace(
+            "static unsigned total", "unsigned total"
+        )
+        unnamed = plain.replace("unsigned total = 3;\n", "namespace {\nunsigned total = 3;\n").replace(
+            "__attribute__((noinline)) static unsigned asked", "}\n__attribute__((noinline)) static unsigned asked"
+        )
+        assert [talk.ask("count 1"), talk.hear()] == ["made", "24104"]
+        answers = ((plain, 2000, "10205"), (unnamed, 3000, "16306"), (static, 4000, "24407"))
+        for text, factor, answer in answers:
+            path.write_text(text.replace("made.n * 10000", f"made.n * {factor}"))
+            patch(session)
+            assert talk.ask("count 1") == answer
+        more = unnamed.replace("count(unsigned x)", "count(unsigned x, unsigned y)").replace(
+            "count(x)", "count(x, 500)"
+        )
+        path.write_text(more.replace("100 + total", "100 + total + y"))
+        patch(session)
+        assert talk.ask("count 1") == "65008"
+
+
+@pytest.mark.parametrize("run", RUNS, ids=" ".join)
+def test_state_stays_when_members_templates_and_lambdas_take_something_else(
+    run: tuple[str, str, str], tmp_path: Path
+) -> None:
+    with running(run, "overloads", tmp_path / "project") as (session, talk, path):
+        assert talk.ask("ask 1") == str(101 + 1001 + 10001)
+        text = path.read_text()
+        text = text.replace("read(unsigned x)", "read(unsigned x) const").replace("T sum(T x)", "T sum(T x, int y)")
+        text = text.replace("[](unsigned y)", "[](unsigned y, int z)").replace("said += y", "said += y + z")
+        text = text.replace("tell(x)", "tell(x, 50)").replace("summed += x", "summed += x + y")
+        path.write_text(text.replace("sum(x)", "sum(x, 20)"))
+        patch(session)
+        assert talk.ask("ask 1") == str(102 + 1022 + 10052)
+        # The class moves into a namespace without a name.
+        path.write_text(
+            path.read_text().replace("struct Book", "namespace {\nstruct Book").replace("template <", "}\ntemplate <")
+        )
+        patch(session)
+        assert talk.ask("ask 1") == str(103 + 1043 + 10103)
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert talk.ask("ask 1") == str(104 + 1044 + 10104)
+
+
+@pytest.mark.parametrize("run", RUNS[:2], ids=" ".join)
+def test_static_variables_that_may_be_others_are_refused(run: tuple[str, str, str], tmp_path: Path) -> None:
+    with running(run, "overloads", tmp_path / "project") as (session, talk, path):
+        assert talk.ask("choose 1") == "11"
+        old = path.read_text()
+        # Was the other one there before? The object does not say.
+        path.write_text(old.replace("chosen(x);", "chosen((unsigned long)x);"))
+        outcome = session.call("apply")
+        assert [row["code"] for row in outcome["refusals"]] == ["ambiguous-static"], outcome["text"]
+        assert "chosen(unsigned long)::choices" in outcome["text"]
+        # It is of another type.
+        path.write_text(
+            old.replace("static unsigned said", "static float said")
+            .replace("[](unsigned y)", "[](unsigned y, int)")
+            .replace("tell(x)", "(unsigned)tell(x, 0)")
+        )
+        outcome = session.call("apply")
+        assert {row["code"] for row in outcome["refusals"]} == {"variable-type-changed"}, outcome["text"]
+        assert talk.ask("choose 1") == "12"

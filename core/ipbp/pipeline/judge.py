@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
 from ipbp.pipeline.parts import PartPairs, pair_parts
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
+from ipbp.pipeline.sources import statics_declared
 from ipbp.pipeline.types import judge_types
 from ipbp.stages.allocators import new_allocators
 from ipbp.stages.compare import Comparison, Status, compare
@@ -124,7 +126,9 @@ def judge_against(
     """The unit against this old side."""
     known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name)
     types = replace(types, refusals=(*types.refusals, *known.refusals))
-    correlation = correlate(old.graph, unit.new, types.renewed, types.successors, known.symbol)
+    correlation = correlate(
+        old.graph, unit.new, types.renewed, types.successors, known.symbol, partial(statics_declared, unit.dependencies)
+    )
     correlation = pair_copies(old.graph, unit.new, correlation)
     copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
     if unit.is_crate:

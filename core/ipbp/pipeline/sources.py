@@ -1,6 +1,10 @@
-"""Where the code and the variables of an object stand in its sources, out of its debug information."""
+"""What the sources of an object say of its code and variables: debug information tells places, their text the rest."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -8,6 +12,29 @@ from ipbp.formats.line_rows import place_rows
 from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.layouts import types_of_object
 from ipbp.stages.separation import Sources
+
+_STATIC = re.compile(rb"\b(?:static|thread_local|__thread)\b([^;{}]*)")
+_IN_PARENTHESES = re.compile(rb"\([^()]*\)")
+
+
+def statics_declared(files: Iterable[str], variable: str) -> int:
+    """How many static variables of this name the files declare, or rather more; -1 where one cannot be read."""
+    name, found = re.compile(rb"\b%b\b" % re.escape(variable.encode())), 0
+    for file in files:
+        try:
+            content = Path(file).read_bytes()
+        except OSError:
+            return -1
+        if name.search(content):
+            found += sum(any(map(name.search, _declared(match[1]))) for match in _STATIC.finditer(content))
+    return found
+
+
+def _declared(text: bytes) -> list[bytes]:
+    """The declarators, without what they are initialised with."""
+    while (shorter := _IN_PARENTHESES.sub(b"", text)) != text:
+        text = shorter
+    return [part.partition(b"=")[0] for part in text.partition(b"(")[0].split(b",")]
 
 
 def sources_of(graph: LinkGraph) -> Sources:

@@ -18,7 +18,7 @@ from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import UNDEFINED, Binding, LinkGraph
 from ipbp.graph.rows import ByteRows, representatives
 from ipbp.stages.identity import Side, colours, has_content_identity, mask
-from ipbp.stages.linkage import pair_other_linkage
+from ipbp.stages.linkage import Declared, pair_other_linkage, pair_statics
 from ipbp.stages.name_numbers import NameNumbers, base_name, name_numbers
 from ipbp.stages.numbered import UNPAIRED, pair_numbered
 from ipbp.stages.rust_pairs import NO_GROUP, RustPairs, pair_rust
@@ -26,6 +26,10 @@ from ipbp.stages.rust_pairs import NO_GROUP, RustPairs, pair_rust
 __all__ = ["UNPAIRED", "Correlation", "correlate"]
 _NONE: Mapping[str, str] = {}
 _NO_PARTS: Mapping[int, int] = {}
+
+
+def _unknown(_name: str) -> int:
+    return -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,12 @@ def correlate(
     renewed: Collection[str] = (),
     successors: Mapping[str, str] = _NONE,
     parts: Mapping[int, int] = _NO_PARTS,
+    declared: Declared = _unknown,
 ) -> Correlation:
     """The pairs of two graphs of one translation unit. `renewed`: names of new functions that are not the next
     version of what has their name in the old object. `successors`: name of a new function -> that of the old one that
-    it is the next version of. `parts`: numbered symbols whose old one (UNPAIRED for none) is known otherwise."""
+    it is the next version of. `parts`: numbered symbols whose old one (UNPAIRED for none) is known otherwise.
+    `declared`: see `stages.linkage`."""
     symbol = np.full(len(new.symbols), UNPAIRED, dtype=np.int32)
     names = name_numbers(old.symbols.name, new.symbols.name)
     rust = pair_rust(old, new, names, symbol)
@@ -77,7 +83,9 @@ def correlate(
         rust.new_group[np.maximum(new.symbols.block[rows], 0)[new.symbols.block[rows] >= 0]] = NO_GROUP
     if successors:
         symbol[new.symbols.name.rows_of(list(successors))] = old.symbols.name.rows_of(list(successors.values()))
+    doubtful = pair_statics(old, new, symbol, declared)
     ambiguous = pair_numbered(old, new, names, symbol, parts)
+    ambiguous += tuple(pair for pair in doubtful if symbol[pair[0]] == UNPAIRED and pair[0] not in parts)
     _part_unlike(old, new, old_content, new_content, symbol)
 
     old_masked, new_masked = mask(old), mask(new)

@@ -10,12 +10,13 @@ has the room for it, a member that is gone and left a gap.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ipbp.errors import Refusal
 from ipbp.graph.layouts import Aggregate, Member, TypeText, UnitTypes
 from ipbp.stages.coroutines import is_frame
+from ipbp.stages.cxx_names import plain_variable
 
 ALL = "all"
 """In `allowed`: every type."""
@@ -23,6 +24,7 @@ _SHOWN = 3
 _CLOSURE = re.compile(r"<lambda\(|\(lambda at ")  # in names of instances of templates, as gcc and clang write them
 _ANY_POINTER = "void *"
 _ARRAY = re.compile(r"(\[\d*\])+\Z")
+_Types = tuple[TypeText, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +266,7 @@ def _only_follows(name: str, new: Aggregate, differences: Iterable[_Difference],
 
 
 def _changed_variables(old: UnitTypes, new: UnitTypes, file: str, same: _Same) -> Iterator[Refusal]:
-    for name, after in new.variables.items():
-        before = old.variables.get(name, after)
+    for name, before, after in _same_variables(old.variables, new.variables):
         if any(not any(same(one, other) for other in before) for one in after) and any(
             not any(same(one, other) for other in after) for one in before
         ):
@@ -276,6 +277,21 @@ def _changed_variables(old: UnitTypes, new: UnitTypes, file: str, same: _Same) -
                 name,
                 file,
             )
+
+
+def _same_variables(old: Mapping[str, _Types], new: Mapping[str, _Types]) -> Iterator[tuple[str, _Types, _Types]]:
+    """Those that both sides have, also by other C++ names (`stages.linkage`)."""
+    for name, types in new.items():
+        if name in old:
+            yield name, old[name], types
+    gone, come = ([name for name in one if name not in other] for one, other in ((old, new), (new, old)))
+    if not gone or not any(name.startswith("_Z") for name in (*gone, *come)):
+        return
+    called = {plain_variable(name): name for name in gone}
+    for name in come:
+        known = called.get(plain_variable(name))
+        if known is not None:
+            yield name, old[known], new[name]
 
 
 def _place(member: Member) -> str:

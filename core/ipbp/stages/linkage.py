@@ -1,47 +1,129 @@
-"""C++ names of what became static, or is static no more, and of variables of a function that takes something else now.
+"""C++: definitions whose names differ though they are the same thing, and static variables of which that is in doubt.
 
 The linkage is a part of such a name: an `L` before the name of what only its file sees (Itanium C++ ABI, 5.1.4.1, as
-compilers do it), in the names of a function's static variables and their guards, too; and a static variable of no
-namespace has a mangled name while a global one has none. It is the same function, and the same variable with the
-value that it has.
+compilers do it), in the names of a function's static variables and their guards, too; a static variable of no
+namespace has a mangled name while a global one has none; and so is a namespace without a name. It is the same function,
+and the same variable with the value that it has.
 
-What a function takes is a part of its name, and so of the names of its static variables (5.1.6, "Scope Encoding").
-Where a function has gone and one that is called as it was has come, the variables are those of before. The function is
-another one: it is not called as the old one was.
+What a function takes is a part of its name, and so of the names of its static variables. Where a function has gone and
+one that is called as it was has come, the variables are those of before, though the function is another one. But a
+compiler leaves out what nobody uses: the one that seems to have gone may be there still, and the one that seems to have
+come may have been there before. Then they are different variables. So the source must have just as many static
+variables of that name as the object has; where it has not, or where several could be meant, nothing is paired, and who
+uses them is refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ipbp.graph.columns import I32
+from ipbp.graph.columns import I32, I64
 from ipbp.graph.model import BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
+from ipbp.stages.cxx_names import local_name, without_unnamed
 
 _UNPAIRED = -1
-_IN_FUNCTION = re.compile(r"_Z(?:GV)?Z")
-_LENGTH = re.compile(r"L?(\d+)")
-_AT_THE_END = re.compile(r"E(\d+)([A-Za-z_]\w*?)(?:_\d*_?)?$")
 _MARK = re.compile(r"L(?=\d+[A-Za-z_])")
 _VARIABLE = re.compile(r"_ZL(\d+)([A-Za-z_]\w*)")
+_UNNAMED = b"_GLOBAL__N_"
+_STATE = (BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS)
+
+Declared = Callable[[str], int]
+"""How many static variables of this name the source declares."""
 
 
 def pair_other_linkage(old: LinkGraph, new: LinkGraph, symbol: I32) -> None:
-    """Fill in the pairs of definitions that differ in their linkage alone, where neither side has both; then those of
-    variables in functions that differ in what they take."""
-    _pair(old, new, symbol, without_linkage)
-    _pair(old, new, symbol, without_parameters)
+    """Fill in the pairs of definitions that differ in their linkage alone, where neither side has both."""
+    left = _left(old, new, symbol)
+    _pair(old, new, *left, symbol, lambda name, _is_code: without_linkage(name))
+    if any(
+        len(graph.symbols.name.take(rows).containing(_UNNAMED)) for graph, rows in zip((old, new), left, strict=True)
+    ):
+        _pair(old, new, *_left(old, new, symbol), symbol, without_unnamed)
 
 
-def _pair(old: LinkGraph, new: LinkGraph, symbol: I32, called: Callable[[str], str]) -> None:
+def pair_statics(
+    old: LinkGraph, new: LinkGraph, symbol: I32, declared: Declared
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Fill in the pairs of variables in functions that are called otherwise now, or are others; those that may be any
+    of several, or another one, are returned with what they may be."""
+    before, after = (_statics(graph, rows) for graph, rows in zip((old, new), _left(old, new, symbol), strict=True))
+    doubtful = []
+    for key, group in after.items():
+        known = before.get(key)
+        if known is None:
+            continue
+        variable = group.variables.pop()
+        if (
+            len(group.rows) == len(known.rows) == 1
+            and group.is_certain
+            and known.is_certain
+            and declared(variable) == _count(new, variable)
+        ):
+            symbol[group.rows[0]] = known.rows[0]
+        elif not group.is_guard:
+            doubtful += [(row, tuple(known.rows)) for row in group.rows]
+    return tuple(doubtful)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Variables of one key."""
+
+    is_guard: bool
+    rows: list[int] = field(default_factory=list)
+    variables: set[str] = field(default_factory=set)
+    is_certain: bool = True
+
+
+def _statics(graph: LinkGraph, rows: I64) -> dict[str, _Group]:
+    """The variables of functions and their guards among these definitions, by what they are called."""
+    found: dict[str, _Group] = {}
+    for row in _of_functions(graph, rows):
+        name = local_name(graph.symbols.name[row])
+        if name is not None:
+            group = found.setdefault(name.key, _Group(name.is_guard))
+            group.rows.append(row)
+            group.variables.add(name.variable)
+            group.is_certain &= name.is_certain
+    return found
+
+
+def _of_functions(graph: LinkGraph, rows: I64) -> list[int]:
+    names = graph.symbols.name.take(rows)
+    rows = rows[names.start_with(b"_ZZ") | names.start_with(b"_ZGVZ")]
+    chosen: list[int] = rows[is_one_of(graph.blocks.kind[graph.symbols.block[rows]], _STATE)].tolist()
+    return chosen
+
+
+def _count(graph: LinkGraph, variable: str) -> int:
+    """How many declarations of such a variable in a function the object has something of."""
+    defined = np.flatnonzero(graph.symbols.block >= 0)
+    wanted = defined[np.isin(defined, graph.symbols.name.containing(variable.encode()))]
+    names = [local_name(graph.symbols.name[row]) for row in _of_functions(graph, wanted)]
+    known = (name for name in names if name is not None and name.variable == variable and not name.is_guard)
+    return len({name.declaration for name in known})
+
+
+def _left(old: LinkGraph, new: LinkGraph, symbol: I32) -> tuple[I64, I64]:
+    """The definitions of both sides that are not paired."""
     is_known = np.zeros(len(old.symbols), dtype=np.bool_)
     is_known[symbol[symbol >= 0]] = True
-    before = _by_meaning(old, np.flatnonzero(~is_known & (old.symbols.block >= 0)).tolist(), called)
-    if not before:
-        return
-    after = _by_meaning(new, np.flatnonzero((symbol == _UNPAIRED) & (new.symbols.block >= 0)).tolist(), called)
+    return (
+        np.flatnonzero(~is_known & (old.symbols.block >= 0)),
+        np.flatnonzero((symbol == _UNPAIRED) & (new.symbols.block >= 0)),
+    )
+
+
+def _pair(
+    old: LinkGraph, new: LinkGraph, gone: I64, come: I64, symbol: I32, called: Callable[[str, bool], str]
+) -> None:
+    before = _by_meaning(old, gone.tolist(), called)
+    after = _by_meaning(new, come.tolist(), called) if before else {}
     for key, rows in after.items():
         pair = before.get(key, [])
         if len(rows) == len(pair) == 1 and old.symbols.name[pair[0]] != new.symbols.name[rows[0]]:
@@ -56,38 +138,20 @@ def without_linkage(name: str) -> str:
     return _MARK.sub("", name) if name.startswith("_Z") else name
 
 
-def without_parameters(name: str) -> str:
-    """Of a variable in a function: its name without what the function takes; "" for all else, and for functions that
-    are made from templates."""
-    start = _IN_FUNCTION.match(name)
-    if start is None:
-        return ""
-    at = start.end()
-    function, at = _identifiers(name, at + (name[at : at + 1] == "N"))
-    is_nested = name[start.end() : start.end() + 1] == "N"
-    if not function or name[at : at + 1] == "I" or (is_nested and name[at : at + 1] != "E"):
-        return ""
-    variable = _AT_THE_END.search(name, at + is_nested)
-    while variable is not None and int(variable[1]) != len(variable[2]):
-        variable = _AT_THE_END.search(name, variable.start() + 1)
-    return f"{start[0]} {function} {variable[0]}" if variable is not None else ""
+def plain_function(name: str) -> str:
+    """What a function is called, whoever sees it."""
+    return without_unnamed(without_linkage(name), True) or name
 
 
-def _identifiers(name: str, at: int) -> tuple[str, int]:
-    """The source names (5.1.5.2) that follow, and where they end."""
-    start = at
-    while (found := _LENGTH.match(name, at)) is not None:
-        at = found.end() + int(found[1])
-    return _MARK.sub("", name[start:at]), at
-
-
-def _by_meaning(graph: LinkGraph, rows: list[int], called: Callable[[str], str]) -> dict[tuple[str, bool], list[int]]:
+def _by_meaning(
+    graph: LinkGraph, rows: Iterable[int], called: Callable[[str, bool], str]
+) -> Mapping[tuple[str, bool], list[int]]:
     """Functions and variables, apart, by what they are called; what is called nothing is left out."""
     found: dict[tuple[str, bool], list[int]] = {}
     for row in rows:
         name = graph.symbols.name[row]
-        key = called(name) if name else ""
+        is_code = bool(graph.blocks.kind[graph.symbols.block[row]] == BlockKind.CODE)
+        key = called(name, is_code) if name else ""
         if key:
-            is_code = graph.blocks.kind[graph.symbols.block[row]] == BlockKind.CODE
-            found.setdefault((key, bool(is_code)), []).append(row)
+            found.setdefault((key, is_code), []).append(row)
     return found

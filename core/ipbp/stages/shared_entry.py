@@ -18,6 +18,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.rows import is_one_of
+from ipbp.stages.linkage import plain_function
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.rust_names import is_rust
 from ipbp.stages.select import OldSide, Replaced, Selection
@@ -99,11 +100,16 @@ def _forget_removed(
 def _forget_former(
     names: Mapping[int, Counter[str]], claims: Mapping[int, Sequence[_Claim]], selections: Sequence[Selection]
 ) -> None:
-    """Functions of which another one is the next version, under its own name."""
+    """Functions of which another one is the next version, under its own name; and that of which an earlier patch
+    brought the version before, with another linkage."""
     left = {name for selection in selections for name in selection.unit.graph.symbols.name}
     for entry, claimed in claims.items():
-        for former in {claim.row.former for claim in claimed} - left - {""}:
+        formers = {claim.row.former for claim in claimed} - left - {""}
+        for former in formers:
             names[entry][_plain(former)] = 0
+        linked = {plain_function(claim.row.name) for claim in claimed if formers}
+        for name in names[entry].keys() - left if linked else ():
+            names[entry][name] -= plain_function(name) in linked
 
 
 def _names(selection: Selection, row: Replaced) -> Iterable[str]:

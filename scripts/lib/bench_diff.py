@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench_inputs import make_pair, make_part
@@ -24,7 +25,7 @@ def measure(folder: Path, sizes: Sequence[float], rounds: int, functions: int = 
         found = diff(old, new)
         if found.status != CHANGED or len(found.functions) != 1 or found.data:
             raise SystemExit(f"the diff of {size} MB is wrong: {found.to_text()}")
-        times = times_of(lambda old=old, new=new: diff(old, new), rounds)
+        times = times_of(partial(diff, old, new), rounds)
         bytes_ = old.stat().st_size
         compiling = part.compile_ms * bytes_ / part.size
         before = row_of("diff", bytes_, times, hashing([old, new], rounds), before, compiling, TARGETS.get(size, 0.0))

@@ -213,7 +213,7 @@ def _floor(program: Units, pid: int, functions: int, rounds: int) -> list[float]
     tool = program.folder / "bare_patch"
     if not tool.exists():
         subprocess.run(["gcc", "-O2", Path(__file__).with_name("bare_patch.c"), "-o", tool], check=True)
-    words = [tool, str(pid), hex(program.address_of(pid, "value")), str(functions), str(rounds + 1)]
+    words = [str(tool), str(pid), hex(program.address_of(pid, "value")), str(functions), str(rounds + 1)]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return [float(word) for word in said.split()][1:]
 

@@ -125,8 +125,7 @@ def make_named(symbols: int, folder: Path) -> Path:
             scope = f".globl {name}\n" if n % 3 else ""
             text.write(f"{scope}.type {name}, @function\n.size {name}, 1\n.balign 8\n{name}: ret\n")
     program = source.with_suffix("")
-    words = ["-nostdlib", "-pie", "-Wl,--build-id", source, "-o", program]
-    subprocess.run(["gcc", *words], check=True)
+    subprocess.run(["gcc", "-nostdlib", "-pie", "-Wl,--build-id", source, "-o", program], check=True)
     source.unlink()
     return program
 

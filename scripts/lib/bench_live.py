@@ -107,8 +107,19 @@ def _instead(program: Program, debuggers: Sequence[str], rounds: int, compiler: 
             took = spread(found.compilers).median if found.compilers else 0.0
             compilers = found.compilers or [0.0] * len(found.live)
             beyond = spread([whole - took for whole, took in zip(found.live, compilers, strict=True)])
-            live, gaps = spread(found.live), spread(found.gaps)
-            yield Row(program.name, found.way, live, took, beyond, None, gaps, 0.0, True, 0.0, found.note)
+            yield Row(
+                program.name,
+                found.way,
+                spread(found.live),
+                took,
+                beyond,
+                None,
+                spread(found.gaps),
+                0.0,
+                True,
+                0.0,
+                found.note,
+            )
 
 
 HEAD = """\

@@ -125,8 +125,8 @@ class Witnessed(Program):
     def start(self) -> subprocess.Popen[bytes]:
         self._witness = Witness(self.folder)
         self._witness.forget()
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        process = subprocess.Popen([self.folder / self.program], cwd=self.folder, **quiet)
+        null = subprocess.DEVNULL
+        process = subprocess.Popen([self.folder / self.program], cwd=self.folder, stdin=null, stdout=null)
         wait_until(lambda: self._witness.value() >= 0, f"the start of {self.name}")
         return process
 

@@ -106,7 +106,8 @@ def _cycles(session: Session, program: Talk, words: str, count: int, folder: Pat
 def _children(session: Session) -> tuple[list[int], list[int]]:
     """The debugger with its server, and its engine."""
     own = session.process_id
-    others, engine = [own], []
+    others: list[int] = [own]
+    engine: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])

@@ -110,6 +110,9 @@ class TracedInferior:
         where = procfs.system_call(self._pid, thread)
         return None if where is None else where.number
 
+    def filters_calls(self, thread: int) -> bool:
+        return procfs.seccomp_mode(self._pid, thread) == 2
+
     def selected_frame(self) -> Frame:
         raise IpbpError("frame-none", "no frame is selected", "There is no debugger.")
 

@@ -31,7 +31,8 @@ import gdb
 from gdb_ipbp.prompt import Prompt
 from gdb_ipbp.settings import kept_selection, kept_thread, put, start, without_interrupts
 from ipbp.errors import IpbpError
-from ipbp.host import tasks
+from ipbp.host import procfs, tasks
+from ipbp.host.garbage import without_collection
 from ipbp.host.inferior import NotYet
 
 _NAME = "SIGWINCH"
@@ -99,15 +100,15 @@ class _SilentStop:
         self._is_waited_for = False
 
     def request(self) -> None:
-        """Send the signal; the rest follows from gdb's event loop."""
-        thread = _thread_that_listens(self._pid)
+        """All the rest follows from gdb's event loop: the signal is sent when gdb has nothing else to do any more, such
+        as showing its prompt."""
+        _read_symbols(self._pid, _thread_that_listens(self._pid))
         _waiting.append(self)
         self._undo.append(lambda: _waiting.remove(self))
         try:
             self._arm()
             self._watch()
-            self._requested = time.perf_counter()
-            _send(self._pid, thread)
+            gdb.post_event(self._send)
         except BaseException:
             self.disarm()
             raise
@@ -204,7 +205,7 @@ class _SilentStop:
         with without_interrupts():  # a Ctrl-C keeps that from happening: the user has stopped the program
             try:
                 try:
-                    with kept_thread():
+                    with kept_thread(), without_collection():
                         self._action(True)
                     stopped = 1000 * (time.perf_counter() - self._requested)
                 finally:
@@ -235,7 +236,7 @@ class _SilentStop:
         self._expect_nothing()
         try:
             # A program that was running has no selected frame, only a thread.
-            with without_interrupts(), kept_thread() if is_ours else kept_selection():
+            with without_interrupts(), without_collection(), kept_thread() if is_ours else kept_selection():
                 self._action(is_ours)
         except NotYet as again:
             if not is_ours:
@@ -266,8 +267,14 @@ class _SilentStop:
     def _request_again(self) -> None:
         if self in _waiting and not self._has_stopped:
             self._in(_PATIENCE, self._lose_patience)
+            self._send()
+
+    def _send(self) -> None:
+        if self in _waiting and not self._has_stopped:
             try:
-                _send(self._pid, _thread_that_listens(self._pid))
+                thread = _thread_that_listens(self._pid)
+                self._requested = time.perf_counter()
+                _send(self._pid, thread)
             except IpbpError as error:
                 self._give_up(error.code, error.fact, error.advice)
 
@@ -285,6 +292,14 @@ def _thread_that_listens(pid: int) -> int:
     if selected is not None:
         numbers.insert(0, selected.ptid[1])
     return int(next((number for number in numbers if not tasks.blocks_signal(pid, number, _NUMBER)), numbers[0]))
+
+
+def _read_symbols(pid: int, thread: int) -> None:
+    """gdb reads debug information when it is first asked where a stopped thread is. While the thread sleeps that is
+    known beforehand."""
+    where = procfs.system_call(pid, thread)
+    if where is not None:
+        gdb.find_pc_line(where.pc)
 
 
 def _handling_of_signal() -> str:

@@ -105,15 +105,21 @@ class GdbInferior:
             raise _memory_error("read", address, size) from error
 
     def write(self, address: int, content: bytes) -> None:
+        self._write([(address, content)])
+
+    def write_all(self, places: Sequence[tuple[int, bytes]]) -> None:
+        self._write(places)
+
+    def _write(self, places: Sequence[tuple[int, bytes]]) -> None:
         _process()
-        if not content:
-            return
-        try:
-            gdb.selected_inferior().write_memory(address, content)
-        except (gdb.MemoryError, OverflowError) as error:
-            if self._remote is not None and self._remote.write_protected(self, address, content):
-                return
-            raise _memory_error("write", address, len(content)) from error
+        inferior = gdb.selected_inferior()
+        for address, content in places:
+            try:
+                if content:
+                    inferior.write_memory(address, content)
+            except (gdb.MemoryError, OverflowError) as error:
+                if self._remote is None or not self._remote.write_protected(self, address, content):
+                    raise _memory_error("write", address, len(content)) from error
 
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         self._require_thread(thread)

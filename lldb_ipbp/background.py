@@ -20,10 +20,12 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 import lldb
 
 from ipbp.errors import IpbpError
+from ipbp.host import procfs
+from ipbp.host.garbage import without_collection
 from ipbp.host.inferior import NotYet
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
-_POLL = 0.001
+_POLL, _LOOK = 0.001, 0.02
 
 _waiting: list[_SilentStop] = []
 _hooks: dict[int, int] = {}
@@ -58,17 +60,20 @@ def run_in_silent_stop(
 
 def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
     pid = process.GetProcessID()
+    _read_symbols(process.GetTarget(), pid)
     hook.enable()
     stop.requested = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
-    while not stop.is_over.wait(_POLL) and not stop.has_begun and time.monotonic() < began + _PATIENCE:
+    while not stop.is_over.wait(_LOOK) and not stop.has_begun and time.monotonic() < began + _PATIENCE:
         continue
     if not stop.has_begun:
         # The hook stays, so that the stop is not seen when it comes after all.
         stop.is_given_up = True
         raise _unstoppable("the program has not stopped in time")
-    while not stop.is_over.wait(_POLL):  # a function that is called in the program has a limit of its own
+    # A function that is called in the program has a limit of its own. Each look at the clock costs the other thread
+    # Python's lock.
+    while not stop.is_over.wait(_POLL if stop.due else _LOOK):
         if stop.due and time.monotonic() > stop.due:
             stop.due = time.monotonic() + _PATIENCE
             os.kill(pid, signal.SIGSTOP)
@@ -147,7 +152,8 @@ class StopHook:
         pass
 
     def handle_stop(self, context: lldb.SBExecutionContext, stream: lldb.SBStream) -> bool:
-        return _waiting[0].handle(context.GetProcess()) if _waiting else True
+        with without_collection():
+            return _waiting[0].handle(context.GetProcess()) if _waiting else True
 
 
 class _Hook:
@@ -193,6 +199,15 @@ def tell(interpreter: lldb.SBCommandInterpreter, line: str) -> Optional[str]:
     result = lldb.SBCommandReturnObject()
     interpreter.HandleCommand(line, result)
     return f"{result.GetOutput() or ''} " if result.Succeeded() else None
+
+
+def _read_symbols(target: lldb.SBTarget, thread: int) -> None:
+    """lldb reads symbols and debug information when it is first asked where a stopped thread is, and for the one that
+    gets our signal it always asks. While that thread sleeps it is known beforehand."""
+    where = procfs.system_call(thread, thread)
+    if where is not None and where.pc:
+        everything = lldb.eSymbolContextEverything
+        target.ResolveSymbolContextForAddress(target.ResolveLoadAddress(where.pc), everything)
 
 
 def _reasons(process: lldb.SBProcess, places: Sequence[int]) -> tuple[bool, bool]:

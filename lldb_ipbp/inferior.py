@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Callable, Iterable, Iterator, Optional, Sequence
 
@@ -27,6 +28,7 @@ from lldb_ipbp.packets import Server
 
 _MASK = (1 << 64) - 1
 _TRAP = 0xCC  # int3
+_SMALL = 1 << 12  # bytes
 _NO_RESULT = 0x1001  # lldb's kNoResult: a void expression, no error
 _UNCACHED = "target.process.disable-memory-cache"
 _POST_MORTEM = ("elf-core", "mach-o-core", "minidump")  # lldb's plugins for files of dead processes
@@ -45,10 +47,14 @@ class LldbInferior:
         self._target = target
         self._local = 0  # process id that was found to be of this machine
         self._resumes_soon = False  # then lldb forgets its caches by itself
+        self._described: Optional[Description] = None  # while `_resumes_soon`
         self._code: list[tuple[int, int]] = []  # where code is, while `_resumes_soon`
+        self._written: dict[int, bytes] = {}  # by us, without traps, while `_resumes_soon`
         self._owed: dict[int, int] = {}  # signals that a step of ours swallowed, by thread
 
     def describe(self) -> Description:
+        if self._described is not None:
+            return self._described
         pid = self._pid()
         version = re.search(r"\d+(\.\d+)*", lldb.SBDebugger.GetVersionString())
         return Description(
@@ -81,7 +87,7 @@ class LldbInferior:
     def read(self, address: int, size: int) -> bytes:
         pid = self._pid()
         content = procfs.read_memory(pid, address, size)
-        if _TRAP not in content or not self._holds_code(address, size):
+        if _TRAP not in content or content == self._written.get(address) or not self._holds_code(address, size):
             return content
         if self._is_stopped():
             return self._read_without_traps(address, size)
@@ -93,9 +99,21 @@ class LldbInferior:
         return found[0]
 
     def write(self, address: int, content: bytes) -> None:
+        self._write(address, content)
+
+    def write_all(self, places: Sequence[tuple[int, bytes]]) -> None:
+        if self._resumes_soon:
+            procfs.write_places(self._pid(), places)
+            return
+        for address, content in places:
+            self._write(address, content)
+
+    def _write(self, address: int, content: bytes) -> None:
         pid = self._pid()
         if self._resumes_soon or len(content) > 1 << 16:
             procfs.write_memory(pid, address, content)
+            if self._resumes_soon:
+                self._written[address] = content
             return
         if content:
             error = lldb.SBError()
@@ -346,8 +364,11 @@ class LldbInferior:
                     self._pay()
             return
 
+        described = replace(self.describe(), stopped=True)
+
         def act(stop_is_ours: bool) -> None:
-            self._resumes_soon, self._code = stop_is_ours, []
+            self._resumes_soon, self._code, self._written = stop_is_ours, [], {}
+            self._described = described if stop_is_ours else None
             # A program that was running has no selected frame, only a thread.
             with self._kept_thread() if stop_is_ours else self._kept_selection():
                 if stop_is_ours:  # before anything else runs in a thread: what it waited in is not known afterwards
@@ -361,7 +382,7 @@ class LldbInferior:
         try:
             milliseconds = run_in_silent_stop(self._debugger, process, act)
         finally:
-            self._resumes_soon = False
+            self._resumes_soon, self._described = False, None
         then(milliseconds)
 
     def _forget_registers(self) -> None:
@@ -392,6 +413,8 @@ class LldbInferior:
         return process
 
     def _pid(self) -> int:
+        if self._described is not None:
+            return self._described.pid
         pid = int(self._process().GetProcessID())
         if pid != self._local and not self._is_local(pid):
             fact = f"process {pid} is not traced from here: it is behind a remote server"
@@ -433,6 +456,8 @@ class LldbInferior:
         return any(start < address + size and address < end for start, end in self._code)
 
     def _read_without_traps(self, address: int, size: int) -> bytes:
+        if self._resumes_soon and size <= _SMALL:  # in a tenth of the time that lldb takes
+            return self._server().read(address, size)
         name = self._debugger.GetInstanceName()
         before = self._debugger.GetInternalVariableValue(_UNCACHED, name).GetStringAtIndex(0)
         error = lldb.SBError()

@@ -52,6 +52,10 @@ class Server:
             action = f"S{number:02x}" if self._passes(number) else "s"
         raise IpbpError("inferior-step", f"signals keep thread {thread} from a step", "Continue and try again.")
 
+    def read(self, address: int, size: int) -> bytes:
+        """Memory, without the traps of breakpoints."""
+        return bytes.fromhex(self._tell(f"m{address:x},{size:x}"))
+
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         """Values of those that the server knows; it has no orig_rax."""
         return {name: self._register(thread, _NUMBERS[name]) for name in names if name in _NUMBERS}

@@ -98,6 +98,22 @@ def writes_one_byte_without_its_neighbours(subject: Subject) -> None:
         inferior.write(subject.counter, COUNTER.to_bytes(8, "little"))
 
 
+def writes_several_places_in_order(subject: Subject) -> None:
+    inferior = subject.inferior
+    changed = bytes(byte ^ 0xFF for byte in subject.code)
+    inferior.write_all([])
+    inferior.write_all([(subject.counter, b"\x01"), (subject.entry, changed), (subject.counter, b"\x02")])
+    try:
+        assert inferior.read(subject.entry, len(changed)) == changed
+        assert inferior.read(subject.counter, 8) == bytes.fromhex("0277665544332211")
+        nowhere = _region_end(subject, subject.counter)
+        rows = [(subject.counter, b"\x03"), (nowhere, b"\x04"), (subject.counter, b"\x05")]
+        _expect("inferior-memory", lambda: inferior.write_all(rows))
+        assert inferior.read(subject.counter, 1) == b"\x03"
+    finally:
+        inferior.write_all([(subject.entry, subject.code), (subject.counter, COUNTER.to_bytes(8, "little"))])
+
+
 def registers_are_unsigned_and_can_be_set(subject: Subject) -> None:
     inferior = subject.inferior
     thread = inferior.threads()[0].id
@@ -250,6 +266,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         refuses_to_read_what_is_not_mapped,
         writes_code_that_is_not_writable,
         writes_one_byte_without_its_neighbours,
+        writes_several_places_in_order,
         registers_are_unsigned_and_can_be_set,
         vector_registers_can_be_set,
         extended_state_has_the_vector_registers,

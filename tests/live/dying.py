@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CHANGING = ("write", "set_registers", "set_vectors", "step", "call", "disarm", "rearm", "forget_signal")
+CHANGING = ("write", "write_all", "set_registers", "set_vectors", "step", "call", "disarm", "rearm", "forget_signal")
 
 
 class _Counter:

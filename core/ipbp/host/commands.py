@@ -251,6 +251,8 @@ def apply(command: Command, options: argparse.Namespace) -> int:
         raise IpbpError("plan-outdated", "the program was patched while this patch was made", "Try again.")
     prepared = transaction.prepare(plan)
     journal.keep_record(prepared.entry)
+    if plan.allocations:
+        inject.look_ahead(command.inferior)
     if answer.get("is_first"):
         return _load_first(command, options, prepared, journal)
 

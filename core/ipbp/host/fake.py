@@ -158,6 +158,10 @@ class FakeInferior:
         half = content[: len(content) // 2]
         self._counted(lambda: self._poke(address, content), lambda: self._poke(address, half))
 
+    def write_all(self, places: Sequence[tuple[int, bytes]]) -> None:
+        for address, content in places:
+            self.write(address, content)
+
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         wanted = [name for name in names if name != "orig_rax" or self.shows_orig_rax]
         return self._counted(lambda: {name: self.thread(thread).registers[name] for name in wanted})

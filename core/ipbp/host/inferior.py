@@ -122,6 +122,10 @@ class Inferior(Protocol):
     def write(self, address: int, content: bytes) -> None:
         """Also into mappings without write permission. Called by `transaction` and `inject` alone."""
 
+    def write_all(self, places: Sequence[tuple[int, bytes]]) -> None:
+        """The same for each of these addresses and contents, in this order. Where one fails those before it are
+        written."""
+
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         """Values by lower-case name (x86-64: rax..r15, rip, eflags, orig_rax). A register that the debugger
         does not expose is left out: lldb has no orig_rax."""

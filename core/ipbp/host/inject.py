@@ -40,6 +40,12 @@ Registers = dict[str, int]
 T = TypeVar("T")
 
 
+def look_ahead(inferior: Inferior) -> None:
+    """Find what a system call will need in the program's code, while it still runs."""
+    if abi_of(inferior.describe()).restarts:
+        lifeline.find_ways(inferior, _code(inferior))
+
+
 def allocate(inferior: Inferior, address: int, size: int, protection: str) -> None:
     """Map `size` zero bytes (whole pages) at exactly `address`, private and anonymous; `protection` is "rx", "r", "rw".
 

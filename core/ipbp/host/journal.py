@@ -344,9 +344,7 @@ class Journal:
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                end = _end_of_whole_lines(file)
-                os.ftruncate(file, end)
-                _write_all(file, line, end)
+                _write_all(file, line, _cut_to_whole_lines(file))
             finally:
                 os.close(file)
         except OSError as error:
@@ -468,12 +466,14 @@ def _is_running(pid: int, start: int) -> bool:
         raise
 
 
-def _end_of_whole_lines(file: int) -> int:
+def _cut_to_whole_lines(file: int) -> int:
     # A line that was cut off can only be the last one: take it away before the next is written.
     size = os.fstat(file).st_size
     if size == 0 or os.pread(file, 1, size - 1) == b"\n":
         return size
-    return os.pread(file, size, 0).rfind(b"\n") + 1
+    end = os.pread(file, size, 0).rfind(b"\n") + 1
+    os.ftruncate(file, end)
+    return end
 
 
 def _write_all(file: int, content: bytes, offset: int) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Iterator, Mapping, Optional, Sequence
 
 from ipbp.errors import IpbpError
-from ipbp.host import tasks
+from ipbp.host import procfs, tasks
 from ipbp.host.abi import X86_64
 from ipbp.host.inferior import Inferior
 from ipbp.protocol import Region
@@ -58,7 +58,9 @@ _ways: dict[tuple[int, int, int], Optional[Ways]] = {}
 
 
 def find_ways(inferior: Inferior, code: Sequence[Region]) -> Optional[Ways]:
-    """The first of these mappings that has both, None when none has, or where the memory is another machine's."""
+    """The first of these mappings that has both, None when none has, or where the memory is another machine's. The
+    program may run: what is found is kept for its stop. A debugger's trap is not looked behind: no thread shall come
+    there."""
     described = inferior.describe()
     if not described.local:
         return None
@@ -66,7 +68,7 @@ def find_ways(inferior: Inferior, code: Sequence[Region]) -> Optional[Ways]:
     for region in code:
         key = (pid, region.start, region.inode)
         if key not in _ways:
-            _ways[key] = _ways_in(inferior, region)
+            _ways[key] = _ways_in(pid, region)
         if _ways[key] is not None:
             return _ways[key]
     return None
@@ -93,10 +95,10 @@ def lay(inferior: Inferior, thread: int, ways: Ways, registers: Mapping[str, int
     return line
 
 
-def _ways_in(inferior: Inferior, region: Region) -> Optional[Ways]:
+def _ways_in(pid: int, region: Region) -> Optional[Ways]:
     calls: list[int] = []
     restorer = 0
-    for at, content in _pieces(inferior, region):
+    for at, content in _pieces(pid, region):
         while len(calls) < 2 and (found := content.find(CALL)) >= 0:
             calls.append(at + found)
             content = content[:found] + bytes(len(CALL)) + content[found + len(CALL) :]
@@ -107,10 +109,10 @@ def _ways_in(inferior: Inferior, region: Region) -> Optional[Ways]:
     return Ways(tuple(calls), restorer) if calls and restorer else None
 
 
-def _pieces(inferior: Inferior, region: Region) -> Iterator[tuple[int, bytes]]:
+def _pieces(pid: int, region: Region) -> Iterator[tuple[int, bytes]]:
     for at in range(region.start, region.end, _PIECE):
         try:
-            yield at, inferior.read(at, min(_PIECE + len(RESTORER), region.end - at))
+            yield at, procfs.read_memory(pid, at, min(_PIECE + len(RESTORER), region.end - at))
         except IpbpError as error:
             if error.code != "inferior-memory":
                 raise

@@ -10,10 +10,12 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
 from ipbp.protocol import Region
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,33 +31,41 @@ class SystemCall:
 
 def regions(pid: int) -> list[Region]:
     """The mappings of a process in address order."""
-    return parse_maps(_read_text(pid, f"{_task(pid)}/maps"))
+    # That of a main thread that has ended is empty.
+    return parse_maps(_read_text(pid, f"/proc/{pid}/task/{pid}/maps") or _read_text(pid, f"{_task(pid)}/maps"))
 
 
 def parse_maps(text: str) -> list[Region]:
     """The lines of a maps file (proc_pid_maps(5)). The path is the rest of the line, spaces and all."""
-    rows = []
-    for line in text.splitlines():
-        span, permissions, offset, _device, inode, *path = line.split(maxsplit=5)
-        start, end = span.split("-")
-        rows.append(
-            Region(
-                start=int(start, 16),
-                end=int(end, 16),
-                protection=permissions[:3].replace("-", ""),
-                offset=int(offset, 16),
-                path=path[0] if path else "",
-                inode=int(inode),
-            )
-        )
-    return rows
+    global _rows  # few lines change from one stop to the next
+    known = _rows
+    _rows = {line: known.get(line) or _region(line) for line in text.splitlines()}
+    return list(_rows.values())
+
+
+_rows: dict[str, Region] = {}
+"""What the lines of the newest maps file say."""
+
+
+def _region(line: str) -> Region:
+    span, permissions, offset, _device, inode, *path = line.split(maxsplit=5)
+    start, end = span.split("-")
+    return Region(
+        start=int(start, 16),
+        end=int(end, 16),
+        protection=permissions[:3].replace("-", ""),
+        offset=int(offset, 16),
+        path=path[0] if path else "",
+        inode=int(inode),
+    )
 
 
 def read_memory(pid: int, address: int, size: int) -> bytes:
     """All `size` bytes at `address`, or `inferior-memory`. A debugger's traps are not hidden."""
-    content = _with_memory(pid, os.O_RDONLY, "read", address, size, lambda file: _read_all(file, address, size))
-    assert content is not None
-    return content
+    try:
+        return _with_memory(pid, os.O_RDONLY, lambda file: _read_all(file, address, size))
+    except (OSError, OverflowError) as error:
+        raise _memory_error(pid, error, "read", address, size) from error
 
 
 def write_memory(pid: int, address: int, content: bytes) -> None:
@@ -63,27 +73,39 @@ def write_memory(pid: int, address: int, content: bytes) -> None:
 
     A debugger does not notice: its caches and the shadows of its breakpoints are the caller's business.
     """
-    _with_memory(pid, os.O_RDWR, "write", address, len(content), lambda file: _write_all(file, address, content))
+    write_places(pid, [(address, content)])
 
 
-def _with_memory(
-    pid: int, mode: int, verb: str, address: int, size: int, act: Callable[[int], Optional[bytes]]
-) -> Optional[bytes]:
+def write_places(pid: int, places: Sequence[tuple[int, bytes]]) -> None:
+    """The same for each of these addresses and contents, one after the other."""
+
+    if not places:
+        return
+
+    def act(file: int) -> None:
+        for address, content in places:
+            _write_all(file, address, content)
+
+    try:
+        _with_memory(pid, os.O_RDWR, act)
+    except (OSError, OverflowError) as error:
+        size = sum(len(content) for _, content in places)
+        raise _memory_error(pid, error, "write", places[0][0], size) from error
+
+
+def _with_memory(pid: int, mode: int, act: Callable[[int], T]) -> T:
     # The main thread's memory is tried before its state is looked at, which would take longer.
     first = f"/proc/{pid}/task/{pid}"
     try:
         return _act_on(f"{first}/mem", mode, act)
-    except (OSError, OverflowError) as error:
+    except OSError:
         task = _task(pid)
         if task == first:
-            raise _memory_error(pid, error, verb, address, size) from error
-    try:
-        return _act_on(f"{task}/mem", mode, act)
-    except (OSError, OverflowError) as error:
-        raise _memory_error(pid, error, verb, address, size) from error
+            raise
+    return _act_on(f"{task}/mem", mode, act)
 
 
-def _act_on(path: str, mode: int, act: Callable[[int], Optional[bytes]]) -> Optional[bytes]:
+def _act_on(path: str, mode: int, act: Callable[[int], T]) -> T:
     file = os.open(path, mode | os.O_CLOEXEC)
     try:
         return act(file)
@@ -112,7 +134,7 @@ def _write_all(file: int, address: int, content: bytes) -> None:
 
 def system_call(pid: int, thread: int) -> Optional[SystemCall]:
     """Where a stopped thread is, or None when it runs (proc_pid_syscall(5))."""
-    words = _read_text(pid, f"/proc/{pid}/task/{thread}/syscall").split()
+    words = _read_record(pid, f"/proc/{pid}/task/{thread}/syscall").split()
     if words == ["running"]:
         return None
     number = int(words[0])
@@ -124,13 +146,13 @@ def system_call(pid: int, thread: int) -> Optional[SystemCall]:
 
 def seccomp_mode(pid: int, thread: int) -> int:
     """0 none, 1 strict, 2 filter (proc_pid_status(5)); 0 on kernels without seccomp."""
-    return int(_status(pid, thread).get("Seccomp", "0"))
+    return int(status(pid, thread).get("Seccomp", "0"))
 
 
 def signals_to_handle(pid: int, thread: int) -> int:
     """Pending signals that this thread will run a handler for; bit 0 is signal 1 (proc_pid_status(5))."""
-    status = _status(pid, thread)
-    mine, shared, blocked, caught = (int(status[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigCgt"))
+    rows = status(pid, thread)
+    mine, shared, blocked, caught = (int(rows[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk", "SigCgt"))
     return (mine | shared) & caught & ~blocked
 
 
@@ -177,13 +199,20 @@ def _is_alive(pid: int, task: str) -> bool:
     return _stat_fields(pid, f"{task}/stat")[0] not in ("Z", "X")
 
 
+def state(pid: int, thread: int) -> Optional[str]:
+    """The letter of proc_pid_stat(5); None when there is no such thread (any more)."""
+    try:
+        return _stat_fields(pid, f"/proc/{pid}/task/{thread}/stat")[0]
+    except IpbpError:
+        return None
+
+
 def _stat_fields(pid: int, path: str) -> list[str]:
     # From field 3 on: field 2, the name in parentheses, may contain anything (proc_pid_stat(5)).
-    return _read_text(pid, path).rpartition(")")[2].split()
+    return _read_record(pid, path).rpartition(")")[2].split()
 
 
 def _read_text(pid: int, path: str) -> str:
-    # Without Python's file objects, which take longer than the kernel: there are dozens of these in a stop.
     parts: list[bytes] = []
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -197,8 +226,22 @@ def _read_text(pid: int, path: str) -> str:
     return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
-def _status(pid: int, thread: int) -> dict[str, str]:
-    rows = (line.partition(":") for line in _read_text(pid, f"/proc/{pid}/task/{thread}/status").splitlines())
+def _read_record(pid: int, path: str) -> str:
+    """A file that the kernel writes in one piece (single_open() in fs/seq_file.c), and so one read gives all of."""
+    # Without Python's file objects, which take longer than the kernel: there are dozens of these in a stop.
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(file, 1 << 16).decode("utf-8", "surrogateescape")
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise _process_error(pid, error) from error
+
+
+def status(pid: int, thread: int) -> dict[str, str]:
+    """The lines of proc_pid_status(5) by their names."""
+    rows = (line.partition(":") for line in _read_record(pid, f"/proc/{pid}/task/{thread}/status").splitlines())
     return {name: value.strip() for name, _, value in rows}
 
 

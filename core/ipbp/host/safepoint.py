@@ -55,7 +55,7 @@ def clear(inferior: Inferior, ranges: Ranges, regions: Optional[Sequence[Region]
     for thread in inside:
         _step_out(inferior, thread, span)
     found = _stacks(inferior, inferior.threads() if inside else threads, regions or inferior.regions())
-    held = users_of(found, ranges)
+    held = _users(found, span)
     if held:
         names = ", ".join(map(str, held))
         raise IpbpError(
@@ -73,7 +73,10 @@ def users(inferior: Inferior, ranges: Ranges) -> list[int]:
 
 def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
     """The same, of stacks that were read before."""
-    span = _Span(ranges)
+    return _users(stacks, _Span(ranges))
+
+
+def _users(stacks: Sequence[Stack], span: _Span) -> list[int]:
     return [stack.thread for stack in stacks if stack.pc in span or span.has_any(stack.content)]
 
 
@@ -143,16 +146,18 @@ def stacks(inferior: Inferior) -> list[Stack]:
 
 
 def _stacks(inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Region]) -> list[Stack]:
-    return [Stack(thread.id, thread.pc, _content(inferior, regions, thread)) for thread in threads]
+    starts = [region.start for region in regions]  # in address order
+    return [Stack(thread.id, thread.pc, _content(inferior, regions, starts, thread)) for thread in threads]
 
 
-def _content(inferior: Inferior, regions: Sequence[Region], thread: Thread) -> bytes:
+def _content(inferior: Inferior, regions: Sequence[Region], starts: Sequence[int], thread: Thread) -> bytes:
     pointer = thread.stack_pointer
     if pointer is None:
         stack = abi_of(inferior.describe()).stack
         pointer = inferior.registers(thread.id, (stack,))[stack]
     top = (pointer + 7) & ~7
-    region = next((region for region in regions if region.start <= top < region.end), None)
-    if region is None:
+    at = bisect_right(starts, top) - 1
+    region = regions[at] if at >= 0 else None
+    if region is None or top >= region.end:
         return b""  # the thread has no stack (any more): nothing to return to
     return inferior.read(top, (min(region.end, top + _STACK_LIMIT) - top) & ~7)

@@ -50,7 +50,7 @@ def live_threads(pid: int) -> list[int]:
 
 def is_alive(pid: int, thread: int) -> bool:
     """Whether this is a thread of the process that has not ended."""
-    return _state(pid, thread) not in (None, "Z", "X")
+    return procfs.state(pid, thread) not in (None, "Z", "X")
 
 
 def executable(pid: int) -> str:
@@ -91,12 +91,7 @@ def send(pid: int, thread: int, number: int) -> None:
 
 def status_field(pid: int, thread: int, name: str) -> str:
     """One line of proc_pid_status(5), without its name."""
-    try:
-        with open(f"/proc/{pid}/task/{thread}/status", encoding="utf-8", errors="surrogateescape") as stream:
-            lines = stream.read().splitlines()
-    except OSError as error:
-        raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.") from error
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
+    return procfs.status(pid, thread)[name]
 
 
 def _listed(pid: int) -> list[int]:
@@ -118,12 +113,3 @@ def _where(pid: int, thread: int) -> Optional[procfs.SystemCall]:
 def _one(pid: int) -> int:
     # A live thread; mostly the first one is.
     return pid if is_alive(pid, pid) else live_threads(pid)[0]
-
-
-def _state(pid: int, thread: int) -> Optional[str]:
-    # Field 3 of stat; field 2, the name in parentheses, may contain anything. None: it ended while we looked.
-    try:
-        with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8", errors="surrogateescape") as stream:
-            return stream.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return None

@@ -29,16 +29,18 @@ from ipbp.host.quiet import require_quiet
 from ipbp.host.reclaim import is_reachable
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
 from ipbp.host.safepoint import Stack
-from ipbp.host.verify import is_one_of_both, read_replaced, verify_plan, verify_replacements
+from ipbp.host.verify import Places, is_one_of_both, verify_plan
 from ipbp.protocol import Allocation, Call, PatchPlan, Quiet, Replacement, Segment
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with the bytes of its segments and its entry in the journal, made while the program still ran."""
+    """A plan with the bytes of its segments, the places that it replaces, and its entry in the journal: made while the
+    program still ran."""
 
     plan: PatchPlan
     contents: tuple[bytes, ...]
+    places: Places
     entry: Opening
 
 
@@ -69,7 +71,7 @@ class Undone:
 def prepare(plan: PatchPlan) -> Prepared:
     """Everything that needs no stop. Errors: `image-unreadable`, `image-short`."""
     contents = tuple(_content(plan.files[segment.file], segment) for segment in plan.segments)
-    return Prepared(plan, contents, open_entry(plan))
+    return Prepared(plan, contents, Places(plan.replacements), open_entry(plan))
 
 
 def _content(file: str, segment: Segment) -> bytes:
@@ -92,11 +94,12 @@ def apply(
     half-way, ending in "rolled back": memory is as before, byte for byte. `rollback-incomplete` when even that
     failed; then `recover` may be tried. `journal-unfinished` when `recover` must come first.
     """
-    plan = prepared.plan
+    plan, places = prepared.plan, prepared.places
     require_finished(journal)
     regions = inferior.regions()  # of which only our own change before the end
     callers = [row for row in plan.callers if not row.on_undo]
-    refusals = [*verify_plan(inferior, plan, regions), *running_callers(inferior, callers, journal.patches())]
+    refusals = verify_plan(inferior, plan, regions, places)
+    refusals += running_callers(inferior, callers, journal.patches())
     if refusals:
         raise Refused(refusals)
     require_quiet(inferior, plan.quiet)
@@ -108,10 +111,10 @@ def apply(
         _make_calls(steps, plan)
         notes = _tell_before(steps, plan)
         cleared = steps.clear(plan.replacements, plan.forbidden, regions)
-        _require_same_code(inferior, plan)
+        _require_same_code(inferior, plan, places)
         # Beyond this point the program may run new code; everything that can fail has been tried, but for what new
         # variables do to get their values. That may call any function, and means the new ones: one thread runs it.
-        _replace(steps, plan.replacements, [change.replacement for change in plan.replacements])
+        _replace(steps, places, places.expected, places.replacements)
         initialise(steps, plan.initialisers)
         kept_off = _rearm_starts(steps, plan.replacements)
         if last is not None:
@@ -138,8 +141,9 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     require_finished(journal)
     _require_newest(journal, patch)
     changes = patch.changes
+    places = Places(changes)
     callers = [row for row in patch.plan.callers if row.on_undo]
-    refusals = verify_replacements(inferior, changes, [change.replacement for change in changes])
+    refusals = places.verify(inferior, places.replacements)
     refusals += running_callers(inferior, callers, ())
     if refusals:
         raise Refused(refusals)
@@ -149,7 +153,7 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
         journal.undoing(patch.number)
         notes = tell(inferior, [hook for hook in patch.hooks if hook.is_before], is_undo=True)
         cleared = steps.clear(changes, [change.interior for change in changes])
-        _replace(steps, changes, [change.expected for change in changes])
+        _replace(steps, places, places.replacements, places.expected)
         steps.rearm([*steps.disarmed, *breakpoints])
         journal.undone(patch.number)
     except BaseException as cause:
@@ -284,23 +288,24 @@ def _tell_before(steps: Steps, plan: PatchPlan) -> list[str]:
     return notes
 
 
-def _require_same_code(inferior: Inferior, plan: PatchPlan) -> None:
+def _require_same_code(inferior: Inferior, plan: PatchPlan, places: Places) -> None:
     # What was compared before the calls has to be compared again: the program ran.
     if not plan.loads and not plan.hooks and all(call.on_undo for call in plan.calls):
         return
-    refusals = verify_replacements(inferior, plan.replacements, [change.expected for change in plan.replacements])
+    refusals = places.verify(inferior, places.expected)
     if refusals:
         raise Refused(refusals)
 
 
-def _replace(steps: Steps, changes: Sequence[Replacement], contents: Sequence[bytes]) -> None:
-    for change, content in zip(changes, contents):
-        before = change.expected if content == change.replacement else change.replacement
-        steps.will(partial(write_surely, steps.inferior, change.address, before))
-        steps.inferior.write(change.address, content)
-    for change, found, content in zip(changes, read_replaced(steps.inferior, changes), contents):
-        if found != content:
-            raise write_lost(change.address, len(content))
+def _replace(steps: Steps, places: Places, before: Sequence[bytes], contents: Sequence[bytes]) -> None:
+    inferior, addresses = steps.inferior, [change.address for change in places.changes]
+    for address, content in zip(addresses, before):
+        steps.will(partial(write_surely, inferior, address, content))
+    inferior.write_all(list(zip(addresses, contents)))
+    found = places.read(inferior)
+    if found != contents:
+        lost = next(change for change, *both in zip(places.changes, found, contents) if both[0] != both[1])
+        raise write_lost(lost.address, len(lost.expected))
 
 
 def _rearm_starts(steps: Steps, changes: Iterable[Replacement]) -> tuple[Breakpoint, ...]:
@@ -361,7 +366,7 @@ def _give_back(inferior: Inferior, plan: PatchPlan) -> None:
 
 
 def _still_changed(inferior: Inferior, patch: Patch) -> list[Replacement]:
-    found = list(zip(patch.changes, read_replaced(inferior, patch.changes)))
+    found = list(zip(patch.changes, Places(patch.changes).read(inferior)))
     strange = [change.name for change, memory in found if memory is None or not is_one_of_both(memory, change)]
     if strange:
         raise IpbpError(

@@ -10,12 +10,52 @@ from ipbp.host.unloaded import is_loaded
 from ipbp.protocol import Allocation, PatchedImage, PatchPlan, Region, Replacement, Segment
 
 PAGE = 4096
+_AT_ONCE = 64  # places
 
 
-def verify_plan(inferior: Inferior, plan: PatchPlan, regions: Sequence[Region]) -> list[Refusal]:
-    """Everything that keeps this plan from being applied; [] when nothing does. `regions`: as they are now."""
-    expected = [change.expected for change in plan.replacements]
-    refusals = [*_overlaps(plan.replacements), *verify_replacements(inferior, plan.replacements, expected)]
+class Places:
+    """Places that are replaced together, `changes`; those that are close together are read at once. To be made while
+    the program still runs."""
+
+    def __init__(self, changes: Sequence[Replacement]) -> None:
+        self.changes = tuple(changes)
+        self.expected = [change.expected for change in changes]
+        self.replacements = [change.replacement for change in changes]
+        self.refusals = _overlaps(changes)
+        """What is wrong whatever the memory is."""
+        self._groups = _neighbours(changes)
+
+    def read(self, inferior: Inferior) -> list[Optional[bytes]]:
+        """The bytes at each place, None where they cannot be read."""
+        found: list[Optional[bytes]] = [None] * len(self.changes)
+        for start, end, rows in self._groups:
+            content = _read(inferior, start, end - start)
+            for index, low, high in rows:
+                # With a hole between two of them each is read alone.
+                found[index] = _read(inferior, start + low, high - low) if content is None else content[low:high]
+        return found
+
+    def verify(self, inferior: Inferior, wanted: Sequence[bytes]) -> list[Refusal]:
+        """A refusal for each place whose bytes are not the `wanted` ones."""
+        found = self.read(inferior)
+        if found == wanted:
+            return []
+        refusals = []
+        for change, memory, content in zip(self.changes, found, wanted):
+            if memory is None:
+                refusals.append(_unreadable(change.name, change.address, len(content)))
+            elif memory != content:
+                refusals.append(_changed(change, memory, content))
+        return refusals
+
+
+def verify_plan(
+    inferior: Inferior, plan: PatchPlan, regions: Sequence[Region], places: Optional[Places] = None
+) -> list[Refusal]:
+    """Everything that keeps this plan from being applied; [] when nothing does. `regions`: as they are now. `places`:
+    of its replacements."""
+    places = places or Places(plan.replacements)
+    refusals = [*places.refusals, *places.verify(inferior, places.expected)]
     refusals += [
         _unloaded(image) for image in plan.images if not (image.is_executable or is_loaded(image, inferior, regions))
     ]
@@ -26,41 +66,23 @@ def verify_plan(inferior: Inferior, plan: PatchPlan, regions: Sequence[Region]) 
     return refusals
 
 
-def verify_replacements(inferior: Inferior, changes: Sequence[Replacement], wanted: Sequence[bytes]) -> list[Refusal]:
-    """A refusal for each place whose bytes are not the `wanted` ones (one for each of `changes`)."""
-    refusals = []
-    found_bytes = read_replaced(inferior, changes)
-    for change, found, content in zip(changes, found_bytes, wanted):
-        if found is None:
-            refusals.append(_unreadable(change.name, change.address, len(content)))
-        elif found != content:
-            refusals.append(_changed(change, found, content))
-    return refusals
+_Group = tuple[int, int, list[tuple[int, int, int]]]  # start, end; number of a place, its start and end from there
 
 
-def read_replaced(inferior: Inferior, changes: Sequence[Replacement]) -> list[Optional[bytes]]:
-    """The bytes at each place, None where they cannot be read. Places close together are read at once."""
-    found: dict[int, Optional[bytes]] = {}
-    for group in _neighbours(changes):
-        start, end = group[0].address, max(change.address + len(change.expected) for change in group)
-        content = _read(inferior, start, end - start) if len(group) > 1 else None
-        for change in group:
-            size = len(change.expected)
-            if content is None:  # alone, or there is a hole in between
-                found[change.address] = _read(inferior, change.address, size)
-            else:
-                found[change.address] = content[change.address - start : change.address - start + size]
-    return [found[change.address] for change in changes]
-
-
-def _neighbours(changes: Sequence[Replacement]) -> list[list[Replacement]]:
-    groups: list[list[Replacement]] = []
-    for change in sorted(changes, key=lambda change: change.address):
-        if groups and change.address - groups[-1][-1].address < PAGE and len(groups[-1]) < 64:
-            groups[-1].append(change)
+def _neighbours(changes: Sequence[Replacement]) -> list[_Group]:
+    groups: list[list[int]] = []
+    for index in sorted(range(len(changes)), key=lambda row: changes[row].address):
+        if groups and changes[index].address - changes[groups[-1][-1]].address < PAGE and len(groups[-1]) < _AT_ONCE:
+            groups[-1].append(index)
         else:
-            groups.append([change])
-    return groups
+            groups.append([index])
+    return [_group(changes, rows) for rows in groups]
+
+
+def _group(changes: Sequence[Replacement], rows: Sequence[int]) -> _Group:
+    places = [(index, changes[index].address, changes[index].address + len(changes[index].expected)) for index in rows]
+    start, end = places[0][1], max(high for _, _, high in places)
+    return start, end, [(index, low - start, high - start) for index, low, high in places]
 
 
 def is_one_of_both(memory: bytes, change: Replacement) -> bool:

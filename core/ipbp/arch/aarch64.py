@@ -40,6 +40,7 @@ def _move(kind: EdgeKind, group: int, equation: str, *, signed: bool, checked: b
 
 
 _SIZES = (1, 2, 4, 8, 16)
+_IN_SECTION = "S + A - start of its section"
 
 ROWS = (
     EdgeRow(EdgeKind.WORD32, 4, -(1 << 31), (1 << 32) - 1, False, "S + A"),
@@ -88,4 +89,7 @@ ROWS = (
     _page(EdgeKind.TLSDESC_PAGE21, "Page(G(descriptor)) - Page(P)"),
     _low(EdgeKind.TLSDESC_LOW12_LOAD, "G(descriptor)", 8),
     _low(EdgeKind.TLSDESC_LOW12, "G(descriptor)"),
+    EdgeRow(EdgeKind.SECREL_HIGH12, 4, 0, (1 << 24) - 1, False, _IN_SECTION, Encoding.IMM12, 12),
+    _low(EdgeKind.SECREL_LOW12, _IN_SECTION),
+    *(_low(EdgeKind(EdgeKind.SECREL_LOW12_OF_8 + row), _IN_SECTION, size) for row, size in enumerate(_SIZES)),
 )

@@ -28,7 +28,8 @@ class Encoding(IntEnum):
 @dataclass(frozen=True, slots=True)
 class EdgeRow:
     """`width`: bytes of the field, 0 for a kind that changes none. `lowest` and `highest`: results that fit.
-    `pc_relative`, `got_relative`: the equation ends in `- P`, in `- GOT`. `shift`: how many low bits of the result are
+    `pc_relative`, `got_relative`: the equation ends in `- P`, in the image's base (`- GOT`, `- B`).
+    `shift`: how many low bits of the result are
     left out; `alignment`: what the result must be a multiple of."""
 
     kind: EdgeKind
@@ -43,7 +44,7 @@ class EdgeRow:
 
     @property
     def got_relative(self) -> bool:
-        return self.equation.endswith("- GOT")
+        return self.equation.endswith(("- GOT", "- B"))
 
     @property
     def is_of_pages(self) -> bool:

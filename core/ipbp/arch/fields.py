@@ -42,7 +42,7 @@ PC_RELATIVE = _column({kind: int(row.pc_relative) for kind, row in ROWS.items()}
 """1 where the equation counts from P or its page, indexed by kind."""
 
 GOT_RELATIVE = _column({kind: int(row.got_relative) for kind, row in ROWS.items()})
-"""1 where the equation ends in `- GOT`, indexed by kind."""
+"""1 where the equation ends in the image's base (`- GOT`, `- B`), indexed by kind."""
 
 PAGES = _column({kind: int(row.is_of_pages) for kind, row in ROWS.items()})
 """1 where the equation is a distance between pages, indexed by kind."""

@@ -80,6 +80,7 @@ for _kind, _form in {
     EdgeKind.GOT_BASE_PCREL64: Form.GOT_BASE,
     EdgeKind.GOT_OFFSET64: Form.GOT_OFFSET,
     EdgeKind.PLT_OFFSET64: Form.GOT_OFFSET,
+    EdgeKind.IMAGE32: Form.GOT_OFFSET,
     EdgeKind.GOT_SLOT32: Form.GOT_CELL,
     EdgeKind.GOT_SLOT64: Form.GOT_CELL,
     EdgeKind.TPOFF32: Form.TLS_OFFSET,

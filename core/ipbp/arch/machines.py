@@ -95,7 +95,7 @@ def _from_end() -> U8:
     # On x86-64 a distance counts from the end of its instruction, mostly that of the field (SDM vol. 1, 3.7.5.1).
     column = np.full(max(EdgeKind) + 1, 4, dtype=np.uint8)
     column[[EdgeKind.ABS64, EdgeKind.ABS32, EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8]] = 0
-    column[[EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64]] = 0
+    column[[EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64, EdgeKind.IMAGE32]] = 0
     column[EdgeKind.PCREL8] = 1
     return column
 

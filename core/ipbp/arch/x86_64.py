@@ -2,7 +2,8 @@
 
 One row a kind, the equation beside it in the letters of the psABI (System V ABI, AMD64 supplement, "Relocation
 Types"): S symbol, A addend, P place of the field, G address of the symbol's GOT slot, TP offset from the thread
-pointer, Z size of the symbol, L place of the PLT entry or stub, GOT the table's base.
+pointer, Z size of the symbol, L place of the PLT entry or stub, GOT the table's base; and B where the image is loaded
+("PE Format", "COFF Relocations").
 
 A field of n bytes that is sign-extended holds -2^(8n-1) .. 2^(8n-1)-1; a zero-extended one 0 .. 2^8n-1. The 16-bit
 and 8-bit absolute forms are used for both, so the psABI's linkers accept either reading, and so do the rows.
@@ -56,4 +57,7 @@ ROWS = (
     EdgeRow(EdgeKind.TLSDESC_CALL, 0, 0, 0, False, "none"),
     _signed(EdgeKind.GOT_SLOT32, 4, "G + A - GOT"),
     _signed(EdgeKind.GOT_PCREL32_REX2_RELAX, 4, "G + A - P"),
+    EdgeRow(EdgeKind.IMAGE32, 4, 0, (1 << 32) - 1, False, "S + A - B"),
+    EdgeRow(EdgeKind.SECTION16, 2, 0, (1 << 16) - 1, False, "number of the section of S"),
+    EdgeRow(EdgeKind.SECREL32, 4, 0, (1 << 32) - 1, False, "S + A - start of its section"),
 )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ipbp.errors import IpbpError, Refusal, Refused
-from ipbp.formats.elf_object import read_object
+from ipbp.formats.objects import read_any_object
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.pipeline.readable import readable
 from ipbp.stages.compare import Comparison, Status, compare, part_of
@@ -92,7 +92,7 @@ class Diff:
 def diff(old_path: Path, new_path: Path) -> Diff:
     """The difference of two object files.
 
-    Errors: those of `read_object` and `object-unreadable`. What `read_object` refuses becomes refusals of the
+    Errors: those of `read_any_object` and `object-unreadable`. What that refuses becomes refusals of the
     result.
     """
     start = time.monotonic()
@@ -100,7 +100,7 @@ def diff(old_path: Path, new_path: Path) -> Diff:
     refusals: list[Refusal] = []
     for path in (old_path, new_path):
         try:
-            graphs.append(read_object(file_content(path), str(path)))
+            graphs.append(read_any_object(file_content(path), str(path)))
         except Refused as refused:
             refusals += refused.refusals
     read = time.monotonic()

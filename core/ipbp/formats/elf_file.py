@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from ipbp.compression import ZLIB, ZSTD, decompressed, method_of
 from ipbp.errors import IpbpError
+from ipbp.formats.elf_relocations import edge_kinds
 from ipbp.graph.columns import I64, U8, Flags
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows, ragged, words_at
@@ -138,6 +139,10 @@ class ElfFile:
     @property
     def machine(self) -> str:
         return MACHINES[int.from_bytes(self.content[18:20], "little")]
+
+    def edge_kinds(self, types: npt.NDArray[np.uint32]) -> U8:
+        """The `EdgeKind` of each relocation's type; 0 where there is none."""
+        return edge_kinds(types, self.machine)
 
     def relocations_of(self, holders: Flags) -> ElfRelocations:
         """The relocations of the sections that are marked, table by table."""

@@ -8,7 +8,7 @@ information) has its place in the graph and is read when it is asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,18 @@ from ipbp.formats import elf_file as elf
 from ipbp.formats.elf_aarch64 import are_marks
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
 from ipbp.formats.elf_file import ElfFile, ElfRelocations, malformed
-from ipbp.formats.elf_references import References, decoded, element_places, references, safe_cuts, table_places
+from ipbp.formats.elf_references import (
+    References,
+    decoded,
+    element_places,
+    references,
+    safe_cuts,
+    table_places,
+    up_to_labels,
+)
 from ipbp.formats.elf_relocations import edge_kinds, relocation_name, says_nothing
 from ipbp.formats.elf_unnamed import with_unnamed_functions
+from ipbp.formats.translated import TranslatedFile
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     ABSOLUTE,
@@ -69,6 +78,12 @@ def read_object(content: bytes | memoryview | Any, path: str) -> LinkGraph:
     elf.check_with_lief(file)
     placement = _placement(file)
     _refuse_unknown_kinds(file)
+    return graph_of(file, placement)
+
+
+def graph_of(file: ElfFile, placement: U8) -> LinkGraph:
+    """The link graph of checked tables; `placement`: the `BlockKind` of each section, or NOT_PLACED. Errors: as
+    `read_object`'s, for what the tables mean together."""
     return _Builder(file, placement).build()
 
 
@@ -117,7 +132,7 @@ def _refuse_unknown_kinds(file: ElfFile) -> None:
 
 def _kinds(file: ElfFile, placement: U8, relocations: ElfRelocations) -> U8:
     """The edge kind of each relocation, 0 for those that say nothing (R_X86_64_NONE)."""
-    kinds = edge_kinds(relocations.type, file.machine)
+    kinds = file.edge_kinds(relocations.type)
     width = WIDTH[kinds].astype(np.int64)
     stored = (file.sections.flags[relocations.section] & np.uint64(elf.SHF_COMPRESSED)) == 0
     if (stored & (relocations.offset + width > file.sections.size[relocations.section])).any():
@@ -219,12 +234,17 @@ class _Builder:
         sizes = file.sections.size
         refs = self._references(relocations, self.kinds)
         starts, lengths = with_unnamed_functions(file, placement, refs, *self._block_symbols())
+        named = starts
+        if isinstance(file, TranslatedFile):
+            lengths = up_to_labels(file, placement, refs, starts, lengths)
+            starts, lengths = (np.concatenate(pair) for pair in zip((starts, lengths), file.atoms, strict=True))
         fixups = np.sort(key(relocations.section, relocations.offset)[self.kinds != 0])
         splits = refs.address & (placement[refs.home] != BlockKind.CODE)
         homes = distinct(file.symbols.section[file.tables.refers & (file.symbols.section > 0)])
 
         def cut_at(cuts: I64) -> Spans:
-            return cut(file, placement, starts, lengths, cuts, fixups, np.sort(refs.keys(sizes)), homes)
+            spans = cut(file, placement, starts, lengths, cuts, fixups, np.sort(refs.keys(sizes)), homes)
+            return spans if named is starts else replace(spans, named=np.isin(spans.start, named))
 
         in_range = (refs.place >= 0) & (refs.place < sizes[refs.home])
         cuts = refs.keys(sizes)[splits & in_range]
@@ -296,8 +316,9 @@ class _Builder:
         binding = np.select(
             [symbols.binding[kept] == 0, symbols.binding[kept] == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL
         )
+        names = symbols.name.take(kept)
         return Symbols(
-            symbols.name.take(kept).without_versions(of_all=False),
+            names if isinstance(self.file, TranslatedFile) else names.without_versions(of_all=False),
             block.astype(np.int32),
             offset,
             symbols.size[kept],
@@ -411,6 +432,8 @@ class _Builder:
 
     def _source(self) -> str:
         """The first STT_FILE symbol: gcc and clang write the name as the command line had it."""
+        if isinstance(self.file, TranslatedFile):
+            return self.file.source
         files = np.flatnonzero(self.file.symbols.type == elf.STT_FILE)
         name = self.file.symbols.name[int(files[0])] if len(files) else ""
         return name.rsplit("/", 1)[-1]
@@ -430,7 +453,10 @@ def _named_anchors(table: Symbols, blocks: int) -> npt.NDArray[np.int64]:
 
 
 def _one_behind_the_other(first: ByteRows, empty: int, last: ByteRows) -> ByteRows:
-    """Rows of one buffer, `empty` rows without bytes between them."""
+    """The rows of both, `empty` rows without bytes between them; in one buffer, if they are not in one already."""
+    if first.octets is not last.octets:
+        both = first.followed_by(last)
+        first, last = both.take(np.arange(len(first))), both.take(np.arange(len(first), len(both)))
     nothing = np.zeros(empty, dtype=np.int64)
     start, length = ((one, nothing, other) for one, other in ((first.start, last.start), (first.length, last.length)))
     return ByteRows(first.octets, np.concatenate(start), np.concatenate(length))

@@ -25,6 +25,7 @@ from ipbp.arch.x86_64_code import UNSURE, FieldUse, field_uses, immediate_sizes,
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key, mergeable
 from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile, ElfRelocations
+from ipbp.formats.translated import TranslatedFile
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8, BlockKind
 from ipbp.graph.rows import distinct, is_one_of
@@ -145,6 +146,17 @@ def _uses(
         uses = field_uses(bytes(file.content[at : at + end - start]), fields)
         found += [(member, uses.get(field)) for member, field in zip(members, fields, strict=True)]
     return found
+
+
+def up_to_labels(file: TranslatedFile, placement: U8, refs: References, start: I64, size: I64) -> I64:
+    """The sizes of symbols that are only known to end where the next one begins, without what follows them in data and
+    is referred to by its section: assemblers say that of private labels alone (COFF)."""
+    if not file.ends_at_labels or len(start) == 0:
+        return size
+    sure = refs.by_section & ~refs.unsure & (placement[refs.home] != BlockKind.CODE)
+    labels = np.append(distinct(refs.keys(file.sections.size)[sure]), np.iinfo(np.int64).max)
+    following = labels[np.searchsorted(labels, start, side="right")]
+    return np.minimum(size, following - start)
 
 
 def safe_cuts(file: ElfFile, refs: References, access: I64, spans: Spans, fixups: I64) -> I64:

@@ -105,3 +105,15 @@ class EdgeKind(IntEnum):
     TLSDESC_PAGE21 = 87
     TLSDESC_LOW12_LOAD = 88
     TLSDESC_LOW12 = 89
+
+    # What COFF counts from the image's start, from a section's start, and sections themselves.
+    IMAGE32 = 90  # S + A - B, where B is the load address of the image
+    SECTION16 = 91  # number of the section of S
+    SECREL32 = 92  # S + A - start of its section: in code the way to a thread-local variable
+    SECREL_HIGH12 = 93  # the same, bits 23:12
+    SECREL_LOW12 = 94
+    SECREL_LOW12_OF_8 = 95
+    SECREL_LOW12_OF_16 = 96
+    SECREL_LOW12_OF_32 = 97
+    SECREL_LOW12_OF_64 = 98
+    SECREL_LOW12_OF_128 = 99

@@ -18,7 +18,7 @@ What readers promise:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from typing import overload
@@ -44,6 +44,7 @@ class BlockKind(IntEnum):
     TLS_DATA = 5
     TLS_BSS = 6
     INIT = 7  # arrays of functions that run before main or at exit
+    TLS_DESCRIPTORS = 8  # what a loader makes room in the threads for (Mach-O, `__thread_vars`)
 
 
 class Binding(IntEnum):
@@ -234,8 +235,14 @@ class Member:
     first_section: int
 
 
+NO_TABLES = np.empty((0, 3), dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class LinkGraph:
+    """`has_all_edges`: whatever leads out of a block has an edge, so that code need not be searched for distances that
+    an assembler knew (Mach-O). `tables`: rows of block, start and end of the data that the file says is in its code."""
+
     path: str
     source: str  # base name of the translation unit as the symbol table says it (STT_FILE); "" if it does not
     machine: str  # "x86_64", "aarch64"
@@ -246,6 +253,8 @@ class LinkGraph:
     first_edge: I64  # len(blocks) + 1
     side: tuple[SideSection, ...]
     members: tuple[Member, ...] = ()  # of a graph that was merged from several objects
+    has_all_edges: bool = False
+    tables: I64 = field(default_factory=lambda: NO_TABLES)
 
     def content(self, block: int) -> memoryview:
         """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""

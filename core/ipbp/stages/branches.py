@@ -42,6 +42,8 @@ def with_local_branches(graph: LinkGraph, blocks: Iterable[int] | None = None) -
 
 def _sharing(graph: LinkGraph) -> npt.NDArray[np.bool_]:
     """For each block whether it is code with other code in its section."""
+    if graph.has_all_edges:
+        return np.zeros(len(graph.blocks), dtype=np.bool_)
     code = graph.blocks.kind == BlockKind.CODE
     count = np.bincount(graph.blocks.section[code], minlength=len(graph.sections) + 1)
     result: npt.NDArray[np.bool_] = code & (count[graph.blocks.section] > 1)

@@ -43,6 +43,7 @@ _STATE = {
     BlockKind.TLS_BSS: "thread-local",
     BlockKind.CODE: "code",
     BlockKind.INIT: "run at the start",
+    BlockKind.TLS_DESCRIPTORS: "thread-local",
 }
 
 

@@ -22,15 +22,16 @@ from ipbp.stages.placer import Placer
 from ipbp.stages.targets import CarriedEdges
 
 GOT_NAME = "_GLOBAL_OFFSET_TABLE_"
+IMAGE_NAME = "__ImageBase"  # what fields of COFF count from: where the image is loaded
 BASE_KINDS = (EdgeKind.GOT_BASE_PCREL32, EdgeKind.GOT_BASE_PCREL64)
 """Kinds that compute the base; what symbol they name makes no difference."""
 _CELL_SIZE = 8
 
 
 def image_base(image: LoadedImage) -> int:
-    """Load address of the image's _GLOBAL_OFFSET_TABLE_, or UNBOUND. Where no symbol says it: linkers for x86-64 let
-    the table begin with the cells of the PLT."""
-    rows = image.symbols.by_name.get(GOT_NAME, ())
+    """Load address of the image's _GLOBAL_OFFSET_TABLE_ (of a PE image that of the image), or UNBOUND. Where no symbol
+    says it: linkers for x86-64 let the table begin with the cells of the PLT."""
+    rows = image.symbols.by_name.get(GOT_NAME, ()) or image.symbols.by_name.get(IMAGE_NAME, ())
     if rows:
         return int(image.symbols.address[rows[0]])
     starts = {name: start for name, start, _end in image.sections}
@@ -40,11 +41,16 @@ def image_base(image: LoadedImage) -> int:
 def place_bases(units: Sequence[Unit], edges: Sequence[CarriedEdges], placer: Placer) -> list[int]:
     """For each unit the base that its fields count from, UNBOUND where none of them does."""
     needed = [_needs_base(unit, rows) for unit, rows in zip(units, edges, strict=True)]
-    own = UNBOUND
-    if any(need and unit.got_base == UNBOUND for unit, need in zip(units, needed, strict=True)):
+    own, pairs = UNBOUND, zip(units, edges, needed, strict=True)
+    if any(need and unit.got_base == UNBOUND and not counts_from_image(rows) for unit, rows, need in pairs):
         own = placer.put(".got", _CELL_SIZE, _CELL_SIZE)
     bases = [own if unit.got_base == UNBOUND else unit.got_base for unit in units]
     return [base if need else UNBOUND for base, need in zip(bases, needed, strict=True)]
+
+
+def counts_from_image(edges: CarriedEdges) -> bool:
+    """Whether fields count from where the image is loaded, for which nothing else can stand."""
+    return bool((edges.kind == EdgeKind.IMAGE32).any())
 
 
 def with_base(unit: Unit, meaning: I64, base: int) -> I64:

@@ -25,4 +25,7 @@ def stores_labels(graph: LinkGraph, block: int) -> bool:
     fixed = set(edges.offset[rows].tolist())  # what these hold is not in the bytes
     code = bytes(graph.content(block))
     places = machine_of(graph.machine).stored_places(code)
-    return any(field not in fixed and 0 < target < len(code) for field, target in places)
+    tables = [range(start, end) for home, start, end in graph.tables.tolist() if home == block]
+    made = {target for field, target in places if field not in fixed and 0 < target < len(code)}
+    # A jump table that the file says is there is no place to go to.
+    return any(not any(target in table for table in tables) for target in made)

@@ -61,7 +61,7 @@ def layout(units: Sequence[Unit], arena: Arena, library: str = "") -> Layout:
 
 def layouts(groups: Sequence[Group]) -> tuple[Layout, ...]:
     """Where everything goes, group by group; units of one group may use what another one brings. Refusals, in the
-    results: `new-initialiser`, `duplicate-symbol`, `thread-local`,
+    results: `new-initialiser`, `new-thread-local`, `duplicate-symbol`, `thread-local`,
     `size-of-outside-symbol`, `undefined-symbol`, `out-of-reach-data`, `unwind-data-not-carried`.
 
     Errors: `arena-full` (ask `stages.arena.room` with `demand` first), `unwind-malformed`.
@@ -190,7 +190,7 @@ def _place_commons(
 
 def _kind_refusals(units: Sequence[Unit]) -> list[Refusal]:
     return [
-        _runs_at_start(unit, block)
+        _needs_the_loader(unit, block)
         for unit in units
         for block in unit.carried.tolist()
         if int(unit.graph.blocks.kind[block]) not in _CHUNK_OF
@@ -209,8 +209,16 @@ def _unwind_refusals(units: Sequence[Unit], result: Layout) -> list[Refusal]:
     return found
 
 
-def _runs_at_start(unit: Unit, block: int) -> Refusal:
+def _needs_the_loader(unit: Unit, block: int) -> Refusal:
     name = unit.graph.block_name(block)
+    if unit.graph.blocks.kind[block] == BlockKind.TLS_DESCRIPTORS:
+        return Refusal(
+            "new-thread-local",
+            f"the thread-local variable '{name}' is new, and the loader makes room for these when it loads an image",
+            "Make it an ordinary variable, or restart the program.",
+            name,
+            unit.name,
+        )
     return Refusal(
         "new-initialiser",
         f"'{name}' runs before main or at exit, and the program has started",

@@ -25,6 +25,7 @@ from ipbp.graph.threads import ThreadPlace
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import LOW_END, REACH, Arena
 from ipbp.stages.far_data import OUT_OF_REACH
+from ipbp.stages.got_base import IMAGE_NAME, counts_from_image
 from ipbp.stages.placer import Placer
 from ipbp.stages.targets import BRANCHES, GOT_KINDS, CarriedEdges
 from ipbp.stages.thread_locals import OFFSET_KINDS, THREAD_LOCAL
@@ -35,7 +36,7 @@ _NEAR = (EdgeKind.PCREL32, EdgeKind.PCREL16, EdgeKind.PCREL8, EdgeKind.PAGE21)
 _LOW = (EdgeKind.ABS32S, EdgeKind.ABS16, EdgeKind.ABS8)
 _PARTS = tuple(kind for kind in EdgeKind if EdgeKind.BRANCH19 <= kind <= EdgeKind.MOVE_DISTANCE_G3)
 """Parts of instructions that hold an address or a distance; `relocate` sees whether it is too large."""
-_FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64)
+_FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64, EdgeKind.IMAGE32)
 _ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS32, EdgeKind.WORD32, *_PARTS, *_FAR)
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _NOWHERE = ThreadPlace(None)
@@ -127,7 +128,9 @@ def target_refusals(targets: Sequence[UnitTargets], arena: Arena, thread: Thread
         found += [_size_unknown(row.unit, symbol) for symbol in outside.tolist()]
         used = row.of((*BRANCHES, *GOT_KINDS, *_ADDRESSES))
         unknown = row.is_unknown(used) & ~row.is_indirect(used)
-        found += [_undefined(row.unit, symbol) for symbol in used[unknown].tolist()]
+        found += [_undefined(row.unit, shown(row.unit, symbol)) for symbol in used[unknown].tolist()]
+        if row.unit.got_base == UNBOUND and counts_from_image(row.edges):
+            found.append(_undefined(row.unit, IMAGE_NAME))
         near, low, zero_extended = row.far(row.of(_NEAR), arena), row.of(_LOW), row.of((EdgeKind.ABS32,))
         beyond = {
             *near[~row.is_unknown(near)].tolist(),
@@ -177,8 +180,7 @@ def _size_unknown(unit: Unit, symbol: int) -> Refusal:
     )
 
 
-def _undefined(unit: Unit, symbol: int) -> Refusal:
-    name = shown(unit, symbol)
+def _undefined(unit: Unit, name: str) -> Refusal:
     return Refusal(
         "undefined-symbol",
         f"the changed code uses '{name}', and nothing in the process has this name",

@@ -30,7 +30,8 @@ from ipbp.stages.thread_pairs import DESCRIPTOR_KINDS
 
 OFFSET_KINDS = (EdgeKind.TPOFF32, EdgeKind.TPOFF64, *aarch64_tls.OFFSETS)
 _ACCESSES = (*x86_64_tls.ACCESSES, *aarch64_tls.ACCESSES)
-THREAD_LOCAL = (*_ACCESSES, *OFFSET_KINDS, EdgeKind.DTPOFF32, EdgeKind.DTPOFF64)
+_IN_SECTION = tuple(kind for kind in EdgeKind if EdgeKind.SECREL32 <= kind <= EdgeKind.SECREL_LOW12_OF_128)
+THREAD_LOCAL = (*_ACCESSES, *OFFSET_KINDS, EdgeKind.DTPOFF32, EdgeKind.DTPOFF64, *_IN_SECTION)
 """Kinds of fixups that mean a thread-local variable."""
 
 _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)

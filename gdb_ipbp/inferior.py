@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import signal
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Callable, Iterable, Iterator, Optional, Sequence
 
@@ -53,7 +53,7 @@ class GdbInferior:
             return _known.description
         pid = _process()
         if self._remote is not None:
-            return self._remote.describe(pid, not _is_running())
+            return self._remote.describe(pid, not self._remote.is_running())
         return Description(
             pid=pid,
             triple="x86_64-linux",
@@ -217,13 +217,21 @@ class GdbInferior:
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         _process()
-        self._refresh()
         _known.threads = None
+        with self._limited(CALL_SECONDS):
+            self._refresh()
+            return self._call(address, arguments)
+
+    def _limited(self, seconds: float) -> AbstractContextManager[None]:
+        if self._remote is None:
+            return limited(seconds)
+        return remote.limited(self, seconds) if self._remote.is_known else nullcontext()
+
+    def _call(self, address: int, arguments: Sequence[int]) -> int:
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
-        timed = (limited if self._remote is None else remote.limited)(CALL_SECONDS)
-        with kept_selection(), safe, breakpoints_off(), with_interrupts(), timed, _signals() as seen:
+        with kept_selection(), safe, breakpoints_off(), with_interrupts(), _signals() as seen:
             try:
                 return int(gdb.parse_and_eval(expression)) & _MASK
             except gdb.error as error:
@@ -378,7 +386,7 @@ _known = _Known()
 
 def _remote_of_inferior() -> Optional[RemoteProcess]:
     """What is known of the selected process, when it is behind a remote stub."""
-    return process_behind_stub() if gdb.selected_inferior().pid and is_remote() else None
+    return process_behind_stub(is_new_command=True) if gdb.selected_inferior().pid and is_remote() else None
 
 
 def _process() -> int:
@@ -405,8 +413,8 @@ def _process() -> int:
             "Build the program for x86-64: of AArch64 ipbp patches what runs behind a remote stub.",
         )
     if is_remote() and not architecture.startswith("aarch64") and not process_behind_stub().is_known:
-        fact = "the stub does not give gdb files of its machine and of the process, or cannot step one thread alone"
-        raise IpbpError("inferior-remote", fact, "Use gdbserver there.")
+        fact = "the stub gives no files of its machine and of the process, or cannot step one thread, or is non-stop"
+        raise IpbpError("inferior-remote", fact, "Use gdbserver there, without `set non-stop on`.")
     if gdb.current_recording() is not None:
         raise IpbpError("inferior-recorded", "gdb records the program's execution", "`record stop` first.")
     return int(inferior.pid)

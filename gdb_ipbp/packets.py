@@ -132,7 +132,10 @@ class Packets:
 
 
 def packets_of(pid: int) -> Optional[Packets]:
-    """None where the stub cannot step one thread and leave the others, or gdb does not say how registers lie."""
+    """None where the stub cannot step one thread and leave the others, or gdb does not say how registers lie; nor in
+    non-stop mode, in which stops are told in another way."""
+    if gdb.parameter("non-stop") or re.search(r"is on|currently on", _target_non_stop()):
+        return None
     send = gdb.selected_inferior().connection.send_packet
     actions = (send("vCont?") or b"").split(b";")
     layout = _layout()
@@ -140,6 +143,10 @@ def packets_of(pid: int) -> Optional[Packets]:
         return None
     current = send("qC") or b""  # "QCp1f4.1f4" or "QC1f4"
     return Packets(send, pid, layout, f"p{pid:x}." if current.startswith(b"QCp") else "")
+
+
+def _target_non_stop() -> str:
+    return str(gdb.execute("maintenance show target-non-stop", to_string=True))
 
 
 def _layout() -> Layout:

@@ -10,22 +10,22 @@ as can be read.
 
 from __future__ import annotations
 
-import os
+import errno
+import hashlib
 import re
 import signal
 import struct
-import threading
 from contextlib import contextmanager
 from typing import Callable, Iterable, Iterator, Optional
 
 import gdb
 
 from gdb_ipbp.packets import Packets, packets_of
-from gdb_ipbp.remote_kernel import RemoteKernel, entry_of_program, kernel_of
-from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, start, without_interrupts
+from gdb_ipbp.remote_kernel import RemoteKernel, auxiliary_vector, entry_of_program, kernel_of
+from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject
-from ipbp.host.abi import AARCH64, X86_64, Abi
+from ipbp.host.abi import AARCH64, X86_64, Abi, abi_of
 from ipbp.host.inferior import Inferior, Thread
 from ipbp.protocol import Description, Region
 
@@ -33,6 +33,7 @@ _MASK = (1 << 64) - 1
 _PAGE = 4096
 _PT_LOAD = 1
 _STACK_LIMIT = 1 << 20
+_SIGEV_THREAD_ID, _CLOCK_MONOTONIC = 4, 1  # timer_create(2)
 _KINDS = ("remote", "extended-remote")
 
 
@@ -42,21 +43,28 @@ def is_remote() -> bool:
     return connection is not None and connection.type in _KINDS
 
 
-def process_behind_stub() -> RemoteProcess:
-    """What is known of the selected inferior, which is such a process."""
+def process_behind_stub(is_new_command: bool = False) -> RemoteProcess:
+    """What is known of the selected inferior, which is such a process. `is_new_command`: it may run another program
+    since."""
     inferior = gdb.selected_inferior()
-    name = f"{inferior.connection.num}.{inferior.num}.{inferior.pid}.{entry_of_program():#x}"
-    if name not in _processes:
-        if any(thread.is_running() for thread in inferior.threads()):
+    number = (inferior.connection.num, inferior.num, inferior.pid)
+    known = _processes.get(number)
+    if known is not None and not is_new_command:
+        return known
+    if any(thread.is_running() for thread in inferior.threads()):
+        if known is None:
             raise _runs()
+        return known
+    name = f"{inferior.connection.num}.{inferior.num}.{hashlib.sha256(auxiliary_vector()).hexdigest()[:12]}"
+    if known is None or known.name != name:
         if not _processes:
             gdb.events.cont.connect(_on_continue)
             gdb.events.exited.connect(_on_exit)
-        _processes[name] = RemoteProcess(name, inferior.pid)
-    return _processes[name]
+        _processes[number] = RemoteProcess(name, inferior.pid)
+    return _processes[number]
 
 
-_processes: dict[str, RemoteProcess] = {}
+_processes: dict[tuple[int, int, int], RemoteProcess] = {}
 
 
 def _on_continue(event: gdb.ContinueEvent) -> None:
@@ -76,10 +84,11 @@ class RemoteProcess:
 
     def __init__(self, name: str, pid: int) -> None:
         self.mapped: dict[int, Region] = {}
-        self._name = name
+        self.name = name
         self._kernel: Optional[RemoteKernel] = kernel_of(pid)
         self._packets: Optional[Packets] = packets_of(pid) if self._kernel is not None else None
         self._regions: list[Region] = []  # as the kernel told them, while nothing ran since
+        self._threads: list[gdb.InferiorThread] = []  # likewise: gdb asks the stub for them each time
         self._unfiltered: set[int] = set()  # threads without a seccomp filter
         self._in_stop = False
 
@@ -99,12 +108,13 @@ class RemoteProcess:
             attached=True,
             local=False,
             debug_folders=gdb.parameter("debug-file-directory").split(":"),
-            remote=self._name if self._kernel is None else self._kernel.name,
+            remote=self.name if self._kernel is None else self._kernel.name,
         )
 
     def forget(self) -> None:
         """The program ran."""
         self._regions = []
+        self._threads = []
         self._unfiltered.clear()
         if self._packets is not None:
             self._packets.forget()
@@ -121,7 +131,7 @@ class RemoteProcess:
         return sorted(found, key=lambda row: row.start)
 
     def threads(self) -> list[Thread]:
-        alive = gdb.selected_inferior().threads()
+        alive = self._alive()
         found = []
         with self._raw() as packets:
             if packets is not None:
@@ -142,7 +152,15 @@ class RemoteProcess:
         return AARCH64 if is_arm else X86_64
 
     def is_alive(self, number: int) -> bool:
-        return any(thread.ptid[1] == number for thread in gdb.selected_inferior().threads())
+        return any(thread.ptid[1] == number for thread in self._alive())
+
+    def is_running(self) -> bool:
+        """All-stop: all of its threads, or none."""
+        return any(thread.is_valid() and thread.is_running() for thread in self._alive())
+
+    def _alive(self) -> list[gdb.InferiorThread]:
+        self._threads = self._threads or list(gdb.selected_inferior().threads())
+        return self._threads
 
     def registers(self, number: int, names: Iterable[str]) -> dict[str, int]:
         with self._raw() as packets:
@@ -261,15 +279,34 @@ def _others_run() -> bool:
 
 
 @contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """A call in the program that takes longer ends as by Ctrl-C. gdb 13 has no setting for it."""
-    timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.daemon = True
-    start(timer)
+def limited(inferior: Inferior, seconds: float) -> Iterator[None]:
+    """A call in the program, by the selected thread, that takes longer ends as by a signal, which gdb takes for the
+    program's and forgets together with the call. What gdb would interrupt it by does not arrive everywhere: gdbserver
+    (13) signals the process group that the process would lead. So a timer of the program's own does it."""
+    abi = abi_of(inferior.describe())
+    create, settime, delete = abi.timers
+    thread = gdb.selected_thread().ptid[1]
+    at = (inferior.registers(thread, (abi.stack,))[abi.stack] - 1024) & -64  # below what is in use of the stack
+    event = struct.pack("<QiiI44x", 0, signal.SIGSTOP, _SIGEV_THREAD_ID, thread)  # struct sigevent (sigevent(3type))
+    content = event + struct.pack("<4Q", 0, 0, int(seconds), 0) + bytes(8)  # struct itimerspec; where the id comes
+    covered = inferior.read(at, len(content))
+    inferior.write(at, content)
+    try:
+        _require(inject.system_call(inferior, create, (_CLOCK_MONOTONIC, at, at + len(content) - 8)))
+        timer = int.from_bytes(inferior.read(at + len(content) - 8, 4), "little")
+        _require(inject.system_call(inferior, settime, (timer, 0, at + len(event), 0)))
+    finally:
+        inferior.write(at, covered)
     try:
         yield
     finally:
-        timer.cancel()
+        inject.system_call(inferior, delete, (timer,))
+
+
+def _require(result: int) -> None:
+    if result < 0:
+        fact = f"the kernel does not make a timer: {errno.errorcode.get(-result, result)}"
+        raise IpbpError("inferior-call", fact, "Look at the process's limits (ulimit -i).")
 
 
 class _selected:

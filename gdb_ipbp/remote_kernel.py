@@ -36,6 +36,7 @@ class RemoteKernel:
 
     def __init__(self, pid: int, auxiliary_vector: bytes) -> None:
         self._pid = pid
+        self._entry = _entry(auxiliary_vector)
         self._local: dict[tuple[str, int], str] = {}  # path there and where it is mapped -> path here
         boot, stat = _read("/proc/sys/kernel/random/boot_id"), _read(f"/proc/{pid}/stat")
         self.name = ""
@@ -52,8 +53,7 @@ class RemoteKernel:
 
     def program(self, regions: Sequence[Region]) -> str:
         """The path here of the program itself, which is mapped where its auxiliary vector says."""
-        entry = entry_of_program()
-        return next((row.path for row in regions if row.start <= entry < row.end), "")
+        return next((row.path for row in regions if row.start <= self._entry < row.end), "")
 
     def filters_calls(self, thread: int) -> bool:
         """Whether a seccomp filter looks at the thread's system calls (proc_pid_status(5))."""
@@ -92,24 +92,26 @@ class RemoteKernel:
 def kernel_of(pid: int) -> Optional[RemoteKernel]:
     """None where the stub gives no files, or those of a machine that does not know this process."""
     content = _read(f"/proc/{pid}/auxv")
-    if (
-        not content
-        or len(content) % 16
-        or dict(struct.iter_unpack("<QQ", content)).get(_AT_ENTRY) != entry_of_program()
-    ):
+    if not content or content != auxiliary_vector():
         return None
     kernel = RemoteKernel(pid, content)
     return kernel if kernel.name else None
 
 
+def auxiliary_vector() -> bytes:
+    """As the stub gives it, b"" where it does not (gdb manual, "qXfer auxiliary vector read"); `info auxv` would read
+    the strings as well. The program is stopped."""
+    said = gdb.selected_inferior().connection.send_packet("qXfer:auxv:read::0,fff") or b""
+    return _plain(said[1:]) if said[:1] == b"l" else b""
+
+
 def entry_of_program() -> int:
-    """AT_ENTRY of the auxiliary vector: where the program begins. A static program of a bare machine has none: 0."""
-    try:
-        text = gdb.execute("info auxv", to_string=True)
-    except gdb.error:
-        return 0
-    found = re.search(r"^9 .*?(0x[0-9a-f]+)$", text, re.MULTILINE)
-    return int(found[1], 16) if found else 0
+    """AT_ENTRY: where the program begins. A static program of a bare machine has none: 0."""
+    return _entry(auxiliary_vector())
+
+
+def _entry(vector: bytes) -> int:
+    return int(dict(struct.iter_unpack("<QQ", vector[: len(vector) & -16])).get(_AT_ENTRY, 0))
 
 
 def _candidates(path: str) -> Iterator[str]:

@@ -110,12 +110,13 @@ class Project:
         edit_sources(self.folder, edits)
 
 
-def build_project(folder: Path, compiler: str, flags: Sequence[str]) -> Project:
-    """Compile the talking program object by object and link it, as a make would."""
+def build_project(folder: Path, compiler: str, flags: Sequence[str], more: str = "") -> Project:
+    """Compile the talking program object by object and link it, as a make would. `more`: the text of one more file."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = ["talk.c", "shape.c"]
-    for name in [*sources, "talk.h"]:
+    sources = ["talk.c", "shape.c", "more.c"]
+    for name in ["talk.c", "shape.c", "talk.h"]:
         shutil.copy(PROGRAMS / name, folder / name)
+    (folder / "more.c").write_text(more)
     commands = []
     for name in sources:
         arguments = [compiler, "-D_GNU_SOURCE", *flags, "-g", "-MD", "-c", name, "-o", name.replace(".c", ".o")]
@@ -124,7 +125,9 @@ def build_project(folder: Path, compiler: str, flags: Sequence[str]) -> Project:
     (folder / "compile_commands.json").write_text(json.dumps(commands))
     pie = [flag for flag in flags if flag in ("-no-pie", "-pie", "-static")]
     program = folder / "talk"
-    subprocess.run([compiler, *pie, "talk.o", "shape.o", "-o", str(program), "-pthread"], cwd=folder, check=True)
+    subprocess.run(
+        [compiler, *pie, "talk.o", "shape.o", "more.o", "-o", str(program), "-pthread"], cwd=folder, check=True
+    )
     return Project(folder, program)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,6 @@ from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 ASKED = [row for edit in EDITS for row in edit.ask]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, gcc: str) -> Project:
-    return build_project(tmp_path_factory.mktemp("remote") / "project", gcc, ["-O2"])
 
 
 @pytest.fixture
@@ -52,3 +48,37 @@ def test_patch_after_patch_and_back(project: Project, talk: Talk, session: Gdbse
     session.stop()
     session.detach()
     assert talk.ask("recursive 10") == "55"
+
+
+@pytest.mark.parametrize("more", [0, 4096], ids=["small", "large"])
+def test_round_trips_are_few_whatever_the_programs_size(tmp_path: Path, gcc: str, more: int) -> None:
+    """Over a link of 20 ms a packet and its answer take 20 ms."""
+    project = build_project(tmp_path / "project", gcc, ["-O2"], more=_functions(more))
+    log = tmp_path / "packets"
+    talk = Talk(project.program)
+    try:
+        with debug_with("gdbserver", find_debugger("gdb")) as session:
+            session.wraps = f"{sys.executable} {Path(__file__).with_name('slow_link.py')} {log} 10"
+            session.attach(talk.process.pid)
+            counts, stops = [], []
+            for edit in EDITS[:2]:
+                project.edit(edit)
+                before = len(log.read_text().splitlines())
+                outcome = session.call("")
+                assert outcome["outcome"] == "patched", outcome
+                counts.append(len(log.read_text().splitlines()) - before)
+                stops.append(outcome["times"]["work"])
+            session.resume()
+            assert talk.ask("body 5") == "1005"
+    finally:
+        talk.kill()
+    # The first one maps memory and learns what runs there. Measured: 179 and 98, of which 11 change the program.
+    assert counts[0] <= 220, counts
+    assert counts[1] <= 120, counts
+    assert 200 < stops[1] < 1000, stops
+
+
+def _functions(count: int) -> str:
+    return "int more_of_it;\n" + "\n".join(
+        f"int more_{number}(int x) {{ return x * {number} + more_of_it; }}" for number in range(count)
+    )

@@ -16,8 +16,9 @@ from ipbp.protocol import Description
 class Abi:
     """`syscall`: the instruction. `number`, `result`, `arguments`: registers of a system call; `changed`: all that one
     may change. `frame`: the registers that a signal's frame holds, in words, from `frame_at` bytes into the ucontext_t
-    on; `context`: where a handler finds that. `restarts`: the debugger sees calls that are to be restarted. `slack`:
-    how many bytes behind the call a step over it may end (qemu-user 7.2 takes the next instruction along)."""
+    on; `context`: where a handler finds that. `restarts`: the debugger sees calls that are to be restarted. `timers`:
+    the numbers of timer_create, timer_settime and timer_delete. `slack`: how many bytes behind the call a step over it
+    may end (qemu-user 7.2 takes the next instruction along)."""
 
     pc: str
     stack: str
@@ -35,6 +36,7 @@ class Abi:
     mprotect: int
     munmap: int
     getpid: int
+    timers: tuple[int, int, int]
     slack: int = 0
 
     def may_follow(self, code: bytes) -> bool:
@@ -71,6 +73,7 @@ X86_64 = Abi(
     mprotect=10,
     munmap=11,
     getpid=39,
+    timers=(222, 223, 226),
 )
 NOP = bytes([0x1F, 0x20, 0x03, 0xD5])  # nop
 _A64_ARGUMENTS = tuple(f"x{number}" for number in range(6))
@@ -92,6 +95,7 @@ AARCH64 = Abi(
     mprotect=226,
     munmap=215,
     getpid=172,
+    timers=(107, 110, 111),
     slack=4,
 )
 

@@ -42,6 +42,10 @@ EXIT = {"patched": 0, "undone": 0, "ok": 0, "planned": 0, "unchanged": 4, "refus
 """Outcome -> exit status, the same as that of `ipbp` in a shell."""
 
 
+_NEAR, _LONGEST = 1 << 10, 1 << 16
+"""Bytes between two ranges that are read together rather than apart, and of all that is read at once."""
+
+
 class Console(Protocol):
     """Where the user reads and interrupts; the plugin provides it."""
 
@@ -114,6 +118,7 @@ class Command:
         self.as_json = as_json
         self.is_our_stop = is_our_stop
         self.is_silent = False
+        self.is_local: Optional[bool] = None  # whether the program is on this machine; None while nobody has asked
         self.notes: list[str] = []
         self.folder: Optional[Path] = None  # of the journal
 
@@ -198,7 +203,32 @@ class Command:
         """A question of the engine."""
         if question != "read":
             raise IpbpError("protocol", f"the engine asked for {question!r}", "Reinstall ipbp: its parts differ.")
-        return {"bytes": [self._read(address, size) for address, size in params["ranges"]]}
+        ranges = params["ranges"]
+        if self.is_local is None:
+            self.is_local = self.inferior.describe().local
+        whole = {} if self.is_local else self._read_together(ranges)
+        return {"bytes": [self._part(whole, address, size) for address, size in ranges]}
+
+    def _read_together(self, ranges: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+        """Start of each run of ranges near each other -> what is there: over a link each read is a round trip."""
+        runs: list[tuple[int, int]] = []
+        for address, size in sorted(ranges):
+            start, end = runs[-1] if runs else (0, 0)
+            if runs and address <= end + _NEAR and address + size - start <= _LONGEST:
+                runs[-1] = (start, max(end, address + size))
+            else:
+                runs.append((address, address + size))
+        found = {}
+        for start, end in runs:
+            with contextlib.suppress(IpbpError):  # something between them is not mapped: each is read by itself
+                found[start] = self.inferior.read(start, end - start)
+        return found
+
+    def _part(self, whole: Mapping[int, bytes], address: int, size: int) -> Optional[str]:
+        start = max((at for at in whole if at <= address), default=0)
+        if start and address + size <= start + len(whole[start]):
+            return base64.b64encode(whole[start][address - start :][:size]).decode()
+        return self._read(address, size)
 
     def _read(self, address: int, size: int) -> Optional[str]:
         try:

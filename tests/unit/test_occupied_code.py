@@ -59,9 +59,28 @@ def test_it_is_waited_where_the_outermost_of_these_frames_returns_to(
 
 
 def test_a_word_that_was_left_on_the_stack_is_nobody() -> None:
-    inferior = make_inferior(CODE + 0x10, STEP.address + 9)
+    inferior = make_inferior(CODE + 0x10, STEP.address + 9, CODE + 0x20)
     inferior.unwound[inferior.all_threads[0].id] = [CODE + 0x20]
     require_quiet_point(inferior, [STEP], 0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("before", "exits"),
+    [
+        (b"\xe8\0\0\0\0", (STEP.address + 9,)),
+        (b"\xff\x15\0\0\0\0", (STEP.address + 9,)),
+        (b"\x90\xff\xd2", (STEP.address + 9,)),
+        (b"\x90" * 6, ()),
+    ],
+    ids=["call", "call of a pointer cell", "call of a register", "no call"],
+)
+def test_where_the_debugger_gets_no_further_a_word_counts(before: bytes, exits: tuple[int, ...]) -> None:
+    inferior = make_inferior(CODE + 0x10, CODE + 0x20, STEP.address + 9, CODE + 0x30)
+    inferior.unwound[inferior.all_threads[0].id] = [CODE + 0x20]
+    inferior.write(STEP.address + 9 - len(before), before)
+    raised = wait_for(inferior)
+    assert raised.addresses == exits
+    assert "is in 'step'" in raised.fact
 
 
 @pytest.mark.parametrize(("runs", "advice"), [(True, "--timeout"), (False, "`finish`")])

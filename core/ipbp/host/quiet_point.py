@@ -13,7 +13,7 @@ from typing import Sequence
 
 from ipbp.errors import IpbpError
 from ipbp.host import safepoint
-from ipbp.host.inferior import Inferior, NotYet
+from ipbp.host.inferior import Inferior, NotYet, Ranges
 from ipbp.host.old_code import Version
 
 OCCUPIED = "quiet-point"
@@ -36,9 +36,14 @@ def require_quiet_point(inferior: Inferior, code: Sequence[Version], deadline: f
     for stack in _near(inferior, code):
         places = [stack.pc, *inferior.return_addresses(stack.thread)]
         found = [(at, row.function) for at in range(len(places)) for row in code if _is_in(places[at], row)]
-        inside += [(stack.thread, name) for name in dict.fromkeys(name for _, name in found)]
         # Behind the outermost of these frames; there is none behind the first function of a thread.
         exits += places[found[-1][0] + 1 :][:1] if found else []
+        names = [name for _, name in found]
+        if not found:
+            beyond = _beyond(stack, places[-1], [row.body for row in code if row.size > 1])
+            names = [row.function for word in beyond for row in code if _is_in(word, row)]
+            exits += [word for word in beyond if _follows_call(inferior, word)]
+        inside += [(stack.thread, name) for name in dict.fromkeys(names)]
     if not inside:
         return
     shown = ", ".join(f"thread {thread} is in '{name}'" for thread, name in inside[:_SHOWN])
@@ -56,6 +61,20 @@ def _near(inferior: Inferior, code: Sequence[Version]) -> list[safepoint.Stack]:
     users = safepoint.users_of(stacks, ranges) if ranges else []
     # A word on the stack may be left over from a call that is over: the debugger is asked about these.
     return [stack for stack in stacks if stack.thread in users]
+
+
+def _beyond(stack: safepoint.Stack, outermost: int, ranges: Ranges) -> list[int]:
+    """Words that point into these, of the part of the stack that the debugger found no way through: lldb (19) does not
+    get out of some functions of the C library. Behind the outermost frame of a thread there are none."""
+    at = stack.content.find(outermost.to_bytes(8, "little"))
+    return safepoint.words_in(stack.content[at - at % 8 if at >= 0 else 0 :], ranges)
+
+
+def _follows_call(inferior: Inferior, address: int) -> bool:
+    """Whether a breakpoint there is surely one at an instruction, to which a call returns (Intel SDM vol. 2, CALL)."""
+    before = inferior.read(address - 6, 6)
+    is_near = before[1] == 0xE8 or before[:2] == b"\xff\x15"  # call rel32; call [rip+rel32]
+    return is_near or (before[4] == 0xFF and before[5] & 0xF8 == 0xD0)  # call reg
 
 
 def _is_in(address: int, version: Version) -> bool:

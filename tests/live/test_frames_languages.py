@@ -1,8 +1,11 @@
-"""Fix and continue in C++ and in Rust: the debug information and the code are those of other compilers."""
+"""Fix and continue and what else makes a session, in C++ and in Rust: the debug information and the code are those of
+other compilers."""
 
 from __future__ import annotations
 
+import re
 import shutil
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +13,7 @@ from cargo_project import CargoProject, build_cargo_project
 from scenario import Edit, Project, Talk
 from sessions import Session, answer, build_one, debug_with
 from test_frames import said_after, select_frame, stop_in
-from test_new_code_known import in_both, step
+from test_new_code_known import hits, in_both, step
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -153,3 +156,129 @@ def test_new_code_is_known_as_any(request: pytest.FixtureRequest, talk: Talk, se
     assert "ret" in in_both(session, "disassemble", "disassemble --frame")
     step(session, "finish", "finish")
     assert caller in session.where()
+
+
+AGAIN = {
+    "till": Edit("add", "till.cpp", [("return price + shown.size();", "return price + shown.size() + 1;")], [], []),
+    "ledger": Edit("plain", "src/main.rs", [("    more\n}", "    more + 100\n}")], [], []),
+}
+COUNT = "import ipbp; ipbp.seen = getattr(ipbp, 'seen', 0) + 1"
+"""Of the tests; run by a breakpoint."""
+
+
+def seen(session: Session) -> str:
+    """How often COUNT was run."""
+    say = "python" if session.name == "gdb" else "script"
+    return re.findall(r"<(\d+)>", session.tell(f"{say} import ipbp; print('<%d>' % getattr(ipbp, 'seen', 0))"))[-1]
+
+
+@pytest.mark.parametrize("talk", INSIDE, indirect=True)
+def test_a_breakpoint_keeps_all_that_it_has(request: pytest.FixtureRequest, talk: Talk, session: Session) -> None:
+    name = request.node.callspec.params["talk"]
+    project, (edit, text, _) = request.getfixturevalue(name), INSIDE[name]
+    project.edit(edit)
+    assert session.call("apply")["outcome"] == "patched"
+    file = project.folder / edit.file
+    line = next(n for n, row in enumerate(file.read_text().splitlines(), 1) if text in row)
+    session.break_at(file=file.name, line=line, condition="extra == 7")
+    in_both(
+        session,
+        f'python gdb.breakpoints()[0].commands = "python {COUNT}"',
+        f'breakpoint command add -s command -o "script {COUNT}" 1',
+    )
+    session.resume()
+    first, stops = answer(talk, session, edit.name)
+    assert stops == 1
+    project.edit(AGAIN[name])
+    assert session.call("apply")["outcome"] == "patched"
+    said, stops = answer(talk, session, edit.name)
+    assert (said != first, stops) == (True, 1)
+    assert session.call("undo")["outcome"] == "undone"
+    assert answer(talk, session, edit.name)[1] == 1
+    session.stop()
+    assert (hits(session, 1), seen(session)) == (3, "3")
+
+
+WATCHED = {
+    "till": (INSIDE["till"][0], "double price = extra", "total", "this->total", 8, "13.5"),
+    "ledger": (
+        Edit("plain", "src/main.rs", [("more = twice + 1;", "mut more = twice + 1;\n    more += 6;")], [], []),
+        "more += 6",
+        "more",
+        "more",
+        4,
+        "47",
+    ),
+}
+"""By fixture: an edit, a line of the new code, what is watched from there on (for gdb, for lldb), its size, and what it
+becomes."""
+
+
+@pytest.mark.parametrize("talk", WATCHED, indirect=True)
+def test_a_watchpoint_stops_in_new_code(request: pytest.FixtureRequest, talk: Talk, session: Session) -> None:
+    name = request.node.callspec.params["talk"]
+    project, (edit, text, plain, watched, size, value) = request.getfixturevalue(name), WATCHED[name]
+    project.edit(edit)
+    assert session.call("apply")["outcome"] == "patched"
+    file = project.folder / edit.file
+    line = next(n for n, row in enumerate(file.read_text().splitlines(), 1) if text in row)
+    session.break_at(file=file.name, line=line)
+    stop_in(session, talk, edit.name)
+    session.delete_breakpoints()
+    said = in_both(session, f"watch {plain}", f"watchpoint set expression -w write -s {size} -- &{watched}")
+    assert "atchpoint" in said, said
+    session.resume()
+    session.wait_until_stopped()
+    assert edit.name in session.where()
+    assert f" = {value}" in in_both(session, f"print {plain}", f"frame variable {watched}")
+    in_both(session, "delete", "watchpoint delete --force")
+    session.resume()
+    assert answer(talk, session)[1] == 0
+
+
+READ_LINE = {
+    "till": Edit(
+        "read_line",
+        "till.cpp",
+        [
+            (
+                "return static_cast<bool>(std::getline(std::cin, line));",
+                "bool is_there(std::getline(std::cin, line));\n    return is_there;",
+            )
+        ],
+        [],
+        [],
+    ),
+    "ledger": Edit("read_line", "src/main.rs", [("if size > 0", "if size != 0")], [], []),
+}
+
+
+@pytest.mark.parametrize("talk", READ_LINE, indirect=True)
+def test_a_quiet_point_is_waited_for(request: pytest.FixtureRequest, talk: Talk, session: Session) -> None:
+    # The program is in `read_line` but for the moment in which it answers.
+    name = request.node.callspec.params["talk"]
+    session.resume()
+    before = talk.ask("total")
+    talk.until_it_reads()
+    request.getfixturevalue(name).edit(READ_LINE[name])
+    outcome = session.call("apply --quiet-point --timeout 0.3")
+    assert outcome["error"]["code"] == "quiet-point", outcome
+    assert re.search(rf"thread {talk.process.pid} is in '.*read_line", outcome["error"]["fact"])
+    assert session.call("status")["patches"] == []
+    is_done = threading.Event()
+
+    def feed() -> None:
+        while not is_done.is_set():
+            talk.ask("total")
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        outcome = session.call("apply --quiet-point --timeout 30")
+    finally:
+        is_done.set()
+        feeder.join()
+    assert outcome["outcome"] == "patched", outcome["text"]
+    assert not any("may still be in the old" in note for note in outcome["notes"])
+    assert session.call("status")["old"] == []
+    assert answer(talk, session, "total") == (before, 0)

@@ -36,11 +36,16 @@ template <typename T> T largest(const std::vector<T> &all, T *fallback)
     return best;
 }
 
+static bool read_line(std::string &line)
+{
+    return static_cast<bool>(std::getline(std::cin, line));
+}
+
 int main()
 {
     std::string line;
     shop::Till till(2.5);
-    while (std::getline(std::cin, line)) {
+    while (read_line(line)) {
         if (line == "add")
             std::cout << till.add("tea", nullptr, 0.5) << std::endl;
         else if (line == "largest")

@@ -30,8 +30,15 @@ fn answer(line: &str) -> i32 {
     }
 }
 
+#[inline(never)]
+fn read_line() -> Option<String> {
+    let mut line = String::new();
+    let size = std::io::stdin().lock().read_line(&mut line).unwrap();
+    if size > 0 { Some(line.trim_end().to_string()) } else { None }
+}
+
 fn main() {
-    for line in std::io::stdin().lock().lines() {
-        println!("{}", answer(&line.unwrap()));
+    while let Some(line) = read_line() {
+        println!("{}", answer(&line));
     }
 }

@@ -7,11 +7,13 @@ places where their number is another line's (`by_line`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Optional
 
 import gdb
 
 from gdb_ipbp import by_line
+from gdb_ipbp.settings import tell
 from ipbp.host.inferior import Ranges
 
 _KINDS = (gdb.BP_BREAKPOINT, gdb.BP_HARDWARE_BREAKPOINT)
@@ -29,6 +31,7 @@ def follow(ranges: Ranges) -> None:
         _are_followed.append(True)
     _ranges[:] = ranges
     for point in gdb.breakpoints():
+        _ask_again(point)
         _retire(point)
     by_line.settle()
 
@@ -65,6 +68,14 @@ def _retire(point: gdb.Breakpoint) -> None:
                 point.enabled = True  # in a running program this alone puts it into memory
     if not has_other:
         _retired.difference_update({key for key in _retired if key[0] == point.number})
+
+
+def _ask_again(point: gdb.Breakpoint) -> None:
+    """gdb does not stop at a place where a condition makes no sense (a variable that this code has not). New places in
+    a function of that name are not asked about anew."""
+    if point.type in _KINDS and point.condition:
+        with suppress(gdb.error):  # it makes no sense anywhere
+            tell(f"condition {point.number} {point.condition}")
 
 
 def _is_old(address: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,7 +28,10 @@ from ipbp.build.snapshot import Snapshot
 from ipbp.engine import session
 from ipbp.engine.channel import Channel
 from ipbp.errors import IpbpError
+from ipbp.formats import coff_image, macho_image
 from ipbp.formats.elf_archive import read_unit
+from ipbp.formats.objects import read_any_object
+from ipbp.graph.image import LoadedImage
 from ipbp.host import client
 from ipbp.host.journal import Journal, open_entry
 from ipbp.protocol import Allocation, FunctionChange, PatchPlan, Replacement, Segment
@@ -81,6 +85,45 @@ def _compiled() -> tuple[bytes, ...]:
                 subprocess.run([compiler, *flags, "-c", source, "-o", made], check=True)
                 found.append(made.read_bytes())
     return tuple(found)
+
+
+@cache
+def _foreign(linker: str) -> tuple[bytes, ...]:
+    """Mach-O and COFF objects; with a linker, images of one of each."""
+    found = []
+    clang = next(name for name in ("clang", *(f"clang-{n}" for n in range(25, 13, -1))) if shutil.which(name))
+    for triple in ("x86_64-apple-macos11", "arm64-apple-macos11", "x86_64-pc-windows-msvc", "aarch64-pc-windows-msvc"):
+        for suffix, text, *flags in (("c", _C, "-O1", "-g"), ("cpp", _CXX, "-O2", "-fcxx-exceptions", "-fexceptions")):
+            with tempfile.TemporaryDirectory() as folder:
+                source, made = Path(folder, f"a.{suffix}"), Path(folder, "a.o")
+                source.write_text(text)
+                subprocess.run([clang, f"--target={triple}", "-w", *flags, "-c", source, "-o", made], check=True)
+                if not linker:
+                    found.append(made.read_bytes())
+                elif suffix == "c" and ("apple" in triple) == (linker == "ld64.lld"):
+                    image = Path(folder, "a.out")
+                    options = ["-arch", triple.split("-")[0], "-platform_version", "macos", "11.0", "11.0", "-dylib"]
+                    options += ["-undefined", "dynamic_lookup", "-o", image]
+                    if linker == "lld-link":
+                        options = ["/dll", "/noentry", "/force", "/debug:symtab", "/nodefaultlib", f"/out:{image}"]
+                    name = next(n for n in (linker, *(f"{linker}-{v}" for v in range(25, 13, -1))) if shutil.which(n))
+                    subprocess.run([name, *options, made], check=False, capture_output=True)
+                    found.append(image.read_bytes())
+    return tuple(found)
+
+
+def _foreign_object(content: bytes) -> None:
+    graph = read_any_object(content, "a.o")
+    for section in graph.side:
+        assert section.content is not None
+
+
+def _foreign_image(read: Callable[[bytes, str], LoadedImage]) -> Callable[[bytes], object]:
+    def run(content: bytes) -> object:
+        image = read(content, "a.out")
+        return [image.original(part.start, min(part.end - part.start, 1 << 16)) for part in image.parts]
+
+    return run
 
 
 @cache
@@ -180,6 +223,9 @@ _CARGO = (
 
 TARGETS = {
     "object": Target("object files", _object, _compiled),
+    "foreign": Target("Mach-O and COFF objects", _foreign_object, lambda: _foreign("")),
+    "macho-image": Target("images of Mach-O", _foreign_image(macho_image.read_image), lambda: _foreign("ld64.lld")),
+    "pe-image": Target("images of PE", _foreign_image(coff_image.read_image), lambda: _foreign("lld-link")),
     "debug": Target("debug information of programs", _with_file("a.so", _debug_information), _linked),
     "requests": Target("requests to the engine", _requests, lambda: _REQUESTS),
     "answers": Target("answers to the plugin", _answers, lambda: _ANSWERS),

@@ -9,7 +9,7 @@ from damage import damaged
 from fuzz_targets import TARGETS, survives
 
 KEPT = sorted((Path(__file__).parent / "inputs").rglob("*.bin"))
-RUNS = {"object": 250, "debug": 100, "requests": 150}
+RUNS = {"object": 250, "debug": 100, "requests": 150, "foreign": 400, "macho-image": 300, "pe-image": 300}
 SEED = 20_000_000
 
 

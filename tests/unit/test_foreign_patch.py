@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from foreign_formats import TARGETS, Emulated, compiled, graph_of, linked
 
 from ipbp.cli.diff import diff
+from ipbp.graph.model import BlockKind
+from ipbp.stages.compare import Status, compare
+from ipbp.stages.correlate import correlate
 
 SOURCE = """
 extern int helper(int); extern int shared;
@@ -91,3 +95,27 @@ def test_diff_says_what_changed(kind: str, clang: str, tmp_path: Path) -> None:
     )
     assert [(row.name, row.status) for row in diff(old, new).functions] == [("work", "changed")]
     assert diff(old, old).functions == ()
+
+
+CATCHES = """
+struct A { int a; }; struct B { int b; }; void throws(int);
+int first(int x) { try { throws(x); } catch (FIRST &) { return 1; } return 0; }
+int second(int x) { try { throws(x); } catch (SECOND &) { return 1; } return 0; }
+int third(int x) { return x + 1; }
+"""
+
+
+@levels
+@targets
+def test_a_function_that_catches_something_else_has_changed(kind: str, level: str, clang: str, tmp_path: Path) -> None:
+    flags = (level, "-fcxx-exceptions", "-fexceptions")
+    graphs = [
+        graph_of(compiled(tmp_path, clang, TARGETS[kind], CATCHES, *flags, *caught, name=f"{number}.cc"))
+        for number, caught in enumerate((("-DFIRST=A", "-DSECOND=B"), ("-DFIRST=B", "-DSECOND=A")))
+    ]
+    for old, new, expected in ((0, 1, {"first", "second"}), (0, 0, set[str]())):
+        found = compare(graphs[old], graphs[new], correlate(graphs[old], graphs[new]))
+        code = np.flatnonzero((found.status != Status.SAME) & (graphs[new].blocks.kind == BlockKind.CODE))
+        # With MSVC's ABI a handler is a function of its own.
+        names = " ".join(graphs[new].block_name(block) for block in code.tolist())
+        assert {name for name in ("first", "second", "third") if name in names} == expected

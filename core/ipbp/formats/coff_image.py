@@ -19,7 +19,7 @@ from ipbp.formats import coff_file as coff
 from ipbp.formats.coff_file import CoffSections, CoffSymbols, read_sections, read_symbols
 from ipbp.formats.coff_object import WEAK_DEFAULT
 from ipbp.formats.elf_file import malformed
-from ipbp.formats.translated import image_errors, image_symbols, sizes_to_next
+from ipbp.formats.translated import image_errors, image_symbols, sizes_to_next, text
 from ipbp.graph.columns import I64, U8
 from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
 from ipbp.graph.model import Binding, BlockKind, SymbolType
@@ -188,7 +188,7 @@ def _imports(file: PeFile) -> dict[str, int]:
     found = lief.PE.parse(BytesIO(bytes(file.content)))
     if found is None or isinstance(found, lief.lief_errors):
         malformed(file.path, "lief cannot read this file")
-    return {str(row.name): row.iat_address for library in found.imports for row in library.entries if row.name}
+    return {text(row.name): row.iat_address for library in found.imports for row in library.entries if row.name}
 
 
 @dataclass(frozen=True)

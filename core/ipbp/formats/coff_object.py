@@ -8,6 +8,7 @@ for when nobody else defines it; here it is a weak definition of what that symbo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ipbp.formats.coff_relocations import read_relocations
 from ipbp.formats.elf_blocks import NOT_PLACED
 from ipbp.formats.elf_file import ElfSections, ElfSymbols, malformed
 from ipbp.formats.elf_object import graph_of
-from ipbp.formats.translated import no_names, sizes_to_next, translated
+from ipbp.formats.translated import described, no_names, sizes_to_next, translated
 from ipbp.graph.columns import I64, U8, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType, Visibility
 from ipbp.graph.names import Names
@@ -27,7 +28,7 @@ from ipbp.graph.rows import ByteRows, is_one_of, words_at
 
 WEAK_DEFAULT = b".weak."
 """How LLVM's names of what weak externals stand for begin."""
-_DESCRIBING = (b".pdata", b".xdata", b".debug")
+_DESCRIBING = (b".pdata", b".debug")
 _PASSED_OVER = (b".drectve", b".llvm", b".gfids", b".giats", b".gljmp", b".gehcont", b".voltbl")
 
 
@@ -45,12 +46,16 @@ def read_object(content: Any, path: str) -> LinkGraph:
     if (zeroed & (file.sections.relocations > 0)).any():
         malformed(path, "a relocation is in a section without bytes")
     relocations = read_relocations(file, (placement == NOT_PLACED)[1:], passed_over)
-    tables = _sections(file, passed_over), _symbols(file, placement), relocations
+    columns = _sections(file, passed_over), _symbols(file, placement), relocations
     nothing = np.empty(0, dtype=np.int64)
     made = translated(
-        path, file.content, file.octets, file.machine, tables, _source(file), (nothing, nothing), ends_at_labels=True
+        path, file.content, file.octets, file.machine, columns, _source(file), (nothing, nothing), ends_at_labels=True
     )
-    return graph_of(made, placement)
+    graph = graph_of(made, placement)
+    # x86-64: start, end and description of a function; AArch64: start and description, if it is not in the record.
+    size, place = (12, 8) if file.machine == "x86_64" else (8, 4)
+    tables = described(made, graph, made.sections.name.start_with(b".pdata"), size, 0, place)
+    return replace(graph, exception_tables=tables)
 
 
 def _placement(sections: CoffSections) -> U8:

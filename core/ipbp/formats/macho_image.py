@@ -20,7 +20,7 @@ from ipbp.formats import macho_file as macho
 from ipbp.formats.elf_blocks import NOT_PLACED
 from ipbp.formats.macho_file import MachoFile, read_macho
 from ipbp.formats.macho_object import placement_of
-from ipbp.formats.translated import image_errors, image_symbols, sizes_to_next
+from ipbp.formats.translated import image_errors, image_symbols, sizes_to_next, text
 from ipbp.graph.columns import I64
 from ipbp.graph.image import ImageSection, ImageSymbols, LoadedImage
 from ipbp.graph.model import Binding, BlockKind, SymbolType
@@ -161,9 +161,8 @@ class _Original:
             elif isinstance(row, lief.MachO.RelocationDyld):
                 held = bytes(binary.get_content_from_virtual_address(row.address, _POINTER))
                 rows[row.address] = int.from_bytes(held, "little")
-        names: dict[int, str] = {
-            row.address: row.symbol.name.removeprefix("_") for row in binary.bindings if row.has_symbol
-        }
+        bound = [row for row in binary.bindings if row.has_symbol]
+        names = {row.address: text(row.symbol.name).removeprefix("_") for row in bound}
         places = np.array(sorted(rows), dtype=np.int64)
         # Unsigned: C++ marks names of types by the highest bit of the pointer to them.
         values = np.array([rows[place] for place in places.tolist()], dtype=np.uint64)

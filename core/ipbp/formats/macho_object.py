@@ -21,7 +21,7 @@ from ipbp.formats.elf_file import ElfSections, ElfSymbols, malformed
 from ipbp.formats.elf_object import graph_of
 from ipbp.formats.macho_file import MachoFile, MachoSections, MachoSymbols, read_macho
 from ipbp.formats.macho_relocations import read_relocations
-from ipbp.formats.translated import no_names, sizes_to_next, translated
+from ipbp.formats.translated import TranslatedFile, block_at, described, no_names, sizes_to_next, translated
 from ipbp.graph.columns import I64, U8, Flags
 from ipbp.graph.model import NO_TABLES, Binding, BlockKind, LinkGraph, SymbolType, Visibility
 from ipbp.graph.names import Names
@@ -30,6 +30,7 @@ from ipbp.graph.rows import distinct, is_one_of
 _STRING, _LITERALS = macho.S_CSTRING_LITERALS, {macho.S_4BYTE_LITERALS: 4, macho.S_8BYTE_LITERALS: 8}
 _ENTRY_SIZES = {_STRING: 1, **_LITERALS, macho.S_16BYTE_LITERALS: 16}
 _AT_START = (macho.S_MOD_INIT_FUNC_POINTERS, macho.S_MOD_TERM_FUNC_POINTERS, macho.S_INIT_FUNC_OFFSETS)
+_COMPACT_UNWIND = b"__LD,__compact_unwind"
 _SIDE = ("__LD,__compact_unwind", "__TEXT,__eh_frame")
 _KINDS = {
     **dict.fromkeys((*_AT_START, macho.S_THREAD_LOCAL_INIT_FUNCTION_POINTERS), BlockKind.INIT),
@@ -68,24 +69,37 @@ def read_object(content: Any, path: str) -> LinkGraph:
     made = translated(path, file.content, file.octets, file.machine, tables, "", atoms, ends_at_labels=False)
     graph = graph_of(made, placement)
     # What an assembler may not take apart it may compute, and only that.
-    return replace(graph, has_all_edges=True, tables=_tables(file, graph))
+    return replace(
+        graph, has_all_edges=True, tables=_tables(file, graph), exception_tables=_exception_tables(made, graph)
+    )
+
+
+def _exception_tables(file: TranslatedFile, graph: LinkGraph) -> I64:
+    """The graph's rows for exception tables. `__compact_unwind` has records of 32 bytes, the function at their start,
+    its table at 24 (<mach-o/compact_unwind_encoding.h>). What has its table in `__eh_frame` is not looked for: a
+    table without a function counts as that of all functions without one."""
+    is_table = graph.sections.name.equal(b"__TEXT,__gcc_except_tab")[graph.blocks.section]
+    if not is_table.any():
+        return graph.exception_tables
+    found = described(file, graph, file.sections.name.equal(_COMPACT_UNWIND), 32, 0, 24)
+    found = found[is_table[found[:, 1]]]
+    alone = np.setdiff1d(np.flatnonzero(is_table), found[:, 1])
+    plain = np.setdiff1d(np.flatnonzero(graph.blocks.kind == BlockKind.CODE), found[:, 0])
+    pairs = np.stack([np.repeat(plain, len(alone)), np.tile(alone, len(plain))], axis=1)
+    return np.concatenate([found, pairs])
 
 
 def _tables(file: MachoFile, graph: LinkGraph) -> I64:
     """The graph's rows for the data in code."""
     place, size = file.data_in_code[:, 0], file.data_in_code[:, 1]
-    rows, names = file.sections, list(graph.sections.name)
-    found = [NO_TABLES]
-    for section, name in enumerate(rows.name):
+    rows, found = file.sections, [NO_TABLES]
+    for section in np.flatnonzero(rows.flags & macho.S_ATTR_CODE).tolist():
         start = int(rows.address[section])
         here = (place >= start) & (place + size <= start + int(rows.size[section]))
-        if here.any() and name in names:
-            blocks = np.flatnonzero(graph.blocks.section == names.index(name))
-            first = graph.blocks.offset[blocks]
-            offset = place[here] - start
-            row = np.maximum(np.searchsorted(first, offset, side="right") - 1, 0)
-            within = offset - first[row]
-            found.append(np.stack([blocks[row], within, within + size[here]], axis=1))
+        at = int(rows.offset[section]) + place[here] - start
+        block = block_at(graph, at)
+        within = at - graph.sections.content.start[graph.blocks.section[block]] - graph.blocks.offset[block]
+        found.append(np.stack([block, within, within + size[here]], axis=1)[block >= 0])
     return np.concatenate(found)
 
 

@@ -19,6 +19,7 @@ from ipbp.formats.elf_blocks import key
 from ipbp.formats.elf_file import ElfFile, ElfRelocations, ElfSections, ElfSymbols, RelocationTables, malformed
 from ipbp.graph.columns import I64, U8, Flags
 from ipbp.graph.image import ImageSymbols
+from ipbp.graph.model import LinkGraph
 from ipbp.graph.name_index import NameIndex
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows, distinct, ragged, words_at
@@ -118,6 +119,43 @@ def refuse_types(path: str, found: list[tuple[str, str]]) -> None:
             )
             for section, name in dict.fromkeys(found)
         )
+
+
+def block_at(graph: LinkGraph, place: I64) -> I64:
+    """The block that has each byte of the file; -1 where none has."""
+    blocks, held = graph.blocks, graph.sections.content
+    filled = np.flatnonzero((held.length[blocks.section] > 0) & (blocks.size > 0))
+    start = held.start[blocks.section[filled]] + blocks.offset[filled]
+    order = np.argsort(start, kind="stable")
+    filled, start = filled[order], start[order]
+    if len(filled) == 0:
+        return np.full(len(place), -1, dtype=np.int64)
+    row = np.maximum(np.searchsorted(start, place, side="right") - 1, 0)
+    inside = (start[row] <= place) & (place < start[row] + blocks.size[filled[row]])
+    return np.where(inside, filled[row], -1)
+
+
+def described(file: TranslatedFile, graph: LinkGraph, holders: Flags, size: int, function: int, table: int) -> I64:
+    """Rows of a block of code and the block that describes it. `holders`: sections of records of `size` bytes, with
+    pointers to both at the offsets `function` and `table`."""
+    rows = file.relocations_of(holders)
+    home = file.symbols.section[rows.symbol]
+    place = file.sections.start[np.maximum(home, 0)] + file.symbols.value[rows.symbol] + rows.addend
+    block = np.where(home > 0, block_at(graph, place), -1)
+    record = key(rows.section, rows.offset // size)
+    found = []
+    for field in (function, table):
+        chosen = np.flatnonzero((rows.offset % size == field) & (block >= 0))
+        found.append(chosen[np.argsort(record[chosen], kind="stable")])
+    one, other = found
+    both, first, second = np.intersect1d(record[one], record[other], return_indices=True)
+    del both
+    return np.stack([block[one[first]], block[other[second]]], axis=1)
+
+
+def text(name: str | bytes) -> str:
+    """A name as lief gives it: bytes where it is no UTF-8."""
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
 
 
 @contextmanager

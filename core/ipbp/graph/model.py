@@ -241,7 +241,9 @@ NO_TABLES = np.empty((0, 3), dtype=np.int64)
 @dataclass(frozen=True, slots=True)
 class LinkGraph:
     """`has_all_edges`: whatever leads out of a block has an edge, so that code need not be searched for distances that
-    an assembler knew (Mach-O). `tables`: rows of block, start and end of the data that the file says is in its code."""
+    an assembler knew (Mach-O). `tables`: rows of block, start and end of the data that the file says is in its code.
+    `exception_tables`: rows of a block of code and a block that says what it catches, where that is not said by
+    `.eh_frame`."""
 
     path: str
     source: str  # base name of the translation unit as the symbol table says it (STT_FILE); "" if it does not
@@ -255,6 +257,7 @@ class LinkGraph:
     members: tuple[Member, ...] = ()  # of a graph that was merged from several objects
     has_all_edges: bool = False
     tables: I64 = field(default_factory=lambda: NO_TABLES)
+    exception_tables: I64 = field(default_factory=lambda: NO_TABLES[:, :2])
 
     def content(self, block: int) -> memoryview:
         """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""

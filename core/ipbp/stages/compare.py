@@ -23,7 +23,7 @@ from ipbp.graph.model import COMMON, I32, I64, U8, BlockKind, LinkGraph
 from ipbp.graph.rows import is_one_of, ragged, unequal
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.correlate import UNPAIRED, Correlation
-from ipbp.stages.exception_tables import with_other_tables
+from ipbp.stages.exception_tables import with_changed_tables, with_other_tables
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.meaning import Meaning, again, meanings
 from ipbp.stages.same_code import first_difference
@@ -88,6 +88,10 @@ def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Compari
         status[block], reason[block] = Status.CHANGED, words
     _join_parts(old, new, correlation, status, reason)
     _spread_constants(new, status, reason)
+    if len(old.exception_tables) or len(new.exception_tables):
+        for block in with_changed_tables(old, new, correlation, status != Status.SAME).tolist():
+            if status[block] == Status.SAME:
+                status[block], reason[block] = Status.CHANGED, "its exception table differs"
     removed = _removed(old, correlation)
     notes += _compiler_note(old, new)
     refusals += _common_refusals(old, new, correlation)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ipbp.graph.columns import I64
+from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import LinkGraph
 from ipbp.stages.correlate import Correlation
 from ipbp.stages.unwind import unwind_links
@@ -29,6 +29,30 @@ def with_other_tables(old: LinkGraph, new: LinkGraph, correlation: Correlation) 
     pair = one[correlation.block[rows]]
     different = (pair == _NONE) | (correlation.old_colour[pair] != correlation.new_colour[other[rows]])
     found: I64 = rows[different]
+    return found
+
+
+def with_changed_tables(old: LinkGraph, new: LinkGraph, correlation: Correlation, changed: Flags) -> I64:
+    """The same for objects that say themselves which block describes which code. `changed`: of each new block, whether
+    it is another one than its counterpart, by itself or by what it leads to."""
+    before, after = old.exception_tables, new.exception_tables
+    limit = 2 * (len(old.blocks) + len(new.blocks)) + int(correlation.old_colour.max(initial=0)) + 2
+    limit += int(correlation.new_colour.max(initial=0))
+
+    def pairs(code: I64, table: I64, colour: I32, pair: I64) -> I64:
+        # By content where that is what the table is known by.
+        token = np.where(colour[table] >= 0, colour[table], limit // 2 + np.maximum(pair, -1) + 1)
+        return code * limit + token
+
+    rows = np.flatnonzero(correlation.block[after[:, 0]] >= 0)
+    code, table = after[rows, 0], after[rows, 1]
+    one = pairs(before[:, 0], before[:, 1], correlation.old_colour, before[:, 1])
+    partner = correlation.block.astype(np.int64)
+    other = pairs(partner[code], table, correlation.new_colour, partner[table])
+    different = changed[table] | ~np.isin(other, one)
+    # What had a table and has none now.
+    lost = np.isin(partner, before[~np.isin(one, other), 0]) & (partner >= 0)
+    found: I64 = np.union1d(code[different], np.flatnonzero(lost))
     return found
 
 

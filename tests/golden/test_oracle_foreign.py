@@ -34,6 +34,13 @@ int Derived::f(int a) {
 template <typename T> T once(T a) { static T kept = 3; return kept += a; }
 int start(int a) { Derived d; Base *b = &d; return b->f(a) + once(a) + once(char(a)); }
 """
+HINTED = """
+extern int far_away; int table[8] = {1, 2, 3}; static int counter; const char *names[2] = {"one", "two"};
+int sum(int x) { return table[x] + table[x + 1]; }
+int count(int x) { counter += x; return counter; }
+int *where(void) { return &far_away; }
+const char *name(int x) { return names[x & 1]; }
+"""
 targets = pytest.mark.parametrize("kind", TARGETS)
 
 
@@ -151,3 +158,21 @@ def test_a_thread_local_variable_of_coff_is_refused(kind: str, clang: str, tmp_p
         [unit_of(graph, ["start"], {"_tls_index": 0x5555_5410_0000} if "x86" in kind else {})], make_arena()
     )
     assert {row.code for row in placed.refusals} == {"thread-local"}
+
+
+@pytest.mark.parametrize("level", ["-O1", "-O2", "-Os"])
+def test_code_is_proved_where_the_linker_followed_the_compilers_hints(level: str, clang: str, tmp_path: Path) -> None:
+    target = TARGETS["macho-arm64"]
+    path = compiled(tmp_path, clang, target, HINTED, level)
+    other = compiled(tmp_path, clang, target, "int far_away = 7; int entry(int x) { return x; }", name="other.c")
+    graph = graph_of(path)
+    image = linked(target, [path, other], tmp_path / "program", "entry")
+    found = attest(graph, image, lambda ranges: [image.original(*row) for row in ranges])
+    assert found.mismatched == ()
+    code = np.flatnonzero(graph.blocks.kind == BlockKind.CODE)
+    assert found.proved[code].all()
+    rows = [(int(found.address[graph.blocks.anchor[block]]), block) for block in code.tolist()]
+    same = [image.original(place, len(graph.content(block))) == bytes(graph.content(block)) for place, block in rows]
+    assert not any(same), "the linker wrote other instructions"
+    places = known_addresses(graph, image)
+    assert (found.address[places != UNBOUND] == places[places != UNBOUND]).all()

@@ -40,6 +40,16 @@ _ADR, _ADR_BITS = 0x10000000, 0x9F000000
 _ADD, _ADD_BITS = 0x91000000, 0xFFC00000  # add xd, xn, #imm12
 _LOAD = 0xF9400000  # ldr xd, [xn, #imm12]
 _MOVE_BITS = 0xFFE00000
+# ldr and ldrsw with an offset in the page -> the same of a literal: w, x, sw, s, d, q.
+_LITERALS = (
+    (0xB9400000, 0x18000000),
+    (0xF9400000, 0x58000000),
+    (0xB9800000, 0x98000000),
+    (0xBD400000, 0x1C000000),
+    (0xFD400000, 0x5C000000),
+    (0x3DC00000, 0x9C000000),
+)
+_LITERAL_BITS = 0xFF000000
 
 
 def read_fields(filled: Filled) -> Fields:
@@ -234,7 +244,28 @@ class _Reader:
         is_adr = (self.now[high] == NOP) & (self.now[low] & _ADR_BITS == _ADR)
         is_adr &= (self.now[low] & 31) == (self.before[low] & 31)
         rows, high, low = rows[is_adr], high[is_adr], low[is_adr]
-        self.known_change[high] = self.known_change[low] = True
-        distance = part_of_word(np.full(len(low), EdgeKind.ADDRESS21, np.uint8), self.now[low])
-        self.form[high] = Form.NONE
-        self._say(low, Form.PLACE, distance)
+        self._say_distance(low, high, EdgeKind.ADDRESS21)
+        self._follow_hints(parts.row[known], parts.high[known], parts.low[known])
+
+    def _follow_hints(self, rows: I64, high: I64, low: I64) -> None:
+        """What Mach-O linkers make of the pairs that the compiler points out to them (LC_LINKER_OPTIMIZATION_HINT):
+        `adr` and `nop` of `adrp` and `add`, `nop` and a load of a literal of `adrp` and a load (a cell's, too)."""
+        target = self.before[low] & 31
+        is_cell = self.kind[low] == EdgeKind.GOT_LOW12
+        is_add = self.before[low] & _ADD_BITS == _ADD
+        is_adr = (is_add | is_cell) & (self.now[high] & _ADR_BITS == _ADR) & (self.now[low] == NOP)
+        is_adr &= self.now[high] & 31 == target
+        self._say_distance(high[is_adr], low[is_adr], EdgeKind.ADDRESS21)
+        literal = np.zeros(len(rows), dtype=np.int64)
+        for load, of_literal in _LITERALS:
+            literal[self.before[low] & _ADD_BITS == load] = of_literal
+        is_load = (literal != 0) & (self.now[high] == NOP) & (self.now[low] & _LITERAL_BITS == literal)
+        is_load &= self.now[low] & 31 == target
+        for chosen, form in ((is_load & ~is_cell, Form.PLACE), (is_load & is_cell, Form.CELL)):
+            self._say_distance(low[chosen], high[chosen], EdgeKind.LITERAL19, form)
+
+    def _say_distance(self, rows: I64, nothing: I64, kind: EdgeKind, form: Form = Form.PLACE) -> None:
+        """The instructions of `rows` hold the whole distance, those of `nothing` are no more."""
+        self.known_change[rows] = self.known_change[nothing] = True
+        self.form[nothing] = Form.NONE
+        self._say(rows, form, part_of_word(np.full(len(rows), kind, np.uint8), self.now[rows]))

@@ -172,6 +172,8 @@ def _symbols(file: CoffFile, placement: U8) -> ElfSymbols:
         malformed(file.path, "a weak symbol stands for one that is not there")
     defined = rows.section[stands_for] > 0
     section[weak[defined]], value[weak[defined]] = rows.section[stands_for][defined], rows.value[stands_for][defined]
+    is_function = rows.type & 0xF0 == coff.FUNCTION_TYPE
+    is_function[weak] |= is_function[stands_for]
     section[~rows.is_record] = coff.UNDEFINED
     placed = section > 0
     value_limit = limit[np.where(placed, section, 0)]
@@ -199,7 +201,7 @@ def _symbols(file: CoffFile, placement: U8) -> ElfSymbols:
     binding = np.where(is_global, np.where(is_weak, Binding.WEAK, Binding.GLOBAL), Binding.LOCAL)
     nothing, number = np.zeros(before, dtype=np.int64), np.arange(before)
     names = ByteRows(rows.name.rows.octets, rows.name.rows.start, np.where(hidden, 0, rows.name.rows.length))
-    types = np.where(own, elf.STT_SECTION, _types(file, kind, starts, placed))
+    types = np.where(own, elf.STT_SECTION, _types(kind, is_function & starts, placed))
     return ElfSymbols(
         name=Names(no_names(file.octets, before).rows.followed_by(names)),
         type=np.append(np.where(number > 0, elf.STT_SECTION, 0), types).astype(np.uint8),
@@ -211,11 +213,10 @@ def _symbols(file: CoffFile, placement: U8) -> ElfSymbols:
     )
 
 
-def _types(file: CoffFile, kind: U8, starts: Flags, placed: Flags) -> I64:
+def _types(kind: U8, is_function: Flags, placed: Flags) -> I64:
     is_code, is_tls = kind == BlockKind.CODE, is_one_of(kind, (BlockKind.TLS_DATA, BlockKind.TLS_BSS))
-    is_function = (file.symbols.type & 0xF0) == coff.FUNCTION_TYPE
     types = np.where(is_tls, SymbolType.TLS, SymbolType.OBJECT)
-    types = np.where(is_code, np.where(is_function & starts, SymbolType.FUNCTION, SymbolType.NONE), types)
+    types = np.where(is_code, np.where(is_function, SymbolType.FUNCTION, SymbolType.NONE), types)
     return np.where(placed & (kind != NOT_PLACED), types, SymbolType.NONE)
 
 

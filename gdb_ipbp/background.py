@@ -14,7 +14,8 @@ command goes on waiting, and the terminal stays with the program.
 
 The machine interface tells its front end of the stop and of the resumption all the same, and has no setting against
 it. (The catchpoint must not have the command `silent`: gdb 13 writes its commands in a way that parsers of the machine
-interface cannot read.)
+interface cannot read.) In Emacs the stop would be shown in gdb's console, too: there the catchpoint is silent, and the
+record of the stop empty.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Callable, Iterator, Optional
 
 import gdb
 
-from gdb_ipbp.prompt import Prompt
+from gdb_ipbp.prompt import Prompt, is_emacs
 from gdb_ipbp.settings import kept_selection, kept_thread, put, start, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import procfs, tasks
@@ -131,6 +132,8 @@ class _SilentStop:
         gdb.set_convenience_variable("bpnum", newest)
         catchpoint = re.findall(r"\d+", said)[0]
         self._undo.append(lambda: gdb.execute(f"delete {catchpoint}", to_string=True))
+        if is_emacs():
+            next(point for point in gdb.breakpoints() if str(point.number) == catchpoint).silent = True
         if self._in_foreground:
             act = f"import sys; sys.modules[{__name__!r}].act_in_foreground()"
             gdb.execute(f"commands {catchpoint}\nsilent\npython {act}\ncontinue\nend", to_string=True)

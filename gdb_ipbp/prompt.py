@@ -7,6 +7,7 @@ adapter there is no such thing: a front end is told of everything, and waits for
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -65,6 +66,11 @@ def show(text: str) -> None:
         else:
             gdb.write(f"\n{text}{gdb.parameter('prompt')}")
         gdb.flush()
+
+
+def is_emacs() -> bool:
+    """Whether gdb talks to Emacs (GNU Emacs Manual, "Interactive Shell": INSIDE_EMACS)."""
+    return is_front_end() and "INSIDE_EMACS" in os.environ
 
 
 def is_front_end() -> bool:

@@ -48,6 +48,9 @@ class Terminal:
     def type(self, line: str) -> None:
         os.write(self._master, line.encode() + b"\n")
 
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
     def press_ctrl_c(self) -> None:
         os.write(self._master, b"\x03")
 

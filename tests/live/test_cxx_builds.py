@@ -5,6 +5,7 @@ All of it is one program and the same edits; what differs is how it was compiled
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from parlour import BEFORE, STEPS, Step, build_parlour, make
-from scenario import Talk
+from scenario import PROGRAMS, Project, Talk
 from sessions import debug_with
 
 from ipbp.cli.debuggers import find_debugger
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.live
 
 @dataclass(frozen=True)
 class Build:
+    """`debugger`: in which all edits are walked through; in the other one those of one file are."""
+
     compiler: str
     flags: str
     debugger: str
@@ -48,21 +51,27 @@ _KEPT = tuple(row for row in BEFORE if row[0].split()[0] in ("caught", "again", 
 
 
 def walk(build: Build, folder: Path, steps: Sequence[Step]) -> None:
-    """The edits, one after the other, and all of them taken back."""
+    """The edits, one after the other, and all of them taken back; in both debuggers."""
     project = build_parlour(
         folder, *build.flags.split(), compiler=build.compiler, link=build.link.split(), joined=build.joined
     )
+    walk_in(build.debugger, project, steps)
+    shutil.copytree(PROGRAMS / "parlour", folder, dirs_exist_ok=True)  # as it was built
+    walk_in("lldb" if build.debugger == "gdb" else "gdb", project, _ONE_UNIT)
+
+
+def walk_in(debugger: str, project: Project, steps: Sequence[Step]) -> None:
     talk = Talk(project.program)
     try:
-        with debug_with(build.debugger, find_debugger(build.debugger)) as session:
+        with debug_with(debugger, find_debugger(debugger)) as session:
             session.attach(talk.process.pid)
             session.resume()
             assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
             for step in steps:
                 make(step, project.folder)
                 outcome = session.call("apply")
-                assert outcome["outcome"] == "patched", (step.name, outcome)
-                assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), step.name
+                assert outcome["outcome"] == "patched", (debugger, step.name, outcome)
+                assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), (debugger, step.name)
             assert session.call("undo 0")["outcome"] == "undone"
             assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
             assert talk.close() == 0

@@ -71,6 +71,34 @@ def test_it_goes_on_in_new_code_where_its_frame_was_kept(
         talk.kill()
 
 
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_where_its_frame_is_not_described_all_else_is_patched(debugger: str, tmp_path: Path) -> None:
+    project = build_one(tmp_path / "lazy", "lazy", "-O2", "-std=c++20", compiler="clang++-19", suffix="cpp")
+    talk = Talk(project.program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
+            assert talk.ask("word") == "10"
+            # What it calls, though it waits.
+            edit(project, "return x * 10;", "return x * 100;")
+            assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
+            assert [talk.ask("word"), talk.ask("next")] == ["200", "3"]
+            edit(project, "sum += i;", "sum += scaled(i);")
+            refused(session.call("apply"), "the debug information does not describe the frame")
+            assert [talk.ask("next"), talk.ask("fresh 7")] == ["6", "7"]
+            # When none is left of the one that changed, the user may say so.
+            assert talk.ask("end") == "sums sums "
+            assert (outcome := session.call("apply --allow-layout all"))["outcome"] == "patched", outcome["text"]
+            assert talk.ask("fresh 7") == "700"
+            assert session.call("undo 0")["outcome"] == "undone"
+            assert talk.ask("fresh 7") == "7"
+            assert talk.process.poll() is None
+    finally:
+        talk.kill()
+
+
 def refused(outcome: Outcome, words: str) -> None:
     assert outcome["outcome"] == "refused", outcome
     (row,) = outcome["refusals"]

@@ -28,7 +28,7 @@ struct Pause {
 static std::string ended;
 struct Witness { const char *name; ~Witness() { ended += name; } };
 __attribute__((noinline)) static int scaled(int x) { return x * 10; }
-__attribute__((noipa)) Series sums(int from) {
+__attribute__((noipa, noinline)) Series sums(int from) {
     Witness witness{"sums "};
     int sum = 0;
     for (int i = from; i < from + 100; i++) {
@@ -37,7 +37,7 @@ __attribute__((noipa)) Series sums(int from) {
         sum += co_await Pause{0};
     }
 }
-__attribute__((noipa)) Series words(int from) {
+__attribute__((noipa, noinline)) Series words(int from) {
     co_yield scaled(from);
     co_yield scaled(from + 1);
 }

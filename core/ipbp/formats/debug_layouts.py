@@ -9,7 +9,7 @@ and where in them the attributes lie that matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_entries import MALFORMED, Sections, Shape, Texts, shapes
@@ -33,6 +33,8 @@ _TYPE_UNIT, _RVALUE_REFERENCE, _ATOMIC, _SKELETON, _PARTIAL = 0x41, 0x42, 0x47, 
 _AGGREGATES = {_STRUCTURE: "struct", _CLASS: "class", _UNION: "union", _ENUMERATION: "enum"}
 _QUALIFIERS = frozenset({_CONST, _VOLATILE, _RESTRICT, _ATOMIC})
 _POINTERS = {_POINTER: "*", _REFERENCE: "&", _RVALUE_REFERENCE: "&&"}
+_PARAMETERS = frozenset({_FORMAL_PARAMETER, _UNSPECIFIED_PARAMETERS, 0x2F, 0x30})  # and of templates
+_WRAPPERS = frozenset({*_QUALIFIERS, *_POINTERS, _POINTER_TO_MEMBER})
 _SCOPES = frozenset({*_AGGREGATES, _NAMESPACE, _SUBPROGRAM})
 _NAMED = frozenset({*_SCOPES, _VARIABLE, _TYPEDEF})
 _LEXICAL_BLOCK = 0x0B
@@ -113,21 +115,39 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
     )
 
 
-@dataclass(slots=True)
 class _Entry:
-    """`scope`: of the entries inside of it. `found`: attribute -> (form, number or place of the text)."""
+    """`found`: attribute -> (form, number or place of the text). `outer`: the entry that it is in. A unit has thousands
+    of functions in which nothing is named, so that their names are not asked for."""
 
-    tag: int
-    name: str
-    scope: str
-    found: Mapping[int, tuple[int, int]]
-    unit: _Unit
-    children: list[_Entry] = field(default_factory=list)
+    __slots__ = ("_scope", "children", "found", "name", "outer", "tag", "unit")
+
+    def __init__(
+        self, tag: int, name: str, outer: _Entry | None, found: Mapping[int, tuple[int, int]], unit: _Unit
+    ) -> None:
+        self.tag, self.name, self.outer, self.found, self.unit = tag, name, outer, found, unit
+        self.children: list[_Entry] = []
+        self._scope: str | None = None
+
+    @property
+    def scope(self) -> str:
+        """Of the entries inside of it."""
+        if self._scope is None:
+            scope = self.outer.scope if self.outer is not None else ""
+            if self.tag in _NAMED:
+                scope = f"{scope}::{self.name}" if scope and self.name else self.name or scope
+                if _AT_SPECIFICATION in self.found or _AT_ABSTRACT_ORIGIN in self.found:
+                    declared = self.unit.reader.declaration(self)
+                    scope = declared.scope if declared is not self and declared.scope else scope
+            self._scope = scope
+        return self._scope
+
+    def call(self, name: str, scope: str) -> None:
+        self.name, self._scope = name, scope
 
 
 @dataclass(frozen=True, slots=True)
 class _Abbreviation:
-    """`sibling`: offset of the reference to the next sibling, -1 when there is none. `name_at`: of a method that is
+    """`sibling`: offset of the reference to the next sibling, -1 when there is none. `name_at`: of a function that is
     declared and not virtual, the offset of its name in .debug_str; -1 for others."""
 
     shape: Shape
@@ -138,6 +158,7 @@ class _Abbreviation:
 
 @dataclass(slots=True)
 class _Unit:
+    reader: _Reader
     start: int
     end: int
     section: str
@@ -154,8 +175,11 @@ class _Reader:
     def __init__(self, sections: Sections, chosen: Chosen) -> None:
         self.sections, self.chosen = sections, chosen
         self.entries: dict[tuple[str, int], _Entry] = {}
-        # Methods that are only declared: the classes that they are in. Most are never asked for.
-        self.passed: dict[tuple[str, int], _Entry] = {}
+        # Functions that are only declared, and types that are made of one other: what they are in. Most are never asked
+        # for.
+        self.passed: dict[tuple[str, int], tuple[_Unit, _Entry | None]] = {}
+        self.declared_calls: dict[int, tuple[str, int]] = {}
+        self.typedefs: list[_Entry] = []
         self.call_names = frozenset(_places_of(sections.get(".debug_str", b""), _CALL))
         self.types: list[_Entry] = []
         self.statics: list[_Entry] = []
@@ -193,10 +217,11 @@ class _Reader:
             if child.tag == _SUBPROGRAM and child.name == _CALL
         }
         linkage: dict[int, str] = {}
+        places = {self.declared_calls[call]: entry for call, entry in calls.items() if call in self.declared_calls}
         for entry in self.calls:
-            target = self._target(entry, _AT_SPECIFICATION)
-            if target is not None and id(target) in calls:
-                linkage[id(calls[id(target)])] = self._text(entry, _AT_LINKAGE_NAME)
+            closure = places.get(self._place(entry, entry.found[_AT_SPECIFICATION]))
+            if closure is not None:
+                linkage[id(closure)] = self._text(entry, _AT_LINKAGE_NAME)
         found = {id(entry): entry for entry in calls.values()}
         for entry in sorted(found.values(), key=self._in_source):
             call = next(child for child in entry.children if child.name == _CALL)
@@ -235,7 +260,7 @@ class _Reader:
 
     def _with_names(self, entries: Iterable[_Entry]) -> Iterator[tuple[str, _Entry, _Entry]]:
         for entry in entries:
-            declared = self._declaration(entry)
+            declared = self.declaration(entry)
             name = self._text(entry, _AT_LINKAGE_NAME) or self._text(declared, _AT_LINKAGE_NAME)
             if name or declared.name:
                 yield name or declared.scope, entry, declared
@@ -259,7 +284,7 @@ class _Reader:
         extra = {2: 12, 6: 12, 4: 8, 5: 8}.get(kind, 0)
         head = start + (12 if version == 5 else 11)
         # Of a split unit the base is implied: behind the header, which version 5 has (DWARF 5, 7.26).
-        unit = _Unit(start, start + 4 + length, section, 8 if version == 5 else 0, table_at, head + extra)
+        unit = _Unit(self, start, start + 4 + length, section, 8 if version == 5 else 0, table_at, head + extra)
         if kind in (2, 6):
             unit.signature = int.from_bytes(content[head : head + 8], "little")
             unit.type_at = start + int.from_bytes(content[head + 8 : head + 12], "little")
@@ -315,16 +340,23 @@ class _Reader:
                 if shape.has_children:
                     outer.append(parent)
                 continue
-            if row.name_at >= 0 and parent is not None and parent.tag in _AGGREGATES:
+            if row.name_at >= 0:
                 target = place + row.name_at
                 if int.from_bytes(content[target : target + 4], "little") not in self.call_names:
-                    passed[section, at] = parent
-                    target = place + row.sibling
-                    if shape.has_children:
-                        place = unit.start + int.from_bytes(content[target : target + 4], "little")
-                    else:
-                        place += shape.size
-                    continue
+                    behind = place + shape.size
+                    if shape.has_children and parent is not None and parent.tag in _AGGREGATES:
+                        target = place + row.sibling
+                        behind = unit.start + int.from_bytes(content[target : target + 4], "little")
+                    elif shape.has_children:
+                        behind = _behind_parameters(content, behind, table)
+                    if behind >= 0:
+                        passed[section, at] = unit, parent
+                        place = behind
+                        continue
+            if tag in _WRAPPERS and not shape.has_children:
+                passed[section, at] = unit, parent
+                place = shape.end(content, place)
+                continue
             if tag == _FORMAL_PARAMETER and parent is not None and not _takes_matter(parent) and not shape.has_children:
                 place = shape.end(content, place)
                 continue
@@ -336,19 +368,20 @@ class _Reader:
                     outer.append(parent)
                 continue
             name = self._string(unit, found.get(_AT_NAME))
-            scope = parent.scope if parent is not None else ""
-            if tag in _NAMED:
-                scope = f"{scope}::{name}" if scope and name else name or scope
-            entry = _Entry(tag, name, scope, found, unit)
+            entry = _Entry(tag, name, parent, found, unit)
             entries[section, at] = entry
-            if tag in _NAMED and (_AT_SPECIFICATION in found or _AT_ABSTRACT_ORIGIN in found):
-                # What is declared elsewhere has its name and its scope there.
-                declared = self._declaration(entry)
-                entry.name, entry.scope = declared.name or name, declared.scope or scope
             if tag in _AGGREGATES:
+                if _AT_SPECIFICATION in found:  # what is declared elsewhere has its name there
+                    entry.name = self.declaration(entry).name or name
+                entry.call(entry.name, entry.scope)  # before a typedef names what it is in
                 self.types.append(entry)
-            elif tag == _SUBPROGRAM and _AT_SPECIFICATION in found:
-                self.calls.append(entry)
+            elif tag == _TYPEDEF:
+                self.typedefs.append(entry)
+            elif tag == _SUBPROGRAM:
+                if _AT_SPECIFICATION in found:
+                    self.calls.append(entry)
+                elif name == _CALL:
+                    self.declared_calls[id(entry)] = section, at
             elif tag == _VARIABLE and (parent is None or parent.tag not in _AGGREGATES):
                 location = found.get(_AT_LOCATION)
                 if location is not None and self._is_static(content, location):
@@ -374,14 +407,14 @@ class _Reader:
 
     def _name_by_typedefs(self) -> None:
         """`typedef struct { ... } name;` names the type. A lambda expression's has none, whatever else leads to it."""
-        for entry in list(self.entries.values()):
-            if entry.tag == _TYPEDEF and entry.name:
+        for entry in self.typedefs:
+            if entry.name:
                 target = self._target(entry, _AT_TYPE)
                 if target is None or target.tag not in _AGGREGATES or target.name:
                     continue
                 beside = f"{target.scope}::{entry.name}" if target.scope else entry.name
                 if entry.scope == beside and not any(child.name == _CALL for child in target.children):
-                    target.name, target.scope = entry.name, entry.scope
+                    target.call(entry.name, entry.scope)
 
     def _is_constant(self, entry: _Entry) -> bool:
         """Whether a variable is const, or an array of what is."""
@@ -390,11 +423,12 @@ class _Reader:
             target = self._target(target, _AT_TYPE)
         return target is not None and target.tag == _CONST
 
-    def _declaration(self, entry: _Entry) -> _Entry:
+    def declaration(self, entry: _Entry) -> _Entry:
+        """The entry itself, or the first of those that it refers to for what it is called."""
         for attribute in (_AT_SPECIFICATION, _AT_ABSTRACT_ORIGIN):
             target = self._target(entry, attribute)
             if target is not None:
-                return self._declaration(target)
+                return self.declaration(target)
         return entry
 
     def _target(self, entry: _Entry, attribute: int) -> _Entry | None:
@@ -404,22 +438,28 @@ class _Reader:
         form, value = found
         if form == REF_SIG8:
             return self._of_type_unit(value)
-        place = value + entry.unit.start if form in LOCAL_REFERENCES else value
-        key = entry.unit.section if form in LOCAL_REFERENCES else ".debug_info", place
+        key = self._place(entry, found)
         target = self.entries.get(key) or self._passed(key)
         if target is not None and _AT_SIGNATURE in target.found:
             return self._of_type_unit(target.found[_AT_SIGNATURE][1]) or target
         return target
 
+    @staticmethod
+    def _place(entry: _Entry, found: tuple[int, int]) -> tuple[str, int]:
+        """What a reference of an entry means."""
+        form, value = found
+        return (entry.unit.section, value + entry.unit.start) if form in LOCAL_REFERENCES else (".debug_info", value)
+
     def _passed(self, key: tuple[str, int]) -> _Entry | None:
-        owner = self.passed.get(key)
-        if owner is None:
+        known = self.passed.get(key)
+        if known is None:
             return None
-        content = self.sections[owner.unit.section]
+        unit, outer = known
+        content = self.sections[unit.section]
         code, place = uleb(content, key[1])
-        found, _ = self._table(owner.unit.table_at)[code].shape.read(content, place)
-        name = self._string(owner.unit, found.get(_AT_NAME))
-        entry = self.entries[key] = _Entry(_SUBPROGRAM, name, f"{owner.scope}::{name}", found, owner.unit)
+        shape = self._table(unit.table_at)[code].shape
+        found, _ = shape.read(content, place)
+        entry = self.entries[key] = _Entry(shape.tag, self._string(unit, found.get(_AT_NAME)), outer, found, unit)
         return entry
 
     def _of_type_unit(self, signature: int) -> _Entry | None:
@@ -584,6 +624,16 @@ def _places_of(strings: bytes, name: str) -> Iterator[int]:
     while place >= 0:
         yield place
         place = strings.find(text, place + 1)
+
+
+def _behind_parameters(content: bytes, place: int, table: Mapping[int, _Abbreviation]) -> int:
+    """Where the entries inside of a function end; -1 when there are others than what it takes, such as types."""
+    while code := content[place]:
+        row = table.get(code) if code < 0x80 else None  # a number of two bytes: read in the usual way
+        if row is None or row.shape.has_children or row.shape.tag not in _PARAMETERS:
+            return -1
+        place = row.shape.end(content, place + 1)
+    return place + 1
 
 
 def _takes_matter(entry: _Entry) -> bool:

@@ -105,7 +105,8 @@ def test_a_unit_whose_debug_information_is_split_is_read_in_its_other_file(
     run([*split[:-1], "other.o"], tmp_path)
     (tmp_path / "other.dwo").replace(tmp_path / "unit.dwo")
     run([compiler, "unit.o", "-o", "twin", "-lstdc++"], tmp_path)
-    assert not types_of_image(read_image(str(tmp_path / "twin")), "unit.cc").is_described
+    twin = types_of_image(read_image(str(tmp_path / "twin")), "unit.cc")
+    assert (twin.is_described, twin.is_lost) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_so_it_is_with_a_package(
     run(["timeout", "30", packager, "-e", "program", "-o", "program.dwp"], tmp_path)
     (tmp_path / "unit.dwo").unlink()
     found = types_of_image(read_image(str(tmp_path / "program")), "unit.cc")
-    assert found.is_described == described
+    assert (found.is_described, found.is_lost) == (described, not described)
     assert ("Square" in found.aggregates) or not described
 
 
@@ -135,7 +136,16 @@ def test_of_type_units_that_clang_split_off_nothing_is_known(version: str, tmp_p
     (tmp_path / "unit.cc").write_text(BASE_CXX)
     flags = [f"-gdwarf-{version}", "-fdebug-types-section", "-gsplit-dwarf"]
     run(["clang-19", "-g", *flags, "-c", "unit.cc", "-o", "unit.o"], tmp_path)
-    assert not types_of_object(graph_of(tmp_path / "unit.o")).is_described
+    found = types_of_object(graph_of(tmp_path / "unit.o"))
+    assert (found.is_described, found.is_lost) == (False, True)
+
+
+@pytest.mark.parametrize("flags", [(), ("-g1",), ("-g",)], ids=str)
+def test_what_was_not_asked_for_is_not_lost(flags: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "unit.cc").write_text(BASE_CXX)
+    run(["gcc", *flags, "-c", "unit.cc", "-o", "unit.o"], tmp_path)
+    found = types_of_object(graph_of(tmp_path / "unit.o"))
+    assert (found.is_described, found.is_lost) == (flags == ("-g",), False)
 
 
 def test_what_the_user_allows_is_not_refused() -> None:

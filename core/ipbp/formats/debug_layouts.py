@@ -112,6 +112,7 @@ def layouts(objects: Iterable[Sections], path: str, chosen: Chosen = lambda _nam
         is_described and is_whole,
         {owner: tuple(rows) for owner, rows in closures.items()},
         tuple(definitions),
+        not is_whole,
     )
 
 

@@ -77,10 +77,11 @@ class UnitTypes:
     """`aggregates`: by qualified name, each definition of that name. `variables`: of static storage, by linkage name or
     qualified name, each type that a variable of that name has. `is_described`: there is debug information. `closures`:
     of each function, by qualified name, in the order of the source. `definitions`: of the variables that have room,
-    constant or not."""
+    constant or not. `is_lost`: there was some, in a file of its own or in type units, that cannot be read."""
 
     aggregates: Mapping[str, tuple[Aggregate, ...]]
     variables: Mapping[str, tuple[TypeText, ...]]
     is_described: bool
     closures: Mapping[str, tuple[Closure, ...]] = field(default_factory=dict)
     definitions: tuple[Definition, ...] = ()
+    is_lost: bool = False

@@ -12,7 +12,7 @@ from ipbp.pipeline.edited import Edited
 from ipbp.pipeline.layouts import file_names, types_of_image, types_of_object
 from ipbp.stages.closures import renewed_closures
 from ipbp.stages.coroutines import Side, changed_coroutines
-from ipbp.stages.layout_changes import layout_changes
+from ipbp.stages.layout_changes import ALL, layout_changes
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.type_changes import TypeChanges
 
@@ -23,18 +23,20 @@ def judge_layouts(
     unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed: Collection[str], file: Path
 ) -> TypeChanges:
     """`image`: where the old side comes from when no object gave it. `allowed`: types whose layout may change. `file`:
-    the new object. Refusals: `layout-changed`, `variable-type-changed`, `coroutine-changed`.
+    the new object. Refusals: `layout-changed`, `variable-type-changed`, `coroutine-changed`; `no-type-information`
+    where what describes a side is lost and the user did not allow every change.
 
-    A C compiler lays out a struct as it is written. So where there is no debug information, what an edit of one does
-    is known to who made it, and that is noted.
+    A C compiler lays out a struct as it is written. So where no debug information was asked for, what an edit of one
+    does is known to who made it, and that is noted.
     """
     new = types_of_object(unit.new)
     before = types_of_image(image, unit.new.source) if image is not None else types_of_object(old)
     if not new.is_described or not before.is_described:
         sides = Side(old, None), Side(unit.new, None)
+        is_lost = (new.is_lost or before.is_lost) and ALL not in allowed
         return TypeChanges(
             frozenset(),
-            (),
+            (_lost(unit.name),) if is_lost else (),
             (_UNSEEN.format(unit.name),),
             doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
         )
@@ -53,6 +55,16 @@ def judge_layouts(
         found.refusals,
         (*found.notes, *said),
         doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
+    )
+
+
+def _lost(file: str) -> Refusal:
+    return Refusal(
+        "no-type-information",
+        "what describes the types of this file cannot be read (a build wrote another `.dwo` file in its place, or it "
+        "has type units of clang's), so that a changed layout would not be noticed",
+        "Start the program from a fresh build; or use `hotpatch --allow-layout all` when no type was edited.",
+        file=file,
     )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,12 @@ def _read(
     if found.is_described:
         return found
     try:
-        parts = [part for part in split() if part]
+        parts = list(split())
     except (DWARFError, KeyError, ValueError, AssertionError, IndexError):
-        return found  # not described: that is said
-    return layouts(parts, path, chosen) if parts else found
+        return replace(found, is_lost=True)
+    whole = layouts([part for part in parts if part], path, chosen) if any(parts) else found
+    is_here = all(parts)
+    return replace(whole, is_described=whole.is_described and is_here, is_lost=whole.is_lost or not is_here)
 
 
 def _split_of_object(graph: LinkGraph) -> Iterator[Sections]:

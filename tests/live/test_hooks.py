@@ -15,6 +15,8 @@ from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 DOCS = Path(__file__).parents[2] / "docs"
+_BOTH = "before", "after"
+_BACK = "after", "before"
 
 
 @pytest.fixture
@@ -55,17 +57,51 @@ def test_hooks_hear_of_every_patch_and_cost_none(project: Project, told: Talk, d
         assert after.startswith("after 1 v1 undo=1 value=2")
 
         # One that crashes, and one that does not return: the patch goes on, and says so.
-        for mood, number in ((1, 300), (2, 500)):
+        for mood, number, hook, other in ((1, 300, *_BOTH), (2, 500, *_BOTH), (3, 700, *_BACK), (4, 900, *_BACK)):
             assert told.ask(f"mood  {mood}") == str(mood)
             edit(project, f"x + {number}")
             outcome = session.call("apply")
             assert outcome["outcome"] == "patched", (mood, outcome["text"])
-            assert [note for note in outcome["notes"] if "ipbp_before_patch did not come back" in note], outcome
+            assert [note for note in outcome["notes"] if f"ipbp_{hook}_patch did not come back" in note], outcome
             assert told.ask("value 1") == str(number + 1)
-            assert told.ask("heard ").startswith("after")
+            heard = told.ask("heard ")
+            assert heard.startswith(f"{other} ")
+            assert heard.count(";") == 1
+        assert told.ask("mood  0") == "0"
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert told.ask("value 1") == "2"
         session.stop()
         session.detach()
     assert told.close() == 0
+
+
+@pytest.mark.parametrize(("debugger", "compiler"), [("gdb", "gcc"), ("gdb", "g++"), ("lldb", "gcc"), ("lldb", "g++")])
+def test_a_hook_hears_which_types_have_another_layout_now(debugger: str, compiler: str, tmp_path: Path) -> None:
+    project = build_one(tmp_path / "project", "told", "-O0", "-I", str(DOCS), compiler=compiler)
+    source = project.folder / "told.c"
+    told = Talk(project.program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(told.process.pid)
+            session.resume()
+            assert told.ask("pair  100") == "107"
+            text = source.read_text()
+            source.write_text(text.replace("int x, y;", "int y, x;"))
+            outcome = session.call("apply")
+            assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("layout-changed", "pair")]
+            assert (told.ask("pair  100"), told.ask("heard ")) == ("107", "")
+            outcome = session.call("apply --allow-layout pair")
+            assert outcome["outcome"] == "patched", outcome["text"]
+            assert told.ask("pair  100") == "109"
+            assert told.ask("heard ").count(" +pair;") == 2
+            assert session.call("undo")["outcome"] == "undone"
+            assert told.ask("pair  100") == "107"
+            assert told.ask("heard ").count(" +pair;") == 2
+            # Of all that are allowed those that changed.
+            assert session.call("apply --allow-layout all")["outcome"] == "patched"
+            assert told.ask("heard ").count(" +pair;") == 2
+    finally:
+        told.kill()
 
 
 def test_a_hook_may_come_with_a_patch(project: Project, told: Talk) -> None:

@@ -55,6 +55,7 @@ def judge_layouts(
         found.refusals,
         (*found.notes, *said),
         doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
+        agreed=found.agreed,
     )
 
 

@@ -27,17 +27,22 @@ _KIND = {"changed": 0, "new": 1, "removed": 2}
 
 
 def with_hooks(
-    plan: PatchPlan, request: Request, process: LoadedProcess, images: Sequence[LoadedImage], arenas: Sequence[Arena]
+    plan: PatchPlan,
+    request: Request,
+    process: LoadedProcess,
+    images: Sequence[LoadedImage],
+    arenas: Sequence[Arena],
+    types: Sequence[str],
 ) -> PatchPlan:
     """The plan, which tells the program's hooks of itself, if there are any. `images`: the plan's, in order; `arenas`:
-    with what the plan takes so far. Errors: `no-near-memory`; OSError."""
+    with what the plan takes so far; `types`: whose layout changed. Errors: `no-near-memory`; OSError."""
     executable = process.executable_image()
     found = list(_hooks(executable, images, request.record))
     if not found:
         return plan
-    size = len(_description(plan, request.allow_layout, 0)[0])
+    size = len(_description(plan, types, 0)[0])
     room = extra_room(arenas, request.regions, executable, size)
-    content, undone = _description(plan, request.allow_layout, room.start)
+    content, undone = _description(plan, types, room.start)
     file = request.folder / f"patch-{plan.number}-description.elf"
     segments, taken = room.write(file, content)
     hooks = tuple(Hook(name, address, room.start, undone, name == BEFORE, image) for name, address, image in found)

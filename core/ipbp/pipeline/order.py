@@ -244,7 +244,9 @@ def _linked(
         else:
             move = frame_move(request.frame, process, made, changed)
         clock.lap("frame")
-    return Outcome(with_hooks(made, request, process, list(images.values()), linked.arenas), frame=move, offers=offers)
+    relaid = list(dict.fromkeys(name for unit in judged for name in unit.types.agreed))
+    told_of = with_hooks(made, request, process, list(images.values()), linked.arenas, relaid)
+    return Outcome(told_of, frame=move, offers=offers)
 
 
 _OF_TYPES = ("layout-changed", "coroutine-changed")

@@ -29,10 +29,12 @@ _Types = tuple[TypeText, ...]
 
 @dataclass(frozen=True, slots=True)
 class LayoutChanges:
-    """`refusals`: `layout-changed` and `variable-type-changed`. `notes`: members that have another name now."""
+    """`refusals`: `layout-changed` and `variable-type-changed`. `notes`: members that have another name now. `agreed`:
+    types that changed, as the user allowed."""
 
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
+    agreed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def layout_changes(
         if name in told and not _only_follows(name, *changed[name], told)
     ]
     refusals += _changed_variables(old, new, file, same)
-    return LayoutChanges(tuple(refusals), tuple(notes))
+    return LayoutChanges(tuple(refusals), tuple(notes), tuple(name for name in changed if name in free))
 
 
 class _Same:

@@ -53,7 +53,7 @@ class TypeChanges:
     `layout-changed` and `variable-type-changed`. `notes`: which closures and functions that means, in words.
     `is_renewed`: whether a type is a closure that is another now, or made for one. `successors`: linkage name of a new
     function -> that of the old one whose entry leads to it from now on. `doubts`: what else is refused when the code of
-    these functions changed."""
+    these functions changed. `agreed`: types of another layout, as the user allowed."""
 
     renewed: frozenset[str]
     refusals: tuple[Refusal, ...]
@@ -61,6 +61,7 @@ class TypeChanges:
     is_renewed: Callable[[str], bool] = _never
     successors: Mapping[str, str] = field(default_factory=dict)
     doubts: Callable[[Collection[str]], tuple[Refusal, ...]] = _none
+    agreed: tuple[str, ...] = ()
 
 
 NO_CHANGES = TypeChanges(frozenset(), ())
@@ -94,10 +95,9 @@ def type_changes(
         and after - before
         and not _knows_closure(name, marks)
     }
+    causes = list(_causes(changed))
     refusals = [
-        _layout_changed(name, _difference(*changed[name]), file)
-        for name in _causes(changed)
-        if not _is_allowed(name, allowed)
+        _layout_changed(name, _difference(*changed[name]), file) for name in causes if not _is_allowed(name, allowed)
     ]
     refusals += [
         _layout_changed(name, f"it holds {part}, which is another now", file)
@@ -111,7 +111,11 @@ def type_changes(
     ]
     notes += [_retyped(new.functions.get(row, row), old.signatures[row], new.signatures[row]) for row in retyped]
     return TypeChanges(
-        frozenset(renewed.union(retyped)), tuple(refusals), tuple(notes), lambda name: _knows_closure(name, marks)
+        frozenset(renewed.union(retyped)),
+        tuple(refusals),
+        tuple(notes),
+        lambda name: _knows_closure(name, marks),
+        agreed=tuple(name for name in causes if _is_allowed(name, allowed)),
     )
 
 

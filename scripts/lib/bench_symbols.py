@@ -1,9 +1,9 @@
 """What it costs to tell the debugger of a patch's symbols, by the size of its debug information.
 
 A file like a patch, linked at addresses of its own, with types of which nobody needs any, is announced to a debugger
-that is attached to a program: alone, and with a breakpoint on its function, which makes the debugger read all that is
-said of it. The time is that of `Inferior.announce`. A program that runs goes on meanwhile: in gdb all the time, in lldb
-but for the moment in which a breakpoint's new place is put into memory.
+that is attached to a program which runs: alone, and with a breakpoint on its function, which makes the debugger read
+all that is said of it. `blocked` is the time of `Inferior.announce`, in which the debugger does not answer; `stopped`
+how much longer than it sleeps the program has not run meanwhile, as it has itself found.
 """
 
 from __future__ import annotations
@@ -21,14 +21,35 @@ from ipbp.cli.path import load_line
 
 SIZES = (1.0, 20.0)
 TYPES_PER_MB = 11000
-HEAD = "symbols                  MB   median ms    least ms"
+HEAD = "symbols                  MB    blocked ms     least ms  stopped ms"
 _PROGRAM = """\
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 int edited(int x) { return x + 1; }
-int main(void) { for (;;) { usleep(10000); if (edited(1) < 0) return 1; } }
+int main(int count, char **words) {
+    double *longest = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, open(words[1], O_RDWR), 0);
+    struct timespec before, now;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    while (count == 2) {
+        usleep(1000);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        double passed = (now.tv_sec - before.tv_sec) * 1e3 + (now.tv_nsec - before.tv_nsec) / 1e6 - 1;
+        if (passed > *longest)
+            *longest = passed;
+        before = now;
+    }
+    return edited(1);
+}
 """
 _TYPE = "struct s{n} {{ int a{n}; struct s{n} *next{n}; double values{n}[{size}]; }};\n"
-_TIMED = "import time; begin = time.perf_counter(); {act}; print('took', 1000 * (time.perf_counter() - begin))"
+_TIMED = (
+    "import struct, time; gap = open({gap!r}, 'r+b', 0); time.sleep(0.1); gap.write(bytes(8)); "
+    "begin = time.perf_counter(); {act}; took = time.perf_counter() - begin; time.sleep(0.05); gap.seek(0); "
+    "print('took', 1000 * took, struct.unpack('d', gap.read(8))[0])"
+)
+_RUN = {"gdb": ["continue &"], "lldb": ["script lldb.debugger.SetAsync(True)", "process continue"]}
 _ACT = {
     "gdb": "sys.modules['gdb_ipbp.inferior'].GdbInferior(None).announce({file!r})",
     "lldb": "sys.modules['lldb_ipbp.inferior'].LldbInferior(lldb.debugger, lldb.debugger.GetSelectedTarget())"
@@ -38,13 +59,14 @@ _ACT = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Milliseconds to announce `megabytes` of debug information."""
+    """Milliseconds to announce `megabytes` of debug information; `stopped` is a median, too."""
 
     debugger: str
     has_breakpoint: bool
     megabytes: float
     median: float
     least: float
+    stopped: float
 
 
 def measure(debuggers: Sequence[str], sizes: Sequence[float], rounds: int) -> Iterator[Row]:
@@ -57,13 +79,13 @@ def measure(debuggers: Sequence[str], sizes: Sequence[float], rounds: int) -> It
             megabytes = files[0].stat().st_size / 1e6
             for debugger in debuggers:
                 for has_breakpoint in (False, True):
-                    times = _times(debugger, folder, files, has_breakpoint)
-                    yield Row(debugger, has_breakpoint, megabytes, median(times), min(times))
+                    times, gaps = zip(*_times(debugger, folder, files, has_breakpoint), strict=True)
+                    yield Row(debugger, has_breakpoint, megabytes, median(times), min(times), median(gaps))
 
 
 def line(row: Row) -> str:
     what = f"{row.debugger}{', a breakpoint' if row.has_breakpoint else ''}"
-    return f"{what:20} {row.megabytes:6.1f}  {row.median:10.1f}  {row.least:10.1f}"
+    return f"{what:20} {row.megabytes:6.1f}  {row.median:12.1f} {row.least:12.1f}  {row.stopped:10.1f}"
 
 
 def _files(folder: Path, megabytes: float, count: int) -> list[Path]:
@@ -80,19 +102,22 @@ def _files(folder: Path, megabytes: float, count: int) -> list[Path]:
     return files
 
 
-def _times(debugger: str, folder: Path, files: Sequence[Path], has_breakpoint: bool) -> list[float]:
-    program = subprocess.Popen([folder / "program"])
+def _times(debugger: str, folder: Path, files: Sequence[Path], has_breakpoint: bool) -> list[tuple[float, float]]:
+    gap = folder / "gap"
+    gap.write_bytes(bytes(8))
+    program = subprocess.Popen([folder / "program", gap])
     try:
         path, is_gdb = find_debugger(debugger), debugger == "gdb"
         say = "python" if is_gdb else "script"
         lines = [load_line(debugger), f"attach {program.pid}" if is_gdb else f"process attach --pid {program.pid}"]
         lines += [f"{say} import sys", f"{say} import {debugger}_ipbp.inferior"]
         lines += ["break edited" if is_gdb else "breakpoint set --name edited"] if has_breakpoint else []
-        lines += [f"{say} {_TIMED.format(act=_ACT[debugger].format(file=str(file)))}" for file in files]
+        lines += _RUN[debugger]
+        lines += [f"{say} {_TIMED.format(gap=str(gap), act=_ACT[debugger].format(file=str(file)))}" for file in files]
         options = ["-nx", "-q", "-batch"] if is_gdb else ["--no-lldbinit", "--batch"]
         options += [word for text in lines for word in ("-ex" if is_gdb else "-o", text)]
         said = subprocess.run([path, *options], capture_output=True, text=True, timeout=300, check=False).stdout
-        found = [float(row) for row in re.findall(r"^took ([\d.]+)$", said, re.MULTILINE)]
+        found = [(float(one), float(other)) for one, other in re.findall(r"^took (\S+) (\S+)$", said, re.MULTILINE)]
         assert len(found) == len(files), said
         return found
     finally:

@@ -67,10 +67,17 @@ def test_breakpoints_are_hit_once_a_call_whatever_the_number_of_patches(
     assert "value > 25" in breakpoints(session)
     # Of all the versions one is called.
     assert patch_files(session) == [f"patch-{patches}.elf"]
+    assert plain_functions(session) == (1 if session.name == "gdb" else 2)  # gdb shows one of the same line once
     session.delete_breakpoints()
     for left in range(patches - 5, -1, -5) if patches > 5 else (0,):
         assert session.call(f"undo {left}")["outcome"] == "undone"
     assert patch_files(session) == []
+    assert plain_functions(session) == 1
+
+
+def plain_functions(session: Session) -> int:
+    shown = in_both(session, "info functions ^plain$", "image lookup --name plain")
+    return len(re.findall(r"int plain\(int\);|Summary: .*`plain ", shown))
 
 
 def test_breakpoints_move_back_with_undo(session: Session, project: Project, talk: Talk) -> None:

@@ -89,10 +89,16 @@ def linked(target: Target, objects: Sequence[Path], output: Path, entry: str, *o
         command += ["/debug:symtab", f"/out:{output}"]
     done = subprocess.run([*command, *options, *map(str, objects)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    content = output.read_bytes()
-    return (
-        macho_image.read_image(content, str(output)) if target.is_macho else coff_image.read_image(content, str(output))
-    )
+    return loaded(target, output)
+
+
+def loaded(target: Target, program: Path, bias: int = 0) -> LoadedImage:
+    """The program, `bias` above the address that it is linked for."""
+    content = program.read_bytes()
+    if target.is_macho:
+        return macho_image.read_image(content, str(program), bias)
+    image = coff_image.read_image(content, str(program))
+    return coff_image.read_image(content, str(program), image.start + bias) if bias else image
 
 
 def graph_of(path: Path) -> LinkGraph:

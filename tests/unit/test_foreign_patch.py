@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_formats import TARGETS, Emulated, compiled, graph_of, linked
+from foreign_formats import TARGETS, Emulated, compiled, graph_of, linked, loaded
 
 from ipbp.cli.diff import diff
 from ipbp.graph.model import BlockKind
@@ -36,17 +36,18 @@ targets = pytest.mark.parametrize("kind", TARGETS)
 levels = pytest.mark.parametrize("level", ["-O0", "-O2"])
 
 
+@pytest.mark.parametrize("bias", [0, 0x1234_0000], ids=["where it is linked for", "elsewhere"])
 @levels
 @targets
-def test_new_code_runs_and_state_stays(kind: str, level: str, clang: str, tmp_path: Path) -> None:
+def test_new_code_runs_and_state_stays(kind: str, level: str, bias: int, clang: str, tmp_path: Path) -> None:
     target = TARGETS[kind]
     objects = [
         compiled(tmp_path, clang, target, SOURCE, level, f"-DWORK={work}", name=name)
         for name, work in (("old.c", BEFORE), ("new.c", AFTER))
     ]
     other = compiled(tmp_path, clang, target, OTHER, level, name="other.c")
-    image = linked(target, [objects[0], other], tmp_path / "program", "start")
-    program, is_msvc = Emulated(image), not target.is_macho
+    linked(target, [objects[0], other], tmp_path / "program", "start")
+    program, is_msvc = Emulated(loaded(target, tmp_path / "program", bias)), not target.is_macho
     assert program.call("work", 10, is_msvc=is_msvc) == 2 * 10 + 1 + 2
     assert program.call("count", is_msvc=is_msvc) == 1
 
@@ -95,6 +96,124 @@ def test_diff_says_what_changed(kind: str, clang: str, tmp_path: Path) -> None:
     )
     assert [(row.name, row.status) for row in diff(old, new).functions] == [("work", "changed")]
     assert diff(old, old).functions == ()
+
+
+CLASSES = """
+struct Base {{ int x; Base(int a) : x(a) {{}} virtual int value(int); virtual int other(int a) {{ return a - x; }} }};
+struct Derived : Base {{ Derived(int a) : Base(a) {{}} int value(int) override; }};
+{more}
+int Base::value(int a) {{ return a + x; }}
+int Derived::value(int a) {{ return {value}; }}
+template <typename T> T kept(T a) {{ static T sum; return sum += a; }}
+Derived one(5); Base &known = one;
+extern "C" int start(int a) {{ return known.value(a) * 100 + known.other(a) + kept(a); }}
+"""
+NEW_CLASS = (
+    "struct Third : Base { Third() : Base(7) {} int value(int a) override { return kept(a) * 2; } int kept(int); };"
+)
+
+
+@levels
+@targets
+def test_a_virtual_function_changes_and_uses_a_new_class(kind: str, level: str, clang: str, tmp_path: Path) -> None:
+    target, flags = TARGETS[kind], (level, "-fno-exceptions")
+    if target.is_macho:
+        flags = (*flags, "-fno-use-init-array")
+    texts = [
+        CLASSES.format(more="", value="a * x"),
+        CLASSES.format(
+            more=NEW_CLASS + " int Third::kept(int a) { return a + x; }",
+            value="Base::value(a) + [&] { Third t; Base *base = &t; return base->value(a) + base->other(1); }()",
+        ),
+    ]
+    objects = [
+        compiled(tmp_path, clang, target, text, *flags, name=f"{number}.cc") for number, text in enumerate(texts)
+    ]
+    names = ("??_7type_info@@6B@", "??3@YAXPEAX_K@Z", "_fltused")
+    if target.is_macho:
+        names = ("__ZTVN10__cxxabiv117__class_type_infoE", "__ZTVN10__cxxabiv120__si_class_type_infoE", "__ZdlPvm")
+    rows = [f'.globl "{name}"\n"{name}": .quad 0, 0, 0, 0' for name in names]
+    support = compiled(tmp_path, clang, target, "\n".join([".data", *rows, ""]), name="support.s")
+    program = Emulated(linked(target, [objects[0], support], tmp_path / "program", "start"))
+    is_msvc = not target.is_macho
+    for name in constructors(program):
+        program.call(name, is_msvc=is_msvc)
+    assert program.call("start", 6, is_msvc=is_msvc) == 6 * 5 * 100 + (6 - 5) + 6
+    program.apply(program.patch(*map(graph_of, objects)))
+    assert program.call("start", 6, is_msvc=is_msvc) == (6 + 5 + (6 + 7) * 2 + (1 - 7)) * 100 + (6 - 5) + 12
+
+
+def constructors(program: Emulated) -> list[str]:
+    """What runs before main: nothing calls it here."""
+    names = ("_GLOBAL__sub_I_", "??__E", "__cxx_global_var_init")
+    found = [name for name in program.image.symbols.name if name.startswith(names)]
+    return found[-1:] if any(name.startswith("_GLOBAL__sub_I_") for name in found) else found
+
+
+CASES = " ".join(f"case {n}: total += {7 * n * n + 3}; return helper({n}) + total * {n};" for n in range(24) if n != 7)
+SWITCH = f"""
+extern int helper(int); int total;
+int near(int x) {{ return x * 77; }}
+int start(int x) {{ switch (x) {{ {CASES} case 7: total++; return VALUE; }} return 17; }}
+int after(int x) {{ return start(x) + near(x); }}
+"""
+
+
+@levels
+@targets
+def test_a_jump_table_goes_with_its_function(kind: str, level: str, clang: str, tmp_path: Path) -> None:
+    """Wherever the compiler puts it: behind the code on x86-64 Mach-O, in a section of constants elsewhere."""
+    target = TARGETS[kind]
+    objects = [
+        compiled(tmp_path, clang, target, SWITCH, level, f"-DVALUE={value}", name=f"{number}.c")
+        for number, value in enumerate(("total", "total * 2 + 100"))
+    ]
+    other = compiled(tmp_path, clang, target, "int helper(int x) { return x + 1; } int _fltused;", name="other.c")
+    program, total = Emulated(linked(target, [objects[0], other], tmp_path / "program", "start")), 0
+    assert len(graph_of(objects[0]).tables) == (kind == "macho-x86_64")
+    for is_new in (False, True):
+        if is_new:
+            program.apply(program.patch(*map(graph_of, objects)))
+        for case in range(26):
+            total += 0 if case > 23 else 1 if case == 7 else 7 * case * case + 3
+            expected = 17 if case > 23 else case + 1 + total * case
+            expected = (total * 2 + 100 if is_new else total) if case == 7 else expected
+            assert program.call("start", case, is_msvc=not target.is_macho) == expected, case
+
+
+THREADS = """
+_Thread_local int mine = 5; {more}
+int start(int x) {{ mine += x; return {value}; }}
+"""
+BOOTSTRAP = {
+    "macho-x86_64": "leaq _storage(%rip), %rax; ret",
+    "macho-arm64": "adrp x0, _storage@PAGE; add x0, x0, _storage@PAGEOFF; ret",
+}
+
+
+@levels
+@pytest.mark.parametrize("kind", BOOTSTRAP)
+def test_code_with_thread_local_variables_of_macho(kind: str, level: str, clang: str, tmp_path: Path) -> None:
+    """One that exists is reached through its descriptor, which in this program leads to the same place in all threads;
+    one that is new is refused."""
+    target = TARGETS[kind]
+    code = BOOTSTRAP[kind].replace("; ", "\n")
+    text = f".globl _bootstrap\n.p2align 2\n_bootstrap:\n{code}\n.data\n.p2align 3\n_storage: .long 40, 0\n"
+    support = compiled(tmp_path, clang, target, text, name="support.s")
+    sources = [("", "mine"), ("", "mine * 2"), ("_Thread_local int more = 3;", "mine + more++")]
+    objects = [
+        compiled(tmp_path, clang, target, THREADS.format(more=more, value=value), level, name=f"{number}.c")
+        for number, (more, value) in enumerate(sources)
+    ]
+    image = linked(target, [objects[0], support], tmp_path / "program", "start", "-undefined", "dynamic_lookup")
+    program = Emulated(image)
+    # The loader's part: descriptors lead to what finds the variable.
+    assert image.imported(program.address("mine")) == "_tlv_bootstrap"
+    program.processor.mem_write(program.address("mine"), program.address("bootstrap").to_bytes(8, "little"))
+    assert program.call("start", 1) == 41
+    assert program.patch(graph_of(objects[0]), graph_of(objects[2])).codes >= {"new-thread-local"}
+    program.apply(program.patch(graph_of(objects[0]), graph_of(objects[1])))
+    assert program.call("start", 1) == 84
 
 
 CATCHES = """

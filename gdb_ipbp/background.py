@@ -24,7 +24,7 @@ import re
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, Optional
 
 import gdb
@@ -39,6 +39,7 @@ from ipbp.host.inferior import NotYet
 _NAME = "SIGWINCH"
 _NUMBER = int(signal.SIGWINCH)
 _PATIENCE = 5.0  # seconds in which the program must have stopped
+_ENDING = 0.5  # seconds that a program which was killed may take to end
 
 _waiting: list[_SilentStop] = []
 
@@ -62,6 +63,26 @@ def run_in_silent_stop(
 def is_under_way() -> bool:
     """Whether the program is stopped for us, or about to be."""
     return bool(_waiting)
+
+
+def require_alive(pid: int, cause: Exception) -> None:
+    """What to do about a failure in a stop of the program: perhaps somebody killed it. gdb goes on believing in it then,
+    and each command, though it is carried out, ends in an error about registers; so gdb is told to forget the program.
+
+    Errors: `inferior-gone` when the program has ended.
+    """
+    is_doubtful = not isinstance(cause, IpbpError) or cause.code.startswith("inferior-")
+    deadline = time.monotonic() + (_ENDING if is_doubtful else 0.0)
+    while not tasks.has_ended(pid):
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(0.01)
+    if gdb.selected_inferior().pid == pid:
+        before = "on" if gdb.parameter("confirm") else "off"
+        for line in ("set confirm off", "kill", f"set confirm {before}"):
+            with suppress(gdb.error):
+                gdb.execute(line, to_string=True)
+    raise IpbpError("inferior-gone", "the program ended while it was patched", "Start it again.") from cause
 
 
 @contextmanager
@@ -192,6 +213,9 @@ class _SilentStop:
         try:
             try:
                 stopped = self._act_and_resume(is_ours)
+            except Exception as error:
+                require_alive(self._pid, error)
+                raise
             finally:
                 if not self._is_waited_for:
                     self.disarm()
@@ -200,7 +224,7 @@ class _SilentStop:
         else:
             if not self._is_waited_for:
                 self._then_or_report(stopped)
-        if not is_ours:  # a breakpoint, say, came first: the user shall see that stop
+        if not is_ours and gdb.selected_inferior().pid:  # a breakpoint, say, came first: the user shall see that stop
             gdb.write(gdb.execute("frame", to_string=True))
 
     def act_in_foreground(self) -> None:
@@ -211,6 +235,9 @@ class _SilentStop:
                     with kept_thread(), without_collection():
                         self._action(True)
                     stopped = 1000 * (time.perf_counter() - self._requested)
+                except Exception as error:
+                    require_alive(self._pid, error)
+                    raise
                 finally:
                     self.disarm()
             except Exception as error:  # the border to gdb's loop
@@ -228,9 +255,6 @@ class _SilentStop:
     def _report_failure(self, error: Exception) -> None:
         from ipbp.host.commands import bug  # which brings much along
 
-        if isinstance(error, gdb.error) and not tasks.is_alive(self._pid, self._pid):
-            # gdb still believes in the program, and its own commands end in this.
-            error = IpbpError("inferior-gone", "the program ended while it was patched", "Start it again.")
         self._report(error if isinstance(error, IpbpError) else bug(error))
 
     def _act_and_resume(self, is_ours: bool) -> float:

@@ -17,7 +17,7 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 import gdb
 
 from gdb_ipbp import by_line, old_frames, old_sources, ptrace, remote, retired
-from gdb_ipbp.background import limited, run_in_silent_stop
+from gdb_ipbp.background import limited, require_alive, run_in_silent_stop
 from gdb_ipbp.remote import RemoteProcess, is_remote, process_behind_stub
 from gdb_ipbp.settings import (
     breakpoints_off,
@@ -313,8 +313,12 @@ class GdbInferior:
         if not description.stopped:
             run_in_silent_stop(description.pid, act, then, self._report)
             return
-        with without_interrupts(), kept_selection():
-            act(stop_is_ours=False)
+        try:
+            with without_interrupts(), kept_selection():
+                act(stop_is_ours=False)
+        except Exception as error:
+            require_alive(description.pid, error)
+            raise
         then(0.0)
 
     def _require_thread(self, thread: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Callable, Iterable, Optional, Sequence
 
@@ -9,6 +10,8 @@ from ipbp.errors import IpbpError
 from ipbp.host import safepoint
 from ipbp.host.inferior import Breakpoint, Inferior, Ranges
 from ipbp.protocol import Region, Replacement
+
+_ENDING = 0.5  # seconds
 
 
 class Steps:
@@ -45,7 +48,8 @@ class Steps:
         Errors: `rollback-incomplete`, with all that failed; `inferior-gone` when there is no program any more.
         """
         failures = [failure for failure in map(_insist, reversed(self._ways_back)) if failure]
-        if failures and _is_gone(self.inferior):
+        is_doubtful = isinstance(cause, IpbpError) and cause.code.startswith("inferior-")
+        if (failures or is_doubtful) and _is_gone(self.inferior):
             raise IpbpError("inferior-gone", "the program ended while it was patched", "Start it again.") from cause
         if failures:
             raise IpbpError(
@@ -60,11 +64,17 @@ class Steps:
 
 
 def _is_gone(inferior: Inferior) -> bool:
-    try:
-        inferior.threads()
-    except IpbpError as error:
-        return error.code in ("inferior-gone", "inferior-none")
-    return False
+    # One that was killed takes a moment to end, in which its threads run.
+    deadline = time.monotonic() + _ENDING
+    while True:
+        try:
+            inferior.threads()
+        except IpbpError as error:
+            if error.code != "inferior-running" or time.monotonic() > deadline:
+                return error.code in ("inferior-gone", "inferior-none")
+            time.sleep(0.01)
+        else:
+            return False
 
 
 def write_surely(inferior: Inferior, address: int, content: bytes) -> None:

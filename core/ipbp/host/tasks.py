@@ -48,6 +48,14 @@ def live_threads(pid: int) -> list[int]:
     return alive
 
 
+def has_ended(pid: int) -> bool:
+    """Whether no thread of the process is alive."""
+    try:
+        return not live_threads(pid)
+    except IpbpError:
+        return True
+
+
 def is_alive(pid: int, thread: int) -> bool:
     """Whether this is a thread of the process that has not ended."""
     return procfs.state(pid, thread) not in (None, "Z", "X")

@@ -66,8 +66,8 @@ def is_under_way() -> bool:
 
 
 def require_alive(pid: int, cause: Exception) -> None:
-    """What to do about a failure in a stop of the program: perhaps somebody killed it. gdb goes on believing in it then,
-    and each command, though it is carried out, ends in an error about registers; so gdb is told to forget the program.
+    """After a failure in a stop of the program: perhaps somebody killed it. gdb goes on believing in it then, and each
+    command, though it is carried out, ends in an error about registers; so gdb is told to forget the program.
 
     Errors: `inferior-gone` when the program has ended.
     """

@@ -3,6 +3,9 @@
 Sixteen threads call the patched function all the time and add up what comes back, so that a call that is lost, or an
 answer that is neither the old nor the new one, shows. The resident memory of the program, the debugger (with lldb's
 server) and the engine is read every few cycles; its slope is that of a straight line through the later half.
+
+`--alone` does the same without ipbp: the debugger stops the program twice in each cycle, as often as a patch and its
+undo do, and lets it go. What it keeps then is its own doing.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -47,7 +51,7 @@ class Sample:
     milliseconds: float
 
 
-def soak(debugger: str, count: int) -> Iterator[Sample]:
+def soak(debugger: str, count: int, alone: bool = False) -> Iterator[Sample]:
     """Raises AssertionError for a lost call or a patch that was not applied."""
     with tempfile.TemporaryDirectory(prefix="soak-") as name:
         folder = Path(name)
@@ -59,7 +63,8 @@ def soak(debugger: str, count: int) -> Iterator[Sample]:
             with debug_with(debugger, find_debugger(debugger)) as session:
                 session.attach(program.process.pid)
                 session.resume()
-                yield from _cycles(session, program, words, count, folder)
+                cycle = partial(_stop_twice, session) if alone else partial(_patch_and_undo, session, words)
+                yield from _cycles(session, program, cycle, count, folder)
                 session.stop()
                 session.detach()
             assert program.close() == 0
@@ -79,23 +84,33 @@ def _build(folder: Path) -> tuple[Project, str]:
     return Project(folder, folder / "soak"), f"object {folder}/old.o {folder}/new.o"
 
 
-def _cycles(session: Session, program: Talk, words: str, count: int, folder: Path) -> Iterator[Sample]:
+def _patch_and_undo(session: Session, words: str, cycle: int) -> None:
+    outcome = session.call(words)
+    assert outcome["outcome"] == "patched", (cycle, outcome)
+    outcome = session.call("undo")
+    assert outcome["outcome"] == "undone", (cycle, outcome)
+
+
+def _stop_twice(session: Session, cycle: int) -> None:
+    for _ in range(2):
+        session.stop()
+        session.resume()
+
+
+def _cycles(session: Session, program: Talk, act: Callable[[int], None], count: int, folder: Path) -> Iterator[Sample]:
     every = min(max(1, count // _SAMPLES), 20)
     began = time.perf_counter()
     calls = 0
     for cycle in range(1, count + 1):
-        outcome = session.call(words)
-        assert outcome["outcome"] == "patched", (cycle, outcome)
-        outcome = session.call("undo")
-        assert outcome["outcome"] == "undone", (cycle, outcome)
+        act(cycle)
         if cycle % every and cycle != count:
             continue
         passed = 1000 * (time.perf_counter() - began) / (every if cycle % every == 0 else cycle % every)
+        server, engine = _children(session)
         found = counters(program.ask("?"))
         assert found[0] > calls, "the program does nothing"
-        assert found[2] or cycle < 10, "the new code never ran"
+        assert found[2] or cycle < 10 or not engine, "the new code never ran"
         calls = found[0]
-        server, engine = _children(session)
         journal = sum(path.stat().st_size for path in folder.glob("XDG_STATE_HOME/ipbp/*/journal"))
         yield Sample(
             cycle, _resident(program.process.pid), _resident(*server), _resident(*engine), journal, round(passed, 1)
@@ -145,7 +160,8 @@ def _table(runs: Sequence[tuple[str, Sequence[Sample]]]) -> list[str]:
     for debugger, samples in runs:
         tenth = max(1, len(samples) // 10)
         early, late = (median(row.milliseconds for row in part) for part in (samples[:tenth], samples[-tenth:]))
-        for number, name in enumerate(("program", "debugger", "engine")):
+        names = ("program", "debugger", "engine") if samples[-1].engine else ("program", "debugger")
+        for number, name in enumerate(names):
             head = f"| {debugger} | {samples[-1].cycle} |" if not number else "| | |"
             first, last = getattr(samples[0], name), getattr(samples[-1], name)
             times = f"{early:.0f}, {late:.0f}" if not number else ""
@@ -160,7 +176,8 @@ def _section(runs: Sequence[tuple[str, Sequence[Sample]]]) -> list[str]:
         "",
         f"One program with {THREADS} threads that call the patched function all the time, patched and put back",
         "over and over in one session. No call was lost, and every answer was the old or the new one.",
-        "Memory is resident; the slope is that of a line through the later half.",
+        "Memory is resident; the slope is that of a line through the later half. A debugger alone stops the program",
+        "and lets it go twice a cycle, as often as a patch and its undo do: what it keeps then it keeps without ipbp.",
         "",
         *_table(runs),
         "",
@@ -172,6 +189,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--debugger", choices=("gdb", "lldb"), default="gdb")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--report", type=Path, nargs="+", metavar="LOG")
     arguments = parser.parse_args()
@@ -179,13 +197,14 @@ def main() -> int:
         write_section("soak", _section([_read(path) for path in arguments.report]))
         return 0
     samples = []
-    for sample in soak(arguments.debugger, arguments.count):
+    who = arguments.debugger + " alone" * arguments.alone
+    for sample in soak(arguments.debugger, arguments.count, arguments.alone):
         samples.append(sample)
         print(json.dumps(asdict(sample)), flush=True)
         if arguments.log:
             rows = [asdict(row) for row in samples]
-            arguments.log.write_text(json.dumps({"debugger": arguments.debugger, "samples": rows}))
-    print("\n".join(_table([(arguments.debugger, samples)])))
+            arguments.log.write_text(json.dumps({"debugger": who, "samples": rows}))
+    print("\n".join(_table([(who, samples)])))
     return 0
 
 

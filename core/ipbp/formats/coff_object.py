@@ -28,7 +28,8 @@ from ipbp.graph.rows import ByteRows, is_one_of, words_at
 
 WEAK_DEFAULT = b".weak."
 """How LLVM's names of what weak externals stand for begin."""
-_DESCRIBING = (b".pdata", b".debug")
+_FUNCTION_TABLE = b".pdata"
+_DESCRIBING = (_FUNCTION_TABLE, b".debug")
 _PASSED_OVER = (b".drectve", b".llvm", b".gfids", b".giats", b".gljmp", b".gehcont", b".voltbl")
 
 
@@ -54,7 +55,7 @@ def read_object(content: Any, path: str) -> LinkGraph:
     graph = graph_of(made, placement)
     # x86-64: start, end and description of a function; AArch64: start and description, if it is not in the record.
     size, place = (12, 8) if file.machine == "x86_64" else (8, 4)
-    tables = described(made, graph, made.sections.name.start_with(b".pdata"), size, 0, place)
+    tables = described(made, graph, made.sections.name.start_with(_FUNCTION_TABLE), size, 0, place)
     return replace(graph, exception_tables=tables)
 
 
@@ -101,7 +102,8 @@ def _sections(file: CoffFile, passed_over: Flags) -> ElfSections:
     rows, count = file.sections, 1 + len(file.sections)
     zeroed = rows.flags & coff.CNT_UNINITIALIZED != 0
     flags = np.where(rows.flags & coff.MEM_DISCARDABLE != 0, 0, elf.SHF_ALLOC)
-    flags = np.where(passed_over, elf.SHF_EXCLUDE, flags)
+    # What describes functions is read for the graph's exception tables, and nothing else is asked of it.
+    flags = np.where(passed_over | rows.name.start_with(_FUNCTION_TABLE), elf.SHF_EXCLUDE, flags)
     # 0: no alignment is given, which means 16 ("Section Flags").
     power = np.where(rows.flags >> 20 & 15 == 0, 5, rows.flags >> 20 & 15) - 1
     if (power > 13).any():

@@ -110,12 +110,12 @@ def _count(graph: LinkGraph, variable: str) -> int:
 
 
 def _left(old: LinkGraph, new: LinkGraph, symbol: I32) -> tuple[I64, I64]:
-    """The definitions of both sides that are not paired."""
+    """The definitions of both sides that have a name and are not paired."""
     is_known = np.zeros(len(old.symbols), dtype=np.bool_)
     is_known[symbol[symbol >= 0]] = True
     return (
-        np.flatnonzero(~is_known & (old.symbols.block >= 0)),
-        np.flatnonzero((symbol == _UNPAIRED) & (new.symbols.block >= 0)),
+        np.flatnonzero(~is_known & (old.symbols.block >= 0) & old.symbols.name.are_given()),
+        np.flatnonzero((symbol == _UNPAIRED) & (new.symbols.block >= 0) & new.symbols.name.are_given()),
     )
 
 

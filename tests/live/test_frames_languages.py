@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cargo_project import CargoProject, build_cargo_project
@@ -14,6 +15,7 @@ from scenario import Edit, Project, Talk
 from sessions import Session, answer, build_one, debug_with
 from test_frames import said_after, select_frame, stop_in
 from test_new_code_known import hits, in_both, step
+from test_old_sources import clang
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -81,6 +83,24 @@ def test_a_method_goes_on_and_an_instance_of_a_template_begins_again(
     assert outcome["outcome"] == "patched", outcome["text"]
     assert said_after(session, talk) == "5"
     assert talk.ask("total") == "6.5"
+
+
+@pytest.mark.parametrize("debugger", DEBUGGERS)
+def test_a_method_that_clang_compiled_goes_on(debugger: str, tmp_path: Path) -> None:
+    # It copies `this` to a place without a name, which the edit moves.
+    project = build_one(tmp_path / "project", "till", "-O0", compiler=clang("clang++"), suffix="cpp")
+    talk = Talk(project.program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            stop_in(session, talk, "add")
+            project.edit(ADD)
+            outcome = session.call("apply --frame remap")
+            assert outcome["outcome"] == "patched", outcome["text"]
+            assert said_after(session, talk) == "10.5"
+            assert answer(talk, session, "total") == ("6.5", 0)
+    finally:
+        talk.kill()
 
 
 def stop_in_again(session: Session, talk: Talk, command: str) -> None:

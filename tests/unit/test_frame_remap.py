@@ -214,3 +214,33 @@ def test_a_frame_of_another_size_is_told_by_the_innermost_frame_only() -> None:
     assert isinstance(found, Remap), found
     assert found.moves_stack
     assert found.depth > 16
+
+
+METHOD = """
+int step(int);
+struct S { int value; int get(int *pointer) __asm__("f"); };
+int S::get(int *pointer) {
+    int first = 5;
+    first += *pointer;
+    if (first > 3)
+        value = first;
+    return first + value;
+}
+"""
+
+
+AFTER = METHOD.replace("+= *pointer", "+= pointer ? *pointer + step(1) + step(2) : step(3)")
+
+
+def test_a_copy_of_an_argument_without_a_name_is_made_for_the_new_code() -> None:
+    new, found = remapped(AFTER, "first +=", "clang-19", ("-O0", "-xc++"), METHOD)
+    assert isinstance(found, Remap), found
+    this = next(row for row in new.side.function.variables if row.name == "this")
+    assert [(old, size) for old, _, size in found.copies] == [(this.place, 8)]
+
+
+def test_no_copy_is_put_where_something_is_whose_address_is_known() -> None:
+    before = METHOD.replace("    return first", "    int more[2];\n    step((int)(long)more);\n    return first")
+    _, found = remapped(AFTER, "first +=", "clang-19", ("-O0", "-xc++"), before)
+    assert isinstance(found, Refusal)
+    assert "without a name" in found.fact

@@ -6,7 +6,7 @@ variable at its place with its type, what the compiler keeps unnamed, and regist
 * The frame: the CFA counts from the same register, the same registers are saved at the same places.
 * Variables that the new code may read: one of that name and type was at that place in the old code; or at another one,
   and is moved, as long as the old code has given its address to nobody. What the compiler keeps without a name counts
-  when the same instructions set it in both versions.
+  when the same instructions set it in both versions, or when it is a copy of an argument that stays as it is.
 * Registers: none but the frame's own are in use at the place, or what set them are the same instructions just before.
 * The place: in code that is as it was, the same instruction. In code that was edited, the beginning of the edit, if
   all that ran of the old one since then can be run again: it has called nothing, and stored only what is set anew.
@@ -14,6 +14,7 @@ variable at its place with its type, what the compiler keeps unnamed, and regist
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,8 @@ from ipbp.graph.frames import RBP, RSP, DescribedFunction, UnwindRow, Variable
 from ipbp.stages.code_places import Piece, Places, Word, match_places
 from ipbp.stages.liveness import LARGEST_FRAME, Flow, bits, extent, flow_of, live_frame, live_registers
 
+_LOAD = re.compile(r"mov (r\w+), qword ptr \[r[bs]p [+-] \w+\]$")
+_STORE = re.compile(r"mov qword ptr \[r[bs]p [+-] \w+\], (r\w+)$")
 _ALWAYS_RIGHT = parts_of(("rsp", "rip"))
 
 
@@ -221,6 +224,10 @@ class _Frames:
         if left.bit_length() > LARGEST_FRAME:
             return _undescribed(old.name)
         if left and not self._are_set_alike(left):
+            kept = [row for row in self._kept_arguments(place) if left & bits(*row[1:])]
+            copies += kept
+            left &= ~sum(bits(*row[1:]) for row in kept)
+        if left and not self._are_set_alike(left):
             return _other_frame(old.name, "the new code uses something that the compiler keeps in it without a name")
         return tuple(copies)
 
@@ -230,6 +237,42 @@ class _Frames:
         if len(found) != 1 or row.is_indirect or found[0].place is None:
             return None
         return None if self._known() & bits(found[0].place, row.size) else found[0].place
+
+    def _kept_arguments(self, place: _Place) -> list[tuple[int, int, int]]:
+        """Copies of arguments that the new code makes when it begins, for good, and gives no name, as clang does with
+        `this`: what it has copied is still in the old frame when the old code has never set the argument again."""
+        found = []
+        for index in range(1, min(place.there, _straight(self.after))):
+            loaded = _LOAD.match(self.after.rows[index - 1].text)
+            stored = _STORE.match(self.after.rows[index].text)
+            accesses = [*self.after.places[index - 1], *self.after.places[index]]
+            if loaded is None or stored is None or loaded[1] != stored[1] or len(accesses) != 2:
+                continue
+            argument, kept = (at for at, _ in accesses)
+            is_known = any(
+                one.is_parameter
+                and not one.is_indirect
+                and (one.place, one.size) == (argument, 8)
+                and one.name == other.name
+                for one in self.new.variables
+                for other in self.old.variables
+                if _is_alike(one, other)
+            )
+            setters = (
+                _setters(self.before, self.old, argument),
+                _setters(self.after, self.new, argument),
+                _setters(self.after, self.new, kept),
+            )
+            if (
+                is_known
+                and not self._known() & bits(kept, 8)
+                and all(len(rows) == 1 for rows in setters)
+                and setters[0][0] < min(place.since, _straight(self.before))
+                and setters[1][0] < index - 1
+                and setters[2][0] == index
+            ):
+                found.append((argument, kept, 8))
+        return found
 
     def _known(self) -> int:
         """Bytes of variables whose address the old code takes."""
@@ -304,6 +347,27 @@ class _Frames:
             "Step to a line that is as it was and try again; or use `--frame restart` or `--frame old`.",
             self.old.name,
         )
+
+
+def _straight(flow: Flow) -> int:
+    """How many instructions run one after the other, once each, when the function begins."""
+    if flow.before[0]:
+        return 0
+    ends = (index for index, rows in enumerate(flow.next) if rows != (index + 1,) or index + 1 in flow.leads)
+    return next(ends, len(flow.rows) - 1) + 1
+
+
+def _setters(flow: Flow, function: DescribedFunction, place: int) -> list[int]:
+    """Instructions that write some of the eight bytes there, or take the address of what they are in."""
+    whole = bits(place, 8)
+    return [
+        index
+        for index, accesses in enumerate(flow.places)
+        if any(
+            (access.writes or access.is_address) and extent(function, at, access.size) & whole
+            for at, access in accesses
+        )
+    ]
 
 
 def _calls(flow: Flow, rows: Sequence[Piece], word: str) -> list[int]:

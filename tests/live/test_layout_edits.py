@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,26 +50,26 @@ C = Language(
 CXX = Language("main.cc", BASE_CXX, _READS.format(before="", holder="&square"), REFUSED_CXX, HARMLESS_CXX)
 
 
-def build_it(language: Language, folder: Path, compiler: str) -> Project:
+def build_it(language: Language, folder: Path, compiler: str, flags: Sequence[str]) -> Project:
     folder.mkdir()
     (folder / language.file).write_text(language.base + language.main)
-    write_database(folder, "-w", compiler=compiler)
-    run([compiler, "-g", "-w", language.file, "-c", "-o", "main.o"], folder)
+    write_database(folder, "-w", *flags, compiler=compiler)
+    run([compiler, "-g", "-w", *flags, language.file, "-c", "-o", "main.o"], folder)
     run([compiler, "main.o", "-o", "program"], folder)
     return Project(folder, folder / "program")
 
 
 @pytest.mark.parametrize(
-    ("debugger", "compiler", "language"),
+    ("debugger", "compiler", "language", "flags"),
     [
-        pytest.param("lldb", "g++", CXX, id="lldb C++"),
-        pytest.param("gdb", "clang++-19", CXX, id="gdb C++", marks=pytest.mark.slow),
-        pytest.param("gdb", "gcc", C, id="gdb C", marks=pytest.mark.slow),
-        pytest.param("lldb", "clang-19", C, id="lldb C", marks=pytest.mark.slow),
+        pytest.param("lldb", "g++", CXX, "-gdwarf-5 -fdebug-types-section", id="lldb C++"),
+        pytest.param("gdb", "clang++-19", CXX, "-gdwarf-4 -gsplit-dwarf", id="gdb C++", marks=pytest.mark.slow),
+        pytest.param("gdb", "gcc", C, "-gdwarf-4 -fdebug-types-section", id="gdb C", marks=pytest.mark.slow),
+        pytest.param("lldb", "clang-19", C, "-gdwarf-5 -gsplit-dwarf", id="lldb C", marks=pytest.mark.slow),
     ],
 )
-def test_in_a_running_program(debugger: str, compiler: str, language: Language, tmp_path: Path) -> None:
-    project = build_it(language, tmp_path / "project", compiler)
+def test_in_a_running_program(debugger: str, compiler: str, language: Language, flags: str, tmp_path: Path) -> None:
+    project = build_it(language, tmp_path / "project", compiler, flags.split())
     source = project.folder / language.file
     talk = Talk(project.program)
     try:

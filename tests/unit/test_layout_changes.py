@@ -13,7 +13,7 @@ from running_program import build, graph_of, run
 from ipbp.formats.elf_image import read_image
 from ipbp.formats.elf_object import read_object
 from ipbp.graph.layouts import UnitTypes
-from ipbp.pipeline.layouts import types_of_image, types_of_object
+from ipbp.pipeline.layouts import file_names, types_of_image, types_of_object
 from ipbp.stages.layout_changes import layout_changes
 
 BUILDS = [("gcc", "4"), ("gcc", "5"), ("clang-19", "4"), ("clang-19", "5")]
@@ -146,6 +146,15 @@ def test_what_was_not_asked_for_is_not_lost(flags: tuple[str, ...], tmp_path: Pa
     run(["gcc", *flags, "-c", "unit.cc", "-o", "unit.o"], tmp_path)
     found = types_of_object(graph_of(tmp_path / "unit.o"))
     assert (found.is_described, found.is_lost) == (flags == ("-g",), False)
+
+
+@pytest.mark.parametrize("version", ["4", "5"])
+def test_the_files_that_types_are_declared_in_have_names(version: str, tmp_path: Path) -> None:
+    (tmp_path / "unit.c").write_text("#include <stdio.h>\nstruct pair { FILE *a; } one;\n")
+    run(["gcc", "-g", f"-gdwarf-{version}", "-fdebug-types-section", "-c", "unit.c", "-o", "unit.o"], tmp_path)
+    graph = graph_of(tmp_path / "unit.o")
+    (pair,) = types_of_object(graph).aggregates["pair"]
+    assert dict(file_names(graph))[pair.file] == "unit.c"
 
 
 def test_what_the_user_allows_is_not_refused() -> None:

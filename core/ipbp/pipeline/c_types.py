@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage
@@ -19,12 +18,10 @@ from ipbp.stages.type_changes import TypeChanges
 _UNSEEN = "{} has no debug information, so that a type that lies in memory otherwise now would not be seen"
 
 
-def judge_layouts(
-    unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed: Collection[str], file: Path
-) -> TypeChanges:
-    """`image`: where the old side comes from when no object gave it. `allowed`: types whose layout may change. `file`:
-    the new object. Refusals: `layout-changed`, `variable-type-changed`, `coroutine-changed`; `no-type-information`
-    where what describes a side is lost and the user did not allow every change.
+def judge_layouts(unit: Edited, old: LinkGraph, image: LoadedImage | None, allowed: Collection[str]) -> TypeChanges:
+    """`image`: where the old side comes from when no object gave it. `allowed`: types whose layout may change.
+    Refusals: `layout-changed`, `variable-type-changed`, `coroutine-changed`; `no-type-information` where what describes
+    a side is lost and the user did not allow every change.
 
     A C compiler lays out a struct as it is written. So where no debug information was asked for, what an edit of one
     does is known to who made it, and that is noted.
@@ -44,7 +41,7 @@ def judge_layouts(
 
     def file_name(number: int) -> str:
         if not names:
-            names.update(file_names(file.read_bytes()))
+            names.update(file_names(unit.new))
         return names.get(number, "")
 
     found = layout_changes(before, new, unit.name, allowed, file_name)

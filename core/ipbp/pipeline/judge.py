@@ -116,7 +116,7 @@ def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow
         unit = whole(unit, store)
         old = lifted_side(unit.new, image, read)
     lifted = image if source == LIFTED else None
-    types = judge_types(unit, old.graph, lifted, read, allow_layout, store.get(unit.digest))
+    types = judge_types(unit, old.graph, lifted, read, allow_layout)
     return _Sides(unit, old, source == LIFTED, types)
 
 

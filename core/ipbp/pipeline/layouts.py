@@ -8,7 +8,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +126,12 @@ def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:
     return known if known is not None else _kept.put(key, read(), 1)
 
 
-def file_names(content: bytes) -> Iterator[tuple[int, str]]:
+def file_names(graph: LinkGraph) -> Iterator[tuple[int, str]]:
     """The numbers and base names of the files that an object's entries are declared in; none where its line table
     cannot be read."""
+    sections = sections_of_object(graph, (*_NEEDED, ".debug_line"))
     try:
-        for cu in ELFFile(BytesIO(content)).get_dwarf_info(follow_links=False).iter_CUs():
+        for cu in sections_from({name[1:]: content for name, content in sections.items()}).iter_CUs():
             program = cu.dwarfinfo.line_program_for_CU(cu)
             if program is not None:
                 first = 0 if program["version"] >= 5 else 1  # DWARF 5, 6.2.4

@@ -23,16 +23,16 @@ from ipbp.stages.type_changes import ALL, TypeChanges, type_changes
 
 
 def judge_types(
-    unit: Edited, old: LinkGraph, image: LoadedImage | None, read: MemoryReader, allowed: Collection[str], file: Path
+    unit: Edited, old: LinkGraph, image: LoadedImage | None, read: MemoryReader, allowed: Collection[str]
 ) -> TypeChanges:
-    """`image`: where the old side comes from when no object gave it. `file`: the new object.
+    """`image`: where the old side comes from when no object gave it.
 
     Refusals: `layout-changed`, `variable-type-changed`, `method-table-changed`, `suspension-ambiguous`;
     `no-type-information` when a side has none and the user did not allow every change. Of C and C++
     see `judge_layouts`.
     """
     if not unit.is_crate:
-        return judge_layouts(unit, old, image, allowed, file)
+        return judge_layouts(unit, old, image, allowed)
     new = types_of_graph(unit.new)
     described = unit.image.debug_file or unit.image.file
     split = split_units(Path(described))

@@ -58,6 +58,11 @@ def test_the_index_finds_what_a_dictionary_finds(names: list[str], wanted: list[
     assert list(zip(one.tolist(), other.tolist(), strict=True)) == expected
 
 
+def test_the_hash_of_one_is_that_of_a_long_column_of_all_lengths() -> None:
+    strings = [bytes((n + at) % 256 for at in range(n // 2)) for n in range(600)]
+    assert hashes(byte_rows(strings)).tolist() == [hash_of(string) for string in strings]
+
+
 @given(NAMES, NAMES)
 def test_colliding_hashes_find_nothing_else(names: list[str], wanted: list[str]) -> None:
     same = NameIndex(Names.of(names), (np.full(len(names), 7, dtype=np.uint64), np.arange(len(names))))

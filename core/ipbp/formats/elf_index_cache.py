@@ -32,6 +32,7 @@ _HEADER = struct.Struct("<16sQQQ")  # magic, checksum of the words that follow, 
 _WIDE = 7  # columns of 64 bits; two of 8 bits follow
 _KEPT_BYTES = 1 << 29
 _KEPT_FILES = 64
+_FULL = 0xFFFFFFFFFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +98,17 @@ def _mapped(path: Path) -> memoryview | None:
         return None
 
 
-def _packed(symbols: ImageSymbols) -> Iterator[bytes]:
+def _packed(symbols: ImageSymbols) -> Iterator[bytes | memoryview]:
     rows, (hashed, row) = symbols.name.rows, symbols.by_name.columns()
     files = b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in symbols.files)
     wide = [rows.start, rows.length, symbols.address, symbols.size, symbols.file, hashed.view(np.int64), row]
-    body = np.concatenate([column.astype("<i8") for column in wide]).tobytes()
-    body += symbols.binding.tobytes() + symbols.type.tobytes() + files
-    body += bytes(-len(body) % 8)
-    yield _HEADER.pack(_MAGIC, _checksum(np.frombuffer(body, "<u8")), len(symbols.address), len(files))
-    yield body
+    body = [np.ascontiguousarray(column, dtype="<i8") for column in wide]
+    narrow = symbols.binding.tobytes() + symbols.type.tobytes() + files
+    narrow += bytes(-len(narrow) % 8)
+    words = [*(column.view("<u8") for column in body), np.frombuffer(narrow, "<u8")]
+    yield _HEADER.pack(_MAGIC, _checksum(*words), len(symbols.address), len(files))
+    yield from (column.data for column in body)
+    yield narrow
 
 
 def _unpacked(content: memoryview, octets: U8) -> ImageSymbols | None:
@@ -135,9 +138,12 @@ def _unpacked(content: memoryview, octets: U8) -> ImageSymbols | None:
     )
 
 
-def _checksum(words: U64) -> int:
+def _checksum(*parts: U64) -> int:
     """Enough for bits that fell over and pages that were lost, at the speed of memory; the folder is nobody else's."""
-    return (int(words.sum()) * 3 ^ int(np.bitwise_xor.reduce(words))) & 0xFFFFFFFFFFFFFFFF
+    total, mixed = 0, 0
+    for words in parts:
+        total, mixed = total + int(words.sum()), mixed ^ int(np.bitwise_xor.reduce(words))
+    return ((total & _FULL) * 3 ^ mixed) & _FULL
 
 
 def at_bias(symbols: ImageSymbols, bias: int) -> ImageSymbols:

@@ -106,17 +106,21 @@ class Names(Sequence[str]):
 
     def _stretch(self) -> tuple[int, bytes]:
         """The part of the buffer that has all names, and where it starts."""
-        given = self.rows.take(self.rows.length > 0)
-        if len(given) == 0:
-            return 0, b""
-        first, last = int(given.start.min()), int((given.start + given.length).max())
-        return first, given.octets[first:last].tobytes()
+        first, end = self._extent()
+        return first, self.rows.octets[first:end].tobytes()
+
+    def _extent(self) -> tuple[int, int]:
+        """Where that part starts and ends."""
+        start, length = self.rows.start, self.rows.length
+        if not length.all():
+            start, length = start[length > 0], length[length > 0]
+        return (int(start.min()), int((start + length).max())) if len(start) else (0, 0)
 
     def without_versions(self, of_all: bool) -> Names:
         """Each name without the version that a linker or assembler wrote behind it: a default one, `name@@VERSION`;
         `of_all`: one that is asked for by name, `name@VERSION`, too (ld(1), "VERSION")."""
-        first, whole = self._stretch()
-        places = first + np.flatnonzero(np.frombuffer(whole, np.uint8) == _AT)
+        first, end = self._extent()
+        places = first + np.flatnonzero(self.rows.octets[first:end] == _AT)
         if len(places) == 0:
             return self
         start, length = self.rows.start, self.rows.length

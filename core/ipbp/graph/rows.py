@@ -19,6 +19,7 @@ from ipbp.graph.columns import I32, I64, U8, U64, Flags
 
 _WORD = 8
 _PART = 1 << 13
+_MANY = 64  # rows, for which a step for each word is worth it
 _FULL = 0xFFFFFFFFFFFFFFFF
 _SHORT_TAIL = 16  # words
 _LOW_BYTES: U64 = np.array([(1 << 8 * count) - 1 for count in range(9)], dtype=np.uint64)
@@ -135,10 +136,31 @@ def hashes(rows: ByteRows) -> U64:
     # By parts whose words stay in the processor's cache.
     for at in range(0, len(rows), _PART):
         part = ByteRows(rows.octets, rows.start[at : at + _PART], rows.length[at : at + _PART])
-        word, within = _words(part)
-        count = (part.length + _WORD - 1) // _WORD
-        result[at : at + _PART] = _hashes(word, within, np.cumsum(count) - count, part.length)
+        result[at : at + _PART] = _part_hashes(part)
     return result
+
+
+def _part_hashes(rows: ByteRows) -> U64:
+    """The first word of all rows, then the second of those that have one, as long as these are many."""
+    total = rows.length.astype(np.uint64) * _MIX[0]
+    row = np.flatnonzero(rows.length)
+    start, left, number = rows.start[row], rows.length[row], 0
+    while len(row) >= _MANY:
+        word = words_at(rows.octets, start)
+        last = np.flatnonzero(left < _WORD)
+        word[last] &= _LOW_BYTES[left[last]]
+        total[row] += _scrambled(word, np.uint64(number * int(_MIX[3]) & _FULL))
+        number += 1
+        if int(left.min()) <= _WORD:
+            more = np.flatnonzero(left > _WORD)
+            row, start, left = row[more], start[more], left[more]
+        start, left = start + _WORD, left - _WORD
+    if len(row):
+        word, within = _words(ByteRows(rows.octets, start, left))
+        count = (left + _WORD - 1) // _WORD
+        scrambled = _scrambled(word, (within + number).astype(np.uint64) * _MIX[3])
+        total[row] += np.add.reduceat(scrambled, np.cumsum(count) - count)
+    return _finished(total)
 
 
 def hash_of(content: bytes) -> int:
@@ -238,14 +260,23 @@ def words_at(octets: U8, at: I64) -> U64:
 
 def _hashes(word: U64, within: I64, first: I64, length: I64) -> U64:
     # A sum over the words, each scrambled with its place in the row, so that no loop over places is needed.
-    scrambled = (word ^ (within.astype(np.uint64) * _MIX[3])) * _MIX[1]
-    scrambled ^= scrambled >> np.uint64(29)
-    scrambled *= _MIX[2]
-    scrambled ^= scrambled >> np.uint64(32)
+    scrambled = _scrambled(word, within.astype(np.uint64) * _MIX[3])
     total = length.astype(np.uint64) * _MIX[0]
     filled = np.flatnonzero(length)
     if len(filled):
         total[filled] += np.add.reduceat(scrambled, first[filled])
+    return _finished(total)
+
+
+def _scrambled(word: U64, place: U64 | np.uint64) -> U64:
+    scrambled = (word ^ place) * _MIX[1]
+    scrambled ^= scrambled >> np.uint64(29)
+    scrambled *= _MIX[2]
+    scrambled ^= scrambled >> np.uint64(32)
+    return scrambled
+
+
+def _finished(total: U64) -> U64:
     total ^= total >> np.uint64(31)
     total *= _MIX[1]
     return total ^ (total >> np.uint64(30))

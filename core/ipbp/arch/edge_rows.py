@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
+from ipbp.graph.columns import ColumnEnum
 from ipbp.graph.edges import EdgeKind
 
 HIGHEST = (1 << 63) - 1
 """A result is a signed 64-bit number: what a field of eight bytes may hold always fits."""
 
 
-class Encoding(IntEnum):
+class Encoding(ColumnEnum):
     """Where in its field a result stands. WHOLE: all of it, little-endian. The others are fields of four bytes that
     hold an A64 instruction, with bits of the result in it (Arm Architecture Reference Manual, chapter C6)."""
 

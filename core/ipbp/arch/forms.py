@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from ipbp.graph.columns import ColumnEnum
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8
 
 
-class Form(IntEnum):
+class Form(ColumnEnum):
     """What the number in a field is made of."""
 
     NONE = 0  # nothing that tells an address

@@ -7,10 +7,10 @@ and a Mach-O branch are both `BRANCH32`. Widths and ranges stand beside the kind
 
 from __future__ import annotations
 
-from enum import IntEnum
+from ipbp.graph.columns import ColumnEnum
 
 
-class EdgeKind(IntEnum):
+class EdgeKind(ColumnEnum):
     """One equation each. A reader refuses relocations that have none here, by name."""
 
     ABS64 = 1  # S + A

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from functools import cached_property
 from typing import overload
 
@@ -29,11 +28,12 @@ import numpy.typing as npt
 from ipbp.graph.columns import I32 as I32
 from ipbp.graph.columns import I64 as I64
 from ipbp.graph.columns import U8 as U8
+from ipbp.graph.columns import ColumnEnum
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows, byte_rows
 
 
-class BlockKind(IntEnum):
+class BlockKind(ColumnEnum):
     """Where a block lives. RELRO is data that is constant once it is relocated (`.data.rel.ro`)."""
 
     CODE = 0
@@ -47,13 +47,13 @@ class BlockKind(IntEnum):
     TLS_DESCRIPTORS = 8  # what a loader makes room in the threads for (Mach-O, `__thread_vars`)
 
 
-class Binding(IntEnum):
+class Binding(ColumnEnum):
     LOCAL = 0
     GLOBAL = 1
     WEAK = 2
 
 
-class SymbolType(IntEnum):
+class SymbolType(ColumnEnum):
     """As in the ELF gABI, "Symbol Table"; SECTION symbols do not survive the reader."""
 
     NONE = 0
@@ -63,7 +63,7 @@ class SymbolType(IntEnum):
     IFUNC = 10
 
 
-class Visibility(IntEnum):
+class Visibility(ColumnEnum):
     DEFAULT = 0
     INTERNAL = 1
     HIDDEN = 2

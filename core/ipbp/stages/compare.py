@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import Refusal
+from ipbp.graph.columns import ColumnEnum
 from ipbp.graph.model import COMMON, I32, I64, U8, BlockKind, LinkGraph
 from ipbp.graph.rows import is_one_of, ragged, unequal
 from ipbp.stages.branches import with_local_branches
@@ -47,7 +47,7 @@ _STATE = {
 }
 
 
-class Status(IntEnum):
+class Status(ColumnEnum):
     SAME = 0
     CHANGED = 1
     NEW = 2

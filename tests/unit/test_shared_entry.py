@@ -8,6 +8,7 @@ import pytest
 from running_program import WAIT, build, compile_object, graph_of, running
 
 from ipbp.errors import Refusal
+from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.old_side import attested_side, lifted_side
 from ipbp.stages.compare import compare
 from ipbp.stages.copies import Copies
@@ -45,7 +46,11 @@ def judged(
         image, old_sides = process.image(), []
         for name in ("pair", "away"):
             graph = graph_of(objects[name])
-            side = lifted_side(graph, image, process.read) if lifted else attested_side(graph, image, process.read)[0]
+            side = (
+                lifted_side(graph, image, process.read)
+                if lifted
+                else attested_side(graph, image, process.read, Ahead())[0]
+            )
             old_sides.append(side)
         selection = selected(new, old_sides[0])
         replaced, refusals = one_jump_each([selection], old_sides, image)

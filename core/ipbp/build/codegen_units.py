@@ -19,7 +19,8 @@ from ipbp.build.rustc_recorder import read_options
 from ipbp.build.workshop import Workshop
 from ipbp.errors import IpbpError
 
-_OBJECT = ".rcgu.o"
+OBJECT = ".rcgu.o"
+"""How rustc's names of object files end."""
 _NUMBERED = re.compile(r".*-cgu\.\d+")
 """The name of a codegen unit in a build that is not incremental."""
 
@@ -41,7 +42,7 @@ def made_objects(crate: CrateCommand, workshop: Workshop) -> tuple[CrateObject, 
     """What the last replay made. `crate-without-objects`."""
     if not crate.is_image:
         return _of_library(workshop.product(crate), crate, workshop.incremental)
-    made = {_unit_name(entry.name, crate): entry.path for entry in os.scandir(workshop.objects(crate))}
+    made = {unit_name(entry.name, crate): entry.path for entry in os.scandir(workshop.objects(crate))}
     # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
     session = _session_of(made, sessions(crate, workshop.incremental))
     numbered = {name: path for name, path in made.items() if _NUMBERED.match(name)}
@@ -78,7 +79,7 @@ def _of_library(
     with library.open("rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
     try:
-        rows = {_unit_name(name, crate): row for name, row in members(content) if name.endswith(_OBJECT)}
+        rows = {unit_name(name, crate): row for name, row in members(content) if name.endswith(OBJECT)}
     except NotAnArchive as error:
         raise IpbpError(
             "object-malformed", f"{library}: {error}", "The file is damaged or was still being written: build it again."
@@ -131,9 +132,9 @@ def _some(rows: Sequence[CrateObject], crate: CrateCommand) -> tuple[CrateObject
     return tuple(rows)
 
 
-def _unit_name(name: str, crate: CrateCommand) -> str:
+def unit_name(name: str, crate: CrateCommand) -> str:
     """The codegen unit's name alone: `app-1f2e.4x3.0k1.rcgu.o` has a number of the invocation in it, and in the
     incremental directory the same object is `4x3.o`. Without one it is `app-1f2e.app.98ab-cgu.0.rcgu.o`."""
-    middle = name.removeprefix(f"{crate.stem}.").removesuffix(_OBJECT).removesuffix(".o")
+    middle = name.removeprefix(f"{crate.stem}.").removesuffix(OBJECT).removesuffix(".o")
     numbered = _NUMBERED.match(middle)
     return f"{numbered[0] if numbered else middle.partition('.')[0]}.o"

@@ -14,8 +14,10 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ipbp.build.cargo import is_library
@@ -35,6 +37,7 @@ from ipbp.build.crate_changes import (
 )
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
+from ipbp.build.early_objects import Early, seen_early
 from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.plain import is_end_of
@@ -60,15 +63,16 @@ def rebuild_crates(
     exact: bool = False,
     plain: Container[str] = (),
     turned: Container[str] = (),
+    early: Early = lambda row, running, made: None,
 ) -> tuple[Compiled, ...]:
     """New objects of the crates that may differ from what runs; none when nothing was edited. The object of a crate
     is the list of its codegen units' objects (`ipbp.members`).
 
     `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
     by the path of their root module. `exact`: other crates may have a copy of code that names a line. `plain`:
-    crates to compile without optimisation, `turned`: those for which that is another answer than before. Errors:
-    `compile-failed` with what rustc printed; those of `cargo_commands.crate_commands`; `Refused` with those of
-    `crate_changes`; `sources-changing`.
+    crates to compile without optimisation, `turned`: those for which that is another answer than before. `early` is
+    told of objects while their compiler runs, also of one that fails. Errors: `compile-failed` with what rustc printed;
+    those of `cargo_commands.crate_commands`; `Refused` with those of `crate_changes`; `sources-changing`.
     """
     if is_library(executable) and not known and not turned and not edited_since(executable, image_mtime_ns):
         return ()
@@ -96,19 +100,40 @@ def rebuild_crates(
             before = None if unit is None else unit.dependencies
             return is_unnoticed(row, before or files, before, image_mtime_ns, snapshot, store, _texts(workshop, row))
 
-        wanted = _wanted([row for row in commands if is_crate(row)], reasons, known, is_hidden)
+        crates = [row for row in commands if is_crate(row)]
         ours: dict[str, _Made] = {}
-        for row in commands:
+        users: dict[str, str] = {}
+
+        def running(row: CrateCommand, names: Collection[str]) -> str:
+            unit = known.get(row.source)
+            if unit is None and not users.get(row.stem):
+                users[row.stem] = _built(row, names, image_mtime_ns, workshop, store)
+            return users[row.stem] if unit is None else unit.object
+
+        def made_now(row: CrateCommand) -> _Made:
+            used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
+            libraries = {file: workshop.product(made.crate) for file, made in ours.items()}
+            seen = seen_early(row, workshop.outputs(row), store, partial(running, row), early)
+            return _brought_up_to_date(row, used, libraries, workshop, store, tell, colour, seen)
+
+        with ThreadPoolExecutor(1) as pool:
+            # Who notices an edit is found out while the first crate is compiled, of which that makes no difference:
+            # what it is made with is as it was.
+            deciding = pool.submit(_wanted, crates, reasons, known, is_hidden)
+            at_least = _wanted(crates, reasons, known, lambda row: True)
+            first = next(row for row in crates if row.stem in at_least)
+            made_first = made_now(first)
+            wanted = deciding.result()
+        for row in crates:
             reason = wanted.get(row.stem, "")
             if not reason:
                 continue
-            used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
-            libraries = {file: workshop.product(made.crate) for file, made in ours.items()}
-            made = _brought_up_to_date(row, used, libraries, workshop, store, tell, colour)
+            made = made_first if row is first else made_now(row)
             ours[file_of(str(row.product))] = made
+            remember(made.files, store, _texts(workshop, row))
             unit = known.get(row.source)
             digest = store.put(made.objects)
-            old = None if unit is not None else _built(row, made, image_mtime_ns, workshop, store)
+            old = None if unit is not None else running(row, made.names)
             dirty = Dirty(_as_command(row), reason, store.get(old) if old else None)
             is_alike = digest == (unit.object if unit is not None else old)
             row_made = made.files, made.milliseconds, made.messages
@@ -272,6 +297,11 @@ class _Made:
     messages: str
     milliseconds: float
 
+    @property
+    def names(self) -> Collection[str]:
+        """Of its codegen units."""
+        return listed(self.objects) or ()
+
 
 def _brought_up_to_date(
     row: CrateCommand,
@@ -281,9 +311,11 @@ def _brought_up_to_date(
     store: Store,
     tell: Tell,
     colour: bool,
+    meanwhile: contextlib.AbstractContextManager[None],
 ) -> _Made:
     """The crate in the workshop, compiled unless it was made from just these files before. `libraries`: all that were
-    made now, by `file_of` of the user's; `used`: those that the crate names itself."""
+    made now, by `file_of` of the user's; `used`: those that the crate names itself. `meanwhile`: around the compiler,
+    the first time that it runs."""
     kept = _kept(row, used, workshop, store)
     if kept is not None:
         return kept
@@ -296,7 +328,8 @@ def _brought_up_to_date(
         # The folder's own time stamp is the file system's clock at this moment.
         os.utime(workshop.objects(row))
         began = workshop.objects(row).stat().st_mtime_ns
-        messages = run_rustc(row, workshop, libraries, colour)
+        with meanwhile if before is None else contextlib.nullcontext():
+            messages = run_rustc(row, workshop, libraries, colour)
         keep_product(row, workshop)
         snapshot = Snapshot()
         files, variables = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)
@@ -306,7 +339,6 @@ def _brought_up_to_date(
             key, milliseconds = _key(row, used, after, variables), (time.perf_counter() - start) * 1000
             made = _Made(row, key, after, variables, objects, messages, milliseconds)
             _keep(made, workshop)
-            remember(after, store, _texts(workshop, row))
             return made
         before = after
     raise IpbpError(
@@ -335,9 +367,9 @@ def _keep(made: _Made, workshop: Workshop) -> None:
     write_whole(_note(workshop, made.crate), json.dumps(row))
 
 
-def _built(row: CrateCommand, made: _Made, image_mtime_ns: int, workshop: Workshop, store: Store) -> str:
-    """The digest of what the user's build made of a crate, or ""."""
-    objects = built_objects(row, listed(made.objects) or (), image_mtime_ns)
+def _built(row: CrateCommand, names: Collection[str], image_mtime_ns: int, workshop: Workshop, store: Store) -> str:
+    """The digest of what the user's build made of a crate, of which we made units of these names, or ""."""
+    objects = built_objects(row, names, image_mtime_ns)
     return "" if objects is None else store.put(kept_objects(objects, _digests(workshop, row), store))
 
 
@@ -348,8 +380,11 @@ def _digests(workshop: Workshop, row: CrateCommand) -> Path:
 def _kept(row: CrateCommand, used: Sequence[_Made], workshop: Workshop, store: Store) -> _Made | None:
     try:
         kept = json.loads(_note(workshop, row).read_text())
-        snapshot = Snapshot()
-        files = {path: snapshot.digest(path) for path in kept["files"]}
+        snapshot, files = Snapshot(), kept["files"]
+        # The newest first: if there is one that was edited, it is that.
+        for path in sorted(files, key=snapshot.modified_ns, reverse=True):
+            if snapshot.digest(path) != files[path]:
+                return None
         variables = {name: value_of(row, name) for name in kept["variables"]}
         if _key(row, used, files, variables) != kept["key"]:
             return None

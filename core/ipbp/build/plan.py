@@ -19,6 +19,7 @@ from ipbp.build.compile_commands import find_databases, given_database, read_dat
 from ipbp.build.config import OwnBuild, find_config, read_config
 from ipbp.build.crates import crate_archives, rebuild_crates
 from ipbp.build.dirty import Dirty, PatchedUnit, dirty
+from ipbp.build.early_objects import Early
 from ipbp.build.entries import entries_of_image, entries_outside, undescribed, vanished_units
 from ipbp.build.own_build import Part, run_own_build
 from ipbp.build.producer import SourceUnit, include_folders, source_units
@@ -97,7 +98,8 @@ def find_commands(
 class Target:
     """One loaded image and how its units are compiled. `mtime_ns`: of the mapped file. `known`: its units that were
     patched, by source path. `has`: whether a unit that no debug information describes is in the image. `flags`: more
-    flags, by source path; `turned`: sources for which these are others now."""
+    flags, by source path; `turned`: sources for which these are others now. `early` is told of crates' objects while
+    their compilers run."""
 
     commands: Commands
     mtime_ns: int
@@ -105,6 +107,7 @@ class Target:
     has: Callable[[Command], bool] = lambda command: True
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     turned: frozenset[str] = frozenset()
+    early: Early = lambda row, running, made: None
 
     @property
     def rows(self) -> tuple[Command, ...]:
@@ -153,6 +156,7 @@ def rebuild(
                 exact,
                 target.flags,
                 target.turned,
+                target.early,
             )
     return tuple(
         built[number] if number in built else tuple(replace(by_command[row.command], dirty=row) for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from elftools.elf.elffile import ELFFile
 
 from ipbp.formats.debug_entries import Sections
 from ipbp.formats.debug_filled import filled
-from ipbp.formats.debug_split import Split, no_split
+from ipbp.formats.debug_split import Skeleton, Split, no_split
 from ipbp.formats.type_units import ADDRESSES, INFO, TypeUnit, type_units
 from ipbp.graph.model import LinkGraph, SideSection
 from ipbp.graph.types import NOTHING, DebugTypes, TypeLayout, Waits
@@ -20,6 +21,9 @@ _NEEDED = (INFO, ".debug_abbrev", ".debug_str", ".debug_line_str", ADDRESSES)
 _kept: Kept[bytes, list[TypeUnit]] = Kept(32 << 20)
 """By what is in the sections, 32 MB of them."""
 
+_of_sides: deque[tuple[tuple[SideSection, ...], DebugTypes]] = deque(maxlen=4)
+"""Of the graphs that were asked about last: the new side of one patch is the old side of the next."""
+
 Place = Callable[[str, int], tuple[int, int] | None]
 """For an offset in a section (.debug_info or .debug_addr) that holds an address: the symbol and the distance from it
 that are meant."""
@@ -28,7 +32,19 @@ that are meant."""
 def types_of_graph(graph: LinkGraph, split: Split = no_split) -> DebugTypes:
     """The types of an object, or of all objects that were merged into the graph. `split`: where the other halves of
     units are. `debug-information-malformed`."""
-    return _types(_objects(graph), graph.path, split)
+    for side, known in _of_sides:
+        if side is graph.side:
+            return known
+    asked = list[Skeleton]()
+
+    def other(row: Skeleton) -> Sections | None:
+        asked.append(row)
+        return split(row)
+
+    found = _types(_objects(graph), graph.path, other)
+    if not asked:  # else they depend on what is where the other halves are
+        _of_sides.append((graph.side, found))
+    return found
 
 
 def types_of_file(path: str, split: Split = no_split) -> DebugTypes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows
+from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.deopt import ways
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.meanwhile import read_meanwhile
@@ -78,13 +79,15 @@ class Built:
 @dataclass(frozen=True, slots=True)
 class EditedUnits:
     """`built`: how the project is built, () when the user named the objects. `alike`: crates that came out as they run,
-    though one that they use is edited, to be read when that matters."""
+    though one that they use is edited, to be read when that matters. `ahead`: what is known of
+    them already."""
 
     units: tuple[Edited, ...]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
     built: tuple[Built, ...] = ()
     alike: tuple[Callable[[], Edited], ...] = ()
+    ahead: Ahead = field(default_factory=Ahead)
 
 
 def edited_units(request: Request, process: LoadedProcess, store: Store, tell: Callable[[str], None]) -> EditedUnits:
@@ -93,18 +96,24 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
         return _given(*request.objects, request, process, store)
     built, notes = buildable(request, process)
     chosen = ways(built, request.record, request.plain, request.fast)
-    targets = [
-        Target(
-            row.commands,
-            row.mtime_ns,
-            request.record.units(row.module.key),
-            partial(_has, row.module),
-            chosen.flags,
-            chosen.turned,
-        )
-        for row in built
-    ]
-    with read_meanwhile([row.module for row in built], process, tell) as told:
+    with read_meanwhile([row.module for row in built], process, request.record, store) as meanwhile:
+        targets = [
+            Target(
+                row.commands,
+                row.mtime_ns,
+                request.record.units(row.module.key),
+                partial(_has, row.module),
+                chosen.flags,
+                chosen.turned,
+                partial(meanwhile.crate, row.module),
+            )
+            for row in built
+        ]
+
+        def told(line: str) -> None:
+            meanwhile.images()
+            tell(line)
+
         compiled = rebuild(targets, store, told, request.colour, request.exact)
     units: list[Edited] = []
     alike: list[Callable[[], Edited]] = []
@@ -123,7 +132,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
     wanted = used_names([unit.new for unit in units if unit.is_crate])
     units = [replace(unit, wanted=wanted) if unit.is_crate else unit for unit in units]
     warnings = {row.messages.rstrip(): None for rows in compiled for row in rows if row.messages.strip()}
-    return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built), tuple(alike))
+    return EditedUnits(tuple(units), (*notes, *warnings), tuple(refusals), tuple(built), tuple(alike), meanwhile.ahead)
 
 
 def used_names(graphs: Sequence[LinkGraph]) -> Names:

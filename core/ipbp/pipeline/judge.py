@@ -13,6 +13,7 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import BlockKind
+from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.edited import Edited, used_names, uses, whole
 from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
 from ipbp.pipeline.parts import PartPairs, pair_parts
@@ -21,10 +22,8 @@ from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.sources import statics_declared
 from ipbp.pipeline.types import judge_types
 from ipbp.stages.allocators import new_allocators
-from ipbp.stages.compare import Comparison, Status, compare
-from ipbp.stages.copies import Copies, place_copies
-from ipbp.stages.copy_pairs import pair_copies
-from ipbp.stages.correlate import correlate
+from ipbp.stages.compare import Comparison, Status
+from ipbp.stages.copies import Copies
 from ipbp.stages.doubtful import doubtful_addresses
 from ipbp.stages.moved_lines import with_moved_lines
 from ipbp.stages.name_numbers import base_name
@@ -61,24 +60,25 @@ def judge(
     record: Record,
     store: Store,
     read: MemoryReader,
+    ahead: Ahead,
     allow_layout: Collection[str] = (),
     exact: bool = False,
     alike: Iterable[Callable[[], Edited]] = (),
 ) -> list[Judged]:
     """Each unit against the best old side that there is for it. `allow_layout`: types whose layout may change.
     `exact`: lines that moved change functions, too. `alike`: crates whose objects are as they run."""
-    sides = [_sides(unit, record, store, read, allow_layout) for unit in units]
+    sides = [_sides(unit, record, store, read, allow_layout, ahead) for unit in units]
     if any(row.unit.members is not None and row.says_something for row in sides):
         # What makes one function another one makes others so, which may be in objects that are alike in old and new.
         sides = [
-            _sides(whole(row.unit, store), record, store, read, allow_layout) if row.unit.is_crate else row
+            _sides(whole(row.unit, store), record, store, read, allow_layout, ahead) if row.unit.is_crate else row
             for row in sides
         ]
     # What is another function now is that for the crates that call it, too.
     renewed = frozenset[str]().union(*(row.types.renewed for row in sides))
     if renewed:
         callers = [unit for make in alike if uses(unit := make(), renewed)]
-        sides += [_sides(unit, record, store, read, allow_layout) for unit in callers]
+        sides += [_sides(unit, record, store, read, allow_layout, ahead) for unit in callers]
         wanted = used_names([row.unit.new for row in sides if row.unit.is_crate])
         sides = [replace(row, unit=replace(row.unit, wanted=wanted)) if row.unit.is_crate else row for row in sides]
     return [
@@ -86,6 +86,7 @@ def judge(
             row.unit,
             row.old,
             row.is_lifted,
+            ahead,
             replace(row.types, renewed=renewed) if row.unit.is_crate else row.types,
             exact,
         )
@@ -107,10 +108,12 @@ class _Sides:
         return bool(types.renewed or types.refusals or types.notes or types.successors)
 
 
-def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str]) -> _Sides:
+def _sides(
+    unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str], ahead: Ahead
+) -> _Sides:
     known = record.units(unit.image.key).get(unit.name)
     image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
-    old, source = old_side(unit.new, unit.old_object, known, store, image, read, unit.members)
+    old, source = old_side(unit.new, unit.old_object, known, store, image, read, ahead, unit.members)
     if source == LIFTED and unit.members is not None:
         # Not the build that runs, so that nothing is known of the objects that are alike in both either.
         unit = whole(unit, store)
@@ -121,16 +124,13 @@ def _sides(unit: Edited, record: Record, store: Store, read: MemoryReader, allow
 
 
 def judge_against(
-    unit: Edited, old: OldSide, is_lifted: bool, types: TypeChanges = NO_CHANGES, exact: bool = False
+    unit: Edited, old: OldSide, is_lifted: bool, ahead: Ahead, types: TypeChanges = NO_CHANGES, exact: bool = False
 ) -> Judged:
     """The unit against this old side."""
     known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name)
     types = replace(types, refusals=(*types.refusals, *known.refusals))
-    correlation = correlate(
-        old.graph, unit.new, types.renewed, types.successors, known.symbol, partial(statics_declared, unit.dependencies)
-    )
-    correlation = pair_copies(old.graph, unit.new, correlation)
-    copies = place_copies(old.graph, unit.new, correlation, compare(old.graph, unit.new, correlation))
+    declared = partial(statics_declared, unit.dependencies)
+    copies = ahead.pair(old.graph, unit.new, types.renewed, types.successors, known.symbol, declared)
     if unit.is_crate:
         copies = replace(copies, comparison=with_moved_lines(old.graph, unit.new, copies.comparison, exact))
     selection = _selected(unit, old, types, copies)

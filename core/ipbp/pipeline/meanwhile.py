@@ -1,30 +1,79 @@
-"""What will be needed of the process, read while compilers run: they take longer than that, and ipbp only waits."""
+"""What will be needed of the process and of new objects, read while compilers run: they take longer than that, and ipbp
+only waits."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-from ipbp.build.compile import Tell
+from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.rustc_replay import is_optimised_crate
+from ipbp.build.store import Store
+from ipbp.formats.debug_types import types_of_graph
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
+from ipbp.members import listed
+from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.loader import LIBGCC, LIBUNWIND
+from ipbp.pipeline.record import Record
+from ipbp.pipeline.stored import read_stored, together
+
+
+class Meanwhile:
+    """What is read in a thread. Where that fails it fails once more where it is asked for, with its reason.
+    `ahead`: what was worked out so far."""
+
+    def __init__(
+        self, modules: Iterable[LoadedModule], process: LoadedProcess, record: Record, store: Store, pool: Executor
+    ) -> None:
+        self.ahead = Ahead()
+        self._modules, self._process, self._record, self._store = tuple(modules), process, record, store
+        self._pool = pool
+        self._images: Future[None] | None = None
+        self._crate: Future[None] | None = None
+
+    def images(self) -> None:
+        """Begin to read the images of the modules, unless that was begun."""
+        if self._images is None:
+            self._images = self._pool.submit(_read, self._modules, self._process)
+
+    def crate(self, module: LoadedModule, row: CrateCommand, running: str, made: Mapping[str, str]) -> None:
+        """Begin to read both sides of a crate of this module, `build.early_objects.Early`, as far as they differ. What
+        was to be read of fewer of its objects, and was not begun yet, is left out."""
+        if self._crate is not None:
+            self._crate.cancel()
+        self._crate = self._pool.submit(self._sides, module, row, running, made)
+
+    def _sides(self, module: LoadedModule, row: CrateCommand, running: str, made: Mapping[str, str]) -> None:
+        record, store = self._record.units(module.key).get(row.source), self._store
+        before = listed(store.get(running).read_bytes()) or {}
+        # What is not among those that run may be no unit's at all.
+        fresh = {name: digest for name, digest in made.items() if before.get(name, digest) != digest}
+        if is_optimised_crate(row.arguments) or (record is not None and record.members is None):
+            for name, digest in fresh.items():
+                together(row.source, {name: digest}, store)
+        elif fresh:
+            members = frozenset(fresh).union(record.members or () if record is not None else ())
+            after = {**before, **fresh}
+            new = together(row.source, {name: after[name] for name in members if name in after}, store)
+            old = read_stored(running, store, members=members)
+            types_of_graph(new)
+            types_of_graph(old)
+            if record is None:
+                self.ahead.attest(old, module.image, self._process.read)
+            self.ahead.pair(old, new)
+            for section in new.side:
+                _ = section.content  # its fixups are read with it
 
 
 @contextlib.contextmanager
-def read_meanwhile(modules: Iterable[LoadedModule], process: LoadedProcess, tell: Tell) -> Iterator[Tell]:
-    """Another `tell`, whose first word, that a compiler is started, begins to read the images of these modules in a
-    thread. They are read when this ends. What fails there fails once more where it is asked for, with its reason."""
-    reading: list[Future[None]] = []
+def read_meanwhile(
+    modules: Iterable[LoadedModule], process: LoadedProcess, record: Record, store: Store
+) -> Iterator[Meanwhile]:
+    """What is begun inside is done when this ends."""
     with ThreadPoolExecutor(1) as pool:
-
-        def told(line: str) -> None:
-            if not reading:
-                reading.append(pool.submit(_read, list(modules), process))
-            tell(line)
-
-        yield told
+        yield Meanwhile(modules, process, record, store, pool)
 
 
 def _read(modules: Iterable[LoadedModule], process: LoadedProcess) -> None:

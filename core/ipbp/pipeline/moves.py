@@ -27,6 +27,7 @@ from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import Binding, SymbolType
 from ipbp.graph.unit import UNBOUND
+from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
 from ipbp.pipeline.old_side import lifted_side, recorded_side
@@ -124,7 +125,7 @@ def _edited_since(rows: tuple[Command, ...], scene: Scene) -> list[Command]:
 
 
 def _as_new(unit: Edited) -> Judged:
-    return judge_against(unit, empty_side(unit.new), False)
+    return judge_against(unit, empty_side(unit.new), False, Ahead())
 
 
 def _places(side: OldSide) -> set[int]:
@@ -172,7 +173,7 @@ class _Moves:
         for source in (self._from_edited, self._from_recorded, self._from_image):
             if open_names:
                 old = source(unit, old, open_names)
-        return unit if old is unit.old else judge_against(unit.edited, old, unit.is_lifted, unit.types)
+        return unit if old is unit.old else judge_against(unit.edited, old, unit.is_lifted, Ahead(), unit.types)
 
     def _from_edited(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
         """Out of another edited unit, which does not define them any more, or from which this one has them as well."""

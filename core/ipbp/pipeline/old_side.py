@@ -24,9 +24,10 @@ from ipbp.graph.name_index import NameIndex
 from ipbp.graph.names import Names
 from ipbp.graph.unit import UNBOUND
 from ipbp.members import listed
+from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.record import UnitRecord
 from ipbp.pipeline.stored import read_stored
-from ipbp.stages.attest import Attestation, attest
+from ipbp.stages.attest import Attestation
 from ipbp.stages.lift import lift
 from ipbp.stages.moved import empty_side
 from ipbp.stages.select import OldSide
@@ -46,7 +47,12 @@ def recorded_side(record: UnitRecord, store: Store) -> OldSide:
 
 
 def recorded_crate(
-    record: UnitRecord, members: Container[str] | None, store: Store, image: LoadedImage, read: MemoryReader
+    record: UnitRecord,
+    members: Container[str] | None,
+    store: Store,
+    image: LoadedImage,
+    read: MemoryReader,
+    ahead: Ahead,
 ) -> OldSide:
     """Of a crate that an earlier patch changed those of its objects that are `members`, all for None. What no patch had
     to do with is proved by memory, as for a first patch."""
@@ -57,7 +63,7 @@ def recorded_crate(
     address, doubtful = dict[str, int](), set[str]()
     if fresh:
         part = read_stored(record.object, store, members=fresh)
-        found = attest(part, image, read)
+        found = ahead.attest(part, image, read)
         placed = np.flatnonzero((part.symbols.block >= 0) & (found.address != UNBOUND)).tolist()
         address = {part.symbols.name[row]: int(found.address[row]) for row in placed}
         unproved = ~found.proved & (part.blocks.kind == BlockKind.CODE)
@@ -74,9 +80,9 @@ def _as_recorded(graph: LinkGraph, address: I64, proved: npt.NDArray[np.bool_], 
     return OldSide(graph, address, proved, retired, frozenset(record.straight), copies)
 
 
-def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader) -> tuple[OldSide, Attestation]:
+def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader, ahead: Ahead) -> tuple[OldSide, Attestation]:
     """The object of the build tree, with what memory says of it."""
-    found = attest(old, image, read)
+    found = ahead.attest(old, image, read)
     side = OldSide(old, found.address, found.proved, {})
     return replace(side, straight=straight_names(side, image, read)), found
 
@@ -103,6 +109,7 @@ def old_side(
     store: Store,
     image: LoadedImage,
     read: MemoryReader,
+    ahead: Ahead,
     members: Container[str] | None = None,
 ) -> tuple[OldSide, str]:
     """The old side of a unit, and in words where it comes from. `members`: of a crate's objects those that are in
@@ -110,7 +117,7 @@ def old_side(
     if record is not None and not record.object:
         return empty_side(new), "another unit"
     if record is not None and record.members is not None:
-        return recorded_crate(record, members, store, image, read), "the object of the last patch"
+        return recorded_crate(record, members, store, image, read, ahead), "the object of the last patch"
     if record is not None:
         return recorded_side(record, store), "the object of the last patch"
     if old_object is not None and old_object.exists():
@@ -123,7 +130,7 @@ def old_side(
             )
         except IpbpError:  # an object of another kind is no proof of anything; the image is
             return lifted_side(new, image, read), LIFTED
-        side, found = attested_side(graph, image, read)
+        side, found = attested_side(graph, image, read, ahead)
         if not found.mismatched and found.proved.any():
             return side, str(old_object)
     return lifted_side(new, image, read), LIFTED

@@ -147,9 +147,8 @@ def _linked(
     read = process.read
     tell("comparing with what runs")
     # What of them differs from the code that runs, and where definitions went that are in other files now.
-    judged = _one_of_each(
-        judge(edited.units, request.record, store, read, request.allow_layout, request.exact, edited.alike)
-    )
+    allowed, exact = request.allow_layout, request.exact
+    judged = _one_of_each(judge(edited.units, request.record, store, read, edited.ahead, allowed, exact, edited.alike))
     followed = _followed(judged, edited, request, process, store, tell)
     judged = [unit for row in followed.values() for unit in row.judged]
     beyond, judged, initialisers, beside = _beyond_one_object(judged, request.record, store, read, tell)

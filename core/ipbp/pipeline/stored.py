@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,10 @@ from ipbp.members import differing, listed
 _graphs: Kept[str, LinkGraph] = Kept(64 << 20)
 """Single objects by digest, 64 MB of them: the new side of one patch is the old side of the next, and of two versions
 of a crate most objects are alike."""
+
+
+_crates: Kept[tuple[str, tuple[tuple[str, str], ...]], LinkGraph] = Kept(8 << 20)
+"""What was merged of them last, 8 MB."""
 
 
 def graph_of(digest: str, object: Path, path: str = "") -> LinkGraph:
@@ -43,8 +47,17 @@ def read_stored(digest: str, store: Store, path: str = "", members: Container[st
     rows = listed(place.read_bytes())
     if rows is None:
         return graph_of(digest, place, path)
-    wanted = {name: row for name, row in sorted(rows.items()) if members is None or name in members}
-    return merged(path, [_graph(row, partial(store.get, row), f"{path}({name})") for name, row in wanted.items()])
+    return together(path, {name: row for name, row in rows.items() if members is None or name in members}, store)
+
+
+def together(path: str, rows: Mapping[str, str], store: Store) -> LinkGraph:
+    """The link graph of these objects of a crate, name -> digest. Errors: as above."""
+    key = path, tuple(sorted(rows.items()))
+    graph = _crates.get(key)
+    if graph is None:
+        graph = merged(path, [_graph(row, partial(store.get, row), f"{path}({name})") for name, row in key[1]])
+        _crates.put(key, graph, len(graph.sections.content.octets))
+    return graph
 
 
 def members_that_differ(old: str, new: str, store: Store, also: Collection[str] = ()) -> frozenset[str] | None:

@@ -16,8 +16,10 @@ from ipbp.build.notes import write_whole
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.build.texts import Origin, has_sum, is_projects, keep_text, line_tables
+from ipbp.formats.elf_file import SHF_COMPRESSED
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.graph.model import LinkGraph
+from ipbp.kept import Kept
 from ipbp.pipeline.edited import Built
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.request import Request
@@ -25,6 +27,8 @@ from ipbp.protocol import Text
 
 _FOLDER = "sources"
 _NOTE = "as-built.json"
+_asked: Kept[tuple[Path, str, int], tuple[str, str]] = Kept(4096)
+"""By the program's folder, the source and when the image was made."""
 
 
 def edited_texts(changed: Sequence[Judged], built: Iterable[Built], request: Request, store: Store) -> tuple[Text, ...]:
@@ -48,10 +52,21 @@ def edited_texts(changed: Sequence[Judged], built: Iterable[Built], request: Req
             elif origin is None or origin.is_unedited(path, snapshot):
                 continue
             else:
-                old, said = origin.text(path, _is_summed(path, unit.edited.new), store)
+                old, said = _before(path, origin, unit.edited.new, request.folder, store)
             found[path] = Text(path, old, digest if is_kept else "", said)
     _copy({digest for row in found.values() for digest in (row.before, row.after) if digest}, request.folder, store)
     return tuple(found.values())
+
+
+def _before(path: str, origin: Origin, new: LinkGraph, folder: Path, store: Store) -> tuple[str, str]:
+    """`Origin.text`. What git has of a file is asked once for each program: what is committed later is what was edited
+    since."""
+    key = folder, path, origin.made_ns
+    known = _asked.get(key)
+    if known is None or (known[0] and not store.keep(known[0])):
+        known = origin.text(path, _is_summed(path, new), store)
+        _asked.put(key, known, 1)
+    return known
 
 
 def note_as_built(files: Mapping[str, Built], folder: Path, store: Store) -> None:
@@ -75,8 +90,15 @@ def kept_text(digest: str, folder: Path) -> str | None:
 
 
 def _origin(module: LoadedModule, made_ns: int, folder: Path) -> Origin:
-    lines: Callable[[], bytes] = cache(lambda: line_tables(Path(module.debug_file or module.mapped.path)))
+    lines: Callable[[], bytes] = cache(lambda: _line_tables(module))
     return Origin(made_ns, lines, _noted(folder))
+
+
+def _line_tables(module: LoadedModule) -> bytes:
+    section = module.file.section(".debug_line")
+    if section is None or section.flags & SHF_COMPRESSED:
+        return line_tables(Path(module.debug_file or module.mapped.path))
+    return bytes(module.file.section_content(section))
 
 
 def _is_summed(path: str, graph: LinkGraph) -> bool:

@@ -26,6 +26,7 @@ from ipbp.build.places import cache_folder
 from ipbp.build.split_package import Package, package_of
 from ipbp.build.split_units import is_skeleton, split_unit
 from ipbp.errors import IpbpError
+from ipbp.kept import Kept
 
 _FORMAT = 4  # of the kept answers; a new number forgets the old ones
 
@@ -95,7 +96,21 @@ def _readable(debug_file: Path) -> Iterator[tuple[Any, Package | None] | None]:
 
 def include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
     """For each unit the folders of the headers that it really used, as its line table lists them (DWARF 5, 6.2.4),
-    absolute, without the unit's own folder and the system's. `debug-information-malformed`."""
+    absolute, without the unit's own folder and the system's. Of a file that is as it was the last answer.
+    `debug-information-malformed`."""
+    try:
+        package = package_of(debug_file)
+        key = _key(debug_file, tuple(_state(path) for path in (debug_file, package) if path is not None))
+    except (*_DAMAGE, OSError) as error:
+        raise _malformed(debug_file, error) from error
+    known = _folders.get(key)
+    return _folders.put(key, _include_folders(debug_file), 1) if known is None else known
+
+
+_folders: Kept[str, dict[SourceUnit, tuple[Path, ...]]] = Kept(8)
+
+
+def _include_folders(debug_file: Path) -> dict[SourceUnit, tuple[Path, ...]]:
     found = {}
     with _readable(debug_file) as readable:
         if readable is None:

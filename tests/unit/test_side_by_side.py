@@ -6,6 +6,7 @@ import pytest
 
 from ipbp.arch.x86_64_listing import listing
 from ipbp.graph.sides import beside, near_changes
+from ipbp.host.function_names import is_called
 from ipbp.host.progress import Progress
 from ipbp.host.side_by_side import as_text
 
@@ -41,6 +42,26 @@ def test_places_are_told_in_a_way_that_does_not_depend_on_where_the_code_lies(co
     assert [text for _offset, text in rows] == texts
 
 
+@pytest.mark.parametrize(
+    ("function", "names", "other"),
+    [
+        ("plain", ["plain"], "lain"),
+        (
+            "shop::Till::add(std::vector<int, std::allocator<int>> const&)",
+            ["add", "Till::add", "shop::Till::add"],
+            "Till",
+        ),
+        ("int largest<int>(std::vector<int> const&, int*)", ["largest", "int largest<int>"], "int"),
+        ("std::vector<int> shop::all<std::pair<int, int>>(int)", ["all", "shop::all"], "vector"),
+        ("(anonymous namespace)::hidden(int)", ["hidden"], "namespace"),
+        ("ledger::plain", ["plain", "ledger::plain"], "ledger"),
+    ],
+)
+def test_a_function_is_meant_by_what_a_user_calls_it(function: str, names: list[str], other: str) -> None:
+    assert all(is_called(function, name) for name in [function, *names])
+    assert not is_called(function, other)
+
+
 SIDES = {
     "code": [
         {"name": "f(int)", "file": "a.c", "rows": [[" ", "push", "push"], ["|", "old", "new"]]},
@@ -58,6 +79,7 @@ def test_the_code_of_a_named_function_is_shown_with_its_source() -> None:
     assert "ret\n" not in text
     assert "\x1b" not in text
     assert "\x1b[31m" in as_text(SIDES, ["f"], colour=True)
+    assert "no function that changes is called 'h'" in as_text(SIDES, ["f", "h"], colour=False)
 
 
 def test_of_several_functions_none_is_shown_unasked() -> None:

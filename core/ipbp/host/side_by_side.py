@@ -6,6 +6,8 @@ import shutil
 from itertools import zip_longest
 from typing import Any, Iterable, Mapping, Sequence
 
+from ipbp.host.function_names import is_called
+
 _RED, _GREEN, _BOLD, _DIM, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
 _NARROWEST = 40  # columns
 
@@ -13,11 +15,12 @@ _NARROWEST = 40  # columns
 def as_text(sides: Mapping[str, Any], names: Sequence[str], colour: bool) -> str:
     """Code of the functions of these names, and of their files what changed. No names: of the only function there is,
     else a line that says how to see one."""
-    code = [row for row in sides["code"] if not names or row["name"].partition("(")[0] in names or row["name"] in names]
+    code = [row for row in sides["code"] if not names or any(is_called(row["name"], name) for name in names)]
+    unknown = [name for name in names if not any(is_called(row["name"], name) for row in code)]
     if not names and len(code) > 1:
         return "  `hotpatch preview NAME` shows the code of one of them side by side\n"
     files = {row["file"] for row in code}
-    lines: list[str] = []
+    lines = [f"  no function that changes is called '{name}'" for name in unknown]
     for row in code:
         lines += _table(f"{row['name']}: machine code that runs | new", row["rows"], colour)
     for row in sides["source"]:

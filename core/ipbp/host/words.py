@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from typing import NoReturn, Optional
 
@@ -37,6 +38,9 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that raises instead of ending the debugger."""
 
     def error(self, message: str) -> NoReturn:
+        unknown = re.match("argument WORD: invalid choice: '(.*?)'", message)
+        if unknown:
+            message = f"there is no `hotpatch {unknown[1]}`"
         raise IpbpError("usage", f"hotpatch: {message}", "`hotpatch help` lists what there is.")
 
     def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:

@@ -16,6 +16,7 @@ from ipbp.build.rustc_replay import is_optimised_crate
 from ipbp.errors import Refusal, Refused
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.graph.model import SymbolType
+from ipbp.host.function_names import is_called
 from ipbp.pipeline.readable import readable_name
 from ipbp.pipeline.record import Record
 
@@ -98,9 +99,7 @@ def _sources_of(function: str, module: LoadedModule) -> set[str]:
 
 
 def _is_of(symbol: str, function: str) -> bool:
-    name = readable_name(symbol)
-    plain = name.partition("(")[0]
-    return function in (symbol, symbol.partition(".")[0], name, plain) or plain.endswith(f"::{function}")
+    return function in (symbol, symbol.partition(".")[0]) or is_called(readable_name(symbol), function)
 
 
 def _refusals(name: str, found: Sequence[_Meant], before: Container[str]) -> Iterator[Refusal]:

@@ -113,10 +113,11 @@ class Project:
 def build_project(folder: Path, compiler: str, flags: Sequence[str], more: str = "") -> Project:
     """Compile the talking program object by object and link it, as a make would. `more`: the text of one more file."""
     folder.mkdir(parents=True, exist_ok=True)
-    sources = ["talk.c", "shape.c", "more.c"]
+    sources = ["talk.c", "shape.c", *(["more.c"] if more else [])]
     for name in ["talk.c", "shape.c", "talk.h"]:
         shutil.copy(PROGRAMS / name, folder / name)
-    (folder / "more.c").write_text(more)
+    if more:
+        (folder / "more.c").write_text(more)
     commands = []
     for name in sources:
         arguments = [compiler, "-D_GNU_SOURCE", *flags, "-g", "-MD", "-c", name, "-o", name.replace(".c", ".o")]
@@ -125,9 +126,8 @@ def build_project(folder: Path, compiler: str, flags: Sequence[str], more: str =
     (folder / "compile_commands.json").write_text(json.dumps(commands))
     pie = [flag for flag in flags if flag in ("-no-pie", "-pie", "-static")]
     program = folder / "talk"
-    subprocess.run(
-        [compiler, *pie, "talk.o", "shape.o", "more.o", "-o", str(program), "-pthread"], cwd=folder, check=True
-    )
+    objects = [name.replace(".c", ".o") for name in sources]
+    subprocess.run([compiler, *pie, *objects, "-o", str(program), "-pthread"], cwd=folder, check=True)
     return Project(folder, program)
 
 

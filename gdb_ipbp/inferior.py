@@ -53,7 +53,7 @@ class GdbInferior:
             return _known.description
         pid = _process()
         if self._remote is not None:
-            return self._remote.describe(pid, not self._remote.is_running())
+            return self._remote.describe(pid, not remote.is_running())
         return Description(
             pid=pid,
             triple="x86_64-linux",
@@ -390,7 +390,8 @@ _known = _Known()
 
 def _remote_of_inferior() -> Optional[RemoteProcess]:
     """What is known of the selected process, when it is behind a remote stub."""
-    return process_behind_stub(is_new_command=True) if gdb.selected_inferior().pid and is_remote() else None
+    is_stopped = gdb.selected_inferior().pid and is_remote() and not remote.is_running()
+    return process_behind_stub(is_new_command=True) if is_stopped else None
 
 
 def _process() -> int:
@@ -416,6 +417,8 @@ def _process() -> int:
             f"the program is {architecture}",
             "Build the program for x86-64: of AArch64 ipbp patches what runs behind a remote stub.",
         )
+    if is_remote() and remote.is_running():
+        raise remote.runs()
     if is_remote() and not architecture.startswith("aarch64") and not process_behind_stub().is_known:
         fact = "the stub gives no files of its machine and of the process, or cannot step one thread, or is non-stop"
         raise IpbpError("inferior-remote", fact, "Use gdbserver there, without `set non-stop on`.")

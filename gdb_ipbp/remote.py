@@ -1,11 +1,11 @@
 """A process behind gdb's remote protocol: another machine, a board, an emulator.
 
 Nothing of it is asked from this machine's kernel. gdbserver gives files of its machine, among them what its kernel
-tells about the process (`remote_kernel`), and steps one thread in one packet (`packets`). Of a stub that does neither
-(qemu-user), memory, registers, single steps and the auxiliary vector are all there is (gdb manual, "Remote Protocol"):
-which files are mapped where follows from the vector and from gdb's list of libraries; what else the process has mapped
-is not known, so memory for patches is asked for at places that the kernel may refuse, and of each stack as much counts
-as can be read.
+tells about the process (`ipbp.host.remote_kernel`), and steps one thread in one packet (`packets`). Of a stub that does
+neither (qemu-user), memory, registers, single steps and the auxiliary vector are all there is (gdb manual, "Remote
+Protocol"): which files are mapped where follows from the vector and from gdb's list of libraries; what else the process
+has mapped is not known, so memory for patches is asked for at places that the kernel may refuse, and of each stack as
+much counts as can be read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from typing import Callable, Iterable, Iterator, Optional
 import gdb
 
 from gdb_ipbp.packets import Packets, packets_of
-from gdb_ipbp.remote_kernel import RemoteKernel, auxiliary_vector, entry_of_program, kernel_of
+from gdb_ipbp.remote_link import auxiliary_vector, entry_of_program, kernel_behind_stub
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject
 from ipbp.host.abi import AARCH64, X86_64, Abi, abi_of
 from ipbp.host.inferior import Inferior, Thread
+from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
 
 _MASK = (1 << 64) - 1
@@ -51,9 +52,9 @@ def process_behind_stub(is_new_command: bool = False) -> RemoteProcess:
     known = _processes.get(number)
     if known is not None and not is_new_command:
         return known
-    if any(thread.is_running() for thread in inferior.threads()):
+    if is_running():
         if known is None:
-            raise _runs()
+            raise runs()
         return known
     name = f"{inferior.connection.num}.{inferior.num}.{hashlib.sha256(auxiliary_vector()).hexdigest()[:12]}"
     if known is None or known.name != name:
@@ -85,7 +86,7 @@ class RemoteProcess:
     def __init__(self, name: str, pid: int) -> None:
         self.mapped: dict[int, Region] = {}
         self.name = name
-        self._kernel: Optional[RemoteKernel] = kernel_of(pid)
+        self._kernel: Optional[RemoteKernel] = kernel_behind_stub(pid)
         self._packets: Optional[Packets] = packets_of(pid) if self._kernel is not None else None
         self._regions: list[Region] = []  # as the kernel told them, while nothing ran since
         self._threads: list[gdb.InferiorThread] = []  # likewise: gdb asks the stub for them each time
@@ -153,10 +154,6 @@ class RemoteProcess:
 
     def is_alive(self, number: int) -> bool:
         return any(thread.ptid[1] == number for thread in self._alive())
-
-    def is_running(self) -> bool:
-        """All-stop: all of its threads, or none."""
-        return any(thread.is_valid() and thread.is_running() for thread in self._alive())
 
     def _alive(self) -> list[gdb.InferiorThread]:
         self._threads = self._threads or list(gdb.selected_inferior().threads())
@@ -252,7 +249,7 @@ class RemoteProcess:
 
     def while_stopped(self, stopped: bool, act: Callable[[], None], then: Callable[[float], None]) -> None:
         if not stopped:
-            raise _runs()
+            raise runs()
         if _others_run():
             fact = "the stub stops one thread of the program and lets the others run (qemu-user does)"
             raise IpbpError("inferior-running", fact, "Debug it on a machine or in an emulator that stops all.")
@@ -266,7 +263,14 @@ class RemoteProcess:
         then(0.0)
 
 
-def _runs() -> IpbpError:
+def is_running() -> bool:
+    """All-stop: whether all of its threads run, or none. gdb's list of them cannot be had then."""
+    thread = gdb.selected_thread()
+    return thread is not None and bool(thread.is_running())
+
+
+def runs() -> IpbpError:
+    """The error that says why nothing is done while the program runs."""
     fact = "the program runs, and behind a remote stub ipbp does not stop it by itself"
     return IpbpError("inferior-running", fact, "Stop it (Ctrl-C, or `interrupt`), then `hotpatch`.")
 

@@ -21,10 +21,12 @@ from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
 from ipbp.host.plain_path import plain_path
+from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
 from lldb_ipbp import old_sources
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.packets import Server
+from lldb_ipbp.remote import kernel_behind_platform, not_here
 
 _MASK = (1 << 64) - 1
 _TRAP = 0xCC  # int3
@@ -50,6 +52,8 @@ class LldbInferior:
         self._described: Optional[Description] = None  # while `_resumes_soon`
         self._code: list[tuple[int, int]] = []  # where code is, while `_resumes_soon`
         self._written: dict[int, bytes] = {}  # by us, without traps, while `_resumes_soon`
+        self._kernel: Optional[RemoteKernel] = None  # of another machine's process
+        self._regions: tuple[int, list[Region]] = (0, [])  # of that, at which stop
         self._owed: dict[int, int] = {}  # signals that a step of ours swallowed, by thread
 
     def describe(self) -> Description:
@@ -57,14 +61,17 @@ class LldbInferior:
             return self._described
         pid = self._pid()
         version = re.search(r"\d+(\.\d+)*", lldb.SBDebugger.GetVersionString())
+        kernel = self._kernel
         return Description(
             pid=pid,
             triple=self._target.GetTriple(),
             debugger=f"lldb {version[0] if version else ''}".rstrip(),
-            executable=tasks.executable(pid),
+            executable=tasks.executable(pid) if kernel is None else kernel.program(self.regions()),
             stopped=self._is_stopped(),
-            attached=tasks.parent(pid) != tasks.tracer(pid),
+            attached=kernel is not None or tasks.parent(pid) != tasks.tracer(pid),
+            local=kernel is None,
             debug_folders=self._debug_folders(),
+            remote="" if kernel is None else kernel.name,
         )
 
     def _debug_folders(self) -> list[str]:
@@ -74,10 +81,20 @@ class LldbInferior:
         return [re.sub(r"^\s*\[\d+\]: ", "", shown.GetStringAtIndex(row)) for row in range(shown.GetSize())]
 
     def regions(self) -> list[Region]:
-        return procfs.regions(self._pid())
+        pid = self._pid()
+        if self._kernel is None:
+            return procfs.regions(pid)
+        stop = self._process().GetStopID(True)  # calls of ours, too
+        if self._regions[0] != stop or not self._is_stopped():
+            self._regions = (stop, self._kernel.regions())
+        return self._regions[1]
 
     def threads(self) -> list[Thread]:
-        return tasks.stopped_threads(self._pid())
+        pid = self._pid()
+        if self._kernel is None:
+            return tasks.stopped_threads(pid)
+        frames = [(thread.GetThreadID(), thread.GetFrameAtIndex(0)) for thread in self._process()]
+        return sorted((Thread(number, row.GetPC(), row.GetSP()) for number, row in frames), key=lambda row: row.id)
 
     def return_addresses(self, thread: int) -> list[int]:
         frames = list(self._thread(thread))
@@ -86,6 +103,8 @@ class LldbInferior:
 
     def read(self, address: int, size: int) -> bytes:
         pid = self._pid()
+        if self._kernel is not None:
+            return self._read_without_traps(address, size) if size else b""
         content = procfs.read_memory(pid, address, size)
         if _TRAP not in content or content == self._written.get(address) or not self._holds_code(address, size):
             return content
@@ -110,7 +129,7 @@ class LldbInferior:
 
     def _write(self, address: int, content: bytes) -> None:
         pid = self._pid()
-        if self._resumes_soon or len(content) > 1 << 16:
+        if self._resumes_soon or (len(content) > 1 << 16 and self._kernel is None):
             procfs.write_memory(pid, address, content)
             if self._resumes_soon:
                 self._written[address] = content
@@ -175,6 +194,9 @@ class LldbInferior:
         if self._resumes_soon:
             self._step_unseen(found)
             return
+        if self._kernel is not None and self._fault(found) in _SENT:
+            fact = f"thread {thread} was stopped by {self._fault(found)}, which a step would swallow"
+            raise IpbpError("inferior-step", fact, "Continue and try again.")
         error = lldb.SBError()
         with self._kept_selection(), self._synchronous(), stop_hooks_off(self._debugger), self._fault_held(found):
             found.StepInstruction(False, error)
@@ -182,7 +204,8 @@ class LldbInferior:
             self._pid()  # when it is gone, that is the error
             raise IpbpError("inferior-step", f"lldb cannot step thread {thread}: {error}", "Try again.")
         self._pid()
-        self._server().rest(thread)
+        if self._kernel is None:
+            self._server().rest(thread)
 
     def _step_unseen(self, thread: lldb.SBThread) -> None:
         server = self._server()
@@ -196,11 +219,13 @@ class LldbInferior:
         return Server(interpreter, int(process.GetProcessID()), lambda number: not signals.GetShouldSuppress(number))
 
     def interrupted_call(self, thread: int) -> Optional[int]:
-        where = procfs.system_call(self._pid(), thread)
+        pid = self._pid()
+        where = procfs.system_call(pid, thread) if self._kernel is None else self._kernel.system_call(thread)
         return None if where is None else where.number
 
     def filters_calls(self, thread: int) -> bool:
-        return procfs.seccomp_mode(self._pid(), thread) == 2
+        pid = self._pid()
+        return procfs.seccomp_mode(pid, thread) == 2 if self._kernel is None else self._kernel.filters_calls(thread)
 
     def selected_frame(self) -> Frame:
         self._pid()
@@ -237,7 +262,7 @@ class LldbInferior:
             yield
         finally:
             signals.SetShouldSuppress(number, before)
-        if name in _SENT:
+        if name in _SENT:  # of which behind a remote server nothing is stepped (`step`)
             self._owed[int(thread.GetThreadID())] = number
 
     def _pay(self) -> None:
@@ -284,7 +309,8 @@ class LldbInferior:
         error = value.GetError()
         if error.Fail() and error.GetError() != _NO_RESULT:
             self._pid()
-            fact = f"the call of {address:#x} in the program did not come back: {error}"
+            name = re.search(r"signal (SIG[A-Z0-9]+)", str(error))
+            fact = f"the call of {address:#x} in the program did not come back: {name[1] if name else error}"
             raise IpbpError("inferior-call", fact, "Look at the program's state before you go on.")
         return int(value.GetNonSyntheticValue().GetValueAsUnsigned()) & _MASK
 
@@ -416,9 +442,13 @@ class LldbInferior:
         if self._described is not None:
             return self._described.pid
         pid = int(self._process().GetProcessID())
-        if pid != self._local and not self._is_local(pid):
-            fact = f"process {pid} is not traced from here: it is behind a remote server"
-            raise IpbpError("inferior-remote", fact, "Debug it with an lldb on the machine that it runs on.")
+        if pid != self._local and (self._kernel is None or self._kernel.pid != pid):
+            self._kernel = None if self._is_local(pid) else kernel_behind_platform(self._target)
+            if self._kernel is None and not self._is_local(pid):
+                raise not_here(pid)
+        if self._kernel is not None and self._target.GetProcess().GetState() not in _STOPPED:
+            fact = "the program runs, and behind a remote server ipbp does not stop it by itself"
+            raise IpbpError("inferior-running", fact, "Use `process interrupt`, then `hotpatch`.")
         self._local = pid
         return pid
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import contract_runs
 import pytest
 from contract_runs import Ground
+from lldb_servers import platform_server
 from test_fake_inferior import contract
 
 from ipbp.cli.path import load_line
@@ -26,7 +27,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory, gcc: str) -> Ground:
     return contract_runs.prepare(tmp_path_factory.mktemp("lldb-contract"), gcc)
 
 
-@pytest.fixture(scope="module", params=["launched", "attached"])
+@pytest.fixture(scope="module", params=["launched", "attached", "behind lldb-server"])
 def results(
     request: pytest.FixtureRequest, ground: Ground, lldb: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
@@ -34,6 +35,11 @@ def results(
     driver = f"command script import {Path(__file__).with_name('inside_lldb.py')}"
     lines = [load_line("lldb"), driver, "run_contract"]
     command = [lldb, "--no-lldbinit", "-b", *(word for line in lines for word in ("-o", line)), str(ground.program)]
+    if request.param == "behind lldb-server":
+        with platform_server(folder) as url, contract_runs.started(ground.program) as process:
+            lines[:0] = ["platform select remote-linux", f"platform connect {url}", f"target create {ground.program}"]
+            command = [lldb, "--no-lldbinit", "-b", *(word for line in lines for word in ("-o", line))]
+            return contract_runs.run_inside(command, {"pid": process.pid}, folder, ground)
     if request.param == "launched":
         return contract_runs.run_inside(command, {"pid": 0}, folder, ground)
     with contract_runs.started(ground.program) as process:

@@ -16,10 +16,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, Protocol
 
 from debuggers import Gdb, Lldb
+from lldb_servers import platform_server
 from scenario import PROGRAMS, Project, Talk
 
 from ipbp.cli.outcome import find_outcome
@@ -89,13 +91,22 @@ class Session(Protocol):
 
 @contextmanager
 def debug_with(name: str, path: str) -> Iterator[Any]:
-    """A session of `name` ("gdb", "gdbserver" or "lldb"), which is ended in any case."""
+    """A session of `name` ("gdb", "gdbserver", "lldb" or "lldb-server"), which is ended in any case."""
     if name in ("gdb", "gdbserver"):
         with Gdb(path) as gdb:
             yield (GdbSession if name == "gdb" else GdbserverSession)(gdb)
     else:
-        with Lldb(path) as lldb:
-            yield LldbSession(lldb)
+        with _platform(name) as url, Lldb(path) as lldb:
+            yield LldbServerSession(lldb, url) if url else LldbSession(lldb)
+
+
+@contextmanager
+def _platform(name: str) -> Iterator[str]:
+    if name == "lldb":
+        yield ""
+        return
+    with TemporaryDirectory() as folder, platform_server(Path(folder)) as url:
+        yield url
 
 
 class GdbSession:
@@ -192,6 +203,17 @@ class GdbSession:
         self._gdb.wait_until(lambda: any(row["message"] == "running" for row in self._gdb.records))
 
 
+@contextmanager
+def _while_stopped(session: Session) -> Iterator[None]:
+    """What a user does behind a stub, where a running program is not patched."""
+    if session.is_stopped():
+        yield
+        return
+    session.stop()
+    yield
+    session.resume()
+
+
 class GdbserverSession(GdbSession):
     """gdb, its program behind gdbserver: `kind` of target, what `wraps` the server's command, and its `sysroot`."""
 
@@ -220,6 +242,10 @@ class GdbserverSession(GdbSession):
             self.go("continue")
             self.wait_until_stopped()
         self.pid = int(self.tell("python print(gdb.selected_inferior().pid)"))
+
+    def call(self, words: str) -> Outcome:
+        with _while_stopped(self):
+            return super().call(words)
 
     def stop(self) -> None:
         # At gdb's `interrupt` gdbserver (13) sends this to the program's process group, of which ours is no leader.
@@ -345,6 +371,26 @@ class LldbSession:
     def _python(self, expression: str) -> str:
         said = self.tell(f"script print('<' + str({expression}) + '>')")
         return said.rpartition("<")[2].partition(">")[0]
+
+
+class LldbServerSession(LldbSession):
+    """lldb, its program behind the lldb-server at `url`."""
+
+    name = "lldb-server"
+
+    def __init__(self, lldb: Lldb, url: str) -> None:
+        super().__init__(lldb)
+        self._url = url
+
+    def attach(self, pid: int) -> None:
+        self.tell("platform select remote-linux")
+        said = self.tell(f"platform connect {self._url}")
+        assert "Connected: yes" in said, said
+        super().attach(pid)
+
+    def call(self, words: str) -> Outcome:
+        with _while_stopped(self):
+            return super().call(words)
 
 
 def _bytes_shown(lines: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ from time import monotonic, sleep
 
 import pytest
 from scenario import EDITS, Project, Talk, build_project
-from sessions import debug_with, ipbp
+from sessions import answer, build_one, debug_with, ipbp
 
 from ipbp.cli.debuggers import find_debugger
+from ipbp.cli.path import load_line
 
 pytestmark = [
     pytest.mark.live,
@@ -29,15 +31,22 @@ def project(tmp_path: Path, gcc: str) -> Project:
     return build_project(tmp_path / "project", gcc, ["-O2"])
 
 
+def make_root(root: Path, *programs: tuple[Path, str]) -> None:
+    """A root with nothing but these files at these places, and the libraries that they need."""
+    for program, place in programs:
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+        libraries = [(path, path) for path in re.findall(r"(/\S+) \(0x", listed)]
+        for path, inside in [(str(program), place), *libraries]:
+            there = root / inside.lstrip("/")
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, there)
+
+
 class Contained(Talk):
     """The program at its path in a root with nothing else but its libraries; it is process 1 there."""
 
     def __init__(self, root: Path, program: Path) -> None:
-        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-        for path in [str(program), *re.findall(r"(/\S+) \(0x", listed)]:
-            place = root / path.lstrip("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, place)
+        make_root(root, (program, str(program)))
         namespaces = ("--pid", "--mount", "--net", "--uts", "--ipc", "--fork", "--kill-child")
         super().__init__(Path("/usr/bin/unshare"), *namespaces, "chroot", str(root), str(program))
         self.pid = self._inner(str(program))
@@ -83,11 +92,35 @@ def test_it_is_patched_in_a_session(project: Project, talk: Contained, debugger:
             assert outcome["outcome"] == "patched", outcome
             assert [talk.ask(line) for line, _, _ in edit.ask] == [ANSWERS[line, after] for line, _, after in edit.ask]
         session.break_at("body")
-        talk.tell("body 5")
-        session.wait_until_stopped()
-        assert "body" in session.where()
-        session.resume()
-        assert talk.hear() == "1005"
+        said, stops = answer(talk, session, "body 5")
+        assert (said, stops > 0) == ("1005", True)
         session.delete_breakpoints()
         assert session.call("undo 0")["outcome"] == "undone"
         assert talk.ask("body 5") == "6"
+
+
+def test_files_that_only_a_gdbserver_inside_has_are_copied(tmp_path: Path, gcc: str) -> None:
+    project = build_one(tmp_path / "project", "metronome", "-O0", compiler=gcc)
+    root = tmp_path / "root"
+    gdbserver = shutil.which("gdbserver")
+    assert gdbserver is not None
+    make_root(root, (project.program, "/inside/metronome"), (Path(gdbserver), "/inside/gdbserver"))
+    for name in ("proc", "dev"):
+        (root / name).mkdir()
+    project.program.unlink()
+    serve = f"exec chroot {root} /inside/gdbserver --once --no-startup-with-shell - /inside/metronome"
+    (tmp_path / "serve").write_text(f"mount --rbind /proc {root}/proc && mount --rbind /dev {root}/dev && {serve}\n")
+    source = project.folder / "metronome.c"
+    text = source.read_text().replace("return n * 2;", "return n * 100 + 7;")
+    script = [
+        *("set sysroot target:", f"target remote | unshare --mount sh {tmp_path}/serve", load_line("gdb")),
+        *("tbreak tick if n == 2", "continue", f"python open({str(source)!r}, 'w').write({text!r})", "hotpatch --json"),
+        *("tbreak tick if n == 5", "continue", "hotpatch undo --json", "tbreak tick if n == 7", "continue", "kill"),
+    ]
+    (tmp_path / "script").write_text("\n".join(["set pagination off", "set confirm off", *script, ""]))
+    command = [find_debugger("gdb"), "-nx", "-batch", "-x", str(tmp_path / "script")]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=250, check=False)
+    said = done.stdout + done.stderr
+    assert [json.loads(row)["outcome"] for row in re.findall(r'^\{".*', said, re.M)] == ["patched", "undone"], said
+    printed = {int(n): int(beat) for n, beat in re.findall(r"^(\d+) (-?\d+) \d+$", said, re.M)}
+    assert printed == {0: 0, 1: 2, 2: 207, 3: 307, 4: 407, 5: 10, 6: 12}, said

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.live
 RUNS = [
     ("gdb", "g++", "-O0"),
     ("lldb", "clang++-19", "-O2"),
+    ("gdbserver", "g++", "-O2"),
+    ("lldb-server", "clang++-19", "-O0"),
     pytest.param(("gdb", "g++", "-O2"), marks=pytest.mark.slow),
     pytest.param(("lldb", "clang++-19", "-O0"), marks=pytest.mark.slow),
     pytest.param(("lldb", "g++", "-O0"), marks=pytest.mark.slow),
@@ -70,7 +72,8 @@ def nursery(request: pytest.FixtureRequest, build: Build) -> Iterator[Nursery]:
     project = build(compiler, level)
     put_back(project.folder)
     talk = Talk(project.program)
-    with debug_with(debugger, find_debugger(debugger)) as session:
+    path = find_debugger("lldb" if debugger.startswith("lldb") else "gdb")
+    with debug_with(debugger, path) as session:
         session.attach(talk.process.pid)
         session.resume()
         yield Nursery(session, talk, project, level == "-O2")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scenario import EDITS, Project, Talk, build_project
-from sessions import GdbserverSession, debug_with
+from sessions import Session, debug_with, ipbp
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -21,15 +21,16 @@ def project(tmp_path: Path, gcc: str) -> Project:
     return build_project(tmp_path / "project", gcc, ["-O2"])
 
 
-@pytest.fixture(params=["remote", "extended-remote"])
-def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[GdbserverSession]:
-    with debug_with("gdbserver", find_debugger("gdb")) as session:
-        session.kind = request.param
+@pytest.fixture(params=["remote", "extended-remote", "lldb-server"])
+def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
+    name = "lldb-server" if request.param == "lldb-server" else "gdbserver"
+    with debug_with(name, find_debugger("lldb" if name == "lldb-server" else "gdb")) as session:
+        session.kind = request.param  # which lldb has no use for
         session.attach(talk.process.pid)
         yield session
 
 
-def test_patch_after_patch_and_back(project: Project, talk: Talk, session: GdbserverSession) -> None:
+def test_patch_after_patch_and_back(project: Project, talk: Talk, session: Session) -> None:
     session.resume()
     assert [talk.ask(edit.ask[0][0]) for edit in EDITS] == [edit.ask[0][1] for edit in EDITS]
     session.stop()
@@ -82,3 +83,26 @@ def _functions(count: int) -> str:
     return "int more_of_it;\n" + "\n".join(
         f"int more_{number}(int x) {{ return x * {number} + more_of_it; }}" for number in range(count)
     )
+
+
+def test_a_debugger_of_the_same_machine_goes_on_where_that_one_stopped(
+    project: Project, talk: Talk, session: Session
+) -> None:
+    project.edit(EDITS[0])
+    assert session.call("")["outcome"] == "patched"
+    session.detach()
+    assert talk.ask("body 5") == "1005"
+    project.edit(EDITS[1])
+    assert ipbp("apply", talk.process.pid, "gdb")["patch"] == 2
+    assert talk.ask("greeting").startswith("hello from the new code")
+    assert ipbp("undo", talk.process.pid, "gdb", "0")["outcome"] == "undone"
+    assert (talk.ask("body 5"), talk.ask("greeting")) == ("6", "hello from the old code")
+
+
+def test_a_program_that_runs_and_a_watch_are_refused(session: Session, talk: Talk) -> None:
+    said = session.tell("hotpatch watch on")
+    assert "[inferior-remote]" in said, said
+    session.resume()
+    said = session.tell("hotpatch")
+    assert "[inferior-running]" in said, said
+    assert talk.ask("body 5") == "6"

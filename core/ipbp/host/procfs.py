@@ -134,7 +134,12 @@ def _write_all(file: int, address: int, content: bytes) -> None:
 
 def system_call(pid: int, thread: int) -> Optional[SystemCall]:
     """Where a stopped thread is, or None when it runs (proc_pid_syscall(5))."""
-    words = _read_record(pid, f"/proc/{pid}/task/{thread}/syscall").split()
+    return parse_system_call(_read_record(pid, f"/proc/{pid}/task/{thread}/syscall"))
+
+
+def parse_system_call(text: str) -> Optional[SystemCall]:
+    """The content of that file."""
+    words = text.split()
     if words == ["running"]:
         return None
     number = int(words[0])

@@ -22,6 +22,7 @@ from ipbp.host.inferior import Inferior
 from ipbp.host.journal import open_journal
 from ipbp.host.private import write_private
 from ipbp.host.watch_loop import Loop, Message
+from ipbp.protocol import Description
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class Watch:
     def begin(self, command: commands.Command) -> None:
         """Start, unless what is running cannot be watched; the error then says why. No program yet is fine."""
         try:
+            _require_local(command.inferior.describe())
             params = command.plan_params(argparse.Namespace(**self._options), command.journal())
         except IpbpError as error:
             if error.code not in ("inferior-none", "inferior-gone"):
@@ -181,6 +183,13 @@ class Watch:
 
     def _applied(self, file: str, console: _Silent) -> None:
         commands.run(self._debugger.inferior(console.fail), f"apply --json --plan {shlex.quote(file)}", console)
+
+
+def _require_local(description: Description) -> None:
+    # What is loaded is looked at by this machine's kernel, and the program has to be patched while it runs.
+    if not description.local:
+        fact = "the program is behind a remote stub, where saves are not waited for"
+        raise IpbpError("inferior-remote", fact, "Use `hotpatch` after each edit.")
 
 
 class _Silent:

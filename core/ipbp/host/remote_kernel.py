@@ -1,0 +1,163 @@
+"""What the kernel tells about a process of another machine, through the files that a debugger gets from there.
+
+/proc of that machine says which mappings the process has, and what it is (proc(5)): the same as `procfs` says of one
+of this machine. The files that are mapped are found here where they are: where the debugger has them or would look for
+them, or at the same path; else they are copied. Each must begin as memory says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, Optional, Sequence
+
+from ipbp.errors import IpbpError
+from ipbp.host import procfs
+from ipbp.host.journal import process_name
+from ipbp.host.private import private_folder
+from ipbp.protocol import Region
+
+_AT_ENTRY = 9  # getauxval(3)
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a debugger can do there. `get`: copies a file to a path of this machine; whether it is one that there is.
+    `read`: memory of the process, None when there is none. `places`: where this machine may have a file of that one,
+    beside its own path. `modified`: when a file that `get` has just got was modified, in seconds."""
+
+    get: Callable[[str, str], bool]
+    read: Callable[[int, int], Optional[bytes]]
+    places: Callable[[str], Iterable[str]]
+    modified: Callable[[str], int]
+
+
+@dataclass
+class RemoteKernel:
+    """One process there. `name`: what tells it from every other one, as `journal.identity` does here. `entry`: where
+    the program begins."""
+
+    link: Link
+    pid: int
+    name: str
+    entry: int
+    _here: dict[tuple[str, int], str] = field(default_factory=dict)  # path there, where it is mapped -> path here
+
+    def regions(self) -> list[Region]:
+        """All mappings, with the paths that their files have here."""
+        content = _read(self.link, f"/proc/{self.pid}/maps")
+        if not content:
+            raise IpbpError("inferior-gone", f"process {self.pid} is gone", "Start it again.")
+        return list(self._with_paths_here(procfs.parse_maps(content.decode(errors="surrogateescape"))))
+
+    def program(self, regions: Sequence[Region]) -> str:
+        """The path here of the program itself."""
+        return next((row.path for row in regions if row.start <= self.entry < row.end), "")
+
+    def filters_calls(self, thread: int) -> bool:
+        """Whether a seccomp filter looks at the thread's system calls (proc_pid_status(5))."""
+        content = _read(self.link, f"/proc/{self.pid}/task/{thread}/status") or b""
+        return re.search(rb"^Seccomp:\s*2", content, re.MULTILINE) is not None
+
+    def system_call(self, thread: int) -> Optional[procfs.SystemCall]:
+        """Where a stopped thread is, None when that is not told."""
+        content = _read(self.link, f"/proc/{self.pid}/task/{thread}/syscall")
+        return procfs.parse_system_call(content.decode("ascii")) if content else None
+
+    def _with_paths_here(self, regions: Sequence[Region]) -> Iterator[Region]:
+        code = {(row.path, row.inode) for row in regions if "x" in row.protection and row.path.startswith("/")}
+        head = 0  # where the file was mapped that this region is of
+        for region in regions:
+            if (region.path, region.inode) not in code:
+                yield region
+                continue
+            head = region.start if region.offset == 0 else head
+            key = (region.path, head)
+            if key not in self._here:
+                self._here[key] = self._find(region.path, head)
+            yield replace(region, path=self._here[key])
+
+    def _find(self, path: str, start: int) -> str:
+        head = self.link.read(start, _PAGE)
+        if head is None:
+            return path
+        path = path[: -len(" (deleted)")] if path.endswith(" (deleted)") else path
+        for candidate in (*self.link.places(path), path):
+            if _starts_with(candidate, head):
+                return candidate
+        for there in (f"/proc/{self.pid}/root{path}", f"/proc/{self.pid}/exe"):
+            copy = _copied(self.link, there, path, head)
+            if copy:
+                return copy
+        return path
+
+
+def kernel_of(link: Link, pid: int, is_vector: Callable[[bytes], bool]) -> Optional[RemoteKernel]:
+    """None where the debugger gets no files, or those of a machine that does not know this process. `is_vector`:
+    whether it is of this auxiliary vector, as far as the debugger knows."""
+    vector = _read(link, f"/proc/{pid}/auxv")
+    boot, stat = _read(link, "/proc/sys/kernel/random/boot_id"), _read(link, f"/proc/{pid}/stat")
+    if not (vector and boot and stat and is_vector(vector)):
+        return None
+    start = int(stat.decode(errors="replace").rpartition(")")[2].split()[19])  # proc_pid_stat(5), field 22
+    return RemoteKernel(link, pid, process_name(boot.decode().strip(), pid, start, vector), entry_of(vector))
+
+
+def entry_of(vector: bytes) -> int:
+    """AT_ENTRY of an auxiliary vector: where the program begins. A static program of a bare machine has none: 0."""
+    return int(dict(struct.iter_unpack("<QQ", vector[: len(vector) & -16])).get(_AT_ENTRY, 0))
+
+
+def _starts_with(path: str, head: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(head)).ljust(len(head), b"\0") == head
+    except OSError:  # not here
+        return False
+
+
+def _copied(link: Link, there: str, path: str, head: bytes) -> str:
+    """A copy of the file, which is kept; "" when there is none or another file is there now."""
+    folder = _cache()
+    name = folder / f"{hashlib.sha256(head).hexdigest()[:16]}-{os.path.basename(path)}"
+    if _starts_with(str(name), head):
+        return str(name)
+    fresh = folder / f"{name.name}.{os.getpid()}"
+    if not link.get(there, str(fresh)):
+        return ""
+    modified = link.modified(there)
+    os.utime(fresh, (modified, modified))
+    if not _starts_with(str(fresh), head):
+        fresh.unlink()
+        return ""
+    os.replace(fresh, name)
+    return str(name)
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    folder = (Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~"), ".cache")) / "ipbp"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if private_folder(folder) and private_folder(folder / "remote"):
+            return folder / "remote"
+    except OSError as error:
+        fact = f"{folder}: the folder cannot be made: {error.strerror}"
+        raise IpbpError("folder-unwritable", fact, "Set XDG_CACHE_HOME to a folder that you may write to.") from error
+    raise IpbpError("folder-untrusted", f"{folder} is not a folder that only you can write to", "Remove it.")
+
+
+def _read(link: Link, path: str) -> Optional[bytes]:
+    """All of a small file of that machine; None when it has none such."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "copy")
+        if not link.get(path, copy):
+            return None
+        with open(copy, "rb") as file:
+            return file.read()

@@ -119,6 +119,14 @@ def test_what_the_linker_keeps_one_of_is_a_group(kind: str, clang: str, tmp_path
 
 
 @coff
+def test_what_follows_a_constant_without_a_name_is_not_its_own(kind: str, clang: str, tmp_path: Path) -> None:
+    use = "leaq .Ltext(%rip), %rax" if "x86" in kind else "adrp x0, .Ltext; add x0, x0, :lo12:.Ltext"
+    text = f'.text\nf: {use}\n.section .rdata,"dr"\nnamed: .quad 5\n.Ltext: .asciz "text"\nnext: .byte 1\n'
+    graph = assembled(tmp_path, clang, kind, text.replace("; ", "\n"))
+    assert blocks(graph, BlockKind.RODATA) == {"named": (0, 8), ".rdata+0x8": (8, 5), "next": (13, 1)}
+
+
+@coff
 def test_a_file_of_many_sections_has_a_wide_header(kind: str, clang: str, tmp_path: Path) -> None:
     sections = "\n".join(
         f'.section .data$with_a_long_name{n},"dw"\n.globl v{n}\nv{n}: .long {n}' for n in range(65_300)

@@ -181,6 +181,21 @@ def test_a_jump_table_goes_with_its_function(kind: str, level: str, clang: str, 
             assert program.call("start", case, is_msvc=not target.is_macho) == expected, case
 
 
+@levels
+@targets
+def test_other_numbers_of_the_same_cases_are_a_change(kind: str, level: str, clang: str, tmp_path: Path) -> None:
+    """The code may be the same, and only the table another one."""
+    bodies = [f"total ^= {n * n + 1}; return {n * 7919 % 1000};" for n in range(16)]
+    graphs = []
+    for name, order in (("old.c", range(16)), ("new.c", (0, 9, 2, 3, 4, 5, 6, 7, 8, 1, *range(10, 16)))):
+        cases = " ".join(f"case {number}: {body}" for number, body in zip(order, bodies, strict=True))
+        text = f"int total; int start(int x) {{ switch (x) {{ {cases} }} return -1; }}"
+        graphs.append(graph_of(compiled(tmp_path, clang, TARGETS[kind], text, level, name=name)))
+    found = compare(graphs[0], graphs[1], correlate(graphs[0], graphs[1]))
+    (block,) = np.flatnonzero(graphs[1].blocks.kind == BlockKind.CODE)
+    assert found.status[block] == Status.CHANGED
+
+
 THREADS = """
 _Thread_local int mine = 5; {more}
 int start(int x) {{ mine += x; return {value}; }}

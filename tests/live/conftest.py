@@ -62,7 +62,8 @@ def talk(project: Project) -> Iterator[Talk]:
 @pytest.fixture(params=["gdb", "lldb"])
 def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
     """Attached to the program, which is stopped. It ends before the program: a traced one cannot be waited for."""
-    with debug_with(request.param, find_debugger(request.param)) as session:
+    path = find_debugger("lldb" if request.param.startswith("lldb") else "gdb")
+    with debug_with(request.param, path) as session:
         session.attach(talk.process.pid)
         yield session
 

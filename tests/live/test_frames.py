@@ -28,6 +28,9 @@ GROWN = Edit("first", "frames.c", [("int start = 5;", "int room[90] = {scale}, s
 SIDE_EFFECT = Edit("counted", "frames.c", [("int here = total;", "int here = total + 1;")], [], [])
 
 
+ALSO_REMOTE = pytest.mark.parametrize("session", ["gdb", "lldb", "gdbserver", "lldb-server"], indirect=True)
+
+
 def stop_in(session: Session, talk: Talk, command: str) -> None:
     session.resume()
     talk.tell(command)
@@ -48,7 +51,7 @@ def line_of(project: Project, text: str) -> int:
 
 def select_frame(session: Session, function: str) -> int:
     """The level of the innermost frame of that function, which is selected."""
-    verb = "frame" if session.name == "gdb" else "frame select"
+    verb = "frame" if session.name.startswith("gdb") else "frame select"
     for level in range(20):
         said = session.tell(f"{verb} {level}")
         if re.search(rf"#{level} .*(\b{function} \(|`{function}\b)", said) or re.search(
@@ -63,6 +66,7 @@ def codes(outcome: Outcome) -> list[str]:
     return [row["code"] for row in outcome["refusals"]]
 
 
+@ALSO_REMOTE
 def test_a_crash_goes_on_in_the_edited_line(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "first")
     assert "first" in session.where()
@@ -92,6 +96,7 @@ def test_a_call_goes_on_in_a_larger_frame_with_its_variables_moved(
 
 
 @pytest.mark.slow
+@ALSO_REMOTE
 def test_a_crash_begins_again_with_its_arguments(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "sum")
     project.edit(SUM)
@@ -100,6 +105,7 @@ def test_a_crash_begins_again_with_its_arguments(session: Session, project: Proj
     assert said_after(session, talk) == str(10 + 30 + 30 + 4)
 
 
+@ALSO_REMOTE
 def test_floating_point_arguments_are_passed_again(session: Session, project: Project, talk: Talk) -> None:
     stop_in(session, talk, "mean")
     project.edit(MEAN)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 
 import pytest
 
 from ipbp.errors import IpbpError, Refusal, Refused
-from ipbp.host import commands
+from ipbp.host import commands, fake
 from ipbp.host.words import parse
 from ipbp.protocol import Description
 
@@ -139,3 +140,28 @@ def test_a_caller_that_is_left_soon_is_waited_for(
         with pytest.raises(Refused):
             command.while_stopped(action, None)  # type: ignore[arg-type]
     assert inferior.made == made
+
+
+class Behind(fake.FakeInferior):
+    """Of another machine; `reads`: what was read of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[int, int]] = []
+
+    def read(self, address: int, size: int) -> bytes:
+        self.reads.append((address, size))
+        return super().read(address, size)
+
+
+def test_what_the_engine_wants_near_each_other_is_read_over_a_link_at_once() -> None:
+    inferior = Behind()
+    inferior.map(fake.DATA + fake.PAGE, fake.PAGE, "rw", content=bytes(range(256)) * 16)
+    start = fake.DATA + fake.PAGE
+    # Out of order, one inside another, and one that crosses the end of the mapping.
+    ranges = [(start + 300, 4), (start, 8), (start + 2, 2), (start + fake.PAGE - 4, 8)]
+    answer = commands.Command(inferior, Console(), True).answer("read", {"ranges": ranges})  # type: ignore[arg-type]
+    contents = [None if row is None else base64.b64decode(row) for row in answer["bytes"]]
+    assert contents == [bytes([44, 45, 46, 47]), bytes(range(8)), bytes([2, 3]), None]
+    assert inferior.reads[0] == (start, 304)
+    assert len(inferior.reads) == 3  # the one that is not there is asked for once more, by itself

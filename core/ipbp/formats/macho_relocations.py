@@ -222,4 +222,4 @@ def low12_kind(word: I64) -> U8:
     access = (word & 0x3B000000) == 0x39000000
     size = word >> 30 & 3
     size = np.where(((word & 0x04800000) == 0x04800000) & (size == 0), 4, size)
-    return np.where(access, EdgeKind.LOW12_OF_8 + size, EdgeKind.LOW12).astype(np.uint8)
+    return np.where(access, int(EdgeKind.LOW12_OF_8) + size, EdgeKind.LOW12).astype(np.uint8)

@@ -197,23 +197,31 @@ def test_code_that_still_runs_keeps_its_symbols_and_is_told(session: Session, pr
     assert patch_files(session) == ["patch-2.elf"]
 
 
-def test_a_program_that_is_run_again_stops_at_its_breakpoints(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_a_program_that_is_run_again_stops_at_its_breakpoints(debugger: str, project: Project, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "in")
     told = os.open(tmp_path / "in", os.O_RDWR)  # so that nobody waits for the other end
     try:
-        with debug_with("gdb", find_debugger("gdb")) as session:
+        with debug_with(debugger, find_debugger(debugger)) as session:
             session.launch(project.program, tmp_path)
             session.break_at(function="plain")
             edit(project, "twice + 1;", "twice + 2;")
             assert session.call("apply")["outcome"] == "patched"
+            assert project.program.name in in_both(session, "info inferiors", "target list")
             os.write(told, b"plain\n")
             session.resume()
             session.wait_until_stopped()
-            session.tell("kill")
-            session.go(f"run < {tmp_path}/in > {tmp_path}/out")
+            assert "plain" in session.where()
+            in_both(session, "kill", "process kill")
+            run = {
+                "gdb": f"run < {tmp_path}/in > {tmp_path}/out",
+                "lldb": f"process launch --stdin {tmp_path}/in --stdout {tmp_path}/out --stderr {tmp_path}/err",
+            }
+            session.go(run[debugger])
             os.write(told, b"plain\n")
             session.wait_until_stopped()
             assert "plain" in session.where()
+            assert "patch-1" not in session.where()
     finally:
         os.close(told)
 

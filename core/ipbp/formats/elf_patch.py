@@ -1,8 +1,8 @@
 """The patch as a file: a linked ELF executable at the very addresses where it lies in the inferior.
 
 One file serves everybody: the plugin writes its segments to memory, the debugger loads its symbols and lines,
-objdump and readelf show it, a bug report attaches it. It is an ET_EXEC (its addresses are final) without an entry
-point and without an interpreter: nothing ever executes it as a program. Symbols and debug information are those of
+objdump and readelf show it, a bug report attaches it. Its addresses are final, and yet it is an ET_DYN: an ET_EXEC
+lldb would take for the program itself, to be run again. Symbols and debug information are those of
 the carried code only.
 
 Sources: System V gABI chapters 4 and 5; a segment's file offset and address are equal modulo the page size.
@@ -25,7 +25,7 @@ from ipbp.protocol import Segment
 
 _PAGE = 4096
 _EHDR_SIZE, _PHDR_SIZE, _SHDR_SIZE = 64, 56, 64
-_ET_EXEC = 2
+_ET_DYN = 3
 _NUMBERS = {name: number for number, name in MACHINES.items()}
 _PT_LOAD, _PT_GNU_STACK = 1, 0x6474E551
 _PF_X, _PF_W, _PF_R = 1, 2, 4
@@ -199,7 +199,7 @@ def _file_header(machine: int, program_headers: int, section_headers: int, secti
     magic = b"\x7fELF" + bytes([2, 1, 1, 0]) + bytes(8)  # 64-bit, little-endian, version 1, System V
     return magic + struct.pack(
         "<HHIQQQIHHHHHH",
-        _ET_EXEC,
+        _ET_DYN,
         machine,
         1,
         0,

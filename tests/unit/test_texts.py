@@ -91,6 +91,10 @@ def test_a_number_counts_in_the_file_as_it_is_or_was_meant(tmp_path: Path) -> No
     assert numbers_of(rows, str(source), 3) == {"built": 1, "first": 2}
     assert numbers_of(rows, str(source), 3, str(tmp_path / "first")) == {"built": 2, "first": 3}
     assert numbers_of(rows, "/p/other.c", 3) == {}
+    # Nothing is known of a line that there is not, nor of any when the file is gone.
+    assert numbers_of(rows, str(source), 5) == {}
+    source.unlink()
+    assert numbers_of(rows, str(source), 3) == {}
 
 
 def in_git(folder: Path, text: str) -> Path:

@@ -65,7 +65,9 @@ def numbers_of(rows: Sequence[OldText], path: str, line: int, text: str = "") ->
     meant = _lines(text or path)
     for row in rows:
         if row.copy and row.digest not in found and os.path.realpath(row.path) == real:
-            found[row.digest] = counterpart(meant, _lines(row.copy), line)
+            other = _lines(row.copy)
+            if line <= len(meant) and other:
+                found[row.digest] = counterpart(meant, other, line)
     return found
 
 

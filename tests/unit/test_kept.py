@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.command import Command
+from ipbp.build.dirty import Dirty
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_process import LoadedProcess
@@ -23,7 +25,7 @@ from ipbp.members import packed_list
 from ipbp.pipeline import ahead, stored
 from ipbp.pipeline.meanwhile import read_meanwhile
 from ipbp.pipeline.record import Record
-from ipbp.pipeline.stored import read_stored
+from ipbp.pipeline.stored import graph_of_file, read_stored
 
 
 def test_the_ones_that_were_used_last_are_kept_up_to_a_size() -> None:
@@ -89,6 +91,9 @@ class _Images:
         self.is_read = True
         return self
 
+    def read(self, ranges: object) -> list[bytes | None]:
+        return []
+
     def lookup(self, name: str) -> None:
         return None
 
@@ -140,6 +145,31 @@ def test_both_sides_of_a_crate_are_worked_out_while_it_is_compiled_and_then_not_
     assert "c" in {new.block_name(block) for block in known.pair(old, new).comparison.reason}
     with pytest.raises(TypeError):
         known.pair(old, new, renewed={"c"})  # which is another question
+
+
+def test_the_object_that_may_run_is_read_and_proved_while_its_successor_is_compiled(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "built").mkdir()
+    objects = [tmp_path / "built" / name for name in ("a.o", "gone.o")]
+    objects[0].write_bytes(_compiled(tmp_path, "a", 1))
+    command = Command(tmp_path, tmp_path / "a.c", None, ("gcc",))
+    rows = [Dirty(command, "edited", path) for path in (*objects, None)]
+    images, proof = _Images(None), object()
+    images.may_go_on.set()
+    monkeypatch.setattr(ahead, "attest", lambda old, image, read: proof)
+    module = cast(Any, SimpleNamespace(key="program", image=images.image))
+    with read_meanwhile([cast(Any, images)], cast(LoadedProcess, images), Record(), store) as meanwhile:
+        meanwhile.units(module, rows)
+    assert images.is_read, "it is needed for that"
+    monkeypatch.setattr(ahead, "attest", None)
+    monkeypatch.setattr(stored, "read_unit", None)
+    old = graph_of_file(objects[0])
+    assert old.path == str(objects[0])
+    assert meanwhile.ahead.attest(old, module.image, cast(Any, None)) is cast(Any, proof)
+    objects[0].write_bytes(_compiled(tmp_path, "a", 2))
+    with pytest.raises(TypeError):
+        graph_of_file(objects[0])  # which is another object
 
 
 def test_one_of_a_few_values_is_what_numpy_says() -> None:

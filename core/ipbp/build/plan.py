@@ -99,7 +99,7 @@ class Target:
     """One loaded image and how its units are compiled. `mtime_ns`: of the mapped file. `known`: its units that were
     patched, by source path. `has`: whether a unit that no debug information describes is in the image. `flags`: more
     flags, by source path; `turned`: sources for which these are others now. `early` is told of crates' objects while
-    their compilers run."""
+    their compilers run, `expect` of the units of C and C++ that will be compiled."""
 
     commands: Commands
     mtime_ns: int
@@ -108,6 +108,7 @@ class Target:
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     turned: frozenset[str] = frozenset()
     early: Early = lambda row, running, made: None
+    expect: Callable[[Sequence[Dirty]], None] = lambda rows: None
 
     @property
     def rows(self) -> tuple[Command, ...]:
@@ -135,6 +136,9 @@ def rebuild(
     for target in targets:
         require_agreement(target.rows, target.commands.own)
     wanted = [target.dirty() for target in targets]
+    for target, rows in zip(targets, wanted, strict=True):
+        if rows:
+            target.expect(rows)
     by_flags: dict[tuple[str, ...], dict[Command, Dirty]] = {(): {}}
     for target, rows in zip(targets, wanted, strict=True):
         for row in rows:

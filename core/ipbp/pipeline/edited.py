@@ -106,6 +106,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
                 chosen.flags,
                 chosen.turned,
                 partial(meanwhile.crate, row.module),
+                partial(meanwhile.units, row.module),
             )
             for row in built
         ]

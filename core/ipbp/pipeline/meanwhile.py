@@ -4,10 +4,12 @@ only waits."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.dirty import Dirty
 from ipbp.build.rustc_replay import is_optimised_crate
 from ipbp.build.store import Store
 from ipbp.formats.debug_types import types_of_graph
@@ -17,7 +19,10 @@ from ipbp.members import listed
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.loader import LIBGCC, LIBUNWIND
 from ipbp.pipeline.record import Record
-from ipbp.pipeline.stored import read_stored, together
+from ipbp.pipeline.stored import graph_of_file, read_stored, together
+
+_MANY = 8
+"""Units; where more are compiled, that takes longer than reading them does."""
 
 
 class Meanwhile:
@@ -37,6 +42,16 @@ class Meanwhile:
         """Begin to read the images of the modules, unless that was begun."""
         if self._images is None:
             self._images = self._pool.submit(_read, self._modules, self._process)
+
+    def units(self, module: LoadedModule, rows: Sequence[Dirty]) -> None:
+        """Begin to read the objects of these units of the module that may run, and to prove them."""
+        self.images()
+        for row in rows[:_MANY]:
+            if row.old_object is not None:
+                self._pool.submit(self._old, module, row.old_object)
+
+    def _old(self, module: LoadedModule, old_object: Path) -> None:
+        self.ahead.attest(graph_of_file(old_object), module.image, self._process.read)
 
     def crate(self, module: LoadedModule, row: CrateCommand, running: str, made: Mapping[str, str]) -> None:
         """Begin to read both sides of a crate of this module, `build.early_objects.Early`, as far as they differ. What

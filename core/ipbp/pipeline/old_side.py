@@ -17,7 +17,6 @@ import numpy.typing as npt
 from ipbp.arch.machines import machine_of
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_archive import read_unit
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, BlockKind, LinkGraph
 from ipbp.graph.name_index import NameIndex
@@ -26,7 +25,7 @@ from ipbp.graph.unit import UNBOUND
 from ipbp.members import listed
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.record import UnitRecord
-from ipbp.pipeline.stored import read_stored
+from ipbp.pipeline.stored import graph_of_file, read_stored
 from ipbp.stages.attest import Attestation
 from ipbp.stages.lift import lift
 from ipbp.stages.moved import empty_side
@@ -123,11 +122,7 @@ def old_side(
     if old_object is not None and old_object.exists():
         try:
             is_crate = old_object.is_relative_to(store.root)
-            graph = (
-                read_stored(old_object.stem, store, members=members)
-                if is_crate
-                else read_unit(old_object.read_bytes(), str(old_object))
-            )
+            graph = read_stored(old_object.stem, store, members=members) if is_crate else graph_of_file(old_object)
         except IpbpError:  # an object of another kind is no proof of anything; the image is
             return lifted_side(new, image, read), LIFTED
         side, found = attested_side(graph, image, read, ahead)

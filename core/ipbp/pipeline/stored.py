@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,13 +27,19 @@ _crates: Kept[tuple[str, tuple[tuple[str, str], ...]], LinkGraph] = Kept(8 << 20
 def graph_of(digest: str, object: Path, path: str = "") -> LinkGraph:
     """The link graph of the store's file `object`, whose name there is `digest`. Those of the last single objects are
     kept. `path`: for messages. Errors: those of `read_unit`."""
-    return _graph(digest, lambda: object, path or str(object))
+    return _graph(digest, object.read_bytes, path or str(object))
 
 
-def _graph(digest: str, place: Callable[[], Path], path: str) -> LinkGraph:
+def graph_of_file(object: Path) -> LinkGraph:
+    """The same of a file anywhere."""
+    content = object.read_bytes()
+    return _graph(hashlib.sha256(content).hexdigest(), lambda: content, str(object))
+
+
+def _graph(digest: str, read: Callable[[], bytes], path: str) -> LinkGraph:
     graph = _graphs.get(digest)
     if graph is None:
-        content = place().read_bytes()
+        content = read()
         graph = read_unit(content, path)
         if not is_archive(content):
             _graphs.put(digest, graph, len(content))
@@ -55,9 +62,13 @@ def together(path: str, rows: Mapping[str, str], store: Store) -> LinkGraph:
     key = path, tuple(sorted(rows.items()))
     graph = _crates.get(key)
     if graph is None:
-        graph = merged(path, [_graph(row, partial(store.get, row), f"{path}({name})") for name, row in key[1]])
+        graph = merged(path, [_graph(row, partial(_content, store, row), f"{path}({name})") for name, row in key[1]])
         _crates.put(key, graph, len(graph.sections.content.octets))
     return graph
+
+
+def _content(store: Store, digest: str) -> bytes:
+    return store.get(digest).read_bytes()
 
 
 def members_that_differ(old: str, new: str, store: Store, also: Collection[str] = ()) -> frozenset[str] | None:

@@ -23,6 +23,7 @@ from ipbp.graph.rows import is_one_of
 from ipbp.kept import Kept
 from ipbp.members import packed_list
 from ipbp.pipeline import ahead, stored
+from ipbp.pipeline import meanwhile as meanwhile_module
 from ipbp.pipeline.meanwhile import read_meanwhile
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.stored import graph_of_file, read_stored
@@ -120,6 +121,27 @@ def test_images_are_read_while_the_first_compiler_runs_and_whole_before_anyone_l
         meanwhile.images()
         images.may_go_on.set()
     assert images.is_read is (error is None), "who asks for it is told why not"
+
+
+def test_nothing_is_begun_any_more_when_the_compiler_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, read = _Images(None), list[Path]()
+    module = cast(Any, SimpleNamespace(key="program", image=images.image))
+    command = Command(tmp_path, tmp_path / "a.c", None, ("gcc",))
+
+    def failing() -> None:
+        with read_meanwhile([cast(Any, images)], cast(LoadedProcess, images), Record(), Store(tmp_path)) as meanwhile:
+            meanwhile.units(module, [Dirty(command, "edited", tmp_path / "a.o")])
+            assert images.began.wait(60)
+            threading.Timer(0.1, images.may_go_on.set).start()
+            raise IpbpError("compile-failed", "it does not compile", "Correct it.")
+
+    monkeypatch.setattr(meanwhile_module, "graph_of_file", lambda path: read.append(path))
+    with pytest.raises(IpbpError, match="it does not compile"):
+        failing()
+    assert images.is_read, "what was at work is at its end"
+    assert read == []
 
 
 def test_both_sides_of_a_crate_are_worked_out_while_it_is_compiled_and_then_not_again(

@@ -6,13 +6,17 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.build.texts import AS_GIT_HAS_IT, Origin
+from ipbp.graph.model import LinkGraph
 from ipbp.host.inferior import OldText
 from ipbp.host.journal import Journal, open_entry
 from ipbp.host.texts import counterpart, is_shown, numbers_of, texts_of
+from ipbp.pipeline.texts import text_before
 from ipbp.protocol import PatchedImage, PatchPlan, Segment, Text
 
 IMAGE = PatchedImage("/p/app", 0x400000, 0x500000, is_executable=True)
@@ -118,6 +122,18 @@ def test_a_checksum_tells_which_text_was_compiled(tmp_path: Path) -> None:
     # No checksums at all: git's is the best there is, and that is said.
     digest, said = Origin(0, lambda: b"", {}).text(str(source), False, store)
     assert (store.get(digest).read_bytes(), said) == (b"int f;\n", AS_GIT_HAS_IT)
+
+
+def test_git_is_asked_once_for_each_build_of_a_program(tmp_path: Path) -> None:
+    store, new = Store(tmp_path / "store"), cast(LinkGraph, SimpleNamespace(side=()))
+    source = in_git(tmp_path, "int f;\n")
+    source.write_text("int g;\n")
+    before = text_before(str(source), Origin(1, lambda: b"", {}), new, tmp_path, store)
+    assert (store.get(before[0]).read_bytes(), before[1]) == (b"int f;\n", AS_GIT_HAS_IT)
+    in_git(tmp_path, "int g;\n")  # the edit is committed, and the program still what it was
+    assert text_before(str(source), Origin(1, lambda: b"", {}), new, tmp_path, store) == before
+    rebuilt = text_before(str(source), Origin(2, lambda: b"", {}), new, tmp_path, store)
+    assert store.get(rebuilt[0]).read_bytes() == b"int g;\n"
 
 
 def test_what_was_kept_before_an_edit_is_certain(tmp_path: Path) -> None:

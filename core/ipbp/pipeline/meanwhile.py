@@ -86,9 +86,14 @@ class Meanwhile:
 def read_meanwhile(
     modules: Iterable[LoadedModule], process: LoadedProcess, record: Record, store: Store
 ) -> Iterator[Meanwhile]:
-    """What is begun inside is done when this ends."""
-    with ThreadPoolExecutor(1) as pool:
+    """What is begun inside is done when this ends; after an error only what is at work then."""
+    pool = ThreadPoolExecutor(1)
+    try:
         yield Meanwhile(modules, process, record, store, pool)
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _read(modules: Iterable[LoadedModule], process: LoadedProcess) -> None:

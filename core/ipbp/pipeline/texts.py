@@ -52,13 +52,13 @@ def edited_texts(changed: Sequence[Judged], built: Iterable[Built], request: Req
             elif origin is None or origin.is_unedited(path, snapshot):
                 continue
             else:
-                old, said = _before(path, origin, unit.edited.new, request.folder, store)
+                old, said = text_before(path, origin, unit.edited.new, request.folder, store)
             found[path] = Text(path, old, digest if is_kept else "", said)
     _copy({digest for row in found.values() for digest in (row.before, row.after) if digest}, request.folder, store)
     return tuple(found.values())
 
 
-def _before(path: str, origin: Origin, new: LinkGraph, folder: Path, store: Store) -> tuple[str, str]:
+def text_before(path: str, origin: Origin, new: LinkGraph, folder: Path, store: Store) -> tuple[str, str]:
     """`Origin.text`. What git has of a file is asked once for each program: what is committed later is what was edited
     since."""
     key = folder, path, origin.made_ns

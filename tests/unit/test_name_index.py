@@ -46,6 +46,15 @@ def test_the_hash_of_one_is_that_of_the_column(strings: list[bytes]) -> None:
     assert hashes(byte_rows(strings)).tolist() == [hash_of(string) for string in strings]
 
 
+def test_names_that_are_hashed_in_another_order_are_found_where_they_are() -> None:
+    before = Names.of([f"name {n % 40}" for n in range(100)])
+    row = np.random.default_rng(1).permutation(100)
+    names = before.take(row)
+    index, plain = NameIndex(names, before=(before, row)), NameIndex(names)
+    assert [index[name] for name in names] == [plain[name] for name in names]
+    assert (index.columns()[0] == plain.columns()[0]).all()
+
+
 @given(NAMES, NAMES)
 def test_the_index_finds_what_a_dictionary_finds(names: list[str], wanted: list[str]) -> None:
     index, known = NameIndex(Names.of(names)), rows_one_by_one(names)

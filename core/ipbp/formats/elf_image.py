@@ -211,23 +211,23 @@ def _image_symbols(rows: SymbolRows, tls_start: int, defines_versions: bool, mac
         keep &= ~are_marks(rows.name, rows.type)
     kept = np.flatnonzero(keep)
     address = rows.value[kept] + np.where(rows.type[kept] == _STT_TLS, tls_start, 0)
-    order = np.argsort(address, kind="stable")
-    kept, address = kept[order], address[order]
     # What an image without versions of its own has defined under a library's version, it has copied from there.
     names = rows.name.take(kept).without_versions(of_all=not defines_versions)
+    order = np.argsort(address, kind="stable")
+    kept, address = kept[order], address[order]
     binding, type_ = rows.binding[kept], rows.type[kept]
     bindings = np.select([binding == 0, binding == 2], [Binding.LOCAL, Binding.WEAK], Binding.GLOBAL)
     types = np.where(np.isin(type_, [int(known) for known in SymbolType]), type_, SymbolType.NONE)
     types[type_ == _STT_COMMON] = SymbolType.OBJECT
     return ImageSymbols(
-        name=names,
+        name=names.take(order),
         address=address,
         size=rows.size[kept],
         binding=bindings.astype(np.uint8),
         type=types.astype(np.uint8),
         file=rows.file[kept],
         files=rows.files,
-        by_name=NameIndex(names),
+        by_name=NameIndex(names.take(order), before=(names, order)),
     )
 
 

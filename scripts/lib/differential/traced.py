@@ -86,6 +86,9 @@ class TracedInferior:
     def write(self, address: int, content: bytes) -> None:
         procfs.write_memory(self._pid, address, content)
 
+    def write_all(self, places: Sequence[tuple[int, bytes]]) -> None:
+        procfs.write_places(self._pid, places)
+
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         values = ptrace.read_registers(thread)
         return {name: values[name] for name in names if name in values}

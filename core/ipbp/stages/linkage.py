@@ -25,6 +25,7 @@ from ipbp.graph.columns import I32, I64
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.graph.rows import is_one_of
 from ipbp.stages.cxx_names import local_name, without_unnamed
+from ipbp.stages.name_numbers import base_name, is_numbered
 
 _UNPAIRED = -1
 _MARK = re.compile(r"L(?=\d+[A-Za-z_])")
@@ -55,7 +56,7 @@ def pair_statics(
     doubtful = []
     for key, group in after.items():
         known = before.get(key)
-        if known is None:
+        if known is None or _are_numbered(old, known.rows, new, group.rows):
             continue
         variable = group.variables.pop()
         if (
@@ -68,6 +69,13 @@ def pair_statics(
         elif not group.is_guard:
             doubtful += [(row, tuple(known.rows)) for row in group.rows]
     return tuple(doubtful)
+
+
+def _are_numbered(old: LinkGraph, before: Iterable[int], new: LinkGraph, after: Iterable[int]) -> bool:
+    """Whether these are parts of one variable, or copies, that a compiler numbers (`stages.numbered`)."""
+    bases = {base_name(old.symbols.name[row]) for row in before}
+    names = [new.symbols.name[row] for row in after]
+    return all(is_numbered(name) and base_name(name) in bases for name in names)
 
 
 @dataclass(slots=True)

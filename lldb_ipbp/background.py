@@ -27,6 +27,9 @@ from ipbp.host.inferior import NotYet
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL, _LOOK = 0.001, 0.02
 
+# Of a fork(2) lldb takes note, and lets the program go on by itself.
+_FORKS = (lldb.eStopReasonFork, lldb.eStopReasonVFork, lldb.eStopReasonVForkDone)
+
 _waiting: list[_SilentStop] = []
 _hooks: dict[int, int] = {}
 """Index of a target in the debugger -> number of our stop hook there. It stays, disabled while it is not needed:
@@ -78,7 +81,7 @@ def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
             stop.due = time.monotonic() + _PATIENCE
             os.kill(pid, signal.SIGSTOP)
     if stop.resumes:
-        _wait_until_resumed(process, stop.number)
+        _wait_until_resumed(process, stop)
     if not stop.is_early:
         hook.disable()
         _waiting.clear()
@@ -99,7 +102,7 @@ class _SilentStop:
         self.has_come_late = False
         self.is_early = False  # something else stopped the program; our signal is still to come
         self.resumes = False
-        self.number = 0  # lldb's count of stops
+        self.stays_at = 0  # the stop after ours, by lldb's count, that the user shall see
         self.due = 0.0  # when the program is to be stopped once more (`NotYet`), 0 for never
         self._places: list[int] = []  # breakpoints where it is waited for
 
@@ -114,6 +117,8 @@ class _SilentStop:
             # Our signal, late. Once: the next one like it is the user's interrupt.
             is_late = is_ours and not has_other and not self.has_come_late
             self.has_come_late |= is_late
+            if not is_late:
+                self.stays_at = process.GetStopID()
             return not is_late
         self.has_begun = self.is_acting = True
         self.is_early = not is_ours
@@ -128,7 +133,6 @@ class _SilentStop:
                 return False
             self.error = error
         if self.resumes:
-            self.number = process.GetStopID()
             self.milliseconds = 1000 * (time.perf_counter() - self.requested)
         self.is_acting = False
         self.is_over.set()
@@ -211,12 +215,15 @@ def _read_symbols(target: lldb.SBTarget, thread: int) -> None:
 
 
 def _reasons(process: lldb.SBProcess, places: Sequence[int]) -> tuple[bool, bool]:
-    # Whether our signal or one of our breakpoints stopped it, and whether anything else did.
+    # Whether our signal or one of our breakpoints stopped it, and whether anything else did that lldb stops for.
+    signals = process.GetUnixSignals()
     is_ours = has_other = False
     for thread in process:
         reason = thread.GetStopReason()
-        is_signal = reason == lldb.eStopReasonSignal and thread.GetStopReasonDataAtIndex(0) == signal.SIGSTOP
-        if is_signal or (reason == lldb.eStopReasonBreakpoint and _is_at(thread, places)):
+        number = thread.GetStopReasonDataAtIndex(0) if reason == lldb.eStopReasonSignal else 0
+        if reason in _FORKS or (number and not signals.GetShouldStop(number)):
+            continue  # one that came at the same moment
+        if number == signal.SIGSTOP or (reason == lldb.eStopReasonBreakpoint and _is_at(thread, places)):
             is_ours = True
         elif reason not in (lldb.eStopReasonNone, lldb.eStopReasonInvalid):
             has_other = True
@@ -229,10 +236,13 @@ def _is_at(thread: lldb.SBThread, places: Sequence[int]) -> bool:
     return all(thread.GetStopReasonDataAtIndex(row) in places for row in range(0, count, 2)) and count > 0
 
 
-def _wait_until_resumed(process: lldb.SBProcess, stop: int) -> None:
-    # lldb goes on calling the program stopped for a moment after it has resumed it. It may also have stopped again.
+def _wait_until_resumed(process: lldb.SBProcess, stop: _SilentStop) -> None:
+    # lldb goes on calling the program stopped for a moment after it has resumed it. It may also have stopped again: by
+    # what came together with our signal, and our hook goes on from that; or to stay.
     deadline = time.perf_counter() + _PATIENCE
-    while process.GetState() == lldb.eStateStopped and process.GetStopID() == stop and time.perf_counter() < deadline:
+    while process.GetState() == lldb.eStateStopped and time.perf_counter() < deadline:
+        if stop.stays_at == process.GetStopID():
+            break
         time.sleep(_POLL)
 
 

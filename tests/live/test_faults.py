@@ -313,7 +313,7 @@ def test_a_program_in_a_container(debugger: str, project: Project) -> None:
         *((debugger, how) for debugger in ("gdb", "lldb") for how in ("spawns", "signals")),
         ("gdb", "forks"),
         ("gdb", "loads"),
-        # lldb's server was once seen to keep a program that forks all the time stopped for good.
+        # lldb (19) itself now and then keeps a program stopped for good whose fork(2) it meets in a stop.
         pytest.param("lldb", "forks", marks=pytest.mark.slow),
         # lldb stops the program at each library that comes or goes, and asks for all of its symbols.
         pytest.param("lldb", "loads", marks=pytest.mark.slow),

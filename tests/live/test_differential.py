@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from random import Random
@@ -14,9 +15,12 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 from differential import __main__ as main  # noqa: E402
 from differential import case  # noqa: E402
+from differential.by_cvise import reduce_text  # noqa: E402
 from differential.campaign import Campaign  # noqa: E402
 from differential.generators import GENERATORS  # noqa: E402
+from differential.model import Program  # noqa: E402
 from differential.options import Options, choose  # noqa: E402
+from differential.reduce import Reduction  # noqa: E402
 from differential.report import read, section  # noqa: E402
 from reliability import write_section  # noqa: E402
 
@@ -33,21 +37,37 @@ def options(language: str = "c", debugger: str = "core") -> Options:
     return Options(language, compiler, "-O0", True, debugger)
 
 
-class Idle:
-    """A host that says it patched, and did not."""
-
-    def apply(self, *unused: object) -> None:
-        return
-
-    undo = apply
-
-
-def test_a_patch_that_is_not_in_the_process_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case, "host", lambda name: Idle())
-    found = [step for seed in range(3) for step in steps(seed, options(), tmp_path / str(seed))]
+def test_a_patch_that_is_not_in_the_process_is_found(tmp_path: Path) -> None:
+    found = [step for seed in range(3) for step in steps(seed, options(debugger="idle"), tmp_path / str(seed))]
     wrong = [step for step in found if step.outcome == case.WRONG]
     assert wrong
     assert all(step.codes == ["differs"] for step in wrong)
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_is_made_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both versions differ in one line, and little is left around it."""
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, "")  # a reduction sets them for itself
+    assert Reduction(7, options(debugger="idle"), EDITS, tmp_path).run()
+    before, after = ((tmp_path / number / "a.c").read_text().splitlines() for number in "01")
+    assert len(before) < 60
+    assert len(set(before) ^ set(after)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cvise") is None, reason="there is no cvise (apt-get install cvise)")
+def test_text_that_goes_wrong_is_made_small() -> None:
+    lines = [f"static int f{n}(int x) {{ return x + {n}; }}" for n in range(6)]
+    calls = "".join(f"total += f{n}({n});" for n in range(6))
+    text = "\n".join(
+        ["#include <stdio.h>", *lines, f'int csmith_main(void) {{ int total = 0; {calls} printf("%d\\n", total);']
+    )
+    versions = [Program([], [], [], [f"{text} return 0; }}\n".replace("x + 3;", f"x + {n};")]) for n in (3, 4)]
+    step = case.Step(0, ["constant"], inputs=[1])
+    found = reduce_text(1, options("csmith", "idle"), ["differs"], versions[0], [(step, versions[1])])
+    assert all(len(version.shared[0]) < 200 for version in found)
+    assert found[0].shared != found[1].shared
 
 
 @pytest.mark.parametrize("language", ["c", "csmith", "cxx", "rust"])

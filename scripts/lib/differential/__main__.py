@@ -28,7 +28,11 @@ def main() -> int:
     parser.add_argument("--language", choices=("c", "cxx", "rust", "csmith"))
     parser.add_argument("--compiler", choices=("gcc", "clang", "rustc"))
     parser.add_argument("--optimise", choices=LEVELS, metavar="LEVEL", help="-O0, -O1, -O2, -O3 or -Os")
-    parser.add_argument("--debugger", choices=HOSTS, help="core: by ptrace(2), without one")
+    parser.add_argument(
+        "--debugger",
+        choices=HOSTS,
+        help="core: by ptrace(2); idle: patches nothing",
+    )
     parser.add_argument("--pie", action=argparse.BooleanOptionalAction)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time")
     parser.add_argument("--log", type=Path, help="JSON lines; a run with the same log goes on with it")

@@ -1,4 +1,4 @@
-"""Who writes a plan into the program: gdb, lldb, or the core itself by ptrace(2)."""
+"""Who writes a plan into the program: gdb, lldb, or the core itself by ptrace(2); or nobody."""
 
 from __future__ import annotations
 
@@ -30,7 +30,19 @@ class Host(Protocol):
 
 
 def host(name: str) -> Host:
+    if name == "idle":
+        return IdleHost()
     return CoreHost() if name == "core" else DebuggerHost(name)
+
+
+class IdleHost:
+    """It says that it patched, and did not: what the test would make of a wrong patch."""
+
+    def apply(self, pid: int, plan: PatchPlan, folder: Path) -> None:
+        return
+
+    def undo(self, pid: int) -> None:
+        return
 
 
 class CoreHost:

@@ -8,7 +8,7 @@ from random import Random
 
 LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
 COMPILERS = {"c": ("gcc", "clang"), "csmith": ("gcc", "clang"), "cxx": ("gcc", "clang"), "rust": ("rustc",)}
-HOSTS = ("core", "gdb", "lldb")
+HOSTS = ("core", "gdb", "lldb", "idle")
 _LANGUAGES = ("c",) * 4 + ("csmith",) * 2 + ("cxx",) * 6 + ("rust",) * 2
 _HOSTS = ("core",) * 14 + ("gdb", "lldb")
 

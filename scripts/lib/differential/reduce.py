@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from differential.builds import BuildFailed
-from differential.case import WRONG, Case, Endless, Step
+from differential.by_cvise import goes_wrong, reduce_text
+from differential.case import WRONG, Case, Step
 from differential.generators import GENERATORS
 from differential.model import Program
 from differential.options import Options
@@ -36,9 +36,13 @@ class Reduction:
                 steps = list(case.run(self._edits))
             if not steps or steps[-1].outcome != WRONG:
                 return False
-            self._codes, self._home = steps[-1].codes, home
+            self._codes = steps[-1].codes
             start, history = self._fewer_edits(case.start, case.history)
-            start, history = self._smaller(start, history)
+            if self._options.language == "csmith":
+                versions = reduce_text(self._seed, self._options, self._codes, start, history)
+                start, history = versions[0], [(row[0], v) for row, v in zip(history, versions[1:], strict=True)]
+            else:
+                start, history = self._smaller(start, history)
             self._write(start, history)
         return True
 
@@ -73,18 +77,7 @@ class Reduction:
         return start, history
 
     def _is_wrong(self, start: Program, history: History) -> bool:
-        with tempfile.TemporaryDirectory(dir=self._home) as folder:
-            case = Case(self._seed, self._options, Path(folder))
-            try:
-                with case.started(start) as running:
-                    for step, program in history:
-                        again = replace(step, outcome="same", codes=[], texts=[], times={})
-                        case.take(again, running, program)
-                        if again.outcome == WRONG:
-                            return again.codes == self._codes
-            except (BuildFailed, Endless):
-                return False
-        return False
+        return goes_wrong(self._seed, self._options, self._codes, start, history)
 
     def _write(self, start: Program, history: History) -> None:
         generator = GENERATORS[self._options.language]

@@ -17,14 +17,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from differential.builds import BuildFailed, run
-from differential.case import WRONG, Case, Endless, Step
 from differential.csmith_language import Csmith
 from differential.model import Program
 from differential.options import Options
 from ipbp.errors import IpbpError
+
+if TYPE_CHECKING:
+    from differential.case import Step
 
 _SECONDS = 10.0
 _CHECKS = (
@@ -65,6 +67,8 @@ def goes_wrong(
     seed: int, options: Options, codes: Sequence[str], start: Program, history: Sequence[tuple[Step, Program]]
 ) -> bool:
     """Whether a process of `start` that takes these steps goes wrong at one of them, in the way of these codes."""
+    from differential.case import WRONG, Case, Endless, Step
+
     with tempfile.TemporaryDirectory(prefix="ipbp-again-") as folder:
         case = Case(seed, options, Path(folder))
         try:
@@ -101,6 +105,8 @@ def main() -> int:
     versions = [Program([], [], [], [Path(name).read_text()]) for name in sys.argv[2:]]
     if not all(_is_clean(Csmith().render(version)) for version in versions):
         return 1
+    from differential.case import Step  # the engine, which most of what cvise tries does not come to
+
     history = [(Step(**step), version) for step, version in zip(case["steps"], versions[1:], strict=True)]
     with tempfile.TemporaryDirectory(prefix="ipbp-again-") as home:
         os.environ.update(XDG_CACHE_HOME=f"{home}/cache", XDG_STATE_HOME=f"{home}/state")

@@ -25,6 +25,7 @@ from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
 from lldb_ipbp import old_sources
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
+from lldb_ipbp.fresh import forget_frames, pc_of, with_true_frames
 from lldb_ipbp.packets import Server
 from lldb_ipbp.remote import kernel_behind_platform, not_here
 
@@ -97,7 +98,7 @@ class LldbInferior:
         return sorted((Thread(number, row.GetPC(), row.GetSP()) for number, row in frames), key=lambda row: row.id)
 
     def return_addresses(self, thread: int) -> list[int]:
-        frames = list(self._thread(thread))
+        frames = list(with_true_frames(self._thread(thread)))
         # An inlined function has no frame of its own: it returns nowhere.
         return [older.GetPC() for frame, older in zip(frames, frames[1:]) if not frame.IsInlined()]
 
@@ -164,7 +165,8 @@ class LldbInferior:
             if not register.IsValid() or not 0 <= value <= _MASK or not register.SetValueFromCString(hex(value), error):
                 raise IpbpError("inferior-register", f"{name} cannot be {value}: {error}", "Report this as a bug.")
         # The only way of setting a register that also makes lldb forget the frames that it has unwound.
-        if not frame.SetPC(values.get("rip", frame.GetPC())):
+        pc = values.get("rip", pc_of(frame))
+        if pc is None or not frame.SetPC(pc):
             raise IpbpError("inferior-register", f"lldb cannot set the pc of thread {thread}", "Report this as a bug.")
 
     def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
@@ -397,7 +399,9 @@ class LldbInferior:
             self._described = described if stop_is_ours else None
             # A program that was running has no selected frame, only a thread.
             with self._kept_thread() if stop_is_ours else self._kept_selection():
-                if stop_is_ours:  # before anything else runs in a thread: what it waited in is not known afterwards
+                if stop_is_ours:
+                    forget_frames(process.GetSelectedThread())
+                    # Before anything else runs in a thread: what it waited in is not known afterwards.
                     inject.restartable(self)
                 try:
                     action()
@@ -416,9 +420,7 @@ class LldbInferior:
         # script command asks for the selected frame. Where lldb believes to know the registers it goes on to read the
         # stack, and for that it interrupts the program: a tenth of a second, and an EINTR in epoll_wait(2). Registers
         # that it does not know it does not ask for. Setting one makes it forget them.
-        frame = self._target.GetProcess().GetSelectedThread().GetFrameAtIndex(0)
-        if frame.IsValid():
-            frame.SetPC(frame.GetPC())
+        forget_frames(self._target.GetProcess().GetSelectedThread())
 
     def _process(self) -> lldb.SBProcess:
         """Of the target, when ipbp can work with it; the error that says why not otherwise."""

@@ -20,6 +20,7 @@ from ipbp.host.inferior import OldCode, OldText
 from ipbp.host.texts import is_shown
 from lldb_ipbp import by_line
 from lldb_ipbp.background import tell
+from lldb_ipbp.fresh import forget_frames
 
 _MOST_FRAMES = 64  # of a thread, from the innermost on
 _MAP = "target.source-map"
@@ -66,8 +67,7 @@ def settle(thread: lldb.SBThread) -> None:
     for index, found in enumerate(rows):
         with _led(interpreter, found):
             if index == 0:  # lldb forgets its frames, and which files it found for them
-                innermost = thread.GetFrameAtIndex(0)
-                innermost.SetPC(innermost.GetPC())
+                forget_frames(thread)
             thread.GetFrameAtIndex(index).GetLineEntry()
     _lead_back(interpreter, [row for found in rows for row in found])
 

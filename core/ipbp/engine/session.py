@@ -63,7 +63,8 @@ def ended(error: Exception) -> IpbpError | None:
     moment."""
     name = error.filename if isinstance(error, FileNotFoundError | ProcessLookupError) else None
     process = re.match(r"/proc/\d+/", os.fsdecode(name)) if isinstance(name, str | bytes) else None
-    if process is None or os.path.exists(process[0]):
+    # One that ended and was not waited for has a folder there, but no program (proc_pid_exe(5)).
+    if process is None or os.path.exists(f"{process[0]}exe"):
         return None
     return IpbpError("inferior-gone", "the program ended while the patch was planned", "Start it again.")
 

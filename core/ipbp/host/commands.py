@@ -23,7 +23,7 @@ from ipbp.host.client import Client, find_python
 from ipbp.host.consent import request_with_consent
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
-from ipbp.host.journal import Journal, Patch, identity, open_journal
+from ipbp.host.journal import Journal, Patch, folder_name, open_journal
 from ipbp.host.load import Load
 from ipbp.host.old_callers import RUNNING
 from ipbp.host.old_code import old_code, replaced_code, still_running
@@ -534,7 +534,7 @@ def _plan(
         return command.ask("plan", params)
     except Refused as refused:
         described = command.inferior.describe()
-        if identity(described.pid, described.remote) == journal.folder.name:
+        if folder_name(described.pid, described.remote) == journal.folder.name:
             raise
         fact = "the program replaced itself (execve) while this patch was made"
         raise IpbpError("plan-outdated", fact, "Try again.") from refused

@@ -374,7 +374,7 @@ def open_journal(pid: int, remote: str = "") -> Journal:
     """
     root = state_folder()
     _remove_dead(root)
-    journal = Journal(_own_folder(root / _folder_name(pid, remote)))
+    journal = Journal(_own_folder(root / folder_name(pid, remote)))
     os.utime(journal.folder)
     journal.make_short()
     return journal
@@ -401,7 +401,8 @@ def process_name(boot: str, pid: int, start: int, auxiliary_vector: bytes) -> st
     return f"{boot}.{pid}.{start}.{hashlib.sha256(auxiliary_vector).hexdigest()[:12]}"
 
 
-def _folder_name(pid: int, remote: str) -> str:
+def folder_name(pid: int, remote: str) -> str:
+    """Of the journal of this process, see `open_journal`: each program that it runs has a name of its own."""
     if not remote:
         return identity(pid)
     if not _FOLDER_NAME.fullmatch(remote):

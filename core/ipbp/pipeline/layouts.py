@@ -129,7 +129,7 @@ def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:
 def file_names(graph: LinkGraph) -> Iterator[tuple[int, str]]:
     """The numbers and base names of the files that an object's entries are declared in; none where its line table
     cannot be read."""
-    sections = sections_of_object(graph, (*_NEEDED, ".debug_line"))
+    sections = sections_of_object(graph)
     try:
         for cu in sections_from({name[1:]: content for name, content in sections.items()}).iter_CUs():
             program = cu.dwarfinfo.line_program_for_CU(cu)

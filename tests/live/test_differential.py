@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from random import Random
@@ -15,10 +14,8 @@ sys.path.insert(0, str(ROOT / "scripts" / "lib"))
 
 from differential import __main__ as main  # noqa: E402
 from differential import case  # noqa: E402
-from differential.by_cvise import reduce_text  # noqa: E402
 from differential.campaign import Campaign  # noqa: E402
 from differential.generators import GENERATORS  # noqa: E402
-from differential.model import Program  # noqa: E402
 from differential.options import Options, choose  # noqa: E402
 from differential.reduce import Reduction  # noqa: E402
 from differential.report import read, section  # noqa: E402
@@ -53,21 +50,6 @@ def test_what_goes_wrong_is_made_small(tmp_path: Path, monkeypatch: pytest.Monke
     before, after = ((tmp_path / number / "a.c").read_text().splitlines() for number in "01")
     assert len(before) < 60
     assert len(set(before) ^ set(after)) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("cvise") is None, reason="there is no cvise (apt-get install cvise)")
-def test_text_that_goes_wrong_is_made_small() -> None:
-    lines = [f"static int f{n}(int x) {{ return x + {n}; }}" for n in range(6)]
-    calls = "".join(f"total += f{n}({n});" for n in range(6))
-    text = "\n".join(
-        ["#include <stdio.h>", *lines, f'int csmith_main(void) {{ int total = 0; {calls} printf("%d\\n", total);']
-    )
-    versions = [Program([], [], [], [f"{text} return 0; }}\n".replace("x + 3;", f"x + {n};")]) for n in (3, 4)]
-    step = case.Step(0, ["constant"], inputs=[1])
-    found = reduce_text(1, options("csmith", "idle"), ["differs"], versions[0], [(step, versions[1])])
-    assert all(len(version.shared[0]) < 200 for version in found)
-    assert found[0].shared != found[1].shared
 
 
 @pytest.mark.parametrize("language", ["c", "csmith", "cxx", "rust"])

@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from scenario import PROGRAMS, Project, Talk
@@ -21,16 +22,20 @@ FILES = ("main.c", "work.c")
 @pytest.fixture(scope="module", params=["gcc", pytest.param("clang", marks=pytest.mark.slow)])
 def built(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
     compiler = str(request.getfixturevalue(request.param))
-    folder = tmp_path_factory.mktemp("workshop")
+    return workshop(tmp_path_factory.mktemp("workshop"), FILES, compiler, "-D_FORTIFY_SOURCE=2", "-Werror")
+
+
+def workshop(folder: Path, files: Sequence[str], compiler: str, *flags: str) -> Project:
+    """The program of these files, optimised."""
     rows = []
-    for name in FILES:
+    for name in files:
         shutil.copy(PROGRAMS / "workshop" / name, folder)
-        arguments = [compiler, "-O2", "-D_FORTIFY_SOURCE=2", "-Werror", "-g", "-c", name, "-o", f"{name}.o"]
+        arguments = [compiler, *flags, "-O2", "-g", "-c", name, "-o", f"{name}.o"]
         subprocess.run(arguments, cwd=folder, check=True)
         rows.append({"directory": str(folder), "file": name, "arguments": arguments})
     (folder / "compile_commands.json").write_text(json.dumps(rows))
     program = folder / "workshop"
-    subprocess.run([compiler, *(f"{name}.o" for name in FILES), "-o", program], cwd=folder, check=True)
+    subprocess.run([compiler, *(f"{name}.o" for name in files), "-o", program], cwd=folder, check=True)
     return Project(folder, program)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
-from scenario import PROGRAMS, Project, Talk
+from scenario import Project, Talk
 from sessions import Session, code_of
-from test_deopt import expected
+from test_deopt import expected, workshop
 from test_new_code_known import in_both, step
 from test_old_sources import clang
 
@@ -22,17 +19,7 @@ FILES = ("main.c", "work.cpp")  # C++ both: a compiler of C++ takes .c for that
 @pytest.fixture(scope="module", params=["g++", pytest.param("clang++", marks=pytest.mark.slow)])
 def built(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Project:
     compiler = request.param if request.param == "g++" else clang("clang++")
-    folder = tmp_path_factory.mktemp("workshop")
-    rows = []
-    for name in FILES:
-        shutil.copy(PROGRAMS / "workshop" / name, folder)
-        arguments = [compiler, "-xc++", "-O2", "-g", "-c", name, "-o", f"{name}.o"]
-        subprocess.run(arguments, cwd=folder, check=True)
-        rows.append({"directory": str(folder), "file": name, "arguments": arguments})
-    (folder / "compile_commands.json").write_text(json.dumps(rows))
-    program = folder / "workshop"
-    subprocess.run([compiler, *(f"{name}.o" for name in FILES), "-o", program], cwd=folder, check=True)
-    return Project(folder, program)
+    return workshop(tmp_path_factory.mktemp("workshop"), FILES, compiler, "-xc++")
 
 
 @pytest.fixture

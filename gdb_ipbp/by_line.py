@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Optional, Sequence
+from typing import Sequence
 
 import gdb
 
 from gdb_ipbp.posts import Posts
 from ipbp.host.inferior import OldText
-from ipbp.host.texts import numbers_of
+from ipbp.host.texts import numbers_of, text_at
 
 _texts: list[OldText] = []
 _others: dict[int, frozenset[str]] = {}
@@ -40,7 +40,7 @@ def forget() -> None:
 def is_elsewhere(point: gdb.Breakpoint, row: gdb.BreakpointLocation) -> bool:
     """Whether this place of it is in code in which its number is another line's."""
     others = _others.get(point.number)
-    return others is not None and _text(row) in others
+    return others is not None and text_at(_texts, row.address, row.fullname or "") in others
 
 
 def has_stand_in(point: gdb.Breakpoint) -> bool:
@@ -99,12 +99,3 @@ def _drop(number: int) -> None:
     for point in gdb.breakpoints():
         if point.number == ours:
             point.delete()
-
-
-def _text(row: gdb.BreakpointLocation) -> Optional[str]:
-    """The text that the code there was compiled from, where that is known."""
-    real = os.path.realpath(row.fullname or "")
-    for text in _texts:
-        if text.start <= row.address < text.end and os.path.realpath(text.path) == real:
-            return text.digest
-    return None

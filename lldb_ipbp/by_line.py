@@ -15,7 +15,7 @@ from typing import Optional, Sequence
 import lldb
 
 from ipbp.host.inferior import OldText
-from ipbp.host.texts import is_shown, numbers_of
+from ipbp.host.texts import is_shown, numbers_of, text_at
 
 
 class _Known:
@@ -53,7 +53,10 @@ def is_elsewhere(thread: lldb.SBThread) -> bool:
 
 
 def _is_elsewhere(point: lldb.SBBreakpoint, number: int) -> bool:
-    places = {location.GetID(): _text(location) in _others(point) for location in point}
+    places = {
+        location.GetID(): text_at(_known.texts, location.GetLoadAddress(), _path(location)) in _others(point)
+        for location in point
+    }
     return places.get(number, False) and not all(places.values())
 
 
@@ -85,12 +88,3 @@ def _place(point: lldb.SBBreakpoint) -> Optional[tuple[str, int]]:
 
 def _path(location: lldb.SBBreakpointLocation) -> str:
     return str(location.GetAddress().GetLineEntry().GetFileSpec().fullpath or "")
-
-
-def _text(location: lldb.SBBreakpointLocation) -> str:
-    """The text that the code there was compiled from, "" where that is not known."""
-    address, real = location.GetLoadAddress(), os.path.realpath(_path(location))
-    for row in _known.texts:
-        if row.start <= address < row.end and os.path.realpath(row.path) == real:
-            return row.digest
-    return ""

@@ -445,8 +445,9 @@ class LldbInferior:
             return self._described.pid
         pid = int(self._process().GetProcessID())
         if pid != self._local and (self._kernel is None or self._kernel.pid != pid):
-            self._kernel = None if self._is_local(pid) else kernel_behind_platform(self._target)
-            if self._kernel is None and not self._is_local(pid):
+            is_local = self._is_local(pid)
+            self._kernel = None if is_local else kernel_behind_platform(self._target)
+            if self._kernel is None and not is_local:
                 raise not_here(pid)
         if self._kernel is not None and self._target.GetProcess().GetState() not in _STOPPED:
             fact = "the program runs, and behind a remote server ipbp does not stop it by itself"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from difflib import SequenceMatcher
-from typing import Iterator, Sequence
+from typing import Iterator, Optional, Sequence
 
 from ipbp.host.inferior import OldText, Ranges
 from ipbp.host.journal import ROLLED_BACK, Journal, Patch
@@ -69,6 +69,15 @@ def numbers_of(rows: Sequence[OldText], path: str, line: int, text: str = "") ->
             if line <= len(meant) and other:
                 found[row.digest] = counterpart(meant, other, line)
     return found
+
+
+def text_at(rows: Sequence[OldText], address: int, path: str) -> Optional[str]:
+    """The digest of the text of this file that the code at an address was compiled from, where that is known."""
+    real = os.path.realpath(path)
+    for row in rows:
+        if row.start <= address < row.end and os.path.realpath(row.path) == real:
+            return row.digest
+    return None
 
 
 def counterpart(text: Sequence[str], other: Sequence[str], line: int) -> int:

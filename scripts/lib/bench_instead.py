@@ -8,6 +8,7 @@ tried on programs that were written for it (`current`, `forced`): none of them f
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,27 +17,18 @@ from dataclasses import dataclass, field
 from bench_programs import Program, SmallC, Units, linker_flags
 from bench_warm import Warm, warm
 
-IN_GDB = """\
-import gdb
-def at_stop(*lines):
-    # Interrupts the program, does these things, and lets it go on, from gdb's event loop.
-    def act():
-        for line in lines:
-            gdb.execute(line, to_string=True)
-        gdb.execute("continue &", to_string=True)
-    def stopped(event):
-        gdb.events.stop.disconnect(stopped)
-        gdb.post_event(act)
-    gdb.events.stop.connect(stopped)
-    gdb.execute("interrupt")
-"""
 _DLOPEN = '((void *(*)(const char *, int))dlopen)("{library}", 2)'
 _DLSYM = '((void *(*)(void *, const char *))dlsym)($library, "value")'
 
 
+class NotHere(Exception):
+    """A way that does not work on this machine, with what the debugger said."""
+
+
 @dataclass
 class Found:
-    """Milliseconds by round. `compilers` is empty where the compiler's time is not known apart."""
+    """Milliseconds by round, none where the way does not work here, which `note` says. `compilers` is empty where the
+    compiler's time is not known apart."""
 
     way: str
     live: list[float] = field(default_factory=list)
@@ -83,7 +75,7 @@ def in_place(program: Units, debuggers: Sequence[str], rounds: int) -> Iterator[
             "gdb",
             "gdb's compile code",
             rounds,
-            lambda session, generation: session.type(f"python at_stop('compile code forced = {generation};')"),
+            lambda session, generation: _at_stop(session, f"compile code forced = {generation};"),
             "one statement, run once",
         )
     if "lldb" in debuggers:
@@ -107,10 +99,6 @@ def _in_session(program: Units, debugger: str, way: str, rounds: int, act: _Act,
     program.edit(0)
     program.rebuild()
     with program.running() as process, warm(debugger, process.pid, program.folder, is_plain=True) as session:
-        if debugger == "gdb":
-            helper = program.folder / "at_stop.py"
-            helper.write_text(IN_GDB)
-            session.tell(f"source {helper}")
         for generation in range(1, rounds + 2):
             program.edit(generation)
             program.forget_gap()
@@ -118,7 +106,10 @@ def _in_session(program: Units, debugger: str, way: str, rounds: int, act: _Act,
             compiler = 0.0
             if act is _dlopen:
                 compiler = _library(program, generation)
-            act(session, generation)
+            try:
+                act(session, generation)
+            except NotHere as reason:
+                return Found(way, note=f"not on this machine: {reason}")
             program.wait_for(generation)
             if generation == 1:
                 continue
@@ -143,11 +134,24 @@ def _library(program: Units, generation: int) -> float:
 
 def _dlopen(session: Warm, generation: int) -> None:
     library = session.folder / f"unit{generation}.so"
-    lines = (
+    _at_stop(
+        session,
         f"set $library = {_DLOPEN.format(library=library)}",
         f"set var current = (long (*)(void)){_DLSYM}",
     )
-    session.type(f"python at_stop({', '.join(map(repr, lines))})")
+
+
+def _at_stop(session: Warm, *lines: str) -> None:
+    """As a user would, but for the time of typing. gdb 13 cannot call functions on processors whose extended state it
+    does not know."""
+    session.type("interrupt")
+    session.wait_for("SIGINT")
+    said = [session.tell(f"python gdb.execute({line!r}); print('it is ' 'done')") for line in lines]
+    session.type("continue &")
+    for text in said:
+        if "it is done" not in text:
+            found = re.search(r"^gdb\.\w*[Ee]rror: (.*)$", text, re.MULTILINE)
+            raise NotHere(found[1] if found else text)
 
 
 def _expression(session: Warm, generation: int) -> None:

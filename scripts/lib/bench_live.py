@@ -32,14 +32,15 @@ CASES: dict[str, Callable[[Path, int], Program]] = {
 @dataclass(frozen=True, slots=True)
 class Row:
     """Milliseconds. `way`: "ipbp in gdb", "rebuild with mold, restart", ... `live`: from the edit to the new code at
-    work; `compiler` of it the compiler's, 0 where that is not known apart; `beyond`: the rest. `stopped` and `gap`
-    None where it is not told. `engine`: megabytes. `keeps_state`: of the program. `target`: of `beyond`, or 0."""
+    work, None where the way does not work here; `compiler` of it the compiler's, 0 where that is not known apart;
+    `beyond`: the rest. `stopped` and `gap` None where it is not told. `engine`: megabytes. `keeps_state`: of the
+    program. `target`: of `beyond`, or 0."""
 
     case: str
     way: str
-    live: Spread
+    live: Spread | None
     compiler: float
-    beyond: Spread
+    beyond: Spread | None
     stopped: Spread | None
     gap: Spread | None
     engine: float
@@ -104,6 +105,9 @@ def _instead(program: Program, debuggers: Sequence[str], rounds: int, compiler: 
         yield Row(program.name, way, spread(live), spread(spent).median, beyond, None, None, 0.0, False, 0.0)
     if isinstance(program, Units):
         for found in bench_instead.in_place(program, debuggers, rounds):
+            if not found.live:
+                yield Row(program.name, found.way, None, 0.0, None, None, None, 0.0, True, 0.0, found.note)
+                continue
             took = spread(found.compilers).median if found.compilers else 0.0
             compilers = found.compilers or [0.0] * len(found.live)
             beyond = spread([whole - took for whole, took in zip(found.live, compilers, strict=True)])
@@ -129,6 +133,8 @@ way                                  median compiler     min  median     max tar
 
 def line(row: Row) -> str:
     target = f"{row.target:6.0f}" if row.target else " " * 6
+    if row.live is None or row.beyond is None:
+        return f"{row.way:34}{'-':>8}  {row.case}; {row.note}"
     text = f"{row.way:34}{row.live.median:8.1f} {row.compiler:8.1f}{_three(row.beyond, 7)} {target}"
     text += _three(row.stopped, 6) if row.stopped else " " * 21
     text += f" {row.gap.median:6.1f} {row.gap.most:5.1f}" if row.gap else " " * 13

@@ -88,7 +88,7 @@ def _live(rows: Sequence[Row]) -> Iterable[str]:
             [
                 (
                     row["way"] + (f" ({row['note']})" if row["note"] else ""),
-                    f"{row['live']['median']:.0f}",
+                    f"{row['live']['median']:.0f}" if row["live"] else "",
                     f"{row['compiler']:.0f}" if row["compiler"] else "",
                     _three(row["beyond"]),
                     _three(row["stopped"]),

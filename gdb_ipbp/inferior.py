@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import gdb
 
-from gdb_ipbp import by_line, old_frames, old_sources, ptrace, remote, retired
+from gdb_ipbp import by_line, large_state, old_frames, old_sources, ptrace, remote, retired
 from gdb_ipbp.background import limited, require_alive, run_in_silent_stop
 from gdb_ipbp.remote import RemoteProcess, is_remote, process_behind_stub
 from gdb_ipbp.settings import (
@@ -231,7 +231,8 @@ class GdbInferior:
         words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
         expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
-        with kept_selection(), safe, breakpoints_off(), with_interrupts(), _signals() as seen:
+        kept = large_state.kept(gdb.selected_thread().ptid[1]) if self._remote is None else nullcontext()
+        with kept_selection(), safe, breakpoints_off(), with_interrupts(), kept, _signals() as seen:
             try:
                 return int(gdb.parse_and_eval(expression)) & _MASK
             except gdb.error as error:

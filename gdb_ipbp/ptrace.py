@@ -23,7 +23,7 @@ from ipbp.host import tasks
 
 _SINGLESTEP, _GETREGS, _SETREGS, _GETFPREGS, _SETFPREGS = 9, 12, 13, 14, 15  # sys/ptrace.h
 _GETSIGINFO, _SETSIGINFO, _GETSIGMASK, _SETSIGMASK = 0x4202, 0x4203, 0x420A, 0x420B
-_CONT, _GETREGSET, _NT_X86_XSTATE = 7, 0x4204, 0x202
+_CONT, _GETREGSET, _SETREGSET, _NT_X86_XSTATE = 7, 0x4204, 0x4205, 0x202
 _LARGEST_STATE = 1 << 14  # bytes; with AMX it is 11008 (Intel SDM vol. 1, 13)
 _WALL = 0x40000000  # wait(2), __WALL: threads, too
 _TGKILL = 234  # arch/x86/entry/syscalls/syscall_64.tbl
@@ -88,6 +88,13 @@ def read_extended_state(thread: int) -> bytes:
     if _libc.ptrace(_GETREGSET, thread, _NT_X86_XSTATE, ctypes.byref(vector)) != 0:
         return b""
     return content.raw[: vector.length]
+
+
+def write_extended_state(thread: int, content: bytes) -> None:
+    """All of it, as `read_extended_state` gave it."""
+    kept = ctypes.create_string_buffer(content, len(content))
+    vector = _Vector(ctypes.addressof(kept), len(content))
+    _ptrace(_SETREGSET, thread, _NT_X86_XSTATE, ctypes.byref(vector))
 
 
 def stopped_by(thread: int) -> int:

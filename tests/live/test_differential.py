@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from random import Random
@@ -34,6 +35,13 @@ def options(language: str = "c", debugger: str = "core") -> Options:
     return Options(language, compiler, "-O0", True, debugger)
 
 
+def _goes_wrong(seed: int, chosen: Options, folder: Path) -> bool:
+    try:
+        return case.WRONG in {step.outcome for step in steps(seed, chosen, folder)}
+    except case.Endless:  # as some programs of csmith are
+        return False
+
+
 def test_a_patch_that_is_not_in_the_process_is_found(tmp_path: Path) -> None:
     found = [step for seed in range(3) for step in steps(seed, options(debugger="idle"), tmp_path / str(seed))]
     wrong = [step for step in found if step.outcome == case.WRONG]
@@ -46,10 +54,23 @@ def test_what_goes_wrong_is_made_small(tmp_path: Path, monkeypatch: pytest.Monke
     """Both versions differ in one line, and little is left around it."""
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, "")  # a reduction sets them for itself
-    assert Reduction(7, options(debugger="idle"), EDITS, tmp_path).run()
+    assert Reduction(7, options(debugger="idle"), EDITS, tmp_path, 0.0).run()
     before, after = ((tmp_path / number / "a.c").read_text().splitlines() for number in "01")
     assert len(before) < 60
     assert len(set(before) ^ set(after)) == 1
+
+
+@pytest.mark.slow
+def test_what_cvise_makes_of_a_text_in_its_time_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("cvise") is None:
+        pytest.skip("cvise is not installed (apt-get install cvise)")
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, "")
+    chosen = options("csmith", debugger="idle")
+    seed = next(seed for seed in range(50) if _goes_wrong(seed, chosen, tmp_path / str(seed)))
+    whole = (tmp_path / str(seed) / "project" / "program.c").stat().st_size
+    assert Reduction(seed, chosen, EDITS, tmp_path / "small", 60.0).run()
+    assert (tmp_path / "small" / "0" / "program.c").stat().st_size < whole
 
 
 @pytest.mark.parametrize("language", ["c", "csmith", "cxx", "rust"])

@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, help="edits (100)")
     parser.add_argument("--seed", type=int, help="of the first program, the next has the next (from today's date)")
     parser.add_argument("--edits", type=int, default=8, help="of each program, one after the other (8)")
-    parser.add_argument("--seconds", type=float, help="begin no edit after that")
+    parser.add_argument("--seconds", type=float, help="begin no edit after that; cvise ends then (half an hour)")
     parser.add_argument("--language", choices=("c", "cxx", "rust", "csmith"))
     parser.add_argument("--compiler", choices=("gcc", "clang", "rustc"))
     parser.add_argument("--optimise", choices=LEVELS, metavar="LEVEL", help="-O0, -O1, -O2, -O3 or -Os")
@@ -70,7 +70,7 @@ def main() -> int:
 def _reduced(arguments: argparse.Namespace) -> int:
     seed: int = arguments.reduce
     folder = arguments.keep / f"{seed}-reduced"
-    if not Reduction(seed, choose(seed, _given(arguments)), arguments.edits, folder).run():
+    if not Reduction(seed, choose(seed, _given(arguments)), arguments.edits, folder, arguments.seconds or 1800).run():
         print(f"seed {seed}: nothing is wrong")
         return 0
     print(f"seed {seed}: {folder}")

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,9 +37,14 @@ _CHECKS = (
 
 
 def reduce_text(
-    seed: int, options: Options, codes: Sequence[str], start: Program, history: Sequence[tuple[Step, Program]]
+    seed: int,
+    options: Options,
+    codes: Sequence[str],
+    start: Program,
+    history: Sequence[tuple[Step, Program]],
+    seconds: float,
 ) -> list[Program]:
-    """The smallest versions that were found, in their order. `cvise-missing`."""
+    """The smallest versions that were found in so many seconds, in their order. `cvise-missing`."""
     if shutil.which("cvise") is None:
         raise IpbpError("cvise-missing", "there is no cvise, which makes C programs small", "apt-get install cvise")
     versions = [start, *(program for _, program in history)]
@@ -59,7 +65,14 @@ def reduce_text(
         check = folder / "check"
         check.write_text(f"#!/bin/sh\nPYTHONPATH={shlex.quote(paths)} exec {shlex.join(words)} >/dev/null 2>&1\n")
         check.chmod(0o755)
-        subprocess.run(["cvise", "--tidy", "--timeout", "300", str(check), *names], cwd=folder, check=True)
+        # It has the smallest versions so far in these files all the time (cvise(1)).
+        command = ["cvise", "--tidy", "--timeout", "300", str(check), *names]
+        with subprocess.Popen(command, cwd=folder, start_new_session=True) as cvise:
+            try:
+                if cvise.wait(seconds):
+                    raise subprocess.CalledProcessError(cvise.returncode, command)
+            except subprocess.TimeoutExpired:
+                os.killpg(cvise.pid, signal.SIGKILL)
         return [Program([], [], [], [(folder / file).read_text()]) for file in names]
 
 

@@ -22,10 +22,11 @@ Cut = Callable[[Program], None]
 
 
 class Reduction:
-    """`keep`: the folder that gets the smallest program as `0`, and as `1`, `2` ... what it was edited to."""
+    """`keep`: the folder that gets the smallest program as `0`, and as `1`, `2` ... what it was edited to. `seconds`:
+    what cvise may take."""
 
-    def __init__(self, seed: int, options: Options, edits: int, keep: Path) -> None:
-        self._seed, self._options, self._edits, self._keep = seed, options, edits, keep
+    def __init__(self, seed: int, options: Options, edits: int, keep: Path, seconds: float) -> None:
+        self._seed, self._options, self._edits, self._keep, self._seconds = seed, options, edits, keep, seconds
 
     def run(self) -> bool:
         """Whether there was anything wrong."""
@@ -39,7 +40,7 @@ class Reduction:
             self._codes = steps[-1].codes
             start, history = self._fewer_edits(case.start, case.history)
             if self._options.language == "csmith":
-                versions = reduce_text(self._seed, self._options, self._codes, start, history)
+                versions = reduce_text(self._seed, self._options, self._codes, start, history, self._seconds)
                 start, history = versions[0], [(row[0], v) for row, v in zip(history, versions[1:], strict=True)]
             else:
                 start, history = self._smaller(start, history)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipbp.build.command import Command, for_patch, refusals
@@ -24,6 +24,7 @@ from ipbp.build.compilers_time import compiling
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import Dirty
 from ipbp.build.environment import environment_of
+from ipbp.build.once import once
 from ipbp.build.places import cache_folder
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
@@ -76,7 +77,7 @@ def compile_units(
         try:
             # Each unit has a folder of its own: compilers name side files after the object.
             jobs = [
-                pool.submit(_compile, unit, Path(folder, str(number)), store, flags, running)
+                pool.submit(_compile_once, unit, Path(folder, str(number)), store, flags, running)
                 for number, unit in enumerate(units)
             ]
             pending = set(jobs)
@@ -140,6 +141,14 @@ class _Running:
                 # Not waited for yet by `communicate`, so the number still means this group.
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGTERM)
+
+
+def _compile_once(
+    unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: _Running
+) -> Compiled | _Failed:
+    key = "compile", store, unit.command, tuple(flags)
+    made = once(key, lambda: _compile(unit, folder, store, flags, running))
+    return made if isinstance(made, _Failed) else replace(made, dirty=unit)
 
 
 def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: _Running) -> Compiled | _Failed:

@@ -18,6 +18,7 @@ from ipbp.build.config import OwnBuild
 from ipbp.build.dependencies import recorded_dependencies
 from ipbp.build.dirty import Dirty, PatchedUnit
 from ipbp.build.environment import environment_of
+from ipbp.build.once import once
 from ipbp.build.run import run_to_end
 from ipbp.build.snapshot import MISSING, Snapshot
 from ipbp.build.store import Store
@@ -40,11 +41,11 @@ def run_own_build(own: OwnBuild, parts: Sequence[Part], store: Store, tell: Tell
     `compile-failed` with the command's output; `build-command-missing`; `object-missing` when an object is not where
     ipbp.toml says.
     """
-    before = Snapshot()
+    before = once(("before own build", own), Snapshot)
     looks = [_Look(own, part, before, store) for part in parts]
     tell(f"running {' '.join(own.command)}")
     start = time.perf_counter()
-    messages = _run(own)
+    messages = once(("own build", own), lambda: _run(own))
     milliseconds = (time.perf_counter() - start) * 1000
     now = Snapshot()
     return [look.compiled(now, messages, milliseconds) for look in looks]
@@ -95,8 +96,10 @@ def object_rows(own: OwnBuild, sources: Iterable[Path]) -> list[Command]:
 
 def _put_aside(object: Path, image_mtime_ns: int, snapshot: Snapshot, store: Store) -> Path | None:
     """The object in the store, if it can be what the image was linked from."""
-    if snapshot.digest(str(object)) and MISSING < snapshot.modified_ns(str(object)) <= image_mtime_ns:
-        return store.get(store.put(object))
+    digest = snapshot.digest(str(object))
+    if digest and MISSING < snapshot.modified_ns(str(object)) <= image_mtime_ns:
+        # Put aside already, where the build has run for another process since.
+        return store.get(digest if store.has(digest) else store.put(object))
     return None
 
 

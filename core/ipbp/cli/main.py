@@ -1,6 +1,7 @@
 """The `ipbp` command: what works from a shell, without a debugger open.
 
-Exit status of everything that patches: 0 patched, 4 nothing changed, 3 refused, 2 usage, 1 anything else.
+Exit status of everything that patches: 0 patched or nothing to do, 3 refused, 2 usage, 5 some of several processes, 1
+anything else; `ipbp.cli.apply` says more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ipbp import __version__
-from ipbp.cli import attach, consent, init, launch, path, watch
+from ipbp.cli import apply, consent, init, launch, path, watch
 from ipbp.cli.debuggers import DEBUGGERS
 from ipbp.errors import IpbpError
 
@@ -46,7 +47,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="ipbp", description="Change the code of a running program.")
     top.add_argument("--version", action="version", version=f"ipbp {__version__}")
     subparsers = top.add_subparsers(required=True, metavar="command")
-    attach.add_parsers(subparsers)
+    apply.add_parsers(subparsers)
     watch.add_parsers(subparsers)
     consent.add_parser(subparsers)
     for command, what in _LINKER_COMMANDS.items():

@@ -47,6 +47,14 @@ def status_field(pid: int, field: str) -> str:
     return next((row.partition(":")[2].strip() for row in rows if row.startswith(field + ":")), "")
 
 
+def has_ended(pid: int) -> bool:
+    """Also one that nobody has waited for yet."""
+    try:
+        return status_field(pid, "State")[:1] in ("Z", "X")
+    except IpbpError:
+        return True
+
+
 def is_stopped(pid: int) -> bool:
     """Stopped by a signal (job control), not by a debugger."""
     return status_field(pid, "State").startswith("T")

@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ipbp.cli.attach import add_build_options, process_id
+from ipbp.cli.attach import add_build_options
 from ipbp.cli.bystander import Bystander
 from ipbp.cli.consent import with_consent
 from ipbp.cli.debuggers import DEBUGGERS, find_debugger
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.lldb_session import LldbSession
 from ipbp.cli.outcome import Outcome
+from ipbp.cli.processes import process_id
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
 from ipbp.host import render

@@ -89,6 +89,11 @@ def kept_text(digest: str, folder: Path) -> str | None:
         return None
 
 
+def kept_beside(folder: Path, digest: str) -> Path:
+    """Where the journal in `folder` keeps a text."""
+    return _place(folder) / digest
+
+
 def _origin(module: LoadedModule, made_ns: int, folder: Path) -> Origin:
     lines: Callable[[], bytes] = cache(lambda: _line_tables(module))
     return Origin(made_ns, lines, _noted(folder))

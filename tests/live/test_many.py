@@ -1,0 +1,111 @@
+"""Many processes at once, from a shell: a server that forks its workers is patched as a whole, process by process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from prefork import Prefork
+from scenario import Edit, Project
+from sessions import build_one
+
+pytestmark = pytest.mark.live
+
+ANSWER = Edit("answer", "prefork.c", [("return x + 1;", "return x + 1000;")], [], ["answer"])
+AGAIN = Edit("again", "prefork.c", [("return x + 1000;", "return x + 2000;")], [], ["answer"])
+REFUSED = Edit("refused", "prefork.c", [("static int answered;", "static long answered;")], [], [])
+WORKERS = 3
+
+
+@pytest.fixture(params=["gdb", "lldb"])
+def debugger(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return build_one(tmp_path / "project", "prefork", "-O0")
+
+
+@pytest.fixture
+def server(project: Project) -> Iterator[Prefork]:
+    with TemporaryDirectory() as folder:
+        running = Prefork(project.program, Path(folder), WORKERS)
+        yield running
+        running.close()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one `ipbp` printed with --json: a row for each process, and one for all."""
+
+    status: int
+    processes: dict[int, dict[str, Any]]
+    total: dict[str, Any]
+
+    def outcomes(self) -> dict[int, str]:
+        return {pid: row["outcome"] for pid, row in self.processes.items()}
+
+
+def ipbp(verb: str, debugger: str, *words: str, **environment: str) -> Done:
+    command = [sys.executable, "-m", "ipbp.cli.main", verb, "--debugger", debugger, "--json", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=240, env={**os.environ, **environment})
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return Done(done.returncode, {row["pid"]: row for row in rows[:-1]}, rows[-1])
+
+
+def numbers(pids: list[int]) -> str:
+    return ",".join(map(str, pids))
+
+
+def test_all_are_patched_by_one_build_and_one_plan(
+    project: Project, server: Prefork, debugger: str, tmp_path: Path
+) -> None:
+    everybody = [server.master, *server.workers()]
+    for pid in everybody:
+        server.ask(pid, "1")
+    before = {pid: server.ask(pid, "1") for pid in everybody}
+    assert {answer for answer, _ in before.values()} == {2}
+    project.edit(ANSWER)
+    runs, path = counting_compiler(tmp_path)
+
+    done = ipbp("apply", debugger, "--yes", "--pid", numbers(everybody), PATH=path)
+
+    assert done.outcomes() == dict.fromkeys(everybody, "patched")
+    assert (done.status, done.total["outcome"], done.total["plans"]) == (0, "patched", 1)
+    assert done.total["summary"] == {"processes": WORKERS + 1, "patched": WORKERS + 1}
+    assert compiles(runs) == 1
+    for pid in everybody:
+        assert server.ask(pid, "1") == (1001, before[pid][1] + 1)
+
+    again = ipbp("apply", debugger, "--pid", numbers(everybody))
+    assert again.outcomes() == dict.fromkeys(everybody, "unchanged")
+    assert again.status == 0
+
+    assert ipbp("undo", debugger, "--pid", numbers(everybody)).outcomes() == dict.fromkeys(everybody, "undone")
+    assert {server.ask(pid, "1")[0] for pid in everybody} == {2}
+    nothing = ipbp("undo", debugger, "--pid", numbers(everybody))
+    assert (nothing.status, set(nothing.outcomes().values())) == (0, {"ok"})
+
+
+def counting_compiler(folder: Path) -> tuple[Path, str]:
+    """A file that gets a line for each run of gcc, and the PATH that makes it so."""
+    runs, bin = folder / "runs", folder / "bin"
+    bin.mkdir()
+    compiler = bin / "gcc"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {runs}\nexec {shutil.which("gcc")} "$@"\n')
+    compiler.chmod(0o755)
+    return runs, f"{bin}:{os.environ['PATH']}"
+
+
+def compiles(runs: Path) -> int:
+    return sum(" -c " in line for line in runs.read_text().splitlines())

@@ -69,8 +69,8 @@ def test_what_cvise_makes_of_a_text_in_its_time_is_kept(tmp_path: Path, monkeypa
     chosen = options("csmith", debugger="idle")
     seed = next(seed for seed in range(50) if _goes_wrong(seed, chosen, tmp_path / str(seed)))
     whole = (tmp_path / str(seed) / "project" / "program.c").stat().st_size
-    assert Reduction(seed, chosen, EDITS, tmp_path / "small", 60.0).run()
-    assert (tmp_path / "small" / "0" / "program.c").stat().st_size < whole
+    assert Reduction(seed, chosen, EDITS, tmp_path / "small", 120.0).run()
+    assert sum((tmp_path / "small" / version / "program.c").stat().st_size for version in "01") < 1.95 * whole
 
 
 @pytest.mark.parametrize("language", ["c", "csmith", "cxx", "rust"])

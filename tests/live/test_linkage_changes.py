@@ -1,14 +1,16 @@
 """C++: a function that is made global, or takes something else, keeps its static variables, and so does a variable its
-value; where that is in doubt, the edit is refused."""
+value, also when it moves to another file meanwhile; where that is in doubt, the edit is refused."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from scenario import Talk
+from scenario import Project, Talk
 from sessions import Session, build_one, debug_with
 
 from ipbp.cli.debuggers import find_debugger
@@ -102,3 +104,71 @@ def test_static_variables_that_may_be_others_are_refused(run: tuple[str, str, st
         outcome = session.call("apply")
         assert {row["code"] for row in outcome["refusals"]} == {"variable-type-changed"}, outcome["text"]
         assert talk.ask("choose 1") == "12"
+
+
+MAIN = """
+#include <cstdio>
+int use(int);
+int main()
+{
+    char line[80];
+    setvbuf(stdout, nullptr, _IOLBF, 0);
+    while (fgets(line, sizeof line, stdin)) std::printf("%d\\n", use(1));
+}
+"""
+COUNT = """
+static int total = 500;
+struct Made { int n; Made() : n(40) {} ~Made() { n = 0; } };
+__attribute__((noinline)) int count(int x)
+{
+    static int calls;
+    static Made made;
+    calls += x;
+    made.n += 1;
+    return ++total * 10000 + made.n * 100 + calls;
+}
+"""
+USE = """
+int count(int);
+int use(int x) { return count(x); }
+"""
+
+
+def build_two(folder: Path, compiler: str, level: str) -> Project:
+    folder.mkdir(parents=True)
+    rows = []
+    for name, text in (("main", MAIN), ("count", COUNT), ("use", USE)):
+        (folder / f"{name}.cpp").write_text(text)
+        words = [compiler, level, "-g", "-c", f"{name}.cpp", "-o", f"{name}.o"]
+        rows.append({"directory": str(folder), "file": f"{name}.cpp", "arguments": words})
+        subprocess.run(words, cwd=folder, check=True)
+    (folder / "compile_commands.json").write_text(json.dumps(rows))
+    subprocess.run([compiler, "main.o", "count.o", "use.o", "-o", "two"], cwd=folder, check=True)
+    return Project(folder, folder / "two")
+
+
+@pytest.mark.parametrize("run", RUNS, ids=" ".join)
+def test_state_goes_along_to_another_file_and_other_parameters(run: tuple[str, str, str], tmp_path: Path) -> None:
+    debugger, compiler, level = run
+    project = build_two(tmp_path / "two", compiler, level)
+    talk = Talk(project.program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            assert [talk.ask("1"), talk.ask("1")] == ["5014101", "5024202"]
+            more = COUNT.replace("count(int x)", "count(int x, int y)").replace("calls += x", "calls += x + y")
+            (project.folder / "count.cpp").write_text("")
+            (project.folder / "use.cpp").write_text(more + "int use(int x) { return count(x, 20); }\n")
+            patch(session)
+            assert [talk.ask("1"), talk.ask("1")] == ["5034323", "5044444"]
+            # And back.
+            (project.folder / "count.cpp").write_text(COUNT)
+            (project.folder / "use.cpp").write_text(USE)
+            patch(session)
+            assert talk.ask("1") == "5054545"
+            assert session.call("undo 0")["outcome"] == "undone"
+            assert talk.ask("1") == "5064646"
+            assert talk.close() == 0
+    finally:
+        talk.kill()

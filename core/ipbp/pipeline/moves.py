@@ -25,18 +25,23 @@ from ipbp.build.trust import require_agreement
 from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.linkonce import is_linkonce
-from ipbp.graph.model import Binding, SymbolType
+from ipbp.graph.model import Binding, LinkGraph, SymbolType
 from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
 from ipbp.pipeline.old_side import lifted_side, recorded_side
 from ipbp.pipeline.record import UnitRecord
+from ipbp.stages.begun_anew import Definitions, begun_anew, definitions
+from ipbp.stages.cxx_names import function_path
 from ipbp.stages.moved import empty_side, joined, shared_definitions, statics
 from ipbp.stages.select import OldSide
 
 Undefined = Callable[[Iterable[Judged]], frozenset[str]]
 """Names that these units use and that nothing has."""
+
+
+_VARIABLES = (SymbolType.OBJECT, SymbolType.TLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Scene:
 
 def follow_definitions(judged: Iterable[Judged], commands: Commands, scene: Scene, undefined: Undefined) -> Followed:
     """The units of one image again, each with an old side that has all that was moved into it, and with units from
-    outside the image that the others need. Refusals: `duplicate-symbol`."""
+    outside the image that the others need. Refusals: `duplicate-symbol`, `ambiguous-static`."""
     units = tuple(judged)
     gone = _names_of_vanished(commands, scene.image)
     newcomers, notes, refused = _newcomers(units, commands, scene, gone, undefined)
@@ -141,6 +146,27 @@ def _without(unit: Judged, gone: set[int]) -> Judged:
     return replace(unit, old=replace(unit.old, address=address)) if lost.any() else unit
 
 
+def _paths(names: Iterable[str]) -> set[str]:
+    """What those of these names that are functions of C++ are called."""
+    return {path for name in names if (path := function_path(name))}
+
+
+def _of_one_unit(graph: LinkGraph, names: Iterable[str]) -> set[str]:
+    """Those of the unit's shared functions that no other unit may have, too."""
+    symbols, shared = shared_definitions(graph), is_linkonce(graph)
+    return {
+        name
+        for name in names
+        if (row := symbols.get(name)) is not None and graph.symbols.type[row] == SymbolType.FUNCTION and not shared[row]
+    }
+
+
+def _running(unit: Judged) -> list[int]:
+    """Blocks that the unit lost and that nobody else has now."""
+    anchor = unit.old.graph.blocks.anchor
+    return [block for block in unit.comparison.removed if unit.old.address[anchor[block]] != UNBOUND]
+
+
 @dataclass(slots=True)
 class _Moves:
     """One pass over all units; what it finds on the way is collected in the last three fields."""
@@ -160,6 +186,8 @@ class _Moves:
             if after is not before:
                 arrived |= _places(after.old) - _places(before.old)
         judged = tuple(_without(unit, arrived) for unit in judged) if arrived else judged
+        for unit in judged:
+            self._refuse_fresh(unit, [other for other in judged if other is not unit])
         refusals = (*refused, *self.refusals)
         return Followed(judged, frozenset(self.moved), frozenset(self.vacated), notes, refusals)
 
@@ -184,6 +212,8 @@ class _Moves:
             old = self._take_too(old, other.old, names, self._linkonce(unit, names))
             static = statics(other.old.graph, other.comparison.removed)
             old = self._take(old, other.old, names, names.keys() & left, static)
+            gone = _of_one_unit(other.old.graph, left)
+            old = self._take_variables(unit, old, other.old, names, gone, static)
         return old
 
     def _from_recorded(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
@@ -195,19 +225,26 @@ class _Moves:
                 continue
             other = recorded_side(row, self.scene.store)
             old = self._take_too(old, other, names, self._linkonce(unit, names))
-            arrived = names.keys() & shared_definitions(other.graph).keys()
+            defined = shared_definitions(other.graph).keys()
+            arrived = names.keys() & defined
             if arrived and key in there:
                 self._refuse(unit, names, arrived, key)
-            elif arrived:
-                old = self._take(old, other, names, arrived, statics(other.graph, range(len(other.graph.blocks))))
-                self.vacated.add(key)
+            elif key not in there:
+                static = statics(other.graph, range(len(other.graph.blocks)))
+                before = old
+                old = self._take(old, other, names, arrived, static)
+                old = self._take_variables(unit, old, other, names, _of_one_unit(other.graph, defined), static)
+                if old is not before:
+                    self.vacated.add(key)
         return old
 
     def _from_image(self, unit: Judged, old: OldSide, names: dict[str, int]) -> OldSide:
         """Out of a unit of the image that is not edited now: its source must be gone. Definitions that every unit may
         have are the exception: the program runs the first of them."""
         arrived = {name for name in names if self._in_image(name)}
-        if not arrived:
+        gone = {name for name in self.gone if self._is_global_in_image(name)}
+        taking_more = bool(gone) and not _paths(_of_one_unit(unit.edited.new, names)).isdisjoint(_paths(gone))
+        if not arrived and not taking_more:
             return old
         known = self.scene.known.get(unit.edited.name)
         returned = known is not None and not known.object
@@ -218,14 +255,20 @@ class _Moves:
             strange = arrived - weak - self.gone - unit.old.retired.keys()
             self._refuse(unit, names, strange, "the running program")
             arrived -= strange
-        files = {row.source.name for row in self.commands.vanished} if arrived & self.gone else set()
+        came = bool(arrived & self.gone) or taking_more
+        files = {row.source.name for row in self.commands.vanished} if came else set()
         if returned:
             files.add(unit.edited.new.source)
         other = lifted_side(unit.edited.new, self.scene.image, self.scene.read, files)
         static = statics(other.graph, range(len(other.graph.blocks))) if files else frozenset()
-        if arrived & self.gone:
+        if came:
             self.vacated.update(str(row.source) for row in self.commands.vanished)
-        return self._take(old, other, names, arrived, static)
+        old = self._take(old, other, names, arrived, static)
+        return self._take_variables(unit, old, other, names, gone, static)
+
+    def _is_global_in_image(self, name: str) -> bool:
+        table = self.scene.image.symbols
+        return any(table.binding[row] == Binding.GLOBAL for row in table.by_name.get(name, ()))
 
     def _in_image(self, name: str) -> bool:
         table = self.scene.image.symbols
@@ -243,6 +286,21 @@ class _Moves:
             del names[name]
         return joined(old, other, taken, frozenset(static))
 
+    def _take_variables(
+        self,
+        unit: Judged,
+        old: OldSide,
+        other: OldSide,
+        names: Iterable[str],
+        gone: Iterable[str],
+        static: frozenset[str],
+    ) -> OldSide:
+        """The static variables of functions that take something else now. These are other functions, and their
+        variables are the same ones (`stages.linkage`)."""
+        if not static or _paths(gone).isdisjoint(_paths(_of_one_unit(unit.edited.new, names))):
+            return old
+        return joined(old, other, (), static)
+
     def _take_too(self, old: OldSide, other: OldSide, names: dict[str, int], shared: Container[str]) -> OldSide:
         """What both units have by right and what runs by the other's account."""
         symbols = shared_definitions(other.graph)
@@ -255,6 +313,34 @@ class _Moves:
     def _linkonce(self, unit: Judged, names: Mapping[str, int]) -> frozenset[str]:
         shared = is_linkonce(unit.edited.new)
         return frozenset(name for name, row in names.items() if shared[row])
+
+    def _refuse_fresh(self, unit: Judged, others: Iterable[Judged]) -> None:
+        """New variables that may be those which another unit had."""
+        fresh = definitions(unit.edited.new, unit.selection.added)
+        if not fresh.variables:
+            return
+        sides = [definitions(other.old.graph, _running(other)) for other in others]
+        if self.commands.vanished:
+            sides.append(self._static_in_vanished())
+        for name, known in dict(pair for side in sides for pair in begun_anew(side, fresh)).items():
+            self.refusals.append(
+                Refusal(
+                    "ambiguous-static",
+                    f"'{name}' is new in {unit.edited.name}, and could be '{known}' of the running program, which "
+                    "another file had until this edit",
+                    "Give it another name when it is to be a new variable; or build and start the program once more.",
+                    name,
+                    unit.edited.name,
+                )
+            )
+
+    def _static_in_vanished(self) -> Definitions:
+        table = self.scene.image.symbols
+        names = {row.source.name for row in self.commands.vanished}
+        files = [number for number, name in enumerate(table.files) if name in names]
+        rows = np.flatnonzero(np.isin(table.file, files)).tolist()
+        functions = tuple(table.name[row] for row in rows if table.type[row] == SymbolType.FUNCTION)
+        return Definitions(functions, tuple(table.name[row] for row in rows if table.type[row] in _VARIABLES))
 
     def _refuse(self, unit: Judged, names: dict[str, int], twice: Iterable[str], where: str) -> None:
         for name in sorted(twice):

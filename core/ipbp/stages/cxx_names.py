@@ -86,6 +86,15 @@ def without_unnamed(name: str, is_code: bool) -> str:
     return f"{'::'.join(shown)}({text})" if is_code else "::".join(shown).replace(_UNNAMED + "::", "")
 
 
+@lru_cache(4096)
+def function_path(name: str) -> str:
+    """What a function is called, whoever sees it and whatever it takes; "" for what is no function of C++."""
+    if not name.startswith("_Z") or name.startswith(("_ZT", "_ZG", "_ZZ")):
+        return ""
+    tree = _tree(base_name(name))
+    return _scope(tree.name, True) if tree is not None and tree.kind == "function" else ""
+
+
 def plain_variable(name: str) -> str:
     """What a variable is called, by its linkage name or its readable one, that may be called otherwise now."""
     local = local_name(name)

@@ -7,11 +7,13 @@ shown as one, and in the plugin it would cost the command.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import shutil
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +36,7 @@ from ipbp.formats.objects import read_any_object
 from ipbp.graph.image import LoadedImage
 from ipbp.host import client
 from ipbp.host.journal import Journal, open_entry
+from ipbp.patch_file import ListedFunction, PatchedBuild, PatchFile, UnitChange, pack, unpack
 from ipbp.protocol import Allocation, FunctionChange, PatchPlan, Replacement, Segment
 
 _C = """
@@ -221,6 +224,26 @@ _CARGO = (
     b'[target.x86]\nrustflags = "-Zplugin"\n[env]\nA = "b"\n',
 )
 
+
+def _patch_seeds() -> list[bytes]:
+    """Packed, and packed without compression, so that what is damaged is the text inside."""
+    objects = {hashlib.sha256(row).hexdigest(): row for row in (b"old", b"new")}
+    new, old = objects
+    patch = PatchFile(
+        images=(PatchedBuild("0a1b", "talk", "x86_64", True),),
+        units=(UnitChange(0, "/a/talk.c", new, old, dependencies={"/a/talk.c": ""}, flags=("-O0",)),),
+        functions=(ListedFunction("f", "f", "changed", "the code differs", "/a/talk.c", 0),),
+        data=("count",),
+        notes=("a note",),
+        objects=objects,
+    )
+    packed, stored = pack(patch), io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(packed)) as file, zipfile.ZipFile(stored, "w") as plain:
+        for name in file.namelist():
+            plain.writestr(name, file.read(name))
+    return [packed, stored.getvalue()]
+
+
 TARGETS = {
     "object": Target("object files", _object, _compiled),
     "foreign": Target("Mach-O and COFF objects", _foreign_object, lambda: _foreign("")),
@@ -230,6 +253,7 @@ TARGETS = {
     "requests": Target("requests to the engine", _requests, lambda: _REQUESTS),
     "answers": Target("answers to the plugin", _answers, lambda: _ANSWERS),
     "journal": Target("journals", _with_file("journal", _journal), _journal_seeds),
+    "patch-file": Target("patch files", lambda content: unpack(content, "talk.patch"), _patch_seeds),
     "database": Target("compile_commands.json", _with_file("compile_commands.json", read_database), lambda: _DATABASE),
     "shell": Target("command lines", _shell, lambda: _DATABASE),
     "depfile": Target("depfiles", dependencies_of, lambda: _DEPFILE),

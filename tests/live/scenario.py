@@ -110,14 +110,18 @@ class Project:
         edit_sources(self.folder, edits)
 
 
-def build_project(folder: Path, compiler: str, flags: Sequence[str], more: str = "") -> Project:
-    """Compile the talking program object by object and link it, as a make would. `more`: the text of one more file."""
+def build_project(
+    folder: Path, compiler: str, flags: Sequence[str], more: str = "", edits: Sequence[Edit] = ()
+) -> Project:
+    """Compile the talking program object by object and link it, as a make would. `more`: the text of one more file.
+    `edits`: made before that."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = ["talk.c", "shape.c", *(["more.c"] if more else [])]
     for name in ["talk.c", "shape.c", "talk.h"]:
         shutil.copy(PROGRAMS / name, folder / name)
     if more:
         (folder / "more.c").write_text(more)
+    edit_sources(folder, edits)
     commands = []
     for name in sources:
         arguments = [compiler, "-D_GNU_SOURCE", *flags, "-g", "-MD", "-c", name, "-o", name.replace(".c", ".o")]

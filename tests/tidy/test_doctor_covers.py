@@ -68,6 +68,10 @@ NOT_CHECKED = {
     "it is about the words of one command": """
         agreement-declined agreement-unknown deopt-needless deopt-unknown frame-none no-such-patch nothing-to-undo
         object-unreadable output-unwritable undo-order usage""",
+    "only the patch file tells that is written or applied, or the builds that it is made of": """
+        build-tree-empty build-tree-unreadable crate-in-tree earlier-patch-unknown moved-definitions no-build-id
+        nothing-to-save object-gone object-not-linked objects-missing patch-file-malformed patch-file-too-large
+        patch-file-unreadable patch-file-unwritable patch-file-version patch-other-build""",
     "it is said by `ipbp` in a shell, before there is a debugger to ask": """
         debugger-attach debugger-command debugger-died debugger-missing debugger-plugin debugger-timeout
         debugger-without-python plan-unreadable plugin-missing process-ended process-main-thread-ended process-missing

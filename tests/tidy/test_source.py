@@ -196,7 +196,7 @@ def test_the_readmes_commands_exist() -> None:
     from ipbp.cli.main import parser
 
     known = parser("").format_help()
-    for word in set(re.findall(r"(?m)^ipbp ([a-z]+)", text)):
+    for word in set(re.findall(r"(?m)^ipbp ([a-z-]+)", text)):
         assert re.search(rf"^\s+{word}\s", known, re.MULTILINE), f"README: ipbp {word}"
 
 

@@ -34,6 +34,7 @@ class Origin(Enum):
     OWN_BUILD = "ipbp.toml"
     PRODUCER = "debug information"
     CARGO = "cargo"
+    PATCH_FILE = "a patch file"
 
 
 @dataclass(frozen=True, slots=True)

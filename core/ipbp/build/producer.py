@@ -67,6 +67,15 @@ def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
     return units
 
 
+def units_of(dwarf: Any, path: str) -> tuple[SourceUnit, ...]:
+    """The units of debug information that was read already, in its order. `path`: for messages.
+    `debug-information-malformed`."""
+    try:
+        return tuple(_units(dwarf, None))
+    except _DAMAGE as error:
+        raise _malformed(Path(path), error) from error
+
+
 # pyelftools checks little: a damaged file ends in whichever of these comes first.
 _DAMAGE = (
     *(ELFError, ELFParseError, DWARFError, KeyError, ValueError, AssertionError, IndexError, OverflowError),

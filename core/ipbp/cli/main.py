@@ -38,6 +38,8 @@ def main(words: Sequence[str] | None = None) -> int:
 _LINKER_COMMANDS = {
     "diff": "what changed between two object files",
     "link": "link object files against a program's file, with no process",
+    "build-patch": "write what differs between two build trees to a patch file",
+    "inspect": "what is in a patch file, and which builds it fits",
 }
 
 
@@ -52,7 +54,7 @@ def parser(wanted: str) -> argparse.ArgumentParser:
     consent.add_parser(subparsers)
     for command, what in _LINKER_COMMANDS.items():
         if command == wanted:
-            import_module(f"ipbp.cli.{command}").add_parser(subparsers)
+            import_module(f"ipbp.cli.{command.replace('-', '_')}").add_parser(subparsers)
         else:
             subparsers.add_parser(command, help=what)
     path.add_parser(subparsers)

@@ -26,6 +26,7 @@ from ipbp.pipeline.doctor import examine
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.page import page
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.save import save_patched
 from ipbp.pipeline.side_by_side import sides_for
 from ipbp.protocol import PROTOCOL_VERSION
 
@@ -110,6 +111,11 @@ def report(channel: Channel, params: Answer) -> Answer:
     return {}
 
 
+def save(channel: Channel, params: Answer) -> Answer:
+    """What runs patched, as a patch file, written to `file`; what is in it."""
+    return save_patched(Request.from_json(params), channel.read_memory, Path(params["file"]), channel.tell)
+
+
 def doctor(channel: Channel, params: Answer) -> Answer:
     """What is known of the program, line by line."""
     return {"lines": examine(Request.from_json(params), channel.read_memory)}
@@ -127,6 +133,7 @@ VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {
     "doctor": doctor,
     "agree": trust,
     "report": report,
+    "save": save,
     "follow": follow,
     "saves": saves,
 }

@@ -383,6 +383,16 @@ def report(command: Command, options: argparse.Namespace) -> int:
     return command.show({"outcome": "ok", "text": f"{file} is written"})
 
 
+def save(command: Command, options: argparse.Namespace) -> int:
+    """What is patched now, as a file for other processes of this build. The program is not stopped."""
+    journal = command.journal()
+    if journal.unfinished() is not None:
+        return _put_right(command, journal, lambda: save(command, options))
+    file = os.path.abspath(os.path.expanduser(options.file))
+    answer = command.ask("save", {**command.plan_params(options, journal), "file": file})
+    return command.show({"outcome": "ok", **answer})
+
+
 def status(command: Command, options: argparse.Namespace) -> int:
     """What is applied, and who still runs old code; also puts right what a dead debugger left half done."""
     journal = command.journal()
@@ -466,6 +476,8 @@ def show_help(command: Command, options: argparse.Namespace) -> int:
 ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "apply": apply,
     "object": apply,
+    "load": apply,
+    "save": save,
     "preview": preview,
     "report": report,
     "status": status,
@@ -511,9 +523,9 @@ def plan_params(
         params["objects"] = [os.path.abspath(options["old"]), os.path.abspath(options["new"])]
     if options.get("load"):
         params["load"] = list(options["load"])
-    for name in ("build_dir", "compile_commands"):
+    for name in ("build_dir", "compile_commands", "patch_file"):
         if options.get(name):
-            params[name] = os.path.abspath(options[name])
+            params[name] = os.path.abspath(os.path.expanduser(options[name]))
     if options.get("allow_layout"):
         params["allow_layout"] = list(options["allow_layout"])
     if options.get("exact"):

@@ -88,7 +88,26 @@ def _ok(outcome: Row) -> str:
         return _lines(outcome)
     if "patches" in outcome:
         return _status(outcome)
+    if "identity" in outcome:
+        return _patch_file(outcome)
     return str(outcome.get("text", "ok")).rstrip("\n")
+
+
+def _patch_file(outcome: Row) -> str:
+    # What is in one; its texts are whoever's that made it, so that they may not speak to the terminal.
+    functions = outcome["functions"]
+    lines = [f"{outcome['file']}: {_count(functions)}{_files(functions)}, {outcome['bytes'] >> 10} KiB of objects"]
+    lines.append(f"  identity {outcome['identity']}")
+    for image in outcome["images"]:
+        lines.append(f"  fits {image['name']} ({image['machine']}) with build id {image['build_id']}")
+    width = max((len(row["name"]) for row in functions), default=0)
+    lines += [f"  {row['status']:8} {row['name']:{width}}  {row['reason']}" for row in functions]
+    lines += [f"  data     {name} (new)" for name in outcome["data"]]
+    return "\n".join(_plain(line) for line in lines)
+
+
+def _plain(line: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def _status(outcome: Row) -> str:

@@ -15,6 +15,8 @@ _WORDS = (
     ("apply", "compile what was edited and patch the running program (just `hotpatch` does the same)"),
     ("preview", "everything but the last step: what would change, and what is refused"),
     ("object", "patch with the difference of two object files: object OLD.o NEW.o"),
+    ("save", "write what is patched to a file, for other processes of this build: save FILE"),
+    ("load", "apply such a file, here or where there is no compiler: load FILE"),
     ("report", "write a page of HTML with all that was done to this program: report [FILE]"),
     ("status", "patches, functions and memory"),
     ("undo", "take back the newest patch, or all after patch N (0: all)"),
@@ -57,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         if name == "object":
             word.add_argument("old", metavar="OLD.o")
             word.add_argument("new", metavar="NEW.o")
-        if name in ("apply", "object"):
+        if name in ("apply", "object", "load"):
             word.add_argument("--load", metavar="LIBRARY", action="append")
             word.add_argument("--frame", choices=FRAME_MODES, default="old")
             word.add_argument("--unwind", action="store_true")
@@ -67,12 +69,16 @@ def parser() -> argparse.ArgumentParser:
         if name in ("apply", "preview", "deopt", "reopt", "watch", "doctor"):
             word.add_argument("--build-dir", metavar="DIR")
             word.add_argument("--compile-commands", metavar="FILE")
-        if name in ("apply", "preview", "deopt", "reopt", "watch", "object"):
+        if name in ("apply", "preview", "deopt", "reopt", "watch", "object", "load", "save"):
             word.add_argument("--allow-layout", metavar="TYPE", action="append")
             word.add_argument("--exact", action="store_true")
         if name == "apply":
             word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)
         word.add_argument("--our-stop", action="store_true", help=argparse.SUPPRESS)
+        if name == "load":
+            word.add_argument("patch_file", metavar="FILE")
+        if name == "save":
+            word.add_argument("file", metavar="FILE")
         if name in ("deopt", "reopt"):
             word.add_argument(name, metavar="NAME", nargs="+" if name == "deopt" else "*")
         if name == "preview":

@@ -29,7 +29,7 @@ from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.deopt import ways
 from ipbp.pipeline.homes import has_undescribed, images_by_memory, images_by_symbols, patchable
 from ipbp.pipeline.meanwhile import read_meanwhile
-from ipbp.pipeline.record import Record
+from ipbp.pipeline.record import Record, UnitRecord
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.stored import graph_of, members_that_differ, read_stored
 from ipbp.stages.branches import with_local_branches
@@ -43,7 +43,8 @@ class Edited:
     crate. `is_optimised`: its compiler was asked to optimise, or that is not known. `wanted`: of a crate, the names
     that others of the program's crates use; else None, for it is not known. `dirty`: how it was compiled, None for an
     object that the user named. `members`: names of the crate's objects that are in `new`; the others are as they run.
-    None for all. `flags`: with which the user wants it compiled, beside those of its command."""
+    None for all. `flags`: with which the user wants it compiled, beside those of its command. `is_newcomer`: the image
+    was built without it."""
 
     name: str
     new: LinkGraph
@@ -57,6 +58,7 @@ class Edited:
     dirty: Dirty | None = None
     members: frozenset[str] | None = None
     flags: tuple[str, ...] = ()
+    is_newcomer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Built:
 class EditedUnits:
     """`built`: how the project is built, () when the user named the objects. `alike`: crates that came out as they run,
     though one that they use is edited, to be read when that matters. `ahead`: what is known of
-    them already."""
+    them already. `same`: what to say when nothing differs, "" for what is said of each unit then."""
 
     units: tuple[Edited, ...]
     notes: tuple[str, ...]
@@ -88,6 +90,7 @@ class EditedUnits:
     built: tuple[Built, ...] = ()
     alike: tuple[Callable[[], Edited], ...] = ()
     ahead: Ahead = field(default_factory=Ahead)
+    same: str = ""
 
 
 def edited_units(request: Request, process: LoadedProcess, store: Store, tell: Callable[[str], None]) -> EditedUnits:
@@ -182,19 +185,34 @@ def compiled_again(
 def _crate(row: Compiled, image: LoadedImage, request: Request, store: Store, flags: tuple[str, ...] = ()) -> Edited:
     """A crate with those of its objects that may not be what runs. Of an optimised one, and where functions have
     copies, with all of them: the copies are told apart by what they have in common."""
+    old, arguments = row.dirty.old_object, row.dirty.command.arguments
     known = request.record.units(image.key).get(row.source)
-    old = row.dirty.old_object
+    is_optimised = is_optimised_crate(arguments)
+    unit = crate_unit(row.source, row.digest, old, row.dependencies, image, is_optimised, flags, known, store)
+    return replace(unit, dirty=row.dirty)
+
+
+def crate_unit(
+    name: str,
+    digest: str,
+    old: Path | None,
+    dependencies: dict[str, str],
+    image: LoadedImage,
+    is_optimised: bool,
+    flags: tuple[str, ...],
+    known: UnitRecord | None,
+    store: Store,
+) -> Edited:
+    """The same of the crate's list in the store. `known`: the crate in the record."""
     was_plain = bool(flags or (known is not None and known.flags))  # on one side only, perhaps
-    members, level = None, was_plain or is_optimised_crate(row.dirty.command.arguments)
+    members, level = None, was_plain or is_optimised
     if not level:
         if known is not None and known.object and known.members is not None:
-            members = members_that_differ(known.object, row.digest, store, known.members)
+            members = members_that_differ(known.object, digest, store, known.members)
         elif known is None and old is not None:
-            members = members_that_differ(old.stem, row.digest, store)
-    graph = with_local_branches(read_stored(row.digest, store, row.source, members))
-    unit = Edited(
-        row.source, graph, row.digest, old, row.dependencies, image, True, level, None, row.dirty, members, flags
-    )
+            members = members_that_differ(old.stem, digest, store)
+    graph = with_local_branches(read_stored(digest, store, name, members))
+    unit = Edited(name, graph, digest, old, dependencies, image, True, level, None, None, members, flags)
     return whole(unit, store) if members is not None and _has_copies(graph, image) else unit
 
 

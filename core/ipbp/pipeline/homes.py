@@ -41,7 +41,7 @@ def _is_somebodys(module: LoadedModule) -> bool:
 def images_by_symbols(graph: LinkGraph, images: Sequence[LoadedImage], name: str) -> list[LoadedImage]:
     """The image that defines most of the graph's global functions; several loads of one file are all it. [] when none
     has any of them. Errors: `Refused` with `image-ambiguous`."""
-    score = {image.key: _common(graph, image) for image in images}
+    score = {image.key: common_functions(graph, image) for image in images}
     most = max(score.values(), default=0)
     best = [image for image in images if score[image.key] == most and most > 0]
     if len({image.build_id or image.inode for image in best}) > 1:
@@ -62,17 +62,18 @@ def images_by_memory(old: LinkGraph, process: LoadedProcess, read: MemoryReader,
     """The images in whose memory the old object's code is; where it is in none, those that its symbols tell, at last
     the executable. Errors: `Refused` with `image-ambiguous`."""
     images = [module.image for module in patchable(process)]
-    if not any(_common(old, image) for image in images):
+    if not any(common_functions(old, image) for image in images):
         images = [module.image for module in process.modules if module.mapped.path != VDSO]
     proved = []
     for image in images:
-        found = attest(old, image, read) if _common(old, image) else None
+        found = attest(old, image, read) if common_functions(old, image) else None
         if found is not None and found.proved.any() and not found.mismatched:
             proved.append(image)
     return proved or images_by_symbols(old, images, name) or [process.executable_image()]
 
 
-def _common(graph: LinkGraph, image: LoadedImage) -> int:
+def common_functions(graph: LinkGraph, image: LoadedImage) -> int:
+    """How many of the functions that the graph gives to other files the image has."""
     return sum(name in image.symbols.by_name for name in _functions(graph))
 
 

@@ -25,6 +25,7 @@ from ipbp.stages.allocators import new_allocators
 from ipbp.stages.compare import Comparison, Status
 from ipbp.stages.copies import Copies
 from ipbp.stages.doubtful import doubtful_addresses
+from ipbp.stages.moved import empty_side
 from ipbp.stages.moved_lines import with_moved_lines
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.select import OldSide, Selection, select
@@ -112,6 +113,8 @@ def _sides(
     unit: Edited, record: Record, store: Store, read: MemoryReader, allow_layout: Collection[str], ahead: Ahead
 ) -> _Sides:
     known = record.units(unit.image.key).get(unit.name)
+    if unit.is_newcomer and known is None:
+        return _Sides(unit, empty_side(unit.new), False, NO_CHANGES)
     image = unit.image if known else told_apart(unit.image, Path(unit.name), unit.new.source)
     old, source = old_side(unit.new, unit.old_object, known, store, image, read, ahead, unit.members)
     if source == LIFTED and unit.members is not None:
@@ -129,7 +132,8 @@ def judge_against(
     """The unit against this old side."""
     known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name)
     types = replace(types, refusals=(*types.refusals, *known.refusals))
-    declared = partial(statics_declared, unit.dependencies)
+    # The sources of an object that was not compiled just now may be other ones, or not there.
+    declared = partial(statics_declared, unit.dependencies if unit.dirty is not None else ())
     copies = ahead.pair(old.graph, unit.new, types.renewed, types.successors, known.symbol, declared)
     if unit.is_crate:
         copies = replace(copies, comparison=with_moved_lines(old.graph, unit.new, copies.comparison, exact))

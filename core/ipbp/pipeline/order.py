@@ -16,42 +16,36 @@ from ipbp.arch.entry import LANDING_SIZE
 from ipbp.build.compilers_time import taken_milliseconds
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
-from ipbp.errors import Refusal, Refused, raise_all
+from ipbp.errors import Refused, raise_all
 from ipbp.formats.elf_index_cache import IndexCache
 from ipbp.formats.elf_process import LoadedProcess, read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import LinkGraph
-from ipbp.graph.unit import Unit
 from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.bound import bound, defined_names
-from ipbp.pipeline.c_types import told_once
+from ipbp.pipeline.compared import compared
 from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_units
-from ipbp.pipeline.folded import folded_elsewhere
 from ipbp.pipeline.frames import OFFER, frame_move, frame_offers
 from ipbp.pipeline.hooks import with_hooks
-from ipbp.pipeline.initialisers import catchers, planned, taken_apart, unit_initialisers, with_thread_locals
+from ipbp.pipeline.initialisers import catchers, planned
 from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
 from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
+from ipbp.pipeline.patch_units import units_of_file
 from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.signature import refuse_old_callers
 from ipbp.pipeline.supplied import with_archives
 from ipbp.pipeline.texts import edited_texts
 from ipbp.protocol import FrameMove, PatchPlan
 from ipbp.stages.alignment import MISALIGNED, ONE_AT_A_TIME, misaligned
 from ipbp.stages.far_data import OUT_OF_REACH, through_pointers
-from ipbp.stages.initialisers import Initialisers, Run, registered
 from ipbp.stages.old_callers import old_callers
 from ipbp.stages.plan import plan
-from ipbp.stages.select import Replaced
-from ipbp.stages.shared_entry import one_jump_each
 from ipbp.stages.thread_locals import ASKED_FOR, NOT_REACHED
-from ipbp.stages.type_changes import ALL
 
 Tell = Callable[[str], None]
 
@@ -102,7 +96,7 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
 
     # Which units of which images were edited, and their new objects: the user's own compile, replayed while the
     # program runs.
-    edited = edited_units(request, process, store, tell)
+    edited = _edited(request, process, store, tell)
     clock.lap("compile")
     ways = frozenset[str]()
     while True:
@@ -120,6 +114,12 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
                 raise
             edited = again
             clock.lap("compile")
+
+
+def _edited(request: Request, process: LoadedProcess, store: Store, tell: Tell) -> EditedUnits:
+    if request.patch_file is not None:
+        return units_of_file(request.patch_file, request, process, store)
+    return edited_units(request, process, store, tell)
 
 
 _OTHER_WAYS: dict[str, Callable[[LinkGraph], tuple[str, ...]]] = {
@@ -150,28 +150,10 @@ def _linked(
     allowed, exact = request.allow_layout, request.exact
     judged = _one_of_each(judge(edited.units, request.record, store, read, edited.ahead, allowed, exact, edited.alike))
     followed = _followed(judged, edited, request, process, store, tell)
-    judged = [unit for row in followed.values() for unit in row.judged]
-    beyond, judged, initialisers, beside = _beyond_one_object(judged, request.record, store, read, tell)
-    changed = [unit for unit in judged if unit.is_changed]
-    ran = [note for row in initialisers.values() for note in row.notes]
-    said = [note for row in followed.values() for note in row.notes]
-    # Types count where something is patched; of a crate always.
-    resized = [row for unit in judged for row in unit.comparison.refusals]
-    laid_out, types = told_once([unit.types for unit in judged if changed or unit.edited.is_crate], resized)
-    tables = [row for unit in judged for row in unit.selection.refusals if row.code in _OF_TYPES]
-    told = {row.symbol for row in laid_out}.union(request.allow_layout)
-    notes = [*edited.notes, *said, *types, *(note for unit in judged for note in unit.comparison.notes), *ran]
-    replaced, shared = _jumps(judged, changed)
-    raise_all(
-        edited.refusals,
-        shared,
-        *(row.refusals for row in followed.values()),
-        beyond,
-        laid_out,
-        *(u.comparison.refusals for u in judged),
-        [row for row in tables if row.symbol not in told and ALL not in told],
-        *([row for row in u.selection.refusals if row not in tables] for u in judged),
-    )
+    found = compared(followed, request.record, request.allow_layout, store, read, tell)
+    judged, changed, initialisers, beside = found.judged, found.changed, found.initialisers, found.beside
+    notes = [*edited.notes, *found.notes]
+    raise_all(edited.refusals, found.refusals)
     clock.lap("diff")
     if not changed:
         wanted = request.frame if request.frame and request.frame.mode != OFFER else None
@@ -188,13 +170,13 @@ def _linked(
     helpers = [unit for unit, _ in beside]
     helpers += catchers([unit for unit in (*selected, *helpers) if (unit.image, unit.name) in runs], process)
     selected += helpers
-    found = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
-    raise_all(offered(found.refusals, process, request.description.local_pid), misaligned(found.units))
+    supplied = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
+    raise_all(offered(supplied.refusals, process, request.description.local_pid), misaligned(supplied.units))
 
     # Memory is chosen, laid out and filled.
     tell("linking")
-    replaced += [()] * (len(helpers) + found.added)
-    linked = link_units(found.units, replaced, process, request)
+    replaced = [*found.replaced, *[()] * (len(helpers) + supplied.added)]
+    linked = link_units(supplied.units, replaced, process, request)
     made = plan(
         number=request.number,
         groups=linked.groups,
@@ -213,16 +195,18 @@ def _linked(
             row
             for unit, columns in zip(changed, linked.columns, strict=False)
             for key in (unit.edited.image.key,)
-            for row in function_rows(unit, columns, followed[key], order.index(key))
+            for row in function_rows(unit, columns.block, followed[key], order.index(key))
         ),
         data=tuple(f"{name} (new)" for unit in changed for name in new_variables(unit)),
         notes=(*notes, *made.notes),
         times=clock.times,
-        record=record_after(request.record, changed, found.units, linked.columns, followed, linked.threads).to_json(),
+        record=record_after(
+            request.record, changed, supplied.units, linked.columns, followed, linked.threads, store
+        ).to_json(),
         arenas=tuple(arena.to_json() for arena in linked.arenas),
         loads=linked.loads,
         quiet=quiet_for(process, made.calls, linked.loads, bool(runs)),
-        initialisers=planned(found.units, linked.columns, runs),
+        initialisers=planned(supplied.units, linked.columns, runs),
         callers=tuple(
             row
             for unit, columns in zip(changed, linked.columns, strict=False)
@@ -248,8 +232,6 @@ def _linked(
     return Outcome(told_of, frame=move, offers=offers)
 
 
-_OF_TYPES = ("layout-changed", "coroutine-changed")
-"""Refusals that the user may know better (`--allow-layout`)."""
 _REMEMBERS_A_PLACE = frozenset(
     ("setjmp", "_setjmp", "__sigsetjmp", "getcontext", "makecontext", "swapcontext", "vfork", "clone")
 )
@@ -339,54 +321,10 @@ def _undefined(
     return frozenset(row.symbol or "" for row in refusals if row.code == "undefined-symbol" and row.file in files)
 
 
-def _jumps(judged: Sequence[Judged], changed: Sequence[Judged]) -> tuple[list[tuple[Replaced, ...]], list[Refusal]]:
-    """For each changed unit its functions that get a jump, one for each entry of its image."""
-    replaced: list[tuple[Replaced, ...]] = [()] * len(changed)
-    refusals: list[Refusal] = []
-    for key in {unit.edited.image.key: None for unit in changed}:
-        rows = [row for row, unit in enumerate(changed) if unit.edited.image.key == key]
-        running = [unit.old for unit in judged if unit.edited.image.key == key]
-        found, refused = one_jump_each([changed[row].selection for row in rows], running, changed[rows[0]].edited.image)
-        refusals += [
-            *refused,
-            *folded_elsewhere(changed[rows[0]].edited.image, [jumps for group in found for jumps in group]),
-        ]
-        for row, jumps in zip(rows, found, strict=True):
-            replaced[row] = jumps
-    return replaced, refusals
-
-
-_Beside = tuple[Unit, tuple[Run, ...]]
-
-
-def _beyond_one_object(
-    judged: Sequence[Judged], record: Record, store: Store, read: MemoryReader, tell: Tell
-) -> tuple[list[Refusal], list[Judged], dict[tuple[str, str], Initialisers], list[_Beside]]:
-    """What the rest of an image has to say to an edit: callers that were not compiled again, and functions that ran
-    before main or are to run at exit; these by image and unit. The units are those whose new variables can be
-    initialised by themselves; the last are units that do it for one of them."""
-    refusals: list[Refusal] = []
-    units: list[Judged] = []
-    found: dict[tuple[str, str], Initialisers] = {}
-    beside: list[_Beside] = []
-    for image in {unit.edited.image.key: unit.edited.image for unit in judged}.values():
-        here = [unit for unit in judged if unit.edited.image.key == image.key]
-        refusals += refuse_old_callers(here, record.units(image.key), store, image)
-        known = registered(image, read)
-        for unit in here:
-            before = record.units(image.key).get(unit.edited.name)
-            unit, refused = with_thread_locals(unit, before.beside if before is not None else ())
-            refusals += refused
-            apart = taken_apart(unit, unit_initialisers(unit, known), store, tell)
-            units.append(apart.unit)
-            found[image.key, unit.edited.name] = apart.found
-            beside += apart.beside
-            refusals += apart.found.refusals
-    return refusals, units, found, beside
-
-
 def _in_vain(judged: Sequence[Judged], edited: EditedUnits) -> list[str]:
     """Why an edit may seem to do nothing."""
+    if edited.same:
+        return [edited.same]
     notes = [
         f"{unit.edited.name} was compiled, and the edit changes no machine code"
         + (" that is still in the source" if unit.comparison.removed else "")

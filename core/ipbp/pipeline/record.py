@@ -23,7 +23,9 @@ class UnitRecord:
     beside it. `straight`: see `stages.straight`. `copies`: by name, the load addresses and sizes of more copies of a
     function, which run the same code. `members`: of a crate's objects those that patches had to do with; the others are
     as they were linked, and `address` does not know them. None for all. `flags`: with which it was compiled, beside
-    those of its command, because the user asked for it."""
+    those of its command, because the user asked for it. `linked`: the object that the image was linked from, by its
+    content hash in the store; "" where memory proved none, None where the image was built without the unit.
+    `is_optimised`: see `pipeline.edited.Edited`."""
 
     object: str
     address: dict[str, int]
@@ -34,6 +36,8 @@ class UnitRecord:
     copies: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     members: tuple[str, ...] | None = None
     flags: tuple[str, ...] = ()
+    linked: str | None = ""
+    is_optimised: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.arch.x86_64_catcher import CATCHER
+from ipbp.build.store import Store
 from ipbp.graph.layout import ThreadImage, UnitLayout
 from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import I64, UNDEFINED, Binding, BlockKind, LinkGraph
@@ -19,10 +20,10 @@ from ipbp.pipeline.record import Record, UnitRecord
 from ipbp.protocol import FunctionChange
 
 
-def function_rows(unit: Judged, columns: UnitLayout, followed: Followed, image: int) -> list[FunctionChange]:
-    """A row for each function that changed, is new or is gone. `image`: the row of the unit's image in the plan."""
+def function_rows(unit: Judged, place: I64, followed: Followed, image: int) -> list[FunctionChange]:
+    """A row for each function that changed, is new or is gone. `place`: of each block, UNBOUND where nothing is placed.
+    `image`: the row of the unit's image in the plan."""
     graph, selection = unit.edited.new, unit.selection
-    place = columns.block
     replaced = {row.block: row for row in selection.replaced if row.by_way_of == UNBOUND}
     rows = []
     for block in [*replaced, *(b for b in selection.added if graph.blocks.kind[b] == BlockKind.CODE)]:
@@ -77,11 +78,12 @@ def record_after(
     columns: Sequence[UnitLayout],
     followed: Mapping[str, Followed],
     threads: Sequence[ThreadImage],
+    store: Store,
 ) -> Record:
     """What the next patch needs to know: for each unit of this one, the load address of every name. Where definitions
     moved, units that did not change otherwise are among them: they have fewer names now, or more. `followed`: by the
     image's key. `linked`: the changed units and behind them what came out of archives, of which the names count that
-    others can use. `threads`: the thread-local variables that this patch brings."""
+    others can use. `threads`: the thread-local variables that this patch brings. `store`: keeps what was linked."""
     placed = {(unit.edited.image.key, unit.edited.name): row for unit, row in zip(changed, columns, strict=False)}
     images = {key: dict(units) for key, units in before.images.items()}
     for extra, row in list(zip(linked, columns, strict=True))[len(changed) :]:
@@ -97,12 +99,14 @@ def record_after(
         here = [unit for unit in changed if unit.edited.image.key == key]
         for unit in found.judged if found.moved else here:
             name = unit.edited.name
-            units[name] = _unit_record(unit, placed.get((key, name)), found, before.units(key).get(name))
+            units[name] = _unit_record(unit, placed.get((key, name)), found, before.units(key).get(name), store)
     blocks = (*before.threads, *((row.start, row.size, row.offset_at) for row in threads))
     return Record({key: units for key, units in images.items() if units}, blocks)
 
 
-def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, before: UnitRecord | None) -> UnitRecord:
+def _unit_record(
+    unit: Judged, columns: UnitLayout | None, followed: Followed, before: UnitRecord | None, store: Store
+) -> UnitRecord:
     graph, address = unit.edited.new, unit.selection.unit.address
     outside = graph.symbols.block == UNDEFINED
     # What the running code says of another object's name (--wrap, a name that no table has) is not to be seen again.
@@ -126,7 +130,23 @@ def _unit_record(unit: Judged, columns: UnitLayout | None, followed: Followed, b
     copies = {name: tuple(rows) for name, rows in unit.selection.copies.items()}
     members = None if unit.edited.members is None else tuple(sorted(unit.edited.members))
     found, files, flags = {**bound, **names}, unit.edited.dependencies, unit.edited.flags
-    return UnitRecord(unit.edited.digest, found, files, left, beside, straight, copies, members, flags)
+    linked = before.linked if before is not None else _linked_object(unit, store)
+    level = unit.edited.is_optimised
+    return UnitRecord(unit.edited.digest, found, files, left, beside, straight, copies, members, flags, linked, level)
+
+
+def _linked_object(unit: Judged, store: Store) -> str | None:
+    """`UnitRecord.linked` of a unit that was never patched. A build may have replaced the object since memory proved
+    it: who uses it proves it again."""
+    old = unit.edited.old_object
+    if unit.is_lifted:
+        return ""
+    if old is None:
+        return None  # it came from outside the image
+    try:
+        return old.stem if old.is_relative_to(store.root) else store.put(old)
+    except FileNotFoundError:
+        return ""
 
 
 def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:

@@ -20,7 +20,7 @@ class Request:
     instead of a build. `allow_layout`: types whose layout may change. `exact`: lines that moved change
     functions, too. `load`: libraries that the user agrees to have loaded first. `frame`: what shall go on in new code.
     `plain`: names of files and functions to compile without optimisation, `fast`: of those where that is to be taken
-    back, () for all."""
+    back, () for all. `patch_file`: to be applied, instead of a build."""
 
     description: Description
     regions: tuple[Region, ...]
@@ -39,6 +39,7 @@ class Request:
     frame: SelectedFrame | None = None
     plain: tuple[str, ...] = ()
     fast: tuple[str, ...] | None = None
+    patch_file: Path | None = None
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Request:
@@ -61,6 +62,7 @@ class Request:
             frame=_frame(row.get("frame")),
             plain=tuple(row.get("deopt") or ()),
             fast=tuple(row["reopt"]) if row.get("reopt") is not None else None,
+            patch_file=_path(row.get("patch_file")),
         )
 
 

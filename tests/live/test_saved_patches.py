@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from scenario import EDITS, Edit, Project, Talk, build_project
-from sessions import Session, code_of, debug_with
+from sessions import Outcome, Session, code_of, debug_with
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -179,3 +180,54 @@ def test_another_build_and_a_damaged_file_are_refused(
         assert session.call(f"load {tmp_path}/none.patch")["error"]["code"] == "patch-file-unreadable"
         assert code_of(talk.process.pid) == before
         answers(talk, *FIRST, is_patched=False)
+
+
+@pytest.fixture
+def with_debuggers_alone(elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `alone`, for commands that look for a debugger in PATH."""
+    for name in ("gdb", "lldb"):
+        if not (elsewhere.tools / name).exists():
+            (elsewhere.tools / name).symlink_to(find_debugger(name))
+    alone(elsewhere, tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("with_debuggers_alone")
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_processes_are_patched_from_a_shell_once(elsewhere: Elsewhere, debugger: str) -> None:
+    fleet = [elsewhere.start() for _ in range(3)]
+    try:
+        for talk in fleet:
+            answers(talk, *FIRST, is_patched=False)
+        first, rest = fleet[0].process.pid, ",".join(str(talk.process.pid) for talk in fleet[1:])
+        which = ["--pid", str(first), "--debugger", debugger]
+        assert shell("preview", elsewhere.first, *which)[1][0]["outcome"] == "planned"
+        answers(fleet[0], *FIRST, is_patched=False)
+        status, rows = shell("apply", elsewhere.first, *which)
+        assert (status, rows[0]["outcome"]) == (0, "patched")
+        status, rows = shell("apply", elsewhere.first, "--pid", f"{first},{rest}", "--debugger", debugger)
+        assert (status, rows[-1]["summary"]) == (0, {"processes": 3, "unchanged": 1, "patched": 2})
+        for talk in fleet:
+            answers(talk, *FIRST, is_patched=True)
+        status, rows = shell("apply", elsewhere.first, "--exe", elsewhere.program, "--debugger", debugger)
+        assert (status, rows[-1]["outcome"]) == (0, "unchanged")
+    finally:
+        for talk in fleet:
+            talk.kill()
+
+
+def test_what_is_wrong_with_the_words_is_told_before_any_process_is_looked_for(
+    elsewhere: Elsewhere, tmp_path: Path
+) -> None:
+    status, rows = shell("apply", tmp_path / "none", "--exe", elsewhere.program)
+    assert (status, rows[0]["error"]["code"]) == (1, "patch-file-unreadable")
+    status, rows = shell("apply", elsewhere.first, "--exe", elsewhere.program, "--build-dir", "/")
+    assert (status, rows[0]["outcome"]) == (2, "usage")
+    status, rows = shell("apply", elsewhere.first, "--exe", elsewhere.program)
+    assert (status, rows[0]["outcome"]) == (0, "unchanged")
+
+
+def shell(verb: str, *words: str | Path) -> tuple[int, list[Outcome]]:
+    """One `ipbp VERB ... --json`: its exit status and what it printed."""
+    command = [sys.executable, "-m", "ipbp.cli.main", verb, *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]

@@ -16,13 +16,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from ipbp.cli import attach, processes
 from ipbp.cli.debuggers import DEBUGGERS
 from ipbp.cli.many import Many, as_text
 from ipbp.cli.outcome import Outcome, told
+from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import EXIT
+from ipbp.patch_file import read_patch_file
 
 _VERBS = {
     "apply": "compile what was edited and patch the running program",
@@ -35,6 +38,10 @@ _VERBS = {
 def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for verb, what in _VERBS.items():
         parser = subparsers.add_parser(verb, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        if verb in ("apply", "preview"):
+            parser.add_argument(
+                "patch_file", type=Path, nargs="?", metavar="FILE", help="a patch file, for what was edited"
+            )
         processes.add_options(parser)
         parser.add_argument("--debugger", choices=DEBUGGERS, default="gdb", help="which to attach with (gdb)")
         parser.add_argument("--json", action="store_true", help="print a JSON object for each process, and one for all")
@@ -50,6 +57,10 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it, print the outcome of each process and of all; the exit status."""
+    wrong = told(partial(_check_words, arguments))
+    if wrong is not None:
+        _print(arguments, wrong, render.as_text(wrong))
+        return EXIT[wrong["outcome"]]
     with _ends_like_ctrl_c():
         if processes.is_one(arguments):
             (pid,) = arguments.pid
@@ -66,6 +77,19 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(as_text(total), end="", flush=True)
     return int(total["status"])
+
+
+def _check_words(arguments: argparse.Namespace) -> None:
+    """What is wrong whatever the processes are, of which there may be none. Errors: `usage`, those of
+    `read_patch_file`."""
+    file = getattr(arguments, "patch_file", None)
+    if file is None:
+        return
+    if arguments.build_dir or arguments.compile_commands or arguments.exact:
+        raise IpbpError(
+            "usage", "a patch file is applied as it is, and nothing is built", "Leave the build options out."
+        )
+    read_patch_file(file)
 
 
 def _one(arguments: argparse.Namespace, pid: int) -> Outcome:

@@ -94,7 +94,7 @@ def prepare(arguments: argparse.Namespace, pid: int, plan: Planner) -> Prepared:
             put_right = session.hotpatch("status --json --our-stop")
         if put_right["outcome"] != "ok":
             raise _error_of(put_right)
-    names = ("build_dir", "compile_commands", "allow_layout", "exact", "load")
+    names = ("build_dir", "compile_commands", "allow_layout", "exact", "load", "patch_file")
     options = {name: getattr(arguments, name, None) for name in names}
     colour = sys.stderr.isatty() and not arguments.json
     params = plan_params(inferior.describe(), inferior.regions(), journal, colour, options)

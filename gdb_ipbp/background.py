@@ -12,10 +12,7 @@ While a command of the user's waits for the program (`continue`), the stop would
 has commands: what is to be done, and `continue`. That is gdb's own way of doing something at a stop and going on: the
 command goes on waiting, and the terminal stays with the program.
 
-The machine interface tells its front end of the stop and of the resumption all the same, and has no setting against
-it. (The catchpoint must not have the command `silent`: gdb 13 writes its commands in a way that parsers of the machine
-interface cannot read.) In Emacs the stop would be shown in gdb's console, too: there the catchpoint is silent, and the
-record of the stop empty.
+The machine interface would tell its front end of the stop and of the resumption all the same (`unseen`).
 """
 
 from __future__ import annotations
@@ -29,7 +26,8 @@ from typing import Callable, Iterator, Optional
 
 import gdb
 
-from gdb_ipbp.prompt import Prompt, is_emacs
+from gdb_ipbp import unseen
+from gdb_ipbp.prompt import Prompt
 from gdb_ipbp.settings import kept_selection, kept_thread, put, start, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import procfs, tasks
@@ -128,7 +126,8 @@ class _SilentStop:
         _waiting.append(self)
         self._undo.append(lambda: _waiting.remove(self))
         try:
-            self._arm()
+            with unseen.unseen():
+                self._arm()
             self._watch()
             gdb.post_event(self._send)
         except BaseException:
@@ -137,9 +136,11 @@ class _SilentStop:
 
     def disarm(self) -> None:
         """Put gdb back as it was before."""
-        self._expect_nothing()
-        while self._undo:
-            self._undo.pop()()
+        unseen.let_go(is_ours=False)
+        with unseen.unseen():
+            self._expect_nothing()
+            while self._undo:
+                self._undo.pop()()
 
     def _arm(self) -> None:
         silent = gdb.parameter("suppress-cli-notifications")
@@ -153,8 +154,9 @@ class _SilentStop:
         gdb.set_convenience_variable("bpnum", newest)
         catchpoint = re.findall(r"\d+", said)[0]
         self._undo.append(lambda: gdb.execute(f"delete {catchpoint}", to_string=True))
-        if is_emacs():
-            next(point for point in gdb.breakpoints() if str(point.number) == catchpoint).silent = True
+        condition = unseen.condition()
+        if condition is not None:
+            gdb.execute(f"condition {catchpoint} {condition}", to_string=True)
         if self._in_foreground:
             act = f"import sys; sys.modules[{__name__!r}].act_in_foreground()"
             gdb.execute(f"commands {catchpoint}\nsilent\npython {act}\ncontinue\nend", to_string=True)
@@ -217,6 +219,7 @@ class _SilentStop:
                 require_alive(self._pid, error)
                 raise
             finally:
+                unseen.let_go(is_ours)
                 if not self._is_waited_for:
                     self.disarm()
         except Exception as error:  # the border to gdb's loop
@@ -281,6 +284,7 @@ class _SilentStop:
         for address in again.addresses:
             self._places.append(gdb.Breakpoint(f"*{address:#x}", internal=True))
             self._places[-1].silent = True
+            self._places[-1].condition = unseen.condition()
         self._is_waited_for, self._has_stopped = True, False
         self._in(again.seconds, self._request_again)
 

@@ -7,7 +7,6 @@ adapter there is no such thing: a front end is told of everything, and waits for
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -68,15 +67,23 @@ def show(text: str) -> None:
         gdb.flush()
 
 
-def is_emacs() -> bool:
-    """Whether gdb talks to Emacs (GNU Emacs Manual, "Interactive Shell": INSIDE_EMACS)."""
-    return is_front_end() and "INSIDE_EMACS" in os.environ
-
-
 def is_front_end() -> bool:
-    """Whether gdb talks to a program and not to a person: its option `--interpreter`, or short `-i`, says so."""
+    """Whether gdb talks to a program and not to a person."""
+    return bool(_interpreter())
+
+
+def is_machine_interface() -> bool:
+    """Whether that program is told by records of the machine interface (GDB manual, "GDB/MI")."""
+    return _interpreter().startswith("mi")
+
+
+def _interpreter() -> str:
+    """What its option `--interpreter`, or short `-i`, says; "" for none."""
     with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
         words = file.read().split("\0")
     end = words.index("--args") if "--args" in words else len(words)
-    names = [word.partition("=")[0].lstrip("-") for word in words[1:end] if word.startswith("-")]
-    return any(name and "interpreter".startswith(name) for name in names)
+    for word, following in zip(words[1:end], [*words[2:end], ""]):
+        name, _, value = word.partition("=")
+        if word.startswith("-") and name.strip("-") and "interpreter".startswith(name.lstrip("-")):
+            return value or following
+    return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,11 +187,9 @@ def test_the_machine_interface_shows_the_program_as_it_is_now(machine: Gdb, tick
     mi(machine, "-exec-continue")
     ticker.wait_for(1)
     for number in range(2, 6):
-        machine.text = ""
-        ticker.save(number)
-        machine.wait_until(lambda: "patched 1 function" in machine.text)
+        save_and_wait(machine, ticker, number)
         ticker.wait_for(number)
-        assert not machine.stopped, machine.records
+        assert "stopped" not in told_of(machine)
         assert {row["state"] for row in mi(machine, "-thread-info")["threads"]} == {"running"}
     ticker.save(6)
     machine.tell("hotpatch")  # typed while it runs; or watch mode was faster
@@ -208,6 +207,111 @@ def test_the_machine_interface_shows_the_program_as_it_is_now(machine: Gdb, tick
     mi(machine, "-exec-finish")
     machine.wait_until(lambda: machine.stopped)
     assert mi(machine, "-stack-list-frames")["stack"][0]["func"] == "tick"
+
+
+def told_of(machine: Gdb) -> list[str]:
+    """Stops and resumptions of the program that gdb has told of since the last command."""
+    return [row["message"] for row in machine.records if row["type"] == "notify" and row["message"] in GOING]
+
+
+GOING = ("stopped", "running")
+
+
+@pytest.fixture
+def cpptools(gdb: str, ticker: Ticker) -> Iterator[Gdb]:
+    """Stopped in `main`. What is sent up to there is what MIEngine sends, by which cpptools drives gdb, in its order
+    (DebuggedProcess.Initialize)."""
+    with Gdb(gdb) as machine:
+        for line in (
+            "-gdb-set mi-async on",
+            f'-interpreter-exec console "{load_line("gdb")}"',
+            '-interpreter-exec console "hotpatch watch on"',
+            '-interpreter-exec console "set pagination off"',
+            f"-environment-cd {ticker.folder}",
+            f"-file-exec-and-symbols {ticker.program}",
+            '-interpreter-exec console "show architecture"',
+            "-exec-arguments out < /dev/zero > /dev/null",
+            "-break-insert main",
+            "-exec-run",
+        ):
+            mi(machine, line)
+        assert reason_of_stop(machine) == "breakpoint-hit"
+        mi(machine, "-break-delete 1")
+        yield machine
+
+
+def reason_of_stop(machine: Gdb) -> str:
+    machine.wait_until(lambda: "stopped" in told_of(machine))
+    (row,) = (row for row in machine.records if row["message"] == "stopped")
+    assert row["payload"]["stopped-threads"] == "all"
+    return str(row["payload"]["reason"])
+
+
+def frames_of(machine: Gdb) -> list[dict[str, Any]]:
+    """As MIEngine asks for them when it is told of a stop."""
+    threads = mi(machine, "-thread-info")
+    assert {row["state"] for row in threads["threads"]} == {"stopped"}
+    mi(machine, f"-thread-select {threads['current-thread-id']}")
+    frames = mi(machine, "-stack-list-frames 0 1000")["stack"]
+    assert len(mi(machine, "-stack-list-arguments 0 0 1000")["stack-args"]) == len(frames)
+    return list(frames)
+
+
+def test_cpptools_is_told_of_its_own_stops_only(cpptools: Gdb, ticker: Ticker) -> None:
+    where = frames_of(cpptools)[0]
+    assert where["func"] == "main"
+    variable = mi(cpptools, '-var-create - * "count"')["name"]
+    # A save while it is stopped, and what `-exec hotpatch` in the debug console sends.
+    save_and_wait(cpptools, ticker, 1)
+    assert told_of(cpptools) == []
+    mi(cpptools, '-interpreter-exec console "hotpatch"')
+    assert told_of(cpptools) == []
+    assert frames_of(cpptools)[0] == where
+    assert mi(cpptools, f"-var-evaluate-expression {variable}")["value"] == "2"
+    mi(cpptools, "-exec-continue")
+    ticker.wait_for(1)
+    for number in (2, 3):
+        save_and_wait(cpptools, ticker, number)
+        ticker.wait_for(number)
+        assert "stopped" not in told_of(cpptools)
+    # A breakpoint that is set while it runs: a signal, the command, and on (AddInternalBreakAction, CmdBreakUnix).
+    interrupt(cpptools)
+    mi(cpptools, f"-break-insert -f {ticker.source}:{line_of(ticker, 'long value(long ticks)')}")
+    mi(cpptools, "-exec-continue")
+    assert reason_of_stop(cpptools) == "breakpoint-hit"
+    frame = frames_of(cpptools)[0]
+    assert (frame["func"], frame["fullname"]) == ("value", str(ticker.source))
+    # It is rebound by the records of its changes, in the new code and when that is taken back.
+    save_and_wait(cpptools, ticker, 4)
+    assert told_of(cpptools) == []
+    assert any(row["message"] == "breakpoint-modified" for row in cpptools.records)
+    mi(cpptools, "-exec-continue")
+    assert reason_of_stop(cpptools) == "breakpoint-hit"
+    mi(cpptools, '-interpreter-exec console "hotpatch watch off"')
+    mi(cpptools, '-interpreter-exec console "hotpatch undo"')
+    assert told_of(cpptools) == []
+    (point,) = mi(cpptools, "-break-list")["BreakpointTable"]["body"]
+    mi(cpptools, f"-break-delete {point['number']}")
+    mi(cpptools, "-exec-finish")
+    assert reason_of_stop(cpptools) == "function-finished"
+    mi(cpptools, "-exec-next")
+    assert reason_of_stop(cpptools) == "end-stepping-range"
+    assert frames_of(cpptools)[0]["func"] == "tick"
+    mi(cpptools, "-exec-continue")
+    ticker.wait_for(3)
+
+
+def save_and_wait(machine: Gdb, ticker: Ticker, number: int) -> None:
+    machine.text, machine.records = "", []
+    ticker.save(number)
+    machine.wait_until(lambda: "patched 1 function" in machine.text)
+
+
+def interrupt(machine: Gdb) -> None:
+    pid = int(machine.tell("python print(gdb.selected_inferior().pid)"))
+    machine.records = []
+    os.kill(pid, signal.SIGINT)
+    assert reason_of_stop(machine) == "signal-received"
 
 
 def test_emacs_and_gdbs_own_adapter_are_told_apart_from_a_terminal(gdb: str) -> None:

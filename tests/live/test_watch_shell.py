@@ -21,22 +21,22 @@ def debugger(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def ticker(tmp_path: Path) -> Ticker:
-    return build_ticker(tmp_path / "ticker")
+@pytest.fixture(params=["c", "rust"])
+def ticker(tmp_path: Path, request: pytest.FixtureRequest) -> Ticker:
+    return build_ticker(tmp_path / "ticker", request.param)
 
 
 def test_a_program_in_the_terminal_is_patched_by_saves(ticker: Ticker, debugger: str) -> None:
     words = [*IPBP, "run", "--watch", "--debugger", debugger, "--", ticker.program, "out"]
     with Terminal(words, ticker.folder) as terminal:
-        terminal.wait_for("3 files of process .* are watched")
+        terminal.wait_for(r"\d+ files of process .* are watched")
         for number in range(1, 5):
             ticker.save(number, WAYS[number % len(WAYS)])
             ticker.wait_for(number)
             terminal.wait_for("patched 1 function")
             terminal.type(f"word {number}")
             terminal.wait_for(f"heard word {number}")
-        ticker.source.write_text(ticker.text(5).replace("return ticks", "return tocks", 1))
+        ticker.save_wrong()
         terminal.wait_for("does not compile")
         terminal.press_ctrl_c()
         assert terminal.wait_for_end() == 128 + signal.SIGINT
@@ -54,7 +54,7 @@ def test_a_running_program_is_watched_until_ctrl_c_and_then_left_alone(ticker: T
     words = [*IPBP, "attach", "--watch", "--debugger", debugger, str(program.pid)]
     try:
         with Terminal(words, ticker.folder) as terminal:
-            terminal.wait_for("3 files of process .* are watched")
+            terminal.wait_for(r"\d+ files of process .* are watched")
             for number in (1, 2):
                 ticker.save(number)
                 ticker.wait_for(number)

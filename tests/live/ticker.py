@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
+from cargo_project import build_cargo_project
 from scenario import PROGRAMS
 from terminal import Terminal
 
@@ -22,21 +23,27 @@ from ipbp.cli.path import load_line
 
 @dataclass(frozen=True)
 class Ticker:
-    """The project in `folder`."""
+    """The project in `folder`. `value` is in `source`; `other` is in `part`, with the number that it returns."""
 
     folder: Path
-
-    @property
-    def program(self) -> Path:
-        return self.folder / "ticker"
-
-    @property
-    def source(self) -> Path:
-        return self.folder / "ticker.c"
+    program: Path
+    source: Path
+    part: Path
+    scope: str  # of its functions, as gdb wants them named
+    unused: str  # a definition that changes nothing
 
     def text(self, value: int) -> str:
         """The source, edited so that the program shows this."""
         return re.sub(r"ticks \* 0 \+ \d+", f"ticks * 0 + {value}", self.source.read_text(), count=1)
+
+    def save_wrong(self) -> None:
+        """What no compiler takes: it has no `tocks`."""
+        text = self.source.read_text()
+        assert text.count("ticks * 0") == 1
+        self.source.write_text(text.replace("ticks * 0", "tocks * 0"))
+
+    def save_part(self, number: int) -> None:
+        self.part.write_text(re.sub(r"\d{3}", str(number), self.part.read_text(), count=1))
 
     def save(self, value: int, how: Callable[[Path, str], None] | None = None) -> None:
         (how or in_place)(self.source, self.text(value))
@@ -88,18 +95,22 @@ def in_pieces(path: Path, text: str) -> None:
 WAYS = (in_place, by_rename, by_backup, in_pieces)
 
 
-def build_ticker(folder: Path, *compiler: str) -> Ticker:
-    """Compiled object by object, with a compile_commands.json."""
-    compiler = compiler or ("gcc",)
+def build_ticker(folder: Path, language: str = "c") -> Ticker:
+    """Compiled object by object, with a compile_commands.json, or by cargo. `language`: c, c++ or rust."""
+    if language == "rust":
+        project = build_cargo_project(folder, workspace="ticker")
+        unused = "static _MORE: [u8; 2] = [0; 2];\n"
+        return Ticker(folder, project.program, folder / "src/main.rs", folder / "src/other.rs", "ticker::", unused)
+    compiler, name = {"c": ("gcc", "ticker.c"), "c++": ("g++", "ticker.cpp")}[language]
     folder.mkdir(parents=True)
-    for name in ("ticker.c", "ticker.h"):
-        shutil.copy(PROGRAMS / name, folder)
-    arguments = [*compiler, "-g", "-O0", "-MD", "-c", "ticker.c", "-o", "ticker.o"]
+    for file in (name, "ticker.h"):
+        shutil.copy(PROGRAMS / file, folder)
+    arguments = [compiler, "-g", "-O0", "-MD", "-c", name, "-o", "ticker.o"]
     subprocess.run(arguments, cwd=folder, check=True)
-    subprocess.run([compiler[0], "ticker.o", "-o", "ticker", "-pthread"], cwd=folder, check=True)
-    rows = [{"directory": str(folder), "file": "ticker.c", "arguments": arguments}]
+    subprocess.run([compiler, "ticker.o", "-o", "ticker", "-pthread"], cwd=folder, check=True)
+    rows = [{"directory": str(folder), "file": name, "arguments": arguments}]
     (folder / "compile_commands.json").write_text(json.dumps(rows))
-    return Ticker(folder)
+    return Ticker(folder, folder / "ticker", folder / name, folder / "ticker.h", "", "static long more[2];\n")
 
 
 class Typed:
@@ -160,7 +171,8 @@ def typed_to(name: str, path: str, ticker: Ticker, *more: str) -> Iterator[Typed
         line = ["--no-lldbinit", "-O", "settings set use-color false", "-O", "settings set auto-confirm true"]
         command = [path, *line, "-O", load_line("lldb"), "--", ticker.program, "out"]
     with Terminal(command, ticker.folder) as terminal:
-        typed = Typed(terminal, f"({name}) ", _WORDS[name])
+        words = {"break slow": f"break {ticker.scope}slow", **_WORDS[name]}
+        typed = Typed(terminal, f"({name}) ", words)
         if name == "gdb":
             terminal.wait_for(r"\(gdb\) $")
             typed.tell("set confirm off")

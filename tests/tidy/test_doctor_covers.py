@@ -125,7 +125,7 @@ def test_an_object_that_was_thrown_away_is_found(tmp_path: Path) -> None:
     store = Store(tmp_path)
     digest = store.put(b"object")
     asked = request(tmp_path, record=Record({"app": {"/p/a.c": UnitRecord(digest, {}), "/p/b.c": UnitRecord("", {})}}))
-    assert patched_units(asked, store) == "1 objects of earlier patches are kept"
+    assert patched_units(asked, store) == "1 object of earlier patches kept"
     store.get(digest).unlink()
     assert code_of(lambda: patched_units(asked, store)) == "store-object-missing"
 

@@ -65,7 +65,7 @@ def _symbols(image: LoadedImage) -> str:
             "no-symbols", f"{image.path} has no symbols", "Do not strip the program, or keep its symbol table."
         )
     replaced = "" if Path(image.path).exists() else "; the file was deleted or replaced, the running one is used"
-    return f"{functions} functions in {image.path}{replaced}"
+    return f"{_some_of(functions, 'function')} in {image.path}{replaced}"
 
 
 def _build(request: Request, process: LoadedProcess) -> str:
@@ -76,7 +76,7 @@ def _build(request: Request, process: LoadedProcess) -> str:
         if found.cargo is not None:
             lines.append(f"{row.module.mapped.path}: {_cargo(found.cargo)}")
             continue
-        what = "the project's own command" if found.own else f"{len(found.commands)} compile commands"
+        what = "the project's own command" if found.own else _some_of(len(found.commands), "compile command")
         lines.append(f"{row.module.mapped.path}: {what} from {where}")
     return "\n".join([*lines, *notes])
 
@@ -98,8 +98,11 @@ def _units(request: Request, process: LoadedProcess) -> str:
             found.setdefault((code, advice), []).append(command.source.name)
     if found:
         lines = [f"{code}: {_some(names)}. {advice}" for (code, advice), names in found.items()]
-        raise IpbpError("units-unpatchable", f"{len(found)} kinds of units cannot be patched", "\n".join(lines))
-    return f"all {len(rows)} can be compiled again" if rows else "compiled by cargo, or by the project's own build"
+        count = len({name for names in found.values() for name in names})
+        raise IpbpError("units-unpatchable", f"{_some_of(count, 'unit')} cannot be patched", "\n".join(lines))
+    if not rows:
+        return "compiled by cargo, or by the project's own build"
+    return f"all {len(rows)} can be compiled again" if len(rows) > 1 else "the only one can be compiled again"
 
 
 def troubles(command: Command) -> Iterator[tuple[str, str]]:
@@ -118,6 +121,10 @@ def _is_there(command: Command) -> bool:
     return shutil.which(program, path=environment_of(command).get("PATH")) is not None
 
 
+def _some_of(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -125,7 +132,7 @@ def _some(names: list[str]) -> str:
 def _cargo(executable: Path) -> str:
     commands = program_crates(executable)
     local = [row.name for row in commands if row.is_local and row.is_linked]
-    return f"cargo, {len(commands)} crates; these can be edited: {', '.join(local)}"
+    return f"cargo, {_some_of(len(commands), 'crate')}; what can be edited: {', '.join(local)}"
 
 
 def _debug_information(request: Request, process: LoadedProcess) -> str:
@@ -161,7 +168,9 @@ def patched_code(request: Request, read: MemoryReader) -> str:
                 f"the entry at {address:#x} does not hold the jump that a patch wrote there",
                 "Something else writes to the program's code; undo the patches, or restart the program.",
             )
-    return f"{len(places)} entries lead to new code"
+    if not places:
+        return "no function has been replaced"
+    return f"{len(places)} entries lead to new code" if len(places) > 1 else "1 entry leads to new code"
 
 
 def patched_units(request: Request, store: Store) -> str:
@@ -169,7 +178,7 @@ def patched_units(request: Request, store: Store) -> str:
     objects = {unit.object for units in request.record.images.values() for unit in units.values() if unit.object}
     for digest in objects:
         store.get(digest)
-    return f"{len(objects)} objects of earlier patches are kept"
+    return f"{_some_of(len(objects), 'object')} of earlier patches kept"
 
 
 def _watch_mode(image: LoadedImage) -> str:

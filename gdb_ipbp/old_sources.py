@@ -6,7 +6,8 @@ symbolic link of ours, which leads somewhere else each time that gdb is asked fo
 the files as ever: breakpoints are set by the text that the user edits.
 
 Those moments are hooks of gdb's (GDB manual, "Hooks"): `hook-stop` runs before a stop is shown, and the commands that
-show source have one before and one after. They do nothing for a front end, which reads the files itself.
+show source have one before and one after. A front end reads the files itself: in its console it is told when the line
+that it shows has another number there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gdb_ipbp.background import is_under_way
 from gdb_ipbp.prompt import is_front_end
 from gdb_ipbp.settings import kept_selection, quoted, tell
 from ipbp.host.inferior import OldCode, OldText
-from ipbp.host.texts import is_shown
+from ipbp.host.texts import is_shown, number_now
 
 _COMMANDS = ("list", "frame", "up", "down", "thread", "disassemble")
 _MOST_FRAMES = 100  # of the selected thread, from the innermost on
@@ -43,6 +44,9 @@ _sources = _Sources()
 def follow(texts: Sequence[OldText], code: Sequence[OldCode]) -> None:
     """From now on these texts are shown of the code that they name; () for none. `code`: which of it is old."""
     if is_front_end():
+        if bool(texts) != bool(_sources.texts):
+            (gdb.events.stop.connect if texts else gdb.events.stop.disconnect)(_tell_front_end)
+        _sources.texts = texts
         return
     _sources.texts, _sources.code = texts, code
     if texts and not _sources.hooks:
@@ -91,6 +95,19 @@ def _on_stop(event: gdb.StopEvent) -> None:
         _forget()
         if not is_silent:
             _say()
+
+
+def _tell_front_end(event: gdb.StopEvent) -> None:
+    """The file that it opens has other text than this code was compiled from."""
+    if is_under_way():
+        return
+    frame = gdb.selected_frame()
+    table, line = _table(frame), frame.find_sal().line
+    text = None if table is None else _text(table.fullname(), _inside(frame))
+    if table is not None and text is not None and text.copy:
+        number = number_now(text, line)
+        now = f"is line {number} now" if number else "is not there any more"
+        gdb.write(f"[{os.path.basename(table.filename)}, as it was {text.when}: line {line} of it {now}]\n")
 
 
 def _say() -> None:

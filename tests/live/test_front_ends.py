@@ -301,6 +301,29 @@ def test_cpptools_is_told_of_its_own_stops_only(cpptools: Gdb, ticker: Ticker) -
     ticker.wait_for(3)
 
 
+def test_a_front_end_is_told_where_the_line_of_old_code_is_now(machine: Gdb, ticker: Ticker) -> None:
+    was_built = ticker.source.read_text()
+    commit = ("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "as built")
+    for words in (("init", "-q"), ("add", "ticker.c"), commit):
+        subprocess.run(["git", *words], cwd=ticker.folder, check=True)
+    ticker.source.write_text(f"/* one */\n/* two */\n{was_built}")
+    ticker.save(1)
+    assert "patched 1 function" in machine.tell("hotpatch")
+    machine.tell("break usleep")
+    mi(machine, "-exec-continue")
+    machine.wait_until(lambda: "stopped" in told_of(machine))
+    machine.tell("delete")
+    machine.text = ""
+    mi(machine, "-exec-finish")
+    machine.wait_until(lambda: machine.stopped)
+    place = mi(machine, "-stack-list-frames")["stack"][0]
+    assert place["func"] == "tick"
+    line = int(place["line"])
+    assert was_built.splitlines()[line - 1].startswith("    for (")
+    said = f"as it was before patch 1 (as git has it): line {line} of it is line {line + 2} now]"
+    machine.wait_until(lambda: said in machine.text)
+
+
 def save_and_wait(machine: Gdb, ticker: Ticker, number: int) -> None:
     machine.text, machine.records = "", []
     ticker.save(number)

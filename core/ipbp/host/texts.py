@@ -80,6 +80,11 @@ def text_at(rows: Sequence[OldText], address: int, path: str) -> Optional[str]:
     return None
 
 
+def number_now(row: OldText, line: int) -> int:
+    """The number that a line of this text has in the file as it is now, 0 for none."""
+    return counterpart(_lines(row.copy), _lines(row.path), line)
+
+
 def counterpart(text: Sequence[str], other: Sequence[str], line: int) -> int:
     """The number that a line of `text` has in `other`, 0 for none. Numbers count from 1."""
     shorter = min(len(text), len(other))

@@ -41,11 +41,8 @@ def test_it_stops_at_that_line_and_nowhere_else(debugger: str, language: str, tm
         patched(typed, case, "ledger::main" if language == "rust" else "main")
         # In code that was not patched both numbers are those of other lines.
         typed.break_at(typed.number(edited))
-        wanted = [edited]
-        if debugger == "gdb":  # lldb cannot be told of another place
-            typed.break_at(typed.number(case.caller))
-            wanted = [case.caller, edited]
-        assert stops(typed, case, ANSWERS[language]) == wanted
+        typed.break_at(typed.number(case.caller))
+        assert stops(typed, case, ANSWERS[language]) == [case.caller, edited]
 
 
 def test_one_that_stands_in_for_another_goes_when_that_has_places_or_goes(tmp_path: Path) -> None:
@@ -71,3 +68,30 @@ def test_one_that_stands_in_for_another_goes_when_that_has_places_or_goes(tmp_pa
         shown = typed.stop("continue", "checked")
         assert typed.current(shown) == (line, "    return twice;")
         assert "before patch" not in shown
+
+
+def test_in_lldb_one_stands_in_from_when_the_program_goes_on(tmp_path: Path) -> None:
+    case = CASES["c"]
+    with typed_to("lldb", case, tmp_path / "project") as typed:
+        patched(typed, case, "main")
+        line, was = typed.number("    return twice;"), typed.number("    return twice;") - 2
+        place = f"breakpoint set --file frames.c --line {line}"
+        typed.tell(f"{place} --condition 'twice == 14'")
+        said = typed.tell("thread step-inst")
+        assert re.search(rf"\[line {line} of frames.c was line {was} .*: breakpoint 3 stands in for 2\]", said), said
+        listed = typed.tell("breakpoint list 3")
+        assert f"line = {was}" in listed
+        assert "Condition: twice == 14" in listed
+        typed.tell("breakpoint delete 2")
+        typed.tell("thread step-inst")
+        assert "No breakpoints" in typed.tell("breakpoint list")
+        typed.tell(place)
+        assert "breakpoint 5 stands in for 4" in typed.tell("thread step-inst")
+        text = typed.source.read_text()
+        assert text.count("twice < 10, ") == 1
+        typed.source.write_text(text.replace("twice < 10, ", "twice < 100, "))
+        assert "patched" in typed.tell("hotpatch")
+        shown = typed.stop("continue", "checked")
+        assert typed.current(shown) == (line, "    return twice;")
+        assert "before patch" not in shown
+        assert not re.search("^5: ", typed.tell("breakpoint list"), re.M)

@@ -138,7 +138,9 @@ def running(ticker: Ticker) -> Iterator[subprocess.Popen[bytes]]:
         stream.close()
 
 
-@pytest.mark.parametrize("end", ["detach", "quit"])
+@pytest.mark.parametrize(
+    ("ticker", "end"), [("c", "detach"), ("c", "quit"), ("c++", "detach"), ("rust", "detach")], indirect=["ticker"]
+)
 def test_an_attached_program_is_watched_and_left_in_peace(
     debugger: str, path: str, ticker: Ticker, running: subprocess.Popen[bytes], end: str
 ) -> None:

@@ -45,7 +45,13 @@ class Prefork:
         os.kill(pid, signal.SIGKILL)
         (self.folder / str(pid)).unlink()
 
+    def end_master(self) -> None:
+        """The workers go on."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
+        # A group of which the leader has ended is there as long as one of its processes.
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 

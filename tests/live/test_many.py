@@ -97,6 +97,37 @@ def test_all_are_patched_by_one_build_and_one_plan(
     assert (nothing.status, set(nothing.outcomes().values())) == (0, {"ok"})
 
 
+def test_children_are_patched_and_what_they_fork_inherits_it(project: Project, server: Prefork, debugger: str) -> None:
+    family = {server.master, *server.workers()}
+    project.edit(ANSWER)
+    assert ipbp("apply", debugger, "--pid", str(server.master), "--children").outcomes() == dict.fromkeys(
+        family, "patched"
+    )
+    heir = server.start_worker("fork")
+    assert server.ask(heir, "1")[0] == 1001
+
+    known = ipbp("status", debugger, "--pid", str(server.master), "--children").processes
+    assert set(known) == {*family, heir}
+    assert {pid: row["patches"][0]["inherited"] for pid, row in known.items()} == {
+        **dict.fromkeys(family, 0),
+        heir: server.master,
+    }
+    assert f"patch 1, inherited from process {server.master}: 1 function" in known[heir]["text"]
+
+    # It runs the new code: there is nothing to do, and the next edit goes over the inherited patch.
+    assert ipbp("apply", debugger, "--pid", str(server.master), "--children").outcomes()[heir] == "unchanged"
+    project.edit(AGAIN)
+    done = ipbp("apply", debugger, "--pid", str(server.master), "--children")
+    assert done.outcomes() == dict.fromkeys([*family, heir], "patched")
+    assert done.processes[heir]["patch"] == 2
+    assert server.ask(heir, "1")[0] == 2001
+
+    # Both are taken back where they were never applied, also when the parent is gone.
+    server.end_master()
+    assert ipbp("undo", debugger, "--pid", str(heir), "0").total["outcome"] == "undone"
+    assert server.ask(heir, "1")[0] == 2
+
+
 def counting_compiler(folder: Path) -> tuple[Path, str]:
     """A file that gets a line for each run of gcc, and the PATH that makes it so."""
     runs, bin = folder / "runs", folder / "bin"

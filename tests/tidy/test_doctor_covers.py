@@ -63,8 +63,8 @@ NOT_CHECKED = {
         address-taken caller-running entry-unreadable frame-argument-gone frame-layout-changed frame-machine
         frame-moved frame-not-changed frame-not-described frame-place-changed frame-unwinds image-unloaded inferior-busy
         inferior-call inferior-step inferior-thread inferior-unstoppable initialiser-failed inject-address-taken
-        inject-diverted inject-no-site interrupted machine-short memory-not-empty memory-unreadable plan-outdated
-        proc-missing program-busy quiet-point safepoint-frame safepoint-stuck sources-changing""",
+        inherited-undone inject-diverted inject-no-site interrupted machine-short memory-not-empty memory-unreadable
+        plan-outdated proc-missing program-busy quiet-point safepoint-frame safepoint-stuck sources-changing""",
     "it is about the words of one command": """
         agreement-declined agreement-unknown deopt-needless deopt-unknown frame-none no-such-patch nothing-to-undo
         object-unreadable output-unwritable undo-order usage""",

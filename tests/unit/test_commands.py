@@ -125,6 +125,7 @@ def test_a_caller_that_is_left_soon_is_waited_for(
     stops: int, code: str, made: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "forget_unloaded", lambda *_: [])
+    monkeypatch.setattr(commands, "inherit", lambda *_: None)
     monkeypatch.setattr(commands.transaction, "recover", lambda *_: 0)
     inferior, console = Moving(stops), Console()
     command = commands.Command(inferior, console, False)  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ from ipbp.cli.outcome import Outcome
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.host.commands import plan_outcome, plan_params, status_outcome
+from ipbp.host.inherited import inherit
 from ipbp.host.journal import Journal, open_journal
 from ipbp.host.plain_path import plain_path
 from ipbp.host.private import write_private
@@ -84,10 +85,8 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 def prepare(arguments: argparse.Namespace, pid: int, plan: Planner) -> Prepared:
     """Everything up to the plan, which `plan` makes; the process is untouched, but what a debugger that died left
     half-way is put right. Errors: those of `check_attachable`, and why there is no plan."""
-    check_attachable(pid)
-    journal = open_journal(pid)
+    journal, notes = look(pid)
     inferior = Bystander(pid)
-    notes = forget_unloaded(journal, inferior)
     if journal.unfinished() is not None:
         with debugging(arguments, pid) as session:
             session.attach()
@@ -153,6 +152,7 @@ def look(pid: int) -> tuple[Journal, list[str]]:
     """The journal of a process that may be attached to, up to date with what is loaded, and what to say of that."""
     check_attachable(pid)
     journal = open_journal(pid)
+    inherit(journal, Bystander(pid))
     return journal, forget_unloaded(journal, Bystander(pid))
 
 

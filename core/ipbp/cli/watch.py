@@ -30,6 +30,7 @@ from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import failed, plan_params
+from ipbp.host.inherited import inherit
 from ipbp.host.journal import open_journal
 from ipbp.host.plain_path import plain_path
 from ipbp.host.private import write_private
@@ -125,6 +126,7 @@ class _Watched:
     def params(self) -> Message:
         inferior = Bystander(self._pid)
         journal = open_journal(self._pid)
+        inherit(journal, inferior)
         forget_unloaded(journal, inferior)
         colour = sys.stderr.isatty()
         return plan_params(inferior.describe(), inferior.regions(), journal, colour, vars(self._arguments))

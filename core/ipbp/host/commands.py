@@ -23,6 +23,7 @@ from ipbp.host.client import Client, find_python
 from ipbp.host.consent import request_with_consent
 from ipbp.host.doctor import examine
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
+from ipbp.host.inherited import inherit
 from ipbp.host.journal import Journal, Patch, folder_name, open_journal
 from ipbp.host.load import Load
 from ipbp.host.old_callers import RUNNING
@@ -127,6 +128,7 @@ class Command:
         described = self.inferior.describe()
         journal = open_journal(described.pid, described.remote)
         self.folder = journal.folder
+        inherit(journal, self.inferior)
         self._look(journal)
         return journal
 
@@ -556,7 +558,7 @@ def status_outcome(journal: Journal) -> Outcome:
     """What `hotpatch status` shows."""
     return {
         "outcome": "ok",
-        "patches": [_of_patch(patch) for patch in journal.patches()],
+        "patches": [{**_of_patch(row), "inherited": journal.inherited_from(row)} for row in journal.patches()],
         "memory": sum(end - start for start, end in journal.written_ranges()),
         "mapped": journal.mapped_size(),
     }

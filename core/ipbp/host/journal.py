@@ -11,6 +11,7 @@ is the newest, so it lies in a file of its own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
+from ipbp.host import procfs, tasks
 from ipbp.host.private import is_ours, private_folder, write_private
 from ipbp.protocol import FunctionChange, Hook, PatchedImage, PatchPlan, Replacement
 
@@ -131,6 +132,36 @@ class Journal:
         self._kept: Optional[Opening] = None  # whose record is written
         self._patches: dict[int, Patch] = {}
         self._unloaded: list[tuple[str, int]] = []  # key of an image, number of the newest patch at that time
+        self._inherited = (0, 0)  # number of the newest patch that the process was forked with, and from whom
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0 where it is one of another machine."""
+        match = _FOLDER_NAME.fullmatch(self.folder.name)
+        return int(match[2]) if match else 0
+
+    def is_empty(self) -> bool:
+        """Nothing was ever written down."""
+        return not self._path.exists()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All events, as they were written."""
+        content = self._path.read_bytes() if self._path.exists() else b""
+        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+    def states(self) -> list[tuple[Patch, ...]]:
+        """All patches as they were after each event."""
+        replayed, found = Journal(self.folder), []
+        for row in self.rows():
+            replayed._take(_encode(row))
+            found.append(tuple(replayed._patches.values()))
+        return found
+
+    def inherited_from(self, patch: Patch) -> int:
+        """The process that was patched when this one was forked from it; 0 when this one was patched itself."""
+        self._read()
+        newest, pid = self._inherited
+        return pid if patch.number <= newest else 0
 
     def patches(self) -> list[Patch]:
         """Those in force, oldest first."""
@@ -166,6 +197,16 @@ class Journal:
         path = self._record_path(patches[-1].number)
         try:
             record = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            pid = self.inherited_from(patches[-1])
+            if not pid:
+                raise _malformed(path, str(error)) from error
+            raise IpbpError(
+                "inherited-undone",
+                f"process {self.pid} was forked with patch {patches[-1].number} of process {pid}, where it was undone"
+                " since: what it was made of is gone",
+                f"Undo it in process {self.pid}, too, then patch.",
+            ) from error
         except (OSError, ValueError) as error:
             raise _malformed(path, str(error)) from error
         if not isinstance(record, dict):
@@ -175,7 +216,7 @@ class Journal:
     def latest_arenas(self) -> list[dict[str, Any]]:
         """What the engine said of its memory with the newest patch whose bytes may still be there; [] without one.
         Undone patches count: a thread may still run there."""
-        kept = [patch for patch in self._read() if _has_memory(patch)]
+        kept = [patch for patch in self._read() if has_memory(patch)]
         return list(kept[-1].plan.arenas) if kept else []
 
     def entries(self) -> dict[int, bytes]:
@@ -188,7 +229,7 @@ class Journal:
         return [
             (segment.address, segment.address + segment.size)
             for patch in self._read()
-            if _has_memory(patch)
+            if has_memory(patch)
             for segment in patch.plan.segments
         ]
 
@@ -256,13 +297,13 @@ class Journal:
         return any(
             start < segment.address + segment.size and segment.address < end
             for patch in self._read()
-            if _has_memory(patch) and patch.number != besides
+            if has_memory(patch) and patch.number != besides
             for segment in patch.plan.segments
         )
 
     def mapped_size(self) -> int:
         """Bytes of address space that were reserved for patches and still are."""
-        return sum(block.size for patch in self._read() if _has_memory(patch) for block in patch.plan.allocations)
+        return sum(block.size for patch in self._read() if has_memory(patch) for block in patch.plan.allocations)
 
     def forget(self, image: str, number: int) -> None:
         """The image of this key is gone, with what all patches up to this number did to it."""
@@ -274,7 +315,7 @@ class Journal:
         patches = self._read()
         if self._parsed < _LONG or any(patch.is_unfinished for patch in patches):
             return
-        kept = {patch.number for patch in patches if _has_memory(patch)}
+        kept = {patch.number for patch in patches if has_memory(patch)}
         newest = self.next_number() - 1
         lines = [line for line in self._path.read_bytes().splitlines(keepends=True) if _is_of(line, kept)]
         fresh = self._path.with_name(f"journal.{os.getpid()}")
@@ -305,6 +346,7 @@ class Journal:
                     raise _untrusted(self._path, "file")
                 if status.st_ino != self._inode:
                     self._inode, self._parsed, self._patches, self._unloaded = status.st_ino, 0, {}, []
+                    self._inherited = (0, 0)
                 size = status.st_size
                 content = os.pread(file, max(size - self._parsed, 0), self._parsed)
             finally:
@@ -321,6 +363,9 @@ class Journal:
                 return
             if row["event"] == "newest":
                 self._newest = row["number"]
+                return
+            if row["event"] == "inherited":
+                self._inherited = row["number"], row["pid"]
                 return
             number, state = row["number"], _STATE_AFTER[row["event"]]
             if row["event"] == "begin":
@@ -398,7 +443,7 @@ def identity(pid: int, remote: str = "") -> str:
 
 def process_name(boot: str, pid: int, start: int, auxiliary_vector: bytes) -> str:
     """What tells a process from every other one, on whatever machine: it was started at `start` after this boot."""
-    return f"{boot}.{pid}.{start}.{hashlib.sha256(auxiliary_vector).hexdigest()[:12]}"
+    return f"{boot}.{pid}.{start}.{_digest_of_vector(auxiliary_vector)}"
 
 
 def folder_name(pid: int, remote: str) -> str:
@@ -419,16 +464,39 @@ def _is_here(pid: int, name: str) -> bool:
         raise
 
 
+def kin_of(folder: Path) -> list[Path]:
+    """Journals of processes that the one of this journal may have been forked from, its parent's first: they have the
+    same auxiliary vector. None for a process of another machine."""
+    match = _FOLDER_NAME.fullmatch(folder.name)
+    if match is None:
+        return []
+    found = []
+    for path in folder.parent.iterdir():
+        other = _FOLDER_NAME.fullmatch(path.name)
+        if other and path != folder and (other[1], other[4]) == (match[1], match[4]) and _is_trusted(path):
+            found.append((int(other[2]), path))
+    parent = 0
+    with contextlib.suppress(IpbpError):  # it has just ended
+        parent = tasks.parent(int(match[2])) if len(found) > 1 else 0
+    return [path for _, path in sorted(found, key=lambda row: (row[0] != parent, row[0]))]
+
+
+def _is_trusted(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISDIR(status.st_mode) and is_ours(status)
+
+
 def _encode(row: dict[str, Any]) -> bytes:
     return json.dumps(row, separators=(",", ":")).encode()
 
 
 def _is_of(line: bytes, numbers: set[int]) -> bool:
     row = json.loads(line)
-    return row["event"] == "unloaded" or row["number"] in numbers
+    return row["event"] in ("unloaded", "inherited") or row["number"] in numbers
 
 
-def _has_memory(patch: Patch) -> bool:
+def has_memory(patch: Patch) -> bool:
+    """Whether its bytes may still be somewhere in the process."""
     return patch.state not in (ROLLED_BACK, RECLAIMED) or patch.memory_kept
 
 
@@ -443,11 +511,30 @@ def _own_folder(path: Path) -> Path:
 
 def _remove_dead(root: Path) -> None:
     boot = procfs.boot_id()
+    heirs: Optional[frozenset[str]] = None
     for name in os.listdir(root):
         match = _FOLDER_NAME.fullmatch(name)
         is_over = match and not (match[1] == boot and _is_running(int(match[2]), int(match[3])))
+        if is_over and match and match[1] == boot and (root / name / "journal").exists():
+            # A process that was forked from it has its patches in memory, and may not have been looked at yet.
+            heirs = _vectors_of_running() if heirs is None else heirs
+            is_over = match[4] not in heirs
         if is_over or (name.startswith(_ELSEWHERE) and _is_unused(root / name)):
             shutil.rmtree(root / name, ignore_errors=True)  # somebody else may be removing it, too
+
+
+def _vectors_of_running() -> frozenset[str]:
+    """Of all processes that may be looked at, what their journals' names end in."""
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(IpbpError):  # it has ended, or is somebody else's
+                found.add(_digest_of_vector(procfs.auxiliary_vector(int(name))))
+    return frozenset(found)
+
+
+def _digest_of_vector(auxiliary_vector: bytes) -> str:
+    return hashlib.sha256(auxiliary_vector).hexdigest()[:12]
 
 
 def _is_unused(folder: Path) -> bool:

@@ -115,7 +115,8 @@ def _status(outcome: Row) -> str:
     lines = [] if patches else ["no patch is applied"]
     versions: dict[tuple[str, int], int] = {}
     for patch in patches:
-        lines.append(f"patch {patch['patch']}: {_count(patch['functions'])}{_files(patch['functions'])}")
+        origin = f", inherited from process {patch['inherited']}" if patch.get("inherited") else ""
+        lines.append(f"patch {patch['patch']}{origin}: {_count(patch['functions'])}{_files(patch['functions'])}")
         width = max((len(row["name"]) for row in patch["functions"]), default=0)
         for row in patch["functions"]:
             key = (row["name"], row["entry"])

@@ -68,6 +68,7 @@ static void serve(int listener, int is_master)
                 answered++;
             dprintf(peer, "%d %d", answer(atoi(line)), answered);
         }
+        shutdown(peer, SHUT_RDWR); /* a worker that was just forked has it, too */
         close(peer);
     }
 }

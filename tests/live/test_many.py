@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,31 @@ def test_children_are_patched_and_what_they_fork_inherits_it(project: Project, s
     server.end_master()
     assert ipbp("undo", debugger, "--pid", str(heir), "0").total["outcome"] == "undone"
     assert server.ask(heir, "1")[0] == 2
+
+
+def test_all_or_none(project: Project, server: Prefork, debugger: str) -> None:
+    family = [server.master, *server.workers()]
+    for pid in family:
+        server.ask(pid, "1")
+    project.edit(ANSWER)
+    # The last one may not map any more memory, which shows when the others are patched already.
+    *before, last = family
+    limits = resource.prlimit(last, resource.RLIMIT_AS)
+    resource.prlimit(last, resource.RLIMIT_AS, (1, limits[1]))
+    none = ipbp("apply", debugger, "--atomic", "--pid", numbers(family))
+    resource.prlimit(last, resource.RLIMIT_AS, limits)
+    assert none.processes[last]["error"]["code"] == "inject-failed", none
+    said = {none.processes[pid]["error"]["fact"].partition(",")[0] for pid in before}
+    assert said == {"patched and taken back before it ran on"}
+    assert (none.status, none.total["outcome"]) == (1, "error")
+    assert {server.ask(pid, "1")[0] for pid in family} == {2}
+    assert all(not row["patches"] for row in ipbp("status", debugger, "--pid", numbers(family)).processes.values())
+
+    done = ipbp("apply", debugger, "--atomic", "--pid", str(server.master), "--children")
+    assert done.outcomes() == dict.fromkeys(family, "patched")
+    assert (done.status, done.total["between"]) == (0, 0.0)
+    assert done.total["stopped"] > 0
+    assert {server.ask(pid, "1")[0] for pid in family} == {1001}
 
 
 def counting_compiler(folder: Path) -> tuple[Path, str]:

@@ -49,6 +49,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
         if verb in ("apply", "preview"):
             attach.add_build_options(parser)
         if verb == "apply":
+            parser.add_argument("--atomic", action="store_true", help="all processes or none: stop them together")
             parser.add_argument("--load", metavar="LIBRARY", action="append", help="load this library first")
         if verb == "undo":
             parser.add_argument("number", type=int, nargs="?", metavar="N", help="the patch that is to stay newest")
@@ -82,6 +83,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _check_words(arguments: argparse.Namespace) -> None:
     """What is wrong whatever the processes are, of which there may be none. Errors: `usage`, those of
     `read_patch_file`."""
+    if getattr(arguments, "atomic", False) and arguments.load:
+        fact = "--load cannot be --atomic: a library that was loaded stays"
+        raise IpbpError("usage", fact, "Use two commands: load it, then patch.")
     file = getattr(arguments, "patch_file", None)
     if file is None:
         return

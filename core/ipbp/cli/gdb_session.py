@@ -44,6 +44,7 @@ class GdbSession:
         self._console = ""
         self._stopped = False
         self._attached = False
+        self._loaded = False
         self._process = subprocess.Popen(
             [gdb, "-nx", "--quiet", "--interpreter=mi3"],
             stdin=subprocess.PIPE,
@@ -66,16 +67,11 @@ class GdbSession:
         self.close()
 
     def attach(self) -> float:
-        """Load the plugin and attach; the time (time.perf_counter()) at which the program was stopped.
+        """Attach, with the plugin loaded; the time (time.perf_counter()) at which the program was stopped.
 
-        Errors: `debugger-attach`, `debugger-plugin`.
+        Errors: `debugger-attach`, and those of `load`.
         """
-        for setting in _QUIET:
-            self._command(f"-gdb-set {setting}")
-        # The program's signals are its own business: none of them stops it here.
-        self._console_command("handle all nostop noprint pass", "debugger-command")
-        self._console_command(load_line("gdb"), "debugger-plugin")
-        self._console_command("hotpatch help", "debugger-plugin")  # everything is imported before the program stops
+        self.load()
         began = time.perf_counter()
         reply = self._command(f"-target-attach {self._pid}")
         if reply["message"] == "error":
@@ -83,6 +79,18 @@ class GdbSession:
         self._attached = True
         self._wait_for(lambda: self._stopped)
         return began
+
+    def load(self) -> None:
+        """Everything that can be done before the program stops. Errors: `debugger-plugin`."""
+        if self._loaded:
+            return
+        for setting in _QUIET:
+            self._command(f"-gdb-set {setting}")
+        # The program's signals are its own business: none of them stops it here.
+        self._console_command("handle all nostop noprint pass", "debugger-command")
+        self._console_command(load_line("gdb"), "debugger-plugin")
+        self._console_command("hotpatch help", "debugger-plugin")  # everything is imported before the program stops
+        self._loaded = True
 
     def hotpatch(self, arguments: str) -> Outcome:
         """What `hotpatch ARGUMENTS` said. Errors: `debugger-command` when it said nothing that we understand."""
@@ -114,12 +122,18 @@ class GdbSession:
         """Ctrl-C for the command that runs now: the plugin gives it up, and rolls back what it had begun."""
         self._process.send_signal(signal.SIGINT)
 
+    def detach(self) -> None:
+        """Let the process go; the debugger stays."""
+        if self._attached:
+            self._command("-target-detach")
+            self._attached = False
+
     def close(self) -> None:
         """Detach and end gdb; kill it when it does not answer (the kernel then lets the process go)."""
         self._deadline = time.monotonic() + GRACE
         try:
             if self._attached and self._process.poll() is None:
-                self._detach()
+                self.detach()
             if self._process.poll() is None:
                 self._write("-gdb-exit")
             self._process.wait(timeout=5)
@@ -129,10 +143,6 @@ class GdbSession:
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
-
-    def _detach(self) -> None:
-        self._command("-target-detach")
-        self._attached = False
 
     def _console_command(self, line: str, code: str) -> None:
         reply = self._command(f"-interpreter-exec console {_quoted(line)}")

@@ -36,6 +36,7 @@ class LldbSession:
         self._said = ""
         self._marks = 0
         self._attached = False
+        self._loaded = False
         self._process = subprocess.Popen(
             [lldb, "--no-lldbinit"],
             stdin=subprocess.PIPE,
@@ -55,16 +56,11 @@ class LldbSession:
         self.close()
 
     def attach(self) -> float:
-        """Load the plugin and attach; the time (time.perf_counter()) at which the program was stopped.
+        """Attach, with the plugin loaded; the time (time.perf_counter()) at which the program was stopped.
 
-        Errors: `debugger-attach`, `debugger-plugin`.
+        Errors: `debugger-attach`, and those of `load`.
         """
-        for setting in _SETTINGS:
-            self._command(f"settings set {setting}")
-        said = self._command(load_line("lldb"))
-        if "error:" in said:
-            raise _failed("debugger-plugin", "lldb cannot load the plugin", said)
-        self._command("hotpatch help")  # everything is imported before the program stops
+        self.load()
         began = time.perf_counter()
         self._send(f"process attach -p {self._pid}")
         self._wait_for(lambda: " stopped" in self._said or "error:" in self._said)
@@ -74,6 +70,18 @@ class LldbSession:
         others = sorted(s.name for s in signal.Signals if s.name not in _OURS and not s.name.startswith("SIGRT"))
         self._command(f"process handle -s false -n false -p true {' '.join(others)}")
         return began
+
+    def load(self) -> None:
+        """Everything that can be done before the program stops. Errors: `debugger-plugin`."""
+        if self._loaded:
+            return
+        for setting in _SETTINGS:
+            self._command(f"settings set {setting}")
+        said = self._command(load_line("lldb"))
+        if "error:" in said:
+            raise _failed("debugger-plugin", "lldb cannot load the plugin", said)
+        self._command("hotpatch help")  # everything is imported before the program stops
+        self._loaded = True
 
     def hotpatch(self, arguments: str) -> Outcome:
         """What `hotpatch ARGUMENTS` said. Errors: `debugger-command` when it said nothing that we understand."""
@@ -104,13 +112,18 @@ class LldbSession:
         """Ctrl-C for the command that runs now: the plugin gives it up, and rolls back what it had begun."""
         self._process.send_signal(signal.SIGINT)
 
+    def detach(self) -> None:
+        """Let the process go; the debugger stays."""
+        if self._attached:
+            self._command("process detach")
+            self._attached = False
+
     def close(self) -> None:
         """Detach and end lldb; kill it when it does not answer (the kernel then lets the process go)."""
         self._deadline = time.monotonic() + GRACE
         try:
             if self._attached and self._process.poll() is None:
-                self._command("process detach")
-                self._attached = False
+                self.detach()
             if self._process.poll() is None:
                 self._send("quit")
             self._process.wait(timeout=5)

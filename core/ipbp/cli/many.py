@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ipbp.build.once import one_build
 from ipbp.cli import attach
+from ipbp.cli.atomic import ENDED, Newcomers, not_patched, patch_all_or_none
 from ipbp.cli.outcome import Outcome, told
 from ipbp.cli.processes import Chosen, chosen
 from ipbp.cli.target import has_ended
@@ -25,7 +26,6 @@ from ipbp.host.commands import failed
 T = TypeVar("T")
 
 _NOT_REACHED = IpbpError("interrupted", "interrupted before this process was reached", "It is untouched; try again.")
-ENDED: Outcome = {"outcome": "ok", "text": "it has ended meanwhile", "has_ended": True}
 _SAID = {
     "patched": "patched",
     "undone": "undone",
@@ -49,12 +49,15 @@ class Many:
         self._outcomes: dict[int, Outcome] = {}
         self._named: frozenset[int] = frozenset()
         self._is_interrupted = False
+        self._choice: Chosen | None = None
+        self._seen: set[int] = set()  # of `--atomic`: processes with a plan
+        self._stopped = 0.0  # milliseconds, of `--atomic`
         self._patched: list[float] = []  # when, by time.perf_counter()
 
     def run(self) -> Outcome:
         """The outcome of all. Errors: those of `chosen`."""
         choice = chosen(self._arguments)
-        self._named = choice.named
+        self._choice, self._named = choice, choice.named
         if self._arguments.verb in ("undo", "status"):
             self._generations(choice, self._undo_or_look)
             return self._total(choice)
@@ -88,8 +91,43 @@ class Many:
 
         for pid in pids:
             self._settle(pid, partial(prepare, pid))
+        if getattr(self._arguments, "atomic", False):
+            self._patch_all_or_none(prepared, partial(self._plan_of_newcomers, plan))
+            return
         for row in prepared:
             self._settle(row.pid, partial(attach.patch, self._arguments, row, plan))
+
+    def _patch_all_or_none(self, prepared: Sequence[attach.Prepared], newcomers: Newcomers) -> None:
+        self._seen = {*self._outcomes, *(row.pid for row in prepared)}
+        bad = next((pid for pid, row in self._outcomes.items() if _kind(row) in ("refused", "failed")), 0)
+        if bad:
+            outcomes: dict[int, Outcome] = {row.pid: failed(not_patched(bad)) for row in prepared}
+        elif prepared:
+            outcomes, self._stopped = patch_all_or_none(self._arguments, prepared, newcomers, self._named)
+        else:
+            outcomes = {}
+        for pid, outcome in outcomes.items():
+            self._settle(pid, partial(dict, outcome))
+
+    def _plan_of_newcomers(self, plan: attach.Planner) -> list[attach.Prepared]:
+        assert self._choice is not None
+        rows = []
+        for pid in self._choice.again():
+            if pid in self._seen:
+                continue
+            self._seen.add(pid)
+            try:
+                row = attach.prepare(self._arguments, pid, plan)
+            except IpbpError as error:
+                self._settle(pid, partial(failed, error))
+                if self._outcomes[pid].get("has_ended"):
+                    continue
+                raise not_patched(pid) from error
+            if row.outcome is None:
+                rows.append(row)
+            else:
+                self._settle(pid, partial(attach.preview, row))
+        return rows
 
     def _settle(self, pid: int, action: Callable[[], Outcome | None]) -> None:
         """Do this for a process, unless it was interrupted before; what comes of it is the outcome of the process, when
@@ -115,7 +153,8 @@ class Many:
         return {
             "outcome": "partly" if status == 5 else _main(counts),
             "summary": {"processes": len(self._outcomes), **{kind: counts[kind] for kind in _SAID if counts[kind]}},
-            "between": round(between, 3),
+            "between": 0.0 if self._stopped else round(between, 3),
+            "stopped": round(self._stopped, 3),
             "status": status if status or self._arguments.verb != "preview" or counts["planned"] else 4,
             "notes": list(choice.notes),
         }
@@ -128,6 +167,8 @@ def as_text(total: Outcome) -> str:
     said = ", ".join(f"{count} {_SAID[kind]}" for kind, count in counts.items())
     several = f"{number} process" + ("es" if number != 1 else "")
     more = [f"{total['plans']} plan" + ("s" if total["plans"] != 1 else "")] if total.get("plans") else []
+    if total["stopped"]:
+        more.append(f"all stopped together, for {total['stopped']:.0f} ms")
     if total["between"]:
         more.append(f"{total['between']:.0f} ms from the first to the last")
     text = f"{several}: {said}" if counts else "there is no such process: nothing to do"

@@ -12,11 +12,12 @@ from typing import cast
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
 from ipbp.build.texts import AS_GIT_HAS_IT, Origin
+from ipbp.formats.elf_linked import map_file
 from ipbp.graph.model import LinkGraph
 from ipbp.host.inferior import OldText
 from ipbp.host.journal import Journal, open_entry
 from ipbp.host.texts import counterpart, is_shown, numbers_of, texts_of
-from ipbp.pipeline.texts import text_before
+from ipbp.pipeline.texts import _PIECE, _is_in, text_before
 from ipbp.protocol import PatchedImage, PatchPlan, Segment, Text
 
 IMAGE = PatchedImage("/p/app", 0x400000, 0x500000, is_executable=True)
@@ -115,12 +116,12 @@ def test_a_checksum_tells_which_text_was_compiled(tmp_path: Path) -> None:
     source = in_git(tmp_path, "int f;\n")
     source.write_text("int g;\n")
     summed = b"..." + hashlib.md5(b"int f;\n").digest() + b"..."
-    digest, said = Origin(0, lambda: summed, {}).text(str(source), True, store)
+    digest, said = Origin(0, lambda digest: digest in summed, {}).text(str(source), True, store)
     assert (store.get(digest).read_bytes(), said) == (b"int f;\n", "")
     # Git has another text than the one that was compiled.
-    assert Origin(0, lambda: b"other sums", {}).text(str(source), True, store) == ("", "")
+    assert Origin(0, lambda digest: False, {}).text(str(source), True, store) == ("", "")
     # No checksums at all: git's is the best there is, and that is said.
-    digest, said = Origin(0, lambda: b"", {}).text(str(source), False, store)
+    digest, said = Origin(0, lambda digest: False, {}).text(str(source), False, store)
     assert (store.get(digest).read_bytes(), said) == (b"int f;\n", AS_GIT_HAS_IT)
 
 
@@ -128,19 +129,19 @@ def test_git_is_asked_once_for_each_build_of_a_program(tmp_path: Path) -> None:
     store, new = Store(tmp_path / "store"), cast(LinkGraph, SimpleNamespace(side=()))
     source = in_git(tmp_path, "int f;\n")
     source.write_text("int g;\n")
-    before = text_before(str(source), Origin(1, lambda: b"", {}), new, tmp_path, store)
+    before = text_before(str(source), Origin(1, lambda digest: False, {}), new, tmp_path, store)
     assert (store.get(before[0]).read_bytes(), before[1]) == (b"int f;\n", AS_GIT_HAS_IT)
     in_git(tmp_path, "int g;\n")  # the edit is committed, and the program still what it was
-    assert text_before(str(source), Origin(1, lambda: b"", {}), new, tmp_path, store) == before
-    rebuilt = text_before(str(source), Origin(2, lambda: b"", {}), new, tmp_path, store)
+    assert text_before(str(source), Origin(1, lambda digest: False, {}), new, tmp_path, store) == before
+    rebuilt = text_before(str(source), Origin(2, lambda digest: False, {}), new, tmp_path, store)
     assert store.get(rebuilt[0]).read_bytes() == b"int g;\n"
 
 
 def test_what_was_kept_before_an_edit_is_certain(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     kept = store.put(b"int kept;\n")
-    assert Origin(0, lambda: b"", {"/p/a.c": kept}).text("/p/a.c", False, store) == (kept, "")
-    assert Origin(0, lambda: b"", {}).text("/p/a.c", False, store) == ("", "")
+    assert Origin(0, lambda digest: False, {"/p/a.c": kept}).text("/p/a.c", False, store) == (kept, "")
+    assert Origin(0, lambda digest: False, {}).text("/p/a.c", False, store) == ("", "")
 
 
 def test_a_file_older_than_the_program_or_with_its_checksum_is_unedited(tmp_path: Path) -> None:
@@ -148,7 +149,18 @@ def test_a_file_older_than_the_program_or_with_its_checksum_is_unedited(tmp_path
     source.write_text("int f;\n")
     time = source.stat().st_mtime_ns
     summed = hashlib.md5(b"int f;\n").digest()
-    assert Origin(time, lambda: b"", {}).is_unedited(str(source), Snapshot())
-    assert not Origin(time - 1, lambda: b"", {}).is_unedited(str(source), Snapshot())
-    assert Origin(time - 1, lambda: summed, {}).is_unedited(str(source), Snapshot())
-    assert not Origin(time, lambda: b"", {}).is_unedited(str(tmp_path / "gone.c"), Snapshot())
+    assert Origin(time, lambda digest: False, {}).is_unedited(str(source), Snapshot())
+    assert not Origin(time - 1, lambda digest: False, {}).is_unedited(str(source), Snapshot())
+    assert Origin(time - 1, lambda digest: digest == summed, {}).is_unedited(str(source), Snapshot())
+    assert not Origin(time, lambda digest: False, {}).is_unedited(str(tmp_path / "gone.c"), Snapshot())
+
+
+def test_what_lies_across_two_pieces_of_a_mapped_file_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "image"
+    for before in (_PIECE - 16, _PIECE - 15, _PIECE - 1, _PIECE, 2 * _PIECE - 5):
+        file.write_bytes(bytes(before) + b"sixteen bytes of" + bytes(7))
+        content = map_file(str(file))
+        assert _is_in(content, 0, len(content), b"sixteen bytes of")
+        assert not _is_in(content, 0, before + 15, b"sixteen bytes of")
+        assert not _is_in(content, 0, len(content), b"sixteen others..")
+        assert _is_in(content, before, before + 16, b"sixteen bytes of")

@@ -27,17 +27,17 @@ _SYSTEM = ("/usr/include/", "/usr/lib/", "/usr/local/lib/rustlib/", "/nix/store/
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What an image was compiled from. `made_ns`: when its file was written. `sums`: its line tables, where the
-    checksums are. `kept`: path -> sha256 of sources that were seen before anybody edited them."""
+    """What an image was compiled from. `made_ns`: when its file was written. `holds`: whether a checksum is in its line
+    tables. `kept`: path -> sha256 of sources that were seen before anybody edited them."""
 
     made_ns: int
-    sums: Callable[[], bytes]
+    holds: Callable[[bytes], bool]
     kept: Mapping[str, str]
 
     def is_unedited(self, path: str, snapshot: Snapshot) -> bool:
         """Whether the file still has the text that the image was compiled from."""
         modified = snapshot.modified_ns(path)
-        return modified != MISSING and (modified <= self.made_ns or has_sum(Path(path).read_bytes(), self.sums()))
+        return modified != MISSING and (modified <= self.made_ns or self.holds(sum_of(Path(path).read_bytes())))
 
     def text(self, path: str, is_summed: bool, store: Store) -> tuple[str, str]:
         """sha256 of that text, which is in the store then, and what is to be said of it when that is not certain;
@@ -46,15 +46,16 @@ class Origin:
         if digest and store.keep(digest):
             return digest, ""
         found = list(of_git(Path(path)))
-        known = next((content for content in found if has_sum(content, self.sums())), None)
+        known = next((content for content in found if self.holds(sum_of(content))), None)
         if known is not None:
             return store.put(known), ""
         return (store.put(found[0]), AS_GIT_HAS_IT) if found and not is_summed else ("", "")
 
 
-def has_sum(content: bytes, lines: bytes) -> bool:
-    """Whether these line tables have the checksum of this text. Nothing else is likely to look like it."""
-    return hashlib.md5(content, usedforsecurity=False).digest() in lines
+def sum_of(content: bytes) -> bytes:
+    """The checksum of a text in line tables (DWARF 5, 6.2.4.1, DW_LNCT_MD5). Nothing else there is likely to look like
+    it."""
+    return hashlib.md5(content, usedforsecurity=False).digest()
 
 
 def line_tables(path: Path) -> bytes:

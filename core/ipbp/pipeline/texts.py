@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from ipbp.build.notes import write_whole
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
-from ipbp.build.texts import Origin, has_sum, is_projects, keep_text, line_tables
+from ipbp.build.texts import Origin, is_projects, keep_text, line_tables, sum_of
 from ipbp.formats.elf_file import SHF_COMPRESSED
+from ipbp.formats.elf_linked import let_go
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.graph.model import LinkGraph
 from ipbp.kept import Kept
@@ -27,6 +28,7 @@ from ipbp.protocol import Text
 
 _FOLDER = "sources"
 _NOTE = "as-built.json"
+_PIECE = 1 << 20
 _asked: Kept[tuple[Path, str, int], tuple[str, str]] = Kept(4096)
 """By the program's folder, the source and when the image was made."""
 
@@ -95,15 +97,25 @@ def kept_beside(folder: Path, digest: str) -> Path:
 
 
 def _origin(module: LoadedModule, made_ns: int, folder: Path) -> Origin:
-    lines: Callable[[], bytes] = cache(lambda: _line_tables(module))
-    return Origin(made_ns, lines, _noted(folder))
+    unmapped = cache(lambda: line_tables(Path(module.debug_file or module.mapped.path)))
+
+    def holds(digest: bytes) -> bool:
+        section = module.file.section(".debug_line")
+        if section is None or section.flags & SHF_COMPRESSED:
+            return digest in unmapped()
+        return _is_in(module.file.content, section.offset, section.offset + section.size, digest)
+
+    return Origin(made_ns, holds, _noted(folder))
 
 
-def _line_tables(module: LoadedModule) -> bytes:
-    section = module.file.section(".debug_line")
-    if section is None or section.flags & SHF_COMPRESSED:
-        return line_tables(Path(module.debug_file or module.mapped.path))
-    return bytes(module.file.section_content(section))
+def _is_in(content: memoryview, start: int, end: int, wanted: bytes) -> bool:
+    """Whether these bytes are in a part of a mapped file, of which no more than a piece comes into our memory."""
+    for piece in range(start, end, _PIECE):
+        found = wanted in bytes(content[piece : min(piece + _PIECE + len(wanted) - 1, end)])
+        let_go(content, piece, piece + _PIECE)
+        if found:
+            return True
+    return False
 
 
 def _is_summed(path: str, graph: LinkGraph) -> bool:
@@ -111,7 +123,7 @@ def _is_summed(path: str, graph: LinkGraph) -> bool:
         content = Path(path).read_bytes()
     except OSError:
         return False
-    return any(has_sum(content, bytes(row.content)) for row in graph.side if row.name == ".debug_line")
+    return any(sum_of(content) in bytes(row.content) for row in graph.side if row.name == ".debug_line")
 
 
 def _noted(folder: Path) -> dict[str, str]:

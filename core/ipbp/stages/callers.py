@@ -54,7 +54,8 @@ def direct_calls(image: LoadedImage, entries: Collection[int], version: Hashable
 
 
 def _calls(image: LoadedImage) -> _Calls:
-    places, targets = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    kind = np.int32 if image.end - image.start < 1 << 31 else np.int64
+    places, targets = [np.empty(0, kind)], [np.empty(0, kind)]
     code = [part for part in image.parts if part.kind == BlockKind.CODE]
     lowest, highest = min((part.start for part in code), default=0), max((part.end for part in code), default=0)
     for part in code:
@@ -65,12 +66,10 @@ def _calls(image: LoadedImage) -> _Calls:
                 continue
             place, target = _calls_in(np.frombuffer(content, np.uint8), start)
             leads = (target >= lowest) & (target < highest)
-            places.append(place[leads])
-            targets.append(target[leads])
-    place, target = np.concatenate(places) - image.start, np.concatenate(targets) - image.start
+            places.append((place[leads] - image.start).astype(kind))
+            targets.append((target[leads] - image.start).astype(kind))
+    place, target = np.concatenate(places), np.concatenate(targets)
     order = np.argsort(target, kind="stable")
-    if image.end - image.start < 1 << 31:
-        return _Calls(target[order].astype(np.int32), place[order].astype(np.int32))
     return _Calls(target[order], place[order])
 
 

@@ -97,11 +97,17 @@ def test_a_thread_that_may_hold_a_lock_is_not_disturbed(tmp_path: Path, journal:
     inferior = loading(HANDLE)
     first, second = inferior.all_threads[:2]
     stack = second.registers["rsp"]
+
+    def returns_to(address: int, at: int) -> None:
+        inferior.write(at, address.to_bytes(8, "little"))
+        inferior.unwound.update({second.id: [address]})
+
     for arrange, is_busy in (
         (lambda: first.registers.update(rip=CODE + 0x610), True),
         (lambda: first.registers.update(rip=LIBC_CODE + 4), True),
         (lambda: first.registers.update(rip=LIBC_CODE + 18), False),  # in a system call
-        (lambda: inferior.write(stack + 64, (CODE + 0x620).to_bytes(8, "little")), False),  # a word like any other
+        (lambda: inferior.write(stack + 64, (CODE + 0x620).to_bytes(8, "little")), True),  # nobody can say what it is
+        (lambda: returns_to(CODE + 0x700, stack + 128), False),  # a word like any other
         (lambda: inferior.unwound.update({second.id: [CODE + 0x700, CODE + 0x620]}), True),
     ):
         arrange()

@@ -13,7 +13,7 @@ from ipbp.host import transaction
 from ipbp.host.fake import CODE, PAGE, FakeInferior
 from ipbp.host.inferior import Breakpoint
 from ipbp.host.journal import Journal, open_entry
-from ipbp.protocol import Allocation, Call, FunctionChange, Hook, PatchedImage, PatchPlan, Replacement, Segment
+from ipbp.protocol import Allocation, Call, FunctionChange, Hook, PatchedImage, PatchPlan, Quiet, Replacement, Segment
 
 ARENA_CODE, ARENA_DATA = 0x10000000, 0x10002000
 FIRST, SECOND = CODE + 0x100, CODE + 0x180
@@ -146,6 +146,22 @@ def test_unwind_tables_stay_while_a_thread_is_in_the_code_of_the_patch(tmp_path:
 
     assert "unwind tables" in undone.notes[0]
     assert (FORGET, (ARENA_DATA,)) not in inferior.calls
+
+
+def test_unwind_tables_stay_while_a_thread_may_hold_the_unwinders_lock(tmp_path: Path, journal: Journal):
+    inferior = make_inferior()
+    plan = replace(make_plan(tmp_path), quiet=Quiet(held=((CODE + 0x600, CODE + 0x680),)))
+    apply(inferior, plan, journal)
+    inferior.thread(101).registers["rip"] = CODE + 0x610
+    with pytest.raises(IpbpError) as caught:
+        transaction.require_quiet_for(inferior, journal.patches())
+    assert caught.value.code == "program-busy"
+
+    undone = transaction.undo(inferior, journal.patches()[0], journal)
+
+    assert "unwind tables: thread 101" in undone.notes[0]
+    assert (FORGET, (ARENA_DATA,)) not in inferior.calls
+    transaction.require_quiet_for(inferior, [])
 
 
 def test_undo_can_be_done_by_another_debugger_with_the_journal_alone(tmp_path: Path, journal: Journal):

@@ -13,6 +13,7 @@ import json
 import os
 import time
 import traceback
+from itertools import count
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
@@ -42,6 +43,9 @@ Outcome = dict[str, Any]
 EXIT = {"patched": 0, "undone": 0, "ok": 0, "planned": 0, "unchanged": 4, "refused": 3, "usage": 2, "error": 1}
 """Outcome -> exit status, the same as that of `ipbp` in a shell."""
 
+
+_QUIET_ATTEMPTS = 50
+"""How often an undo waits until no thread may hold a lock that it needs."""
 
 _NEAR, _LONGEST = 1 << 10, 1 << 16
 """Bytes between two ranges that are read together rather than apart, and of all that is read at once."""
@@ -413,9 +417,13 @@ def status(command: Command, options: argparse.Namespace) -> int:
 def undo(command: Command, options: argparse.Namespace) -> int:
     """Take back the newest patch, or all after patch N."""
     journal = command.journal()
+    # A program that goes on is waited for; of one that stays stopped calls that might wait for a lock are left out.
+    patience = count(0 if command.inferior.describe().stopped else _QUIET_ATTEMPTS, -1)
 
     def action() -> Outcome:
         patches = _to_undo(journal, options.number)
+        if next(patience) > 0:
+            transaction.require_quiet_for(command.inferior, patches)
         notes: list[str] = []
         stacks: Sequence[Stack] = ()
         for patch in patches:

@@ -12,6 +12,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import safepoint
 from ipbp.host.abi import abi_of
 from ipbp.host.inferior import Inferior, Ranges
+from ipbp.host.old_callers import places_of
 from ipbp.protocol import Quiet
 
 BUSY = "program-busy"
@@ -25,7 +26,7 @@ def require_quiet(inferior: Inferior, quiet: Quiet) -> None:
     if busy:
         raise IpbpError(
             BUSY,
-            f"thread {', '.join(map(str, busy))} is just in the C library, where it may hold a lock that is needed",
+            f"thread {', '.join(map(str, busy))} is just in a library where it may hold a lock that is needed",
             "Continue for a moment and try again.",
         )
 
@@ -37,7 +38,12 @@ def _is_busy(inferior: Inferior, quiet: Quiet, stack: safepoint.Stack) -> bool:
         return True
     if not quiet.held or not safepoint.users_of([stack], quiet.held):
         return False
-    return any(_inside(address, quiet.held) for address in inferior.return_addresses(stack.thread))
+    found = inferior.return_addresses(stack.thread)
+    # What is beyond the reach of the debugger's unwinder counts. But a thread that waits may do so for ever, with a
+    # word like that left over from what it did before; of such a one the debugger is believed.
+    is_waiting = bool(found) and _is_in_system_call(inferior, stack.pc)
+    places = found if is_waiting else places_of(stack, found, quiet.held)
+    return any(_inside(address, quiet.held) for address in places)
 
 
 def _inside(address: int, ranges: Ranges) -> bool:

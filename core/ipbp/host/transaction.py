@@ -165,10 +165,15 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
         raise error from cause
     # Beyond this point the patch is undone, whatever becomes of the calls: its memory stays, so they can be left out.
     notes += tell(inferior, [hook for hook in patch.hooks if not hook.is_before], is_undo=True)
-    # Destructors of what it initialised run at exit, and may throw and catch: its unwind table stays as well.
-    left = _make_undo_calls(inferior, patch.plan) if not patch.plan.initialisers else ()
+    left = _make_undo_calls(inferior, patch.plan)
     is_reclaimed = not left and _reclaim(inferior, patch, journal)
     return Undone(patch.number, (*notes, *left), is_reclaimed, tuple(cleared.stacks))
+
+
+def require_quiet_for(inferior: Inferior, patches: Iterable[Patch]) -> None:
+    """Errors: `program-busy` when an undo of these would now leave out calls of theirs."""
+    for quiet in dict.fromkeys(patch.plan.quiet for patch in patches if _undo_calls(patch.plan)):
+        require_quiet(inferior, quiet)
 
 
 def recover(inferior: Inferior, journal: Journal) -> int:
@@ -315,17 +320,22 @@ def _rearm_starts(steps: Steps, changes: Iterable[Replacement]) -> tuple[Breakpo
     return tuple(point for point in steps.disarmed if point.address not in starts)
 
 
+def _undo_calls(plan: PatchPlan) -> list[Call]:
+    # Destructors of what it initialised run at exit, and may throw and catch: its unwind table stays.
+    return [call for call in plan.calls if call.on_undo and not plan.initialisers]
+
+
 def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
-    # What is left out is told and does no harm, so nothing here may fail an undo that has been done.
+    # What is left out is told and does no harm, so nothing here may fail an undo that has been done. What is called
+    # and then torn from waiting for a lock does: LLVM's unwinder keeps readers out for as long as a writer waits.
     code = [(s.address, s.address + s.size) for s in plan.segments if "x" in s.protection]
     left = []
-    for call in plan.calls:
-        if not call.on_undo:
-            continue
+    for call in _undo_calls(plan):
         try:
             if code and safepoint.users(inferior, code):
                 left.append(f"{call.purpose}: threads are still in the code of the patch")
             else:
+                require_quiet(inferior, plan.quiet)
                 inferior.call(call.address, call.arguments)
         except IpbpError as error:
             left.append(f"{call.purpose}: {error.fact}")

@@ -37,6 +37,12 @@ class Kept(Generic[_Key, _Value]):
                 self._size -= gone
         return value
 
+    def replace(self, key: _Key, value: _Value, size: int) -> None:
+        """Keep this value in the place of the one that the key has."""
+        _, old = self._rows.pop(key, (None, 0))
+        self._size -= old
+        self.put(key, value, size)
+
     def clear(self) -> None:
         self._rows.clear()
         self._size = 0

@@ -29,8 +29,10 @@ from statistics import median
 from ipbp.build import rustc_run
 from ipbp.build.cargo_commands import CrateCommand
 from ipbp.build.run import run_to_end
+from ipbp.build.workshop import Workshop
 from ipbp.cli.bystander import Bystander
 from ipbp.engine.garbage import look_seldom
+from ipbp.engine.turns import take_short_turns
 from ipbp.formats.elf_file import load_lief
 from ipbp.host.commands import plan_params
 from ipbp.host.journal import open_journal
@@ -93,6 +95,7 @@ def own_cache(folder: Path) -> Iterator[None]:
     os.environ.update({name: str(folder / name) for name in before})
     load_lief()  # as an engine that runs has
     look_seldom()
+    take_short_turns()
     try:
         yield
     finally:
@@ -121,7 +124,7 @@ def measure(folder: Path, shape: str, rounds: int, lines: int) -> Row:
         project.lines,
         median(row["rustc"] for row in rest),
         median(row["aside"] for row in rest),
-        median(row["index"] + row["compile"] - row["rustc"] - row["aside"] for row in rest),
+        median(row["whole"] - row["rustc"] - row["aside"] - row["diff"] - row["link"] for row in rest),
         median(row["diff"] for row in rest),
         median(row["link"] for row in rest),
         median(row["whole"] - row["rustc"] for row in rest),
@@ -169,9 +172,9 @@ class _Compile:
 
     def _linking(self) -> float:
         linker = next(word.partition("=")[2] for word in self.words if word.startswith("linker="))
-        kept = Path(linker).parent / "objects" / self.crate.stem
-        with tempfile.TemporaryDirectory(dir=kept.parent) as again:
-            words = [linker, *map(str, kept.iterdir()), "-o", "program"]
+        linked = Workshop(Path(linker).parent).linked(self.crate)
+        words = [linker, *map(os.fsdecode, linked.read_bytes().split(b"\0")[:-2])]
+        with tempfile.TemporaryDirectory(dir=linked.parents[1]) as again:
             return self._time(words, {**self.environment, "IPBP_OBJECTS": again})
 
     def _time(self, words: Sequence[str], environment: Mapping[str, str]) -> float:

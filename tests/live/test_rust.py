@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cargo_project import EDITS, REFUSED, CargoProject, build_cargo_project
 from scenario import Talk
 from sessions import ipbp
 
+from ipbp.build import crates as build_of_crates
+from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.codegen_units import made_objects
 from ipbp.build.crates import program_crates, workshop_of
 from ipbp.build.in_place import is_possible
 from ipbp.cli.bystander import Bystander
@@ -50,13 +57,13 @@ def test_all_edits_of_all_crates_are_live_and_undone(crates: CargoProject, runni
     assert running.close() == 0
 
 
-def planned(talk: Talk, *allowed: str, exact: bool = False) -> Outcome:
+def planned(talk: Talk, *allowed: str, exact: bool = False, tell: Callable[[str], None] = lambda line: None) -> Outcome:
     """What the engine makes of the sources as they are now; nothing is written into the program."""
     inferior, journal = Bystander(talk.process.pid), open_journal(talk.process.pid)
     params = plan_params(
         inferior.describe(), inferior.regions(), journal, False, {"allow_layout": allowed, "exact": exact}
     )
-    return make_plan(Request.from_json(params), inferior.read_ranges, lambda line: None)
+    return make_plan(Request.from_json(params), inferior.read_ranges, tell)
 
 
 def test_patch_after_patch_and_back(crates: CargoProject, running: Talk) -> None:
@@ -145,11 +152,42 @@ def test_libraries_are_made_and_used_wherever_the_compiler_works(
     assert any("twice" in row.name for row in found.functions)
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_compiler_that_fails_when_its_objects_are_final_has_failed(
+    crates: CargoProject, running: Talk, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    """Its objects are looked at before it has ended; and what it says comes first."""
+    run, ended = build_of_crates.run_rustc, threading.Event()
+
+    def failing(row: CrateCommand, *rest: Any) -> str:
+        said = run(row, *rest)
+        if not row.is_image:
+            return said
+        assert ended.wait(60), "nobody waits for it"
+        raise IpbpError("compile-failed", "it failed at its end", "Correct it.")
+
+    def told(line: str) -> None:
+        if line == "comparing with what runs":
+            ended.set()
+
+    monkeypatch.setattr(build_of_crates, "run_rustc", failing)
+    crates.edit(REFUSED[0].edit if is_refused else BY_NAME["closure that is stored"])
+    with pytest.raises(IpbpError, match="it failed at its end") as raised:
+        planned(running, tell=told)
+    assert raised.value.code == "compile-failed"
+    monkeypatch.undo()
+    if not is_refused:
+        found = planned(running).plan
+        assert found is not None
+        assert found.functions
+
+
 def assert_warm(project: CargoProject) -> None:
     """Most of the program's objects were none to generate for ipbp's first compile: they are the user's files."""
     user = {path.stat().st_ino for path in (project.folder / "target/debug/incremental").rglob("*.o")}
     crates = program_crates(project.program)
-    ours = {path.stat().st_ino for path in workshop_of(crates).objects(crates[-1]).iterdir()}
+    made = made_objects(crates[-1], workshop_of(crates))
+    ours = {os.stat(row.path).st_ino for row in made if row.path is not None}
     assert len(user & ours) > len(ours) / 2 > 1
 
 

@@ -6,10 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
-from ipbp.build.early_objects import seen_early
+from ipbp.build.early_objects import changed_last, remember_changed, seen_early
 from ipbp.build.store import Store
 
 ROW = CrateCommand("app", "app-1f2e", "bin", "/p", "/p/target/debug/deps", "/p/main.rs", (), (), (), True)
@@ -71,3 +72,22 @@ def test_nothing_is_told_where_it_is_not_known_what_runs(tmp_path: Path) -> None
         (tmp_path / "app-1f2e.one.0.rcgu.o").write_bytes(b"one")
         assert asked.wait(60)
     assert told.rows == []
+
+
+def test_where_it_is_known_what_to_expect_the_side_that_runs_is_told_of_first(tmp_path: Path) -> None:
+    store, told = Store(tmp_path / "store"), _Told()
+    store.root.mkdir()
+    row = replace(ROW, source="/p/expected.rs")
+    remember_changed(row.source, frozenset({"one.o"}))
+    remember_changed(row.source, frozenset({"one.o", "two.o"}))
+    assert changed_last(row.source) == {"one.o", "two.o"}
+    asked: list[Collection[str]] = []
+
+    def running(names: Collection[str]) -> str:
+        asked.append(set(names))
+        return "digest of the list"
+
+    with seen_early(row, tmp_path, store, running, told):
+        told.wait()
+    assert told.rows == [("/p/expected.rs", "digest of the list", {})]
+    assert asked == [{"one.o", "two.o"}]

@@ -29,7 +29,7 @@ def test_in_place_all_names_are_the_users() -> None:
     words = words_in_place(CRATE, WORKSHOP)
     assert words[: len(WORDS)] == WORDS
     assert set(words[len(WORDS) :]) == {"-C", "linker=/cache/crates/1/linker", "linker-flavor=gcc", "strip=none"}
-    assert replay_environment(CRATE, WORKSHOP, Path(TARGET))["IPBP_OBJECTS"] == f"{TARGET}/objects/app-a1"
+    assert replay_environment(CRATE, WORKSHOP, False, Path(TARGET))["IPBP_OBJECTS"] == f"{TARGET}/objects/app-a1"
 
 
 def test_apart_it_reads_the_users_files_where_they_are() -> None:
@@ -39,7 +39,7 @@ def test_apart_it_reads_the_users_files_where_they_are() -> None:
     assert f"parts={TARGET}/deps/libparts-b2.rlib" in words
     assert "shapes=/cache/crates/1/made/libshapes-c3.rlib" in words
     assert words[-2:] == ("-L", "dependency=/cache/crates/1/made")
-    assert replay_environment(CRATE, WORKSHOP)["IPBP_OBJECTS"] == "/cache/crates/1/objects/app-a1"
+    assert replay_environment(CRATE, WORKSHOP, True)["IPBP_OBJECTS"] == "/cache/crates/1/objects/app-a1"
 
 
 def test_libraries_are_laid_out_as_hard_links_and_what_will_be_written_is_not(tmp_path: Path) -> None:

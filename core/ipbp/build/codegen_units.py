@@ -39,12 +39,16 @@ class CrateObject:
 
 
 def made_objects(crate: CrateCommand, workshop: Workshop) -> tuple[CrateObject, ...]:
-    """What the last replay made. `crate-without-objects`."""
+    """What the last replay made. `crate-without-objects`: nothing, or it was not kept. Errors: OSError, when there was
+    none."""
     if not crate.is_image:
         return _of_library(workshop.product(crate), crate, workshop.incremental)
-    made = {unit_name(entry.name, crate): entry.path for entry in os.scandir(workshop.objects(crate))}
+    words = workshop.linked(crate).read_bytes().decode("utf-8", "surrogateescape").split("\0")
+    files = [os.path.basename(word) for word in words if word.endswith(OBJECT)]
     # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
-    session = _session_of(made, sessions(crate, workshop.incremental))
+    session = _session_of({unit_name(file, crate) for file in files}, sessions(crate, workshop.incremental))
+    kept = {entry.name: entry.path for entry in os.scandir(workshop.objects(crate))}
+    made = {unit_name(file, crate): kept[file] for file in files if file in kept}
     numbered = {name: path for name, path in made.items() if _NUMBERED.match(name)}
     return _some([CrateObject(name, path) for name, path in sorted((session or numbered or made).items())], crate)
 

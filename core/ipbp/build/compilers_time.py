@@ -1,4 +1,5 @@
-"""How long compilers of the user's ran for the request that the engine is answering, which is not ipbp's time.
+"""How long compilers of the user's ran for the request that the engine is answering, which is not ipbp's time, and when
+the first one was started.
 
 Compilers run side by side, in threads, so moments are counted in which at least one of them ran. The engine answers one
 request at a time, so there is one clock.
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
+_next_start = threading.Event()
 _running = 0
 _since = 0.0
 _seconds = 0.0
@@ -25,6 +27,7 @@ def compiling() -> Iterator[None]:
         if _running == 0:
             _since = time.perf_counter()
         _running += 1
+        _next_start.set()
     try:
         yield
     finally:
@@ -40,3 +43,11 @@ def taken_milliseconds() -> float:
     with _lock:
         taken, _seconds = _seconds, 0.0
     return taken * 1000
+
+
+def next_start() -> threading.Event:
+    """Is set when a compiler runs that was not started yet."""
+    global _next_start
+    with _lock:
+        _next_start = threading.Event()
+        return _next_start

@@ -37,20 +37,24 @@ from ipbp.build.crate_changes import (
 )
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
-from ipbp.build.early_objects import Early, seen_early
+from ipbp.build.early_objects import Early, remember_changed, seen_early
 from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.plain import is_end_of
 from ipbp.build.producer import source_units
 from ipbp.build.rustc_recorder import read_options
-from ipbp.build.rustc_replay import keep_product, prepare
+from ipbp.build.rustc_replay import END, is_incremental, keep_product, prepare
 from ipbp.build.rustc_run import run_rustc
 from ipbp.build.snapshot import Snapshot
 from ipbp.build.store import Store
+from ipbp.build.underway import Underway
 from ipbp.build.unnoticed import is_linked_together, is_unnoticed, remember
 from ipbp.build.workshop import Workshop
 from ipbp.errors import IpbpError, Refused
-from ipbp.members import listed
+from ipbp.members import differing, listed
+
+Ending = Callable[[], str]
+"""Waits for the end of a compiler: what it said. Only then does what it made count."""
 
 
 def rebuild_crates(
@@ -64,6 +68,7 @@ def rebuild_crates(
     plain: Container[str] = (),
     turned: Container[str] = (),
     early: Early = lambda row, running, made: None,
+    later: Callable[[Ending], None] | None = None,
 ) -> tuple[Compiled, ...]:
     """New objects of the crates that may differ from what runs; none when nothing was edited. The object of a crate
     is the list of its codegen units' objects (`ipbp.members`).
@@ -71,8 +76,11 @@ def rebuild_crates(
     `executable`: in one of cargo's folders. `image_mtime_ns`: of the mapped file. `known`: crates that were patched,
     by the path of their root module. `exact`: other crates may have a copy of code that names a line. `plain`:
     crates to compile without optimisation, `turned`: those for which that is another answer than before. `early` is
-    told of objects while their compiler runs, also of one that fails. Errors: `compile-failed` with what rustc printed;
-    those of `cargo_commands.crate_commands`; `Refused` with those of `crate_changes`; `sources-changing`.
+    told of objects while their compiler runs, also of one that fails. `later` gets what is to be called before the
+    program's own object counts: it is given back as soon as it is final. None: it counts at once.
+
+    Errors: `compile-failed` with what rustc printed, also from what `later` got; those of
+    `cargo_commands.crate_commands`; `Refused` with those of `crate_changes`; `sources-changing`.
     """
     if is_library(executable) and not known and not turned and not edited_since(executable, image_mtime_ns):
         return ()
@@ -89,7 +97,8 @@ def rebuild_crates(
     if not any(reasons.values()):
         return ()
     found = []
-    with _alone(workshop):
+    with contextlib.ExitStack() as alone:
+        alone.enter_context(_alone(workshop))
         whole = exact or is_linked_together(commands)
 
         def is_hidden(row: CrateCommand) -> bool:
@@ -114,7 +123,11 @@ def rebuild_crates(
             used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
             libraries = {file: workshop.product(made.crate) for file, made in ours.items()}
             seen = seen_early(row, workshop.outputs(row), store, partial(running, row), early)
-            return _brought_up_to_date(row, used, libraries, workshop, store, tell, colour, seen)
+            goes_on = later is not None and row is crates[-1] and _is_linked_last(row)
+            made = _brought_up_to_date(row, used, libraries, workshop, store, tell, colour, seen, goes_on)
+            if later is not None and made.underway is not None:
+                later(partial(_end, made, workshop, alone.pop_all()))
+            return made
 
         with ThreadPoolExecutor(1) as pool:
             # Who notices an edit is found out while the first crate is compiled, of which that makes no difference:
@@ -135,11 +148,50 @@ def rebuild_crates(
             digest = store.put(made.objects)
             old = None if unit is not None else running(row, made.names)
             dirty = Dirty(_as_command(row), reason, store.get(old) if old else None)
-            is_alike = digest == (unit.object if unit is not None else old)
+            runs = unit.object if unit is not None else old
+            is_alike = digest == runs
+            _note_changed(row, runs, made, store)
             row_made = made.files, made.milliseconds, made.messages
             found.append(Compiled(row.source, store.get(digest), digest, *row_made, dirty, is_alike))
         _remember_others(commands, wanted, known, snapshot, workshop, store)
     return tuple(found)
+
+
+def _note_changed(row: CrateCommand, runs: str | None, made: _Made, store: Store) -> None:
+    before, after = listed(store.get(runs).read_bytes()) if runs else None, listed(made.objects)
+    if before is not None and after is not None:
+        remember_changed(row.source, differing(before, after))
+
+
+def _is_linked_last(row: CrateCommand) -> bool:
+    """Whether the call of the linker is the last thing that its compiler does, and the objects stay for us then."""
+    return row.is_image and row.is_linked_here and len(row.crate_types) == 1 and is_incremental(row.arguments)
+
+
+def _end(made: _Made, workshop: Workshop, alone: contextlib.ExitStack) -> str:
+    """What the compiler said that was not waited for."""
+    with alone:
+        assert made.underway is not None
+        said = made.underway.ended()
+        if _linked(made.crate, workshop) != made.linked:
+            raise IpbpError(
+                "sources-changing",
+                f"{made.crate.name} was compiled once more while it was looked at",
+                "Try again.",
+            )
+        _keep(made, workshop)
+        return said
+
+
+def _linked(row: CrateCommand, workshop: Workshop) -> tuple[int, ...]:
+    """Tells one call of the linker from another; () when it has not been called, or is still writing."""
+    try:
+        status = os.stat(workshop.linked(row))
+        with open(workshop.linked(row), "rb") as file:
+            file.seek(max(0, status.st_size - len(END)))
+            return (status.st_ino, status.st_size, status.st_mtime_ns) if file.read() == END else ()
+    except OSError:
+        return ()
 
 
 def _wanted(
@@ -287,7 +339,8 @@ def _files_of_note(row: CrateCommand, workshop: Workshop) -> dict[str, str]:
 class _Made:
     """A crate in the workshop. `key`: digest of all that it was made from. `files`: path -> sha256 of its sources.
     `variables`: of the environment that it read, with their values, None for one that is not set. `objects`: their
-    list (`ipbp.members`)."""
+    list (`ipbp.members`). `underway`: the compiler, when it has not ended yet; `linked`: which call of the linker these
+    are the objects of."""
 
     crate: CrateCommand
     key: str
@@ -296,6 +349,8 @@ class _Made:
     objects: bytes
     messages: str
     milliseconds: float
+    underway: Underway | None = None
+    linked: tuple[int, ...] = ()
 
     @property
     def names(self) -> Collection[str]:
@@ -312,34 +367,52 @@ def _brought_up_to_date(
     tell: Tell,
     colour: bool,
     meanwhile: contextlib.AbstractContextManager[None],
+    goes_on: bool,
 ) -> _Made:
     """The crate in the workshop, compiled unless it was made from just these files before. `libraries`: all that were
     made now, by `file_of` of the user's; `used`: those that the crate names itself. `meanwhile`: around the compiler,
-    the first time that it runs."""
+    the first time that it runs. `goes_on`: its end need not be waited for when its objects are final."""
     kept = _kept(row, used, workshop, store)
     if kept is not None:
         return kept
     tell(f"compiling {row.name}")
     before: dict[str, str] | None = None
     start = time.perf_counter()
+    keeps = not is_incremental(row.arguments)
     for _ in range(ATTEMPTS):
         prepare(workshop, row)
         _note(workshop, row).unlink(missing_ok=True)
         # The folder's own time stamp is the file system's clock at this moment.
         os.utime(workshop.objects(row))
         began = workshop.objects(row).stat().st_mtime_ns
+        underway = Underway(partial(run_rustc, row, workshop, libraries, colour, keeps))
+        goes_on, messages = goes_on and not keeps, ""
+        linked: tuple[int, ...] = ()
         with meanwhile if before is None else contextlib.nullcontext():
-            messages = run_rustc(row, workshop, libraries, colour)
+            if goes_on:
+                underway.wait_for(lambda: bool(_linked(row, workshop)))
+                linked = _linked(row, workshop)
+            if not linked:
+                messages = underway.ended()
         keep_product(row, workshop)
-        snapshot = Snapshot()
-        files, variables = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)
-        after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
-        if after == before or all(snapshot.modified_ns(path) < began for path in after):
-            objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
-            key, milliseconds = _key(row, used, after, variables), (time.perf_counter() - start) * 1000
-            made = _Made(row, key, after, variables, objects, messages, milliseconds)
-            _keep(made, workshop)
-            return made
+        try:
+            snapshot = Snapshot()
+            files, variables = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)
+            after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
+            if after == before or all(snapshot.modified_ns(path) < began for path in after):
+                objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
+                key, milliseconds = _key(row, used, after, variables), (time.perf_counter() - start) * 1000
+                if linked:
+                    return _Made(row, key, after, variables, objects, "", milliseconds, underway, linked)
+                made = _Made(row, key, after, variables, objects, messages, milliseconds)
+                _keep(made, workshop)
+                return made
+        except BaseException as error:
+            underway.ended()
+            if keeps or not isinstance(error, IpbpError):
+                raise
+            keeps = True  # rustc did not finish its incremental directory, of which it only warns
+        underway.ended()
         before = after
     raise IpbpError(
         "sources-changing",

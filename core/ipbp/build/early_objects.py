@@ -3,7 +3,8 @@
 rustc writes the object of a codegen unit as soon as that is generated, and then has work for some ten milliseconds
 more: what it knows for the next time, the link. What will be asked of these objects can be prepared in that time.
 Nothing is decided by it. Objects are named by their content here, and count only when the compiler has ended well and
-these are what it left.
+these are what it left. Which objects an edit changes is often what the last one changed; so of these the side that runs
+can be prepared even before.
 """
 
 from __future__ import annotations
@@ -19,15 +20,29 @@ from ipbp.build.cargo_commands import CrateCommand
 from ipbp.build.codegen_units import OBJECT, unit_name
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
+from ipbp.kept import Kept
 
 Early = Callable[[CrateCommand, str, Mapping[str, str]], None]
 """Is told, from a thread: a crate, the digest of the list of its objects that run, and of the new ones
-that are there by now name -> digest. All of these are in the store."""
+that are there by now name -> digest. All of these are in the store. At first, when it is known what to expect, of
+none."""
+_changed: Kept[str, frozenset[str]] = Kept(64)
+"""By the root modules of the last 64 crates, the names of the units that the last edit changed."""
 _MOST = 16
 """Objects. Where more of them are new, the time until the compiler's end is soon used up."""
 _PAUSE = 0.003
 _SHARE = 25
-"""Seconds between two looks, and how many times the processor time of a look that is at least."""
+"""Seconds between two looks, and how many times the processor time of a look that is at least, without what is made of
+what was seen."""
+
+
+def changed_last(source: str) -> frozenset[str]:
+    """Names of the units of the crate with this root module that its last edit changed; none when that is not known."""
+    return _changed.get(source) or frozenset()
+
+
+def remember_changed(source: str, names: frozenset[str]) -> None:
+    _changed.replace(source, names, 1)
 
 
 @contextlib.contextmanager
@@ -58,19 +73,25 @@ def _look(
     sizes: dict[str, int] = {}
     found: dict[str, str] = {}
     pause = _PAUSE
+    expected = changed_last(row.source)
+    if expected and not ended.wait(pause):  # the compiler comes first
+        with contextlib.suppress(OSError, IpbpError):
+            if old := running(expected):
+                early(row, old, {})
     while not ended.wait(pause) and len(found) <= _MOST:
-        start, before = time.thread_time(), len(found)
+        start = time.thread_time()
         with contextlib.suppress(OSError, IpbpError):  # it is gone again; the compiler's end will tell what there is
-            for path, name in _written(folder, row, sizes, began):
-                found[name] = store.put(path)
-            if len(found) > before and (old := running(found)):
+            written = _written(folder, row, sizes, began)
+            pause = max(_PAUSE, (time.thread_time() - start) * _SHARE)
+            found.update((name, store.put(path)) for path, name in written)
+            if written and (old := running(found)):
                 early(row, old, dict(found))
-        pause = max(_PAUSE, (time.thread_time() - start) * _SHARE)
 
 
-def _written(folder: Path, row: CrateCommand, sizes: dict[str, int], began: int) -> Iterator[tuple[Path, str]]:
+def _written(folder: Path, row: CrateCommand, sizes: dict[str, int], began: int) -> list[tuple[Path, str]]:
     """The objects that are new since the last look, each when its size has stayed the same for one, with the names of
     their units."""
+    found = []
     for entry in list(os.scandir(folder)):
         known = sizes.get(entry.name, 0)
         if known < 0 or not entry.name.startswith(f"{row.stem}.") or not entry.name.endswith(OBJECT):
@@ -80,4 +101,5 @@ def _written(folder: Path, row: CrateCommand, sizes: dict[str, int], began: int)
         is_old = status.st_mtime_ns < began
         sizes[entry.name] = -1 if is_settled or is_old else status.st_size
         if is_settled and not is_old:
-            yield Path(entry.path), unit_name(entry.name, row)
+            found.append((Path(entry.path), unit_name(entry.name, row)))
+    return found

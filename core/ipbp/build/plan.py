@@ -17,7 +17,7 @@ from ipbp.build.command import Command
 from ipbp.build.compile import Compiled, Tell, compile_units
 from ipbp.build.compile_commands import find_databases, given_database, read_database
 from ipbp.build.config import OwnBuild, find_config, read_config
-from ipbp.build.crates import crate_archives, rebuild_crates
+from ipbp.build.crates import Ending, crate_archives, rebuild_crates
 from ipbp.build.dirty import Dirty, PatchedUnit, dirty
 from ipbp.build.early_objects import Early
 from ipbp.build.entries import entries_of_image, entries_outside, undescribed, vanished_units
@@ -100,7 +100,8 @@ class Target:
     """One loaded image and how its units are compiled. `mtime_ns`: of the mapped file. `known`: its units that were
     patched, by source path. `has`: whether a unit that no debug information describes is in the image. `flags`: more
     flags, by source path; `turned`: sources for which these are others now. `early` is told of crates' objects while
-    their compilers run, `expect` of the units of C and C++ that will be compiled."""
+    their compilers run, `expect` of the units of C and C++ that will be compiled, `later`: see
+    `crates.rebuild_crates`."""
 
     commands: Commands
     mtime_ns: int
@@ -110,6 +111,7 @@ class Target:
     turned: frozenset[str] = frozenset()
     early: Early = lambda row, running, made: None
     expect: Callable[[Sequence[Dirty]], None] = lambda rows: None
+    later: Callable[[Ending], None] | None = None
 
     @property
     def rows(self) -> tuple[Command, ...]:
@@ -149,6 +151,8 @@ def rebuild(
         compiled = compile_units(list(distinct.values()), store, tell, colour, flags)
         by_command.update((row.dirty.command, row) for row in compiled)
     built = _own_builds(targets, store, tell)
+    # What is not waited for keeps others out of cargo's folder, this request's as well.
+    is_alone = sum(target.commands.cargo is not None for target in targets) == 1
     for number, target in enumerate(targets):
         if target.commands.cargo is not None:
             built[number] = rebuild_crates(
@@ -162,6 +166,7 @@ def rebuild(
                 target.flags,
                 target.turned,
                 target.early,
+                target.later if is_alone else None,
             )
     return tuple(
         built[number] if number in built else tuple(replace(by_command[row.command], dirty=row) for row in rows)

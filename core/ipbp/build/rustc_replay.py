@@ -1,7 +1,7 @@
 """One crate compiled as cargo would, into a folder of ipbp's own, and not linked.
 
 The command is cargo's, word for word, but for where files go, the look of messages, and the linker of a program:
-that is a script which keeps the objects that it is given and says that all is well. What rustc knows of the last
+that is a script which writes down the objects that it is given and says that all is well. What rustc knows of the last
 compile is in its incremental directory; ours begins as a copy of the user's (rustc replaces those files and never
 writes into them, so hard links do), and the first compile is as warm as the user's next one would be, if ours may lie
 in the place of the user's (`in_place`).
@@ -23,8 +23,16 @@ from ipbp.build.rustc_recorder import outputs, read_options
 from ipbp.build.workshop import Workshop
 
 _LINKER = """#!/bin/sh
-# Stands in for the linker: keeps the objects of the crate and links nothing.
+# Stands in for the linker: writes down what it is given, keeps the objects of the crate where it is told to, and links
+# nothing.
 set -e -f
+for word in "$@"; do
+    case $word in
+    @*) echo "ipbp: the list of objects came in a file: $word" >&2; exit 1 ;;
+    esac
+done
+printf '%s\\0' "$@" '' >"$IPBP_OBJECTS/words"
+test -n "$IPBP_KEEP" || exit 0
 newline='
 '
 keep() {
@@ -33,7 +41,6 @@ keep() {
 objects=
 for word in "$@"; do
     case $word in
-    @*) echo "ipbp: the list of objects came in a file: $word" >&2; exit 1 ;;
     *"$newline"*.rcgu.o) keep "$word" ;;
     *.rcgu.o) objects=$objects$newline$word ;;
     esac
@@ -41,6 +48,8 @@ done
 IFS=$newline
 test -z "$objects" || keep $objects
 """
+END = b"\0\0"
+"""How the list of words ends when all of it is written."""
 _COLOUR = "diagnostic-rendered-ansi"
 
 
@@ -92,6 +101,11 @@ def is_optimised_crate(arguments: Sequence[str]) -> bool:
     return levels != ["0"] and (bool(levels) or "-O" in arguments)
 
 
+def is_incremental(arguments: Sequence[str]) -> bool:
+    """Whether rustc keeps the objects that it makes for the next time."""
+    return "-C incremental" in read_options(list(arguments))
+
+
 def asks_for_types(arguments: Sequence[str]) -> bool:
     """Whether rustc is asked for debug information of the level that has types; the last option counts."""
     levels = [*read_options(list(arguments)).get("-C debuginfo", ())][-1:]
@@ -110,13 +124,17 @@ def printed(output: str) -> str:
     return "".join(found)
 
 
-def replay_environment(crate: CrateCommand, workshop: Workshop, seen_as: Path | None = None) -> dict[str, str]:
-    """`seen_as`: where the compiler finds the workshop, if that is another place."""
+def replay_environment(
+    crate: CrateCommand, workshop: Workshop, keeps: bool, seen_as: Path | None = None
+) -> dict[str, str]:
+    """`keeps`: the objects of a program are kept for us, and not only in the incremental directory. `seen_as`: where
+    the compiler finds the workshop, if that is another place."""
     kept = {name: value for name, value in os.environ.items() if name not in ("RUSTC_WRAPPER", "CARGO_MAKEFLAGS")}
     # Under the name by which rustc has its files: there are no hard links from one mount to another.
     objects = workshop.objects(crate)
     objects = objects if seen_as is None else seen_as / objects.relative_to(workshop.folder)
-    return {**kept, **dict(crate.environment), "IPBP_OBJECTS": str(objects)}
+    ours = {"IPBP_OBJECTS": str(objects), "IPBP_KEEP": "1" if keeps else ""}
+    return {**kept, **dict(crate.environment), **ours}
 
 
 def keep_product(crate: CrateCommand, workshop: Workshop) -> None:

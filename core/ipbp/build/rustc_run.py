@@ -14,17 +14,18 @@ from ipbp.build.workshop import Workshop, profile_folder
 from ipbp.errors import IpbpError
 
 
-def run_rustc(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path], colour: bool) -> str:
-    """What the compiler says. Errors: `compile-failed`, `compiler-missing`."""
+def run_rustc(row: CrateCommand, workshop: Workshop, replaced: Mapping[str, Path], colour: bool, keeps: bool) -> str:
+    """What the compiler says. `keeps`: see `rustc_replay.replay_environment`. Errors: `compile-failed`,
+    `compiler-missing`."""
     user = profile_folder(row)
     if shutil.which(row.arguments[0]) and is_possible() and lay_out(row, workshop, replaced):
         inside = in_place(workshop.folder, user, words_in_place(row, workshop, colour), reads_made(row))
-        status, output = _started(row, inside, replay_environment(row, workshop, user))
+        status, output = _started(row, inside, replay_environment(row, workshop, keeps, user))
         # What it names may be there for the user, and not for this compiler.
         if status == 0 or str(user) not in output:
             return _messages(row, status, output)
     words = replay_words(row, workshop, replaced, colour)
-    return _messages(row, *_started(row, words, replay_environment(row, workshop)))
+    return _messages(row, *_started(row, words, replay_environment(row, workshop, keeps)))
 
 
 def _started(row: CrateCommand, words: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:

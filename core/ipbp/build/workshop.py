@@ -35,6 +35,10 @@ class Workshop:
     def objects(self, crate: CrateCommand) -> Path:
         return self.folder / "objects" / crate.stem
 
+    def linked(self, crate: CrateCommand) -> Path:
+        """What the linker of a program was given, each word with a zero byte behind it, and one at the end."""
+        return self.objects(crate) / "words"
+
     def product(self, crate: CrateCommand) -> Path:
         """The library as we made it."""
         return self.made / crate.product.name

@@ -7,6 +7,7 @@ import sys
 
 from ipbp.engine.channel import take_over_standard_streams
 from ipbp.engine.garbage import look_seldom
+from ipbp.engine.turns import take_short_turns
 
 if __name__ == "__main__":
     # A debugger blocks signals for its own purposes, and its children, the compilers at last, inherit that.
@@ -17,4 +18,5 @@ if __name__ == "__main__":
 
     forget_relative_path()
     look_seldom()
+    take_short_turns()
     sys.exit(serve(channel))

@@ -11,6 +11,7 @@ import json
 import os
 import select
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ class Channel:
         self._reader = reader
         self._writer = writer
         self._request = 0
+        self._asking = threading.Lock()
 
     def next_request(self) -> dict[str, Any] | None:
         """The next request, or None when the plugin has closed its end."""
@@ -47,11 +49,12 @@ class Channel:
         return not select.select([self._reader], [], [], 0)[0]
 
     def read_memory(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """The inferior's bytes of each (address, size), None where not all of them can be read."""
+        """The inferior's bytes of each (address, size), None where not all of them can be read. Any thread may ask."""
         if not ranges:
             return []
-        self._send({"id": self._request, "ask": "read", "params": {"ranges": [list(r) for r in ranges]}})
-        row = self._receive()
+        with self._asking:
+            self._send({"id": self._request, "ask": "read", "params": {"ranges": [list(r) for r in ranges]}})
+            row = self._receive()
         if row is None or "answer" not in row:
             raise IpbpError("protocol", "the plugin did not answer a question of the engine", "Report this as a bug.")
         return [None if part is None else base64.b64decode(part) for part in row["answer"]["bytes"]]

@@ -21,7 +21,9 @@ _SCOPES = (
     "DW_TAG_class_type",
     "DW_TAG_structure_type",
 )
-_MAKER = b"clang"
+MAKER = b"clang"
+"""What stands in the producer's name of each unit that has parts, in one of the sections below."""
+MAKER_IS_IN = (".debug_str", ".debug_line_str", ".debug_info")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def parts(dwarf: Any) -> Iterator[Part]:
     for unit in dwarf.iter_CUs():
         top = unit.get_top_DIE()
         producer = top.attributes.get("DW_AT_producer")
-        if producer is not None and _MAKER in producer.value:
+        if producer is not None and MAKER in producer.value:
             base = top.attributes.get("DW_AT_addr_base") or top.attributes.get("DW_AT_GNU_addr_base")
             yield from _below(top, (), base.value if base is not None else 0)
 

@@ -22,6 +22,7 @@ from ipbp.formats.elf_link_map import namespaces
 from ipbp.formats.elf_mapped import VDSO, mapped_files
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_namespaces import Namespace, loaded_namespaces, one_namespace
+from ipbp.formats.foreseen import Foreseen
 from ipbp.graph.image import Found, LoadedImage, MemoryReader
 from ipbp.graph.model import SymbolType
 from ipbp.protocol import Region
@@ -180,13 +181,15 @@ def read_process(
     `image-malformed`, `image-wrong-architecture`.
     """
     folders = tuple(dict.fromkeys((*debug_folders, DEBUG_FOLDER)))
-    files = mapped_files(regions, read)
+    at_once = Foreseen((pid, executable), read)
+    files = mapped_files(regions, at_once)
     modules = [LoadedModule(pid, file, read, cache=cache, debug_folders=folders) for file in files]
     found = _main(modules, executable)
     main = replace(found, is_executable=True)
     modules = [main, *(module for module in modules if module is not found)]
-    chains = namespaces(main.file, main.bias, read)
-    spaces = loaded_namespaces(modules, chains, read) if chains else one_namespace(modules)
+    chains = namespaces(main.file, main.bias, at_once)
+    spaces = loaded_namespaces(modules, chains, at_once) if chains else one_namespace(modules)
+    at_once.done()
     listed = [module for space in spaces for module in (*space.scope(space.members[0]), *space.members)]
     ordered = {module.mapped.start: module for module in (*listed, *modules)}
     return LoadedProcess(tuple(ordered.values()), tuple(spaces), bool(chains), read)

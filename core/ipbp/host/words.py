@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from functools import lru_cache
 from typing import NoReturn, Optional
 
 from ipbp.errors import IpbpError
@@ -49,8 +50,9 @@ class _Parser(argparse.ArgumentParser):
         raise IpbpError("usage", f"hotpatch: {message or 'wrong usage'}", "`hotpatch help` lists what there is.")
 
 
+@lru_cache(maxsize=None)
 def parser() -> argparse.ArgumentParser:
-    """The grammar of `hotpatch`."""
+    """The grammar of `hotpatch`, made once: that takes longer than most commands have to say."""
     top = _Parser(prog="hotpatch", add_help=False)
     words = top.add_subparsers(dest="action", metavar="WORD", parser_class=_Parser)
     for name, _text in _WORDS:

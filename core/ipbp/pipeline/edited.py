@@ -12,6 +12,7 @@ import numpy as np
 
 from ipbp.build.command import Command, is_optimised
 from ipbp.build.compile import Compiled, compile_units
+from ipbp.build.crates import Ending
 from ipbp.build.dirty import Dirty
 from ipbp.build.entries import of_files
 from ipbp.build.plan import Commands, Target, archives_of, find_commands, rebuild
@@ -93,8 +94,15 @@ class EditedUnits:
     same: str = ""
 
 
-def edited_units(request: Request, process: LoadedProcess, store: Store, tell: Callable[[str], None]) -> EditedUnits:
-    """All units whose files may differ from what runs; the diff then tells which really do."""
+def edited_units(
+    request: Request,
+    process: LoadedProcess,
+    store: Store,
+    tell: Callable[[str], None],
+    later: Callable[[Ending], None] | None = None,
+) -> EditedUnits:
+    """All units whose files may differ from what runs; the diff then tells which really do. `later` gets what is to be
+    called before they count; without it they count at once."""
     if request.objects is not None:
         return _given(*request.objects, request, process, store)
     built, notes = buildable(request, process)
@@ -110,6 +118,7 @@ def edited_units(request: Request, process: LoadedProcess, store: Store, tell: C
                 chosen.turned,
                 partial(meanwhile.crate, row.module),
                 partial(meanwhile.units, row.module),
+                later,
             )
             for row in built
         ]

@@ -9,7 +9,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
+from ipbp.build.compilers_time import next_start
 from ipbp.build.dirty import Dirty
+from ipbp.build.early_objects import changed_last
 from ipbp.build.rustc_replay import is_optimised_crate
 from ipbp.build.store import Store
 from ipbp.formats.debug_types import types_of_graph
@@ -23,6 +25,9 @@ from ipbp.pipeline.stored import graph_of_file, read_stored, together
 
 _MANY = 8
 """Units; where more are compiled, that takes longer than reading them does."""
+_PATIENCE = 0.05
+"""Seconds in which a compiler is started, if any is. Until then nothing is read: two threads of Python's get in each
+other's way, and the compiler comes first."""
 
 
 class Meanwhile:
@@ -34,14 +39,19 @@ class Meanwhile:
     ) -> None:
         self.ahead = Ahead()
         self._modules, self._process, self._record, self._store = tuple(modules), process, record, store
-        self._pool = pool
+        self._pool, self._start = pool, next_start()
         self._images: Future[None] | None = None
         self._crate: Future[None] | None = None
 
     def images(self) -> None:
         """Begin to read the images of the modules, unless that was begun."""
         if self._images is None:
+            self._pool.submit(self._start.wait, _PATIENCE)
             self._images = self._pool.submit(_read, self._modules, self._process)
+
+    def hurry(self) -> None:
+        """Wait for no compiler any more."""
+        self._start.set()
 
     def units(self, module: LoadedModule, rows: Sequence[Dirty]) -> None:
         """Begin to read the objects of these units of the module that may run, and to prove them."""
@@ -55,7 +65,8 @@ class Meanwhile:
 
     def crate(self, module: LoadedModule, row: CrateCommand, running: str, made: Mapping[str, str]) -> None:
         """Begin to read both sides of a crate of this module, `build.early_objects.Early`, as far as they differ. What
-        was to be read of fewer of its objects, and was not begun yet, is left out."""
+        was to be read of fewer of its objects, and was not begun yet, is left out. As long as fewer objects are there
+        than the last edit changed, the new side waits for the others."""
         if self._crate is not None:
             self._crate.cancel()
         self._crate = self._pool.submit(self._sides, module, row, running, made)
@@ -68,18 +79,26 @@ class Meanwhile:
         if is_optimised_crate(row.arguments) or (record is not None and record.members is None):
             for name, digest in fresh.items():
                 together(row.source, {name: digest}, store)
-        elif fresh:
-            members = frozenset(fresh).union(record.members or () if record is not None else ())
-            after = {**before, **fresh}
-            new = together(row.source, {name: after[name] for name in members if name in after}, store)
-            old = read_stored(running, store, members=members)
-            types_of_graph(new)
-            types_of_graph(old)
-            if record is None:
-                self.ahead.attest(old, module.image, self._process.read)
-            self.ahead.pair(old, new)
-            for section in new.side:
-                _ = section.content  # its fixups are read with it
+            return
+        expected = changed_last(row.source).intersection(before)
+        is_whole = bool(fresh) and not fresh.keys() < expected
+        members = (frozenset(fresh) if is_whole else expected).union(record.members or () if record else ())
+        if not members:
+            return
+        old = read_stored(running, store, members=members)
+        types_of_graph(old)
+        if record is None:
+            self.ahead.attest(old, module.image, self._process.read)
+        after = {**before, **fresh}
+        if not is_whole:
+            for name, digest in fresh.items():
+                together(row.source, {name: digest}, store)
+            return
+        new = together(row.source, {name: after[name] for name in members if name in after}, store)
+        types_of_graph(new)
+        self.ahead.pair(old, new)
+        for section in new.side:
+            _ = section.content  # its fixups are read with it
 
 
 @contextlib.contextmanager
@@ -88,11 +107,14 @@ def read_meanwhile(
 ) -> Iterator[Meanwhile]:
     """What is begun inside is done when this ends; after an error only what is at work then."""
     pool = ThreadPoolExecutor(1)
+    meanwhile = Meanwhile(modules, process, record, store, pool)
     try:
-        yield Meanwhile(modules, process, record, store, pool)
+        yield meanwhile
     except BaseException:
+        meanwhile.hurry()
         pool.shutdown(cancel_futures=True)
         raise
+    meanwhile.hurry()
     pool.shutdown()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ipbp.arch.entry import LANDING_SIZE
 from ipbp.build.compilers_time import taken_milliseconds
+from ipbp.build.crates import Ending
 from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refused, raise_all
@@ -94,9 +95,27 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     if loading is not None:
         return Outcome(replace(loading, times=clock.times), is_first=True)
 
+    # A compiler that has made its objects may still be at work: the plan counts when it has ended well.
+    endings: list[Ending] = []
+    try:
+        outcome = _compiled(request, process, store, tell, clock, endings)
+    except BaseException:
+        for ended in endings:  # what a compiler says comes before what is said of its objects
+            ended()
+        raise
+    said = [messages.rstrip() for ended in endings if (messages := ended()).strip()]
+    clock.lap("compile")
+    made = replace(outcome.plan, notes=(*said, *outcome.plan.notes)) if outcome.plan is not None else None
+    return replace(outcome, plan=made, notes=(*said, *outcome.notes))
+
+
+def _compiled(
+    request: Request, process: LoadedProcess, store: Store, tell: Tell, clock: Clock, endings: list[Ending]
+) -> Outcome:
+    """From edits to a plan. `endings` are to be called before it counts."""
     # Which units of which images were edited, and their new objects: the user's own compile, replayed while the
     # program runs.
-    edited = _edited(request, process, store, tell)
+    edited = _edited(request, process, store, tell, endings)
     clock.lap("compile")
     ways = frozenset[str]()
     while True:
@@ -116,10 +135,10 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
             clock.lap("compile")
 
 
-def _edited(request: Request, process: LoadedProcess, store: Store, tell: Tell) -> EditedUnits:
+def _edited(request: Request, process: LoadedProcess, store: Store, tell: Tell, endings: list[Ending]) -> EditedUnits:
     if request.patch_file is not None:
         return units_of_file(request.patch_file, request, process, store)
-    return edited_units(request, process, store, tell)
+    return edited_units(request, process, store, tell, endings.append)
 
 
 _OTHER_WAYS: dict[str, Callable[[LinkGraph], tuple[str, ...]]] = {

@@ -10,7 +10,7 @@ from elftools.common.exceptions import DWARFError, ELFParseError
 
 from ipbp.build.debug_sections import sections_from
 from ipbp.errors import Refusal
-from ipbp.formats.debug_parts import Part, parts
+from ipbp.formats.debug_parts import MAKER, MAKER_IS_IN, Part, parts
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 from ipbp.pipeline.layouts import sections_of_object
 
@@ -30,7 +30,7 @@ class PartPairs:
 
 def pair_parts(old: LinkGraph, new: LinkGraph, file: str) -> PartPairs:
     """What the debug information of both says. `file`: of the unit, for messages."""
-    if not _has_numbered_state(old) or not _has_numbered_state(new):
+    if not all(_has_numbered_state(graph) and _may_have_parts(graph) for graph in (old, new)):
         return PartPairs({})
     before, after = _symbols(old), _symbols(new)
     owners = {key[0] for key in before}
@@ -44,6 +44,11 @@ def _has_numbered_state(graph: LinkGraph) -> bool:
     rows = np.flatnonzero((graph.symbols.binding == Binding.LOCAL) & (home >= 0))
     rows = rows[np.isin(graph.blocks.kind[home[rows]], _WRITABLE)]
     return any(_NUMBERED.search(graph.symbols.name[row]) for row in rows.tolist())
+
+
+def _may_have_parts(graph: LinkGraph) -> bool:
+    """Whether a unit may be of the compiler that makes them: gcc numbers variables of functions, and that is all."""
+    return any(section.name in MAKER_IS_IN and MAKER in bytes(section.content) for section in graph.side)
 
 
 def _symbols(graph: LinkGraph) -> dict[_Key, int]:

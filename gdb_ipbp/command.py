@@ -25,6 +25,7 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
 
     hotpatch                    compile what was edited, and patch
     hotpatch --frame remap      and the selected call goes on in the new code
+    hotpatch --all              every inferior that runs this program
     hotpatch preview            everything but the last step: what would change
     hotpatch report [FILE]      a page of HTML with all that was done
     hotpatch status             patches, functions and memory
@@ -43,7 +44,10 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
         super().__init__("hotpatch", gdb.COMMAND_RUNNING)
 
     def invoke(self, arguments: str, from_tty: bool) -> None:
-        from ipbp.host import commands  # at the first use: loading the plugin must not take time
+        # At the first use: loading the plugin must not take time.
+        from gdb_ipbp.every import members
+        from ipbp.host import commands
+        from ipbp.host.every import is_for_every, run_every
 
         self.dont_repeat()  # an empty line does not patch again
         console = Console(is_terminal=from_tty and os.isatty(1))
@@ -52,7 +56,10 @@ class Hotpatch(gdb.Command):  # type: ignore[misc]
             commands.show_failure(inferior, console, "--json" in arguments.split(), error)
 
         inferior = GdbInferior(report)
-        status = commands.run(inferior, arguments, console)
+        if is_for_every(arguments):
+            status = run_every(members(report), gdb.selected_inferior().pid, arguments, console)
+        else:
+            status = commands.run(inferior, arguments, console)
         if status not in _FINE:
             raise gdb.GdbError(f"hotpatch: {_MEANING.get(status, 'failed')}")
 

@@ -343,18 +343,18 @@ class GdbInferior:
 class _Announced:
     """Symbols of patches end with the process: in the next one, other code will be at their addresses."""
 
-    images: set[str] = set()  # noqa: RUF012 - of this gdb, not of an instance
+    images: dict[str, int] = {}  # noqa: RUF012 - of this gdb, not of an instance; with the inferior's number
 
     @classmethod
     def add(cls, image: str) -> None:
         if not cls.images:
             gdb.events.exited.connect(cls._on_exit)
-        cls.images.add(image)
+        cls.images[image] = gdb.selected_inferior().num
 
     @classmethod
     def remove(cls, image: str) -> None:
         if image in cls.images:  # it may have been announced by an earlier debugger
-            cls.images.remove(image)
+            del cls.images[image]
             if not cls.images:
                 gdb.events.exited.disconnect(cls._on_exit)
         if any(_name_of(objfile) == image for objfile in gdb.objfiles()):
@@ -364,8 +364,11 @@ class _Announced:
     def _on_exit(cls, event: gdb.ExitedEvent) -> None:
         # At once and not by `post_event`: gdb crashes when it ends with something posted that it has not come to, as
         # it does after the `detach` of a script or when `quit` lets the process go.
-        for image in list(cls.images):
-            cls.remove(image)
+        for image, number in list(cls.images.items()):
+            if number == event.inferior.num:
+                cls.remove(image)
+        if cls.images:  # of other processes
+            return
         old_frames.mark(())
         old_sources.follow((), ())
 

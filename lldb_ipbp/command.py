@@ -16,6 +16,7 @@ Change the running program to what its edited source says.
 
     hotpatch                    compile what was edited, and patch
     hotpatch --frame remap      and the selected call goes on in the new code
+    hotpatch --all              every target that runs this program
     hotpatch preview            everything but the last step: what would change
     hotpatch report [FILE]      a page of HTML with all that was done
     hotpatch status             patches, functions and memory
@@ -50,10 +51,17 @@ class Hotpatch:
     def __call__(
         self, debugger: lldb.SBDebugger, arguments: str, context: lldb.SBExecutionContext, result: Any
     ) -> None:
-        from ipbp.host import commands  # at the first use: loading the plugin must not take time
+        # At the first use: loading the plugin must not take time.
+        from ipbp.host import commands
+        from ipbp.host.every import is_for_every, run_every
+        from lldb_ipbp.every import members
 
-        inferior = LldbInferior(debugger, context.GetTarget())
-        status = commands.run(inferior, arguments, Console(debugger, result))
+        console = Console(debugger, result)
+        if is_for_every(arguments):
+            pid = int(context.GetTarget().GetProcess().GetProcessID())
+            status = run_every(members(debugger), pid, arguments, console)
+        else:
+            status = commands.run(LldbInferior(debugger, context.GetTarget()), arguments, console)
         if status not in _FINE:
             result.SetError(f"hotpatch: {_MEANING.get(status, 'failed')}")
 

@@ -26,7 +26,7 @@ from ipbp.protocol import Description, Region
 from lldb_ipbp import old_sources
 from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.fresh import forget_frames, pc_of, with_true_frames
-from lldb_ipbp.packets import Server
+from lldb_ipbp.packets import CommandsOf, Server
 from lldb_ipbp.remote import kernel_behind_platform, not_here
 
 _MASK = (1 << 64) - 1
@@ -218,7 +218,11 @@ class LldbInferior:
     def _server(self) -> Server:
         process = self._process()
         signals, interpreter = process.GetUnixSignals(), self._debugger.GetCommandInterpreter()
-        return Server(interpreter, int(process.GetProcessID()), lambda number: not signals.GetShouldSuppress(number))
+        return Server(
+            CommandsOf(interpreter, process),
+            int(process.GetProcessID()),
+            lambda number: not signals.GetShouldSuppress(number),
+        )
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         pid = self._pid()

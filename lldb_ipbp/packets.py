@@ -33,10 +33,22 @@ _RED_ZONE = 128
 _NOWHERE = 0  # where a call returns to: no code is there, so the thread stops
 
 
+class CommandsOf:
+    """Commands about one process. Within a command lldb takes others for ones about the process that this one is about,
+    whichever is selected meanwhile."""
+
+    def __init__(self, interpreter: lldb.SBCommandInterpreter, process: lldb.SBProcess) -> None:
+        self._interpreter = interpreter
+        self._process = process
+
+    def HandleCommand(self, line: str, result: lldb.SBCommandReturnObject) -> None:
+        self._interpreter.HandleCommand(line, lldb.SBExecutionContext(self._process), result, False)
+
+
 class Server:
     """lldb's server. `passes`: whether lldb passes a signal on to the program."""
 
-    def __init__(self, interpreter: lldb.SBCommandInterpreter, pid: int, passes: Callable[[int], bool]) -> None:
+    def __init__(self, interpreter: CommandsOf, pid: int, passes: Callable[[int], bool]) -> None:
         self._interpreter = interpreter
         self._pid = pid
         self._passes = passes

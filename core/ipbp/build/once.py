@@ -16,11 +16,13 @@ _made: dict[Hashable, object] | None = None
 
 
 @contextmanager
-def one_build() -> Iterator[None]:
-    """What is made inside the block by `once` is kept until its end. Blocks inside of it are part of it."""
+def one_build(made: dict[Hashable, object] | None = None) -> Iterator[None]:
+    """What is made inside the block by `once` is kept until its end, or in `made`, for a block that goes on with it.
+    Blocks inside of it are part of it."""
     global _made
     before = _made
-    _made = {} if before is None else before
+    if before is None:
+        _made = {} if made is None else made
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ patched and some are not; 1 anything else. A `preview` that would change nothing
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,11 +19,12 @@ from pathlib import Path
 
 from ipbp.cli import attach, processes
 from ipbp.cli.debuggers import DEBUGGERS
-from ipbp.cli.many import Many, as_text
+from ipbp.cli.many import Many
 from ipbp.cli.outcome import Outcome, told
 from ipbp.errors import IpbpError
 from ipbp.host import render
 from ipbp.host.commands import EXIT
+from ipbp.host.tally import as_text
 from ipbp.patch_file import read_patch_file
 
 _VERBS = {
@@ -69,12 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
             _print(arguments, {**outcome, "pid": pid}, render.as_text(outcome))
             has_nothing_to_do = arguments.verb == "apply" and outcome["outcome"] == "unchanged"
             return 0 if has_nothing_to_do else EXIT[outcome["outcome"]]
-        total = told(Many(arguments, lambda outcome: _print(arguments, outcome, _of_process(outcome))).run) or {}
+        total = told(Many(arguments, lambda outcome: _print(arguments, outcome, render.of_process(outcome))).run) or {}
     if "summary" not in total:
         _print(arguments, total, render.as_text(total))
         return EXIT[total["outcome"]]
     if arguments.json:
-        print(json.dumps(total, separators=(",", ":")), flush=True)
+        print(render.compact(total), end="", flush=True)
     else:
         print(as_text(total), end="", flush=True)
     return int(total["status"])
@@ -105,11 +105,6 @@ def _one(arguments: argparse.Namespace, pid: int) -> Outcome:
 
     prepared = attach.prepare(arguments, pid, make_plan)
     return attach.preview(prepared) if arguments.verb == "preview" else attach.patch(arguments, prepared, make_plan)
-
-
-def _of_process(outcome: Outcome) -> str:
-    lines = render.as_text(outcome).rstrip("\n").splitlines()
-    return "\n".join([f"process {outcome['pid']}: {lines[0]}", *(f"  {line}" for line in lines[1:])]) + "\n"
 
 
 def _print(arguments: argparse.Namespace, outcome: Outcome, text: str) -> None:

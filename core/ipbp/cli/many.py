@@ -8,8 +8,6 @@ server that forks) are taken along at the end.
 from __future__ import annotations
 
 import argparse
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -22,22 +20,9 @@ from ipbp.cli.processes import Chosen, chosen
 from ipbp.cli.target import has_ended
 from ipbp.errors import IpbpError
 from ipbp.host.commands import failed
+from ipbp.host.tally import NOT_REACHED, Tally
 
 T = TypeVar("T")
-
-_NOT_REACHED = IpbpError("interrupted", "interrupted before this process was reached", "It is untouched; try again.")
-_SAID = {
-    "patched": "patched",
-    "undone": "undone",
-    "planned": "to be patched",
-    "unchanged": "with nothing to do",
-    "ok": "looked at",
-    "ended": "ended meanwhile",
-    "refused": "refused",
-    "failed": "failed",
-}
-"""What processes are counted by, and how that is said."""
-_DONE = ("patched", "undone", "planned", "unchanged", "ok")
 
 
 class Many:
@@ -46,13 +31,12 @@ class Many:
     def __init__(self, arguments: argparse.Namespace, show: Callable[[Outcome], None]) -> None:
         self._arguments = arguments
         self._show = show
-        self._outcomes: dict[int, Outcome] = {}
+        self._tally = Tally(arguments.verb)
         self._named: frozenset[int] = frozenset()
         self._is_interrupted = False
         self._choice: Chosen | None = None
         self._seen: set[int] = set()  # of `--atomic`: processes with a plan
         self._stopped = 0.0  # milliseconds, of `--atomic`
-        self._patched: list[float] = []  # when, by time.perf_counter()
 
     def run(self) -> Outcome:
         """The outcome of all. Errors: those of `chosen`."""
@@ -60,19 +44,19 @@ class Many:
         self._choice, self._named = choice, choice.named
         if self._arguments.verb in ("undo", "status"):
             self._generations(choice, self._undo_or_look)
-            return self._total(choice)
+            return self._tally.total(choice.notes)
         from ipbp.pipeline.several import Plans  # which takes a while to load
 
         plans = Plans()
         with one_build():
             self._generations(choice, partial(self._plan_and_patch, plans.plan))
-        return {**self._total(choice), "plans": plans.made}
+        return {**self._tally.total(choice.notes, self._stopped), "plans": plans.made}
 
     def _generations(self, choice: Chosen, act: Callable[[Sequence[int]], None]) -> None:
         pids: Sequence[int] = choice.pids
         while pids:
             act(pids)
-            pids = [] if self._is_interrupted else [pid for pid in choice.again() if pid not in self._outcomes]
+            pids = [] if self._is_interrupted else [pid for pid in choice.again() if pid not in self._tally.outcomes]
 
     def _undo_or_look(self, pids: Iterable[int]) -> None:
         act = attach.undo if self._arguments.verb == "undo" else attach.status
@@ -98,8 +82,8 @@ class Many:
             self._settle(row.pid, partial(attach.patch, self._arguments, row, plan))
 
     def _patch_all_or_none(self, prepared: Sequence[attach.Prepared], newcomers: Newcomers) -> None:
-        self._seen = {*self._outcomes, *(row.pid for row in prepared)}
-        bad = next((pid for pid, row in self._outcomes.items() if _kind(row) in ("refused", "failed")), 0)
+        self._seen = {*self._tally.outcomes, *(row.pid for row in prepared)}
+        bad = self._tally.failed()
         if bad:
             outcomes: dict[int, Outcome] = {row.pid: failed(not_patched(bad)) for row in prepared}
         elif prepared:
@@ -120,7 +104,7 @@ class Many:
                 row = attach.prepare(self._arguments, pid, plan)
             except IpbpError as error:
                 self._settle(pid, partial(failed, error))
-                if self._outcomes[pid].get("has_ended"):
+                if self._tally.outcomes[pid].get("has_ended"):
                     continue
                 raise not_patched(pid) from error
             if row.outcome is None:
@@ -132,67 +116,11 @@ class Many:
     def _settle(self, pid: int, action: Callable[[], Outcome | None]) -> None:
         """Do this for a process, unless it was interrupted before; what comes of it is the outcome of the process, when
         it has one yet."""
-        outcome = failed(_NOT_REACHED) if self._is_interrupted else told(action)
+        outcome = failed(NOT_REACHED) if self._is_interrupted else told(action)
         if outcome is None:
             return
         code = (outcome.get("error") or {}).get("code")
         self._is_interrupted = self._is_interrupted or code == "interrupted"
-        if code == "nothing-to-undo":
-            outcome = {"outcome": "ok", "text": "no patch is applied"}
-        elif outcome["outcome"] == "error" and pid not in self._named and has_ended(pid):
+        if outcome["outcome"] == "error" and pid not in self._named and has_ended(pid):
             outcome = ENDED
-        if outcome["outcome"] in ("patched", "undone"):
-            self._patched.append(time.perf_counter())
-        self._outcomes[pid] = {**outcome, "pid": pid}
-        self._show(self._outcomes[pid])
-
-    def _total(self, choice: Chosen) -> Outcome:
-        counts = Counter(map(_kind, self._outcomes.values()))
-        status = _status(counts)
-        between = 1000 * (self._patched[-1] - self._patched[0]) if self._patched else 0.0
-        return {
-            "outcome": "partly" if status == 5 else _main(counts),
-            "summary": {"processes": len(self._outcomes), **{kind: counts[kind] for kind in _SAID if counts[kind]}},
-            "between": 0.0 if self._stopped else round(between, 3),
-            "stopped": round(self._stopped, 3),
-            "status": status if status or self._arguments.verb != "preview" or counts["planned"] else 4,
-            "notes": list(choice.notes),
-        }
-
-
-def as_text(total: Outcome) -> str:
-    """Lines for people."""
-    counts = dict(total["summary"])
-    number = counts.pop("processes")
-    said = ", ".join(f"{count} {_SAID[kind]}" for kind, count in counts.items())
-    several = f"{number} process" + ("es" if number != 1 else "")
-    more = [f"{total['plans']} plan" + ("s" if total["plans"] != 1 else "")] if total.get("plans") else []
-    if total["stopped"]:
-        more.append(f"all stopped together, for {total['stopped']:.0f} ms")
-    if total["between"]:
-        more.append(f"{total['between']:.0f} ms from the first to the last")
-    text = f"{several}: {said}" if counts else "there is no such process: nothing to do"
-    notes = "".join(f"\n  note: {note}" for note in total["notes"])
-    times = f"   ({', '.join(more)})" if more else ""
-    return f"{text}{times}{notes}\n"
-
-
-def _kind(outcome: Outcome) -> str:
-    if outcome.get("has_ended"):
-        return "ended"
-    return str(outcome["outcome"]) if outcome["outcome"] in _SAID else "failed"
-
-
-def _main(counts: Counter[str]) -> str:
-    """The word for all of them: what went wrong, else what was done."""
-    order = ("failed", "refused", "patched", "undone", "planned", "unchanged", "ok")
-    word = next((kind for kind in order if counts[kind]), "unchanged")
-    return "error" if word == "failed" else word
-
-
-def _status(counts: Counter[str]) -> int:
-    if not counts["refused"] and not counts["failed"]:
-        return 0
-    if any(counts[kind] for kind in _DONE):
-        return 5
-    return 1 if counts["failed"] else 3
+        self._show(self._tally.add(pid, outcome))

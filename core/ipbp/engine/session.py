@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ipbp.build.notes import write_whole
 from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
+from ipbp.engine.together import Together
 from ipbp.engine.watching import follow, saves
 from ipbp.errors import IpbpError, Refused
 from ipbp.formats.elf_file import load_lief
@@ -33,6 +35,7 @@ from ipbp.protocol import PROTOCOL_VERSION
 Answer = dict[str, Any]
 
 
+_together = Together()
 _KEEP_SECONDS = 90 * 86400
 _KEEP_BYTES = 4 << 30
 
@@ -90,7 +93,9 @@ def hello(channel: Channel, params: Answer) -> Answer:
 def plan(channel: Channel, params: Answer) -> Answer:
     """The whole way to a plan; nothing is written to the inferior."""
     request = Request.from_json(params)
-    outcome = make_plan(request, channel.read_memory, channel.tell)
+    word = params.get("together")
+    planner = partial(_together.plan, str(word)) if word else make_plan
+    outcome = planner(request, channel.read_memory, channel.tell)
     frame = {} if outcome.frame is None else {"frame": asdict(outcome.frame)}
     if outcome.plan is None:
         return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times, **frame}

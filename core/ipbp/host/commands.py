@@ -67,13 +67,21 @@ class Console(Protocol):
         """For threads of ours: an `ipbp.host.watch.Debugger`."""
 
 
-def run(inferior: Inferior, arguments: str, console: Console) -> int:
-    """Carry out one `hotpatch` command; the exit status of its outcome. Errors are shown, not raised.
+def run(
+    inferior: Inferior,
+    arguments: str,
+    console: Console,
+    receive: Optional[Callable[[Outcome], None]] = None,
+    together: str = "",
+) -> int:
+    """Carry out one `hotpatch` command; the exit status of its outcome. Errors are shown, not raised. `receive`: gets
+    the outcome instead of the user. `together`: a word for all commands that are one for the user (`ipbp.host.every`).
 
     Where the debugger cannot wait for the program to stop (see `Inferior.while_stopped`) this returns 0 at once, and
     the outcome is written when it is known.
     """
     command = Command(inferior, console, "--json" in arguments.split(), "--our-stop" in arguments.split())
+    command.receive, command.together = receive, together
     try:
         options = parse(arguments)
         require_proc()
@@ -123,6 +131,8 @@ class Command:
         self.as_json = as_json
         self.is_our_stop = is_our_stop
         self.is_silent = False
+        self.receive: Optional[Callable[[Outcome], None]] = None
+        self.together = ""
         self.is_local: Optional[bool] = None  # whether the program is on this machine; None while nobody has asked
         self.notes: list[str] = []
         self.folder: Optional[Path] = None  # of the journal
@@ -142,6 +152,9 @@ class Command:
         if self.folder is not None:
             session_log.write(self.folder, outcome)
         if self.is_silent:
+            return EXIT[outcome["outcome"]]
+        if self.receive is not None:
+            self.receive(outcome)
             return EXIT[outcome["outcome"]]
         text = render.as_json(outcome) if self.as_json else render.as_text(outcome)
         self.console.write(text.rstrip("\n") + "\n")
@@ -200,7 +213,8 @@ class Command:
     def plan_params(self, options: argparse.Namespace, journal: Journal) -> dict[str, Any]:
         """What a request for a plan holds."""
         colour = self.console.is_terminal and not self.as_json
-        return plan_params(self.inferior.describe(), self.inferior.regions(), journal, colour, vars(options))
+        params = plan_params(self.inferior.describe(), self.inferior.regions(), journal, colour, vars(options))
+        return {**params, "together": self.together} if self.together else params
 
     def _look(self, journal: Journal) -> None:
         self.notes += forget_unloaded(journal, self.inferior)
@@ -275,7 +289,8 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     frame = frames.selected(command.inferior, options)
     if frame is not None and frames.runs_what_was_replaced(frame, journal):
         return _patch_again(command, options, journal)
-    offered = frames.offered_for(command.inferior, options) if frame is None and not command.is_our_stop else None
+    is_for_one = not command.is_our_stop and not command.together
+    offered = frames.offered_for(command.inferior, options) if frame is None and is_for_one else None
     given = getattr(options, "plan", None)
     answer = _given_plan(given) if given else _plan(command, options, journal, frame or offered)
     going_on = frames.GoingOn(command.inferior, frame, options, answer)
@@ -302,7 +317,7 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     def action() -> Outcome:
         require_quiet_point(command.inferior, replaced, deadline, was_running)
         applied = transaction.apply(command.inferior, prepared, journal, going_on.step)
-        _disarmed[plan.number] = applied.disarmed
+        _disarmed[journal.folder, plan.number] = applied.disarmed
         stacks = going_on.stacks(applied.stacks)
         outcome["notes"] += applied.notes
 
@@ -341,7 +356,7 @@ def _patch_again(command: Command, options: argparse.Namespace, journal: Journal
             raise
 
     def action() -> Outcome:
-        transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
+        transaction.undo(command.inferior, patch, journal, _disarmed.pop((journal.folder, patch.number), ()))
         return {"outcome": "ok", "times": {}, "next": again}
 
     return command.while_stopped(action, journal)
@@ -427,7 +442,7 @@ def undo(command: Command, options: argparse.Namespace) -> int:
         notes: list[str] = []
         stacks: Sequence[Stack] = ()
         for patch in patches:
-            done = transaction.undo(command.inferior, patch, journal, _disarmed.pop(patch.number, ()))
+            done = transaction.undo(command.inferior, patch, journal, _disarmed.pop((journal.folder, patch.number), ()))
             stacks = done.stacks
             notes += [f"patch {patch.number}: {reason}" for reason in done.notes]
         return {
@@ -500,8 +515,8 @@ ACTIONS: dict[str, Callable[[Command, argparse.Namespace], int]] = {
     "help": show_help,
 }
 
-_disarmed: dict[int, Sequence[Breakpoint]] = {}
-"""Breakpoints that are off while a patch is applied, by its number; only this debugger can put them back."""
+_disarmed: dict[tuple[Path, int], Sequence[Breakpoint]] = {}
+"""Breakpoints that are off while a patch is applied, by journal and number; only this debugger can put them back."""
 
 
 def _given_plan(path: str) -> dict[str, Any]:

@@ -49,6 +49,17 @@ def as_text(outcome: Row) -> str:
     return "\n".join([*lines, *(f"  note: {note}" for note in outcome.get("notes", ()))]) + "\n"
 
 
+def compact(row: Row) -> str:
+    """One line of JSON."""
+    return json.dumps(row, separators=(",", ":")) + "\n"
+
+
+def of_process(outcome: Row) -> str:
+    """The same for one of several processes, told by its `pid`."""
+    lines = as_text(outcome).rstrip("\n").splitlines()
+    return "\n".join([f"process {outcome['pid']}: {lines[0]}", *(f"  {line}" for line in lines[1:])]) + "\n"
+
+
 def _frame(row: Row) -> str:
     what = "begins again" if row["mode"] == "restart" else "goes on"
     when = " when the call inside of it returns" if row["when_it_returns"] else ""

@@ -1,0 +1,37 @@
+"""All processes of this lldb, one in each target."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Iterator
+
+import lldb
+
+from ipbp.host.every import Member
+from lldb_ipbp.inferior import LldbInferior
+
+_STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
+_ALIVE = (*_STOPPED, lldb.eStateRunning, lldb.eStateStepping)
+
+
+def members(debugger: lldb.SBDebugger) -> list[Member]:
+    """Those of the targets that have a process, in the order of the targets."""
+    targets = [debugger.GetTargetAtIndex(row) for row in range(debugger.GetNumTargets())]
+    return [
+        _member(debugger, row, target) for row, target in enumerate(targets) if target.GetProcess().GetState() in _ALIVE
+    ]
+
+
+def _member(debugger: lldb.SBDebugger, row: int, target: lldb.SBTarget) -> Member:
+    @contextmanager
+    def selected() -> Iterator[LldbInferior]:
+        before = debugger.GetSelectedTarget()
+        debugger.SetSelectedTarget(target)
+        try:
+            yield LldbInferior(debugger, target)
+        finally:
+            debugger.SetSelectedTarget(before)
+
+    process = target.GetProcess()
+    is_local = target.GetPlatform().GetName() == "host"
+    return Member(f"target #{row}", int(process.GetProcessID()), process.GetState() in _STOPPED, is_local, selected)

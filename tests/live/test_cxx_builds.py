@@ -33,18 +33,27 @@ class Build:
 
 
 LIBCXX = Build("clang++-19", "-O2 -stdlib=libc++", "gdb", "-stdlib=libc++")
+_JOINED = ("risky.cpp", "through.cpp", "caught.cpp")
 BUILDS = {
     "libc++ -O0": Build("clang++-19", "-O0 -stdlib=libc++", "lldb", "-stdlib=libc++"),
     "fixed address": Build("g++", "-O1 -fno-pie", "gdb", "-no-pie"),
     "large": Build("g++", "-O1 -mcmodel=large -fno-pie", "lldb", "-no-pie"),
+    "large, clang": Build("clang++-19", "-O1 -mcmodel=large -fno-pie", "gdb", "-no-pie"),
     "medium": Build("g++", "-O2 -mcmodel=medium", "gdb"),
-    "patchable entries": Build("clang++-19", "-O2 -fpatchable-function-entry=16,4", "lldb"),
+    "medium, clang": Build("clang++-19", "-O2 -mcmodel=medium", "lldb"),
+    "patchable entries": Build("g++", "-O2 -fpatchable-function-entry=16,4", "gdb"),
+    "patchable entries, clang": Build("clang++-19", "-O2 -fpatchable-function-entry=16,4", "lldb"),
     "hidden, CET, no PLT": Build("g++", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "gdb"),
     "hidden, CET, no PLT, clang": Build("clang++-19", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "lldb"),
-    "unity": Build("g++", "-O2", "lldb", joined=("risky.cpp", "through.cpp", "caught.cpp")),
-    "split": Build("clang++-19", "-O1 -gsplit-dwarf", "gdb"),
+    "unity": Build("g++", "-O2", "lldb", joined=_JOINED),
+    "unity, clang": Build("clang++-19", "-O2", "gdb", joined=_JOINED),
+    "split": Build("g++", "-O1 -gsplit-dwarf", "lldb"),
+    "split, clang": Build("clang++-19", "-O1 -gsplit-dwarf", "gdb"),
     "type units": Build("g++", "-O2 -fdebug-types-section", "lldb"),
+    "type units, clang": Build("clang++-19", "-O2 -fdebug-types-section", "gdb"),
 }
+_ALWAYS = ("patchable entries", "split", "unity, clang", "type units, clang")
+"""Of these a few edits are made whenever the tests are run."""
 _ONE_UNIT = STEPS[2:6]  # each of them is an edit of one file
 _ALL = STEPS[2:10]
 _KEPT = tuple(row for row in BEFORE if row[0].split()[0] in ("caught", "again", "old", "area", "made", "kind", "firm"))
@@ -83,6 +92,11 @@ def test_exceptions_pass_through_new_code_where_the_unwinder_is_llvms(tmp_path: 
     walk(LIBCXX, tmp_path / "parlour", _ONE_UNIT)
     libraries = subprocess.run(["ldd", tmp_path / "parlour" / "parlour"], capture_output=True, text=True, check=True)
     assert "libunwind.so" in libraries.stdout
+
+
+@pytest.mark.parametrize("name", _ALWAYS)
+def test_an_edit_of_a_program_that_was_built_otherwise(name: str, tmp_path: Path) -> None:
+    walk(BUILDS[name], tmp_path / "parlour", _ONE_UNIT[:1])
 
 
 @pytest.mark.slow

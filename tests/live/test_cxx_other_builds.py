@@ -46,14 +46,29 @@ def test_builds_that_new_code_cannot_join_are_refused_by_name(debugger: str, tmp
             talk.kill()
 
 
+PRECOMPILED = {
+    "gcc": ("g++", "early.h.gch", "-include early.h"),
+    "clang": ("clang++-19", "early.h.pch", "-include early.h"),
+    "clang, by name": ("clang++-19", "early.h.pch", "-include-pch early.h.pch"),
+    "clang, as CMake": (
+        "clang++-19",
+        "early.h.pch",
+        "-Winvalid-pch -Xclang -include-pch -Xclang early.h.pch -Xclang -include -Xclang early.h",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", PRECOMPILED)
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_an_edit_of_a_header_that_gcc_precompiled_is_patched(debugger: str, tmp_path: Path) -> None:
+def test_an_edit_of_a_header_that_was_precompiled_is_patched(debugger: str, way: str, tmp_path: Path) -> None:
+    compiler, precompiled, flags = PRECOMPILED[way]
     folder = tmp_path / "early"
     folder.mkdir()
     header = folder / "early.h"
     header.write_text("#pragma once\n#include <vector>\ntemplate <class T> T early(T x) { return x + 10; }\n")
-    subprocess.run(["g++", "-O2", "-g", "-D_GNU_SOURCE", "early.h", "-o", "early.h.gch"], cwd=folder, check=True)
-    project = build_one(folder, "quiet", "-O2", "-include", "early.h", compiler="g++", suffix="cpp")
+    make = [compiler, "-O2", "-g", "-D_GNU_SOURCE", "-x", "c++-header", "early.h", "-o", precompiled]
+    subprocess.run(make, cwd=folder, check=True)
+    project = build_one(folder, "quiet", "-O2", *flags.split(), compiler=compiler, suffix="cpp")
     source = project.folder / "quiet.cpp"
     talk = Talk(project.program)
     try:
@@ -61,7 +76,8 @@ def test_an_edit_of_a_header_that_gcc_precompiled_is_patched(debugger: str, tmp_
             session.attach(talk.process.pid)
             session.resume()
             source.write_text(source.read_text().replace("x + 1;", "early(x);"))
-            assert session.call("apply")["outcome"] == "patched"
+            outcome = session.call("apply")
+            assert outcome["outcome"] == "patched", outcome["text"]
             assert talk.ask("05") == "15"
             header.write_text(header.read_text().replace("x + 10", "x + 1000"))
             outcome = session.call("apply")

@@ -42,8 +42,12 @@ def test_known_compilers_need_no_agreement(program, tmp_path):
         f"{program} -O2 -Iinc -Wp,-D_FORTIFY_SOURCE=2,-MMD,x.d -Wa,--noexecstack -Wl,-Bsymbolic"
         " -Xclang -disable-llvm-passes -c a.c",
     )
+    precompiled = command(
+        tmp_path,
+        "clang -Xclang -include-pch -Xclang a.h.pch -Xclang -include -Xclang a.h -Xclang -fno-pch-timestamp -c a.c",
+    )
 
-    assert needs_agreement([unit]) is None
+    assert needs_agreement([unit, precompiled]) is None
 
 
 @pytest.mark.parametrize(
@@ -77,6 +81,7 @@ def test_known_compilers_need_no_agreement(program, tmp_path):
         "clang --driver-mode=cl /clang:-fplugin=./evil.so -c a.c",
         "clang -cc1 -load ./evil.so a.c",
         "clang -Xclang -o -Xclang victim -c a.c",
+        "clang -Xclang -include-pch -Xclang a.h.pch -Xclang -load -Xclang evil.so -c a.c",
         "clang -mllvm -info-output-file=victim -c a.c",
         "gcc -Wa,-o,victim -c a.c",
         "gcc -Wa,@evil.rsp -c a.c",

@@ -109,6 +109,32 @@ def test_a_deleted_file_leaves_its_functions_to_another(tmp_path: Path) -> None:
     assert plan.data == ()
 
 
+PAIR = (
+    "struct pair { int a; int b; };\nstatic struct pair kept = {1, 2};\nint f(int x) { return kept.a += x + kept.b; }\n"
+)
+OTHER_PAIR = PAIR.replace("int a; int b;", "int b; int a;")
+
+
+@pytest.mark.parametrize("way", ["renamed", "to an edited file", "deleted"])
+def test_a_layout_that_changes_on_the_way_to_another_file_is_refused(way: str, tmp_path: Path) -> None:
+    for name, text in (("same", PAIR), ("other", OTHER_PAIR)):
+        write = {"f2.c": text} if way == "renamed" else {"g.c": G + text.replace("+ kept.b", "- kept.b")}
+        if way == "to an edited file":
+            write["f.c"] = "int nothing(void) { return 0; }\n"
+        with running(build_sources(tmp_path / name, {**FILES, "f.c": PAIR}, *FLAGS)) as process:
+            write_sources(tmp_path / name, write)
+            if "f.c" not in write:
+                (tmp_path / name / "f.c").unlink()
+            write_database(tmp_path / name, *FLAGS)
+            if name == "same":
+                outcome = plan_for(process)
+                assert outcome.plan is None or outcome.plan.data == ()
+                continue
+            with pytest.raises(Refused) as refused:
+                plan_for(process)
+            assert [(r.code, r.symbol) for r in refused.value.refusals] == [("layout-changed", "pair")]
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [

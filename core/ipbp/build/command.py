@@ -70,17 +70,21 @@ def _rewritten(command: Command, ours: list[str]) -> tuple[str, ...]:
     first: tuple[str, ...] = ()
     if has_precompiled(command):
         first, ours = ("-include", str(first_header())), [*ours, QUIET]
-    kept = without_precompiled(kept)
+    kept = without_precompiled(kept, command.directory, _is_clang(program))
     return (*program, *first, *words_of(_before_terminator(kept, arguments_of(ours))))
 
 
 def has_precompiled(command: Command) -> bool:
     """Whether gcc may find a precompiled header for the unit."""
     program, rest = split_compiler(command)
-    if is_assembly(command.source) or not program or "clang" in Path(program[-1]).name:
+    if is_assembly(command.source) or not program or _is_clang(program):
         return False  # a build of the user's own has no command of the compiler's
     rows = arguments_of(expanded(rest, str(command.directory)))
     return may_use_precompiled(rows, command.directory, command.source)
+
+
+def _is_clang(program: Sequence[str]) -> bool:
+    return bool(program) and "clang" in Path(program[-1]).name
 
 
 def refusals(command: Command) -> tuple[Refusal, ...]:

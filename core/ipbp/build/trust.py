@@ -128,6 +128,7 @@ _LOADING = re.compile(
 _INNER = frozenset({"-Xclang", "-mllvm", "-Xassembler", "-Xpreprocessor"})
 _HARMLESS_INNER = re.compile(
     r"-[DUI]|-M(D|MD|F|T|Q|P)\Z|-(disable-llvm-passes|disable-O0-optnone)\Z|--noexecstack\Z|[^-@]"
+    r"|-(include|include-pch|fno-pch-timestamp)\Z"
 )
 _HARMLESS_VARIABLE = re.compile(
     r"(LANG|LANGUAGE|LC_[A-Z]+|TZ|TERM|SOURCE_DATE_EPOCH|GCC_COLORS|NO_COLOR|ZERO_AR_DATE)\Z"

@@ -53,6 +53,7 @@ def judge_layouts(unit: Edited, old: LinkGraph, image: LoadedImage | None, allow
         (*found.notes, *said),
         doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
         agreed=found.agreed,
+        sides=(before, new),
     )
 
 

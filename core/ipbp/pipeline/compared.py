@@ -21,6 +21,7 @@ from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.moves import Followed
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.signature import refuse_old_callers
+from ipbp.pipeline.types_elsewhere import types_elsewhere
 from ipbp.stages.initialisers import Initialisers, Run, registered
 from ipbp.stages.select import Replaced
 from ipbp.stages.shared_entry import one_jump_each
@@ -34,7 +35,8 @@ _OF_TYPES = ("layout-changed", "coroutine-changed")
 @dataclass(frozen=True, slots=True)
 class Compared:
     """`judged`: all units, `changed`: those that bring something, and `replaced` what of each gets a jump.
-    `initialisers`: by image and unit. `beside`: units that initialise variables of others."""
+    `initialisers`: by image and unit. `beside`: units that initialise variables of others. `relaid`: types of another
+    layout, as the user allowed."""
 
     judged: list[Judged]
     changed: list[Judged]
@@ -43,6 +45,7 @@ class Compared:
     beside: list[Beside]
     notes: tuple[str, ...]
     refusals: tuple[Refusal, ...]
+    relaid: tuple[str, ...]
 
 
 def compared(
@@ -61,7 +64,13 @@ def compared(
     said = [note for row in followed.values() for note in row.notes]
     # Types count where something is patched; of a crate always.
     resized = [row for unit in judged for row in unit.comparison.refusals]
-    laid_out, types = told_once([unit.types for unit in judged if changed or unit.edited.is_crate], resized)
+    elsewhere = [
+        types_elsewhere(row.judged, row.vacated, record.units(key), row.judged[0].edited.image, store, allow_layout)
+        for key, row in followed.items()
+        if row.judged and changed
+    ]
+    told_by = [unit.types for unit in judged if changed or unit.edited.is_crate]
+    laid_out, types = told_once([*told_by, *elsewhere], resized)
     tables = [row for unit in judged for row in unit.selection.refusals if row.code in _OF_TYPES]
     told = {row.symbol for row in laid_out}.union(allow_layout)
     replaced, shared = _jumps(judged, changed)
@@ -75,7 +84,9 @@ def compared(
         *(row for unit in judged for row in unit.selection.refusals if row not in tables),
     )
     notes = (*said, *types, *(note for unit in judged for note in unit.comparison.notes), *ran)
-    return Compared(judged, changed, replaced, initialisers, beside, notes, refusals)
+    agreed = [row.agreed for row in (*(unit.types for unit in judged), *elsewhere)]
+    relaid = tuple(dict.fromkeys(name for names in agreed for name in names))
+    return Compared(judged, changed, replaced, initialisers, beside, notes, refusals, relaid)
 
 
 def _jumps(judged: Sequence[Judged], changed: Sequence[Judged]) -> tuple[list[tuple[Replaced, ...]], list[Refusal]]:

@@ -246,8 +246,7 @@ def _linked(
         else:
             move = frame_move(request.frame, process, made, changed)
         clock.lap("frame")
-    relaid = list(dict.fromkeys(name for unit in judged for name in unit.types.agreed))
-    told_of = with_hooks(made, request, process, list(images.values()), linked.arenas, relaid)
+    told_of = with_hooks(made, request, process, list(images.values()), linked.arenas, found.relaid)
     return Outcome(told_of, frame=move, offers=offers)
 
 

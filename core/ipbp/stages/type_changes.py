@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ipbp.errors import Refusal
+from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.types import DebugTypes, Part, TypeLayout
 
 ALL = "all"
@@ -53,7 +54,8 @@ class TypeChanges:
     `layout-changed` and `variable-type-changed`. `notes`: which closures and functions that means, in words.
     `is_renewed`: whether a type is a closure that is another now, or made for one. `successors`: linkage name of a new
     function -> that of the old one whose entry leads to it from now on. `doubts`: what else is refused when the code of
-    these functions changed. `agreed`: types of another layout, as the user allowed."""
+    these functions changed. `agreed`: types of another layout, as the user allowed. `sides`: of a unit of C or C++ what
+    both sides describe, where they do."""
 
     renewed: frozenset[str]
     refusals: tuple[Refusal, ...]
@@ -62,6 +64,7 @@ class TypeChanges:
     successors: Mapping[str, str] = field(default_factory=dict)
     doubts: Callable[[Collection[str]], tuple[Refusal, ...]] = _none
     agreed: tuple[str, ...] = ()
+    sides: tuple[UnitTypes, UnitTypes] | None = None
 
 
 NO_CHANGES = TypeChanges(frozenset(), ())

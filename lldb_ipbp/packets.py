@@ -136,7 +136,9 @@ class Server:
     @contextmanager
     def _limited(self) -> Iterator[None]:
         # While lldb waits for its server none of our threads runs: somebody else has to look at the clock.
-        words = ["sh", "-c", f"sleep {_CALL_SECONDS}; kill -STOP {self._pid}"]
+        # Whatever PATH is, and nothing is stopped where there is no `sleep`.
+        script = f"PATH=/usr/bin:/bin; sleep {_CALL_SECONDS} && kill -STOP {self._pid}"
+        words = ["/bin/sh", "-c", script]
         clock = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
             yield

@@ -193,7 +193,9 @@ def with_debuggers_alone(elsewhere: Elsewhere, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("with_debuggers_alone")
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_processes_are_patched_from_a_shell_once(elsewhere: Elsewhere, debugger: str) -> None:
+def test_processes_are_patched_from_a_shell_once(
+    elsewhere: Elsewhere, debugger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = [elsewhere.start() for _ in range(3)]
     try:
         for talk in fleet:
@@ -210,6 +212,11 @@ def test_processes_are_patched_from_a_shell_once(elsewhere: Elsewhere, debugger:
             answers(talk, *FIRST, is_patched=True)
         status, rows = shell("apply", elsewhere.first, "--exe", elsewhere.program, "--debugger", debugger)
         assert (status, rows[-1]["outcome"]) == (0, "unchanged")
+        # Whoever does not know what was done to the process finds that it is not what was built.
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "forgotten"))
+        status, rows = shell("apply", elsewhere.both, *which)
+        assert (status, {row["code"] for row in rows[0]["refusals"]}) == (3, {"not-the-running-code"})
+        answers(fleet[0], *FIRST, is_patched=True)
     finally:
         for talk in fleet:
             talk.kill()

@@ -234,7 +234,7 @@ def test_nobody_else_can_read_or_write_it(state: Path):
     journal.begin(open_entry(plan(1)))
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in journal.folder.iterdir()}
-    assert modes == {"journal": 0o600, "record-1.json": 0o600}
+    assert modes == {"journal": 0o600, "namespace": 0o600, "record-1.json": 0o600}
     assert [stat.S_IMODE(p.stat().st_mode) for p in (state, journal.folder)] == [0o700, 0o700]
 
 
@@ -317,6 +317,21 @@ def test_journals_of_dead_processes_and_other_boots_are_removed(state: Path, chi
     open_journal(os.getpid())
 
     assert sorted(path.name for path in state.iterdir()) == sorted(["engine.log", "notes", mine.folder.name])
+
+
+def test_a_journal_of_another_pid_namespace_is_not_taken_for_one_of_a_dead_process(
+    state: Path, child: subprocess.Popen[bytes]
+):
+    other = open_journal(child.pid)
+    child.kill()
+    child.wait()
+    (other.folder / "namespace").write_text("pid:[1]")
+    open_journal(os.getpid())
+    assert other.folder.is_dir()
+    month_ago = other.folder.stat().st_mtime - 31 * 24 * 3600
+    os.utime(other.folder, (month_ago, month_ago))
+    open_journal(os.getpid())
+    assert not other.folder.exists()
 
 
 def test_a_process_that_turns_out_to_be_of_this_machine_has_one_journal(state: Path, child: subprocess.Popen[bytes]):

@@ -45,6 +45,7 @@ _RECORD = 1 << 20  # bytes that a large patch writes down
 _LONG = 1 << 18
 """Bytes from which on the file is made shorter."""
 _ELSEWHERE, _MONTH = "remote.", 30 * 24 * 3600
+_NAMESPACE = "namespace"
 _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 
 
@@ -409,10 +410,11 @@ class Journal:
 
 
 def open_journal(pid: int, remote: str = "") -> Journal:
-    """The journal of a process of this machine, made when there is none; those of dead processes are removed. `remote`:
-    names a process behind a remote stub. Where that is a `process_name`, it may be one of this machine after all; the
-    journal of one of another machine is kept until it has not been used for a month. Where it is some other word, the
-    journal lives as long as this debugger.
+    """The journal of a process of this machine, made when there is none; those of dead processes are removed, but none
+    of another pid namespace, whose processes are not seen here (containers may share the folder). `remote`: names a
+    process behind a remote stub. Where that is a `process_name`, it may be one of this machine after all; the journal
+    of one of another machine is kept until it has not been used for a month. Where it is some other word, the journal
+    lives as long as this debugger.
 
     Errors: `journal-untrusted` when its folder belongs to somebody else or is open to others: it says what to write
     into a process, so nobody else may have written it.
@@ -420,6 +422,7 @@ def open_journal(pid: int, remote: str = "") -> Journal:
     root = state_folder()
     _remove_dead(root)
     journal = Journal(_own_folder(root / folder_name(pid, remote)))
+    _note_namespace(journal.folder / _NAMESPACE)
     os.utime(journal.folder)
     journal.make_short()
     return journal
@@ -515,10 +518,13 @@ def _remove_dead(root: Path) -> None:
     for name in os.listdir(root):
         match = _FOLDER_NAME.fullmatch(name)
         is_over = match and not (match[1] == boot and _is_running(int(match[2]), int(match[3])))
-        if is_over and match and match[1] == boot and (root / name / "journal").exists():
-            # A process that was forked from it has its patches in memory, and may not have been looked at yet.
-            heirs = _vectors_of_running() if heirs is None else heirs
-            is_over = match[4] not in heirs
+        if is_over and match and match[1] == boot:
+            if _namespace_of(root / name / _NAMESPACE) != _own_namespace():
+                is_over = _is_unused(root / name)
+            elif (root / name / "journal").exists():
+                # A process that was forked from it has its patches in memory, and may not have been looked at yet.
+                heirs = _vectors_of_running() if heirs is None else heirs
+                is_over = match[4] not in heirs
         if is_over or (name.startswith(_ELSEWHERE) and _is_unused(root / name)):
             shutil.rmtree(root / name, ignore_errors=True)  # somebody else may be removing it, too
 
@@ -537,8 +543,28 @@ def _digest_of_vector(auxiliary_vector: bytes) -> str:
     return hashlib.sha256(auxiliary_vector).hexdigest()[:12]
 
 
+def _note_namespace(note: Path) -> None:
+    if not note.exists():
+        try:
+            write_private(note, _own_namespace())
+        except OSError as error:
+            raise _unwritable(note, error) from error
+
+
+def _namespace_of(note: Path) -> str:
+    try:
+        return note.read_text()
+    except FileNotFoundError:  # of an ipbp that did not note it
+        return _own_namespace()
+
+
+def _own_namespace() -> str:
+    # Numbers of processes mean something in one of these only (pid_namespaces(7)).
+    return os.readlink("/proc/self/ns/pid")
+
+
 def _is_unused(folder: Path) -> bool:
-    # Nobody here can tell whether a process of another machine has ended.
+    # Nobody here can tell whether a process of another machine or namespace has ended.
     try:
         return time.time() - folder.stat().st_mtime > _MONTH
     except FileNotFoundError:

@@ -34,7 +34,7 @@ from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
 from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
-from ipbp.pipeline.patch_units import units_of_file
+from ipbp.pipeline.patch_units import not_as_built, units_of_file
 from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
@@ -172,7 +172,7 @@ def _linked(
     found = compared(followed, request.record, request.allow_layout, store, read, tell)
     judged, changed, initialisers, beside = found.judged, found.changed, found.initialisers, found.beside
     notes = [*edited.notes, *found.notes]
-    raise_all(edited.refusals, found.refusals)
+    raise_all(edited.refusals, not_as_built(judged) if request.patch_file else (), found.refusals)
     clock.lap("diff")
     if not changed:
         wanted = request.frame if request.frame and request.frame.mode != OFFER else None

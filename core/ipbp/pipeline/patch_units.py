@@ -21,6 +21,7 @@ from ipbp.graph.image import LoadedImage
 from ipbp.members import listed
 from ipbp.patch_file import PatchedBuild, UnitChange, read_patch_file
 from ipbp.pipeline.edited import Built, Edited, EditedUnits, crate_unit
+from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.record import UnitRecord
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.stored import graph_of
@@ -56,6 +57,21 @@ def units_of_file(path: Path, request: Request, process: LoadedProcess, store: S
                 built.append(Built(module, file_commands(path, named.keys())))
     raise_all(refusals)
     return EditedUnits(tuple(units), (), (), tuple(built), same=f"{path.name} is applied already")
+
+
+def not_as_built(judged: Iterable[Judged]) -> list[Refusal]:
+    """Units of a file whose old object is not what memory holds: something else has changed the process."""
+    return [
+        Refusal(
+            "not-the-running-code",
+            f"the process does not run the code that {unit.edited.name} was built to; another tool, or a patch that is "
+            "written down elsewhere, may have changed it",
+            "Start the program again, then apply the file.",
+            file=unit.edited.name,
+        )
+        for unit in judged
+        if unit.is_lifted and unit.edited.old_object is not None
+    ]
 
 
 def edited_unit(name: str, row: UnitChange, image: LoadedImage, known: UnitRecord | None, store: Store) -> Edited:

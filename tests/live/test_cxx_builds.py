@@ -41,7 +41,8 @@ BUILDS = {
     "large, clang": Build("clang++-19", "-O1 -mcmodel=large -fno-pie", "gdb", "-no-pie"),
     "medium": Build("g++", "-O2 -mcmodel=medium", "gdb"),
     "medium, clang": Build("clang++-19", "-O2 -mcmodel=medium", "lldb"),
-    "patchable entries": Build("g++", "-O2 -fpatchable-function-entry=16,4", "gdb"),
+    # GNU ld does not link what gcc 12 writes of inline functions that several objects have (`defined in discarded`).
+    "patchable entries": Build("g++", "-O2 -fpatchable-function-entry=16,4", "gdb", "-fuse-ld=mold"),
     "patchable entries, clang": Build("clang++-19", "-O2 -fpatchable-function-entry=16,4", "lldb"),
     "hidden, CET, no PLT": Build("g++", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "gdb"),
     "hidden, CET, no PLT, clang": Build("clang++-19", "-O2 -fvisibility=hidden -fcf-protection=full -fno-plt", "lldb"),

@@ -218,10 +218,19 @@ class LldbInferior:
     def _server(self) -> Server:
         process = self._process()
         signals, interpreter = process.GetUnixSignals(), self._debugger.GetCommandInterpreter()
+        numbers = [signals.GetSignalAtIndex(index) for index in range(signals.GetNumSignals())]
+        untold = [
+            number
+            for number in numbers
+            if not signals.GetShouldSuppress(number)
+            and not signals.GetShouldStop(number)
+            and not signals.GetShouldNotify(number)
+        ]
         return Server(
             CommandsOf(interpreter, process),
             int(process.GetProcessID()),
             lambda number: not signals.GetShouldSuppress(number),
+            untold,
         )
 
     def interrupted_call(self, thread: int) -> Optional[int]:

@@ -46,12 +46,16 @@ class CommandsOf:
 
 
 class Server:
-    """lldb's server. `passes`: whether lldb passes a signal on to the program."""
+    """lldb's server. `passes`: whether lldb passes a signal on to the program. `untold`: signals that the server passes
+    on without a word ("QPassSignals Packet")."""
 
-    def __init__(self, interpreter: CommandsOf, pid: int, passes: Callable[[int], bool]) -> None:
+    def __init__(
+        self, interpreter: CommandsOf, pid: int, passes: Callable[[int], bool], untold: Sequence[int] = ()
+    ) -> None:
         self._interpreter = interpreter
         self._pid = pid
         self._passes = passes
+        self._untold = untold
 
     def step(self, thread: int) -> int:
         """One instruction of the thread, all others held; its pc. A signal that comes before is delivered as the
@@ -94,7 +98,7 @@ class Server:
         """The result of a function with up to six integers, called by this thread while all others are held, and "";
         or the name of the signal by which it was left: it crashed, or took longer than four seconds (SIGSTOP). All
         registers are as before afterwards. Errors: `inferior-gone`."""
-        with self._kept_registers(thread), self._limited():
+        with self._kept_registers(thread), self._told_of_faults(), self._limited():
             return self._called(thread, address, arguments)
 
     def _called(self, thread: int, address: int, arguments: Sequence[int]) -> tuple[int, str]:
@@ -132,6 +136,23 @@ class Server:
             yield
         finally:
             self._tell(f"QRestoreRegisterState:{kept};thread:{thread:x};")
+
+    @contextmanager
+    def _told_of_faults(self) -> Iterator[None]:
+        # By one of these a call ends: passed on it would end the program.
+        if not set(_FATAL) & set(self._untold):
+            yield
+            return
+        self._pass_on([number for number in self._untold if number not in _FATAL])
+        try:
+            yield
+        finally:
+            self._pass_on(self._untold)
+
+    def _pass_on(self, signals: Sequence[int]) -> None:
+        # The server wants at least one; SIGWINCH does nothing to a program that has no handler for it.
+        numbers = ";".join(f"{number:02x}" for number in signals or [signal.SIGWINCH])
+        self._tell(f"QPassSignals:{numbers}")
 
     @contextmanager
     def _limited(self) -> Iterator[None]:

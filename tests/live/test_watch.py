@@ -177,6 +177,7 @@ def test_two_hundred_saves_under_load(typed: Typed, ticker: Ticker) -> None:
         for number in range(1, 201):
             ticker.save(number, WAYS[number % len(WAYS)])
             ticker.wait_for(number)
+            typed.terminal.wait_for("patched 1 function")
             if number % 10 == 0:
                 assert typed.hears(f"word {number}")
             if number % 50 == 0:

@@ -21,7 +21,7 @@ def debugger(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["c", "rust"])
+@pytest.fixture(params=["c", "c++", "rust"])
 def ticker(tmp_path: Path, request: pytest.FixtureRequest) -> Ticker:
     return build_ticker(tmp_path / "ticker", request.param)
 

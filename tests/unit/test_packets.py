@@ -150,3 +150,17 @@ def test_a_breakpoint_inside_of_a_call_is_stepped_over(packets: Any) -> None:
     assert packets.Server(played, PID, lambda number: True).call(THREAD, 0x5000, ()) == (7, "")
     told = [packet for packet in played.packets if packet[0] in "zZv"]
     assert told == ["vCont;c:65", "z0,5008,1", "vCont;s:65", "Z0,5008,1", "vCont;c:65"]
+
+
+@pytest.mark.parametrize(
+    ("untold", "meanwhile"),
+    [((14, 11), "QPassSignals:0e"), ((11,), f"QPassSignals:{signal.SIGWINCH:02x}"), ((14,), "")],
+)
+def test_the_signal_that_ends_a_call_is_told(packets: Any, untold: tuple[int, ...], meanwhile: str) -> None:
+    """Whatever lldb lets its server pass on without a word; afterwards that is so again."""
+    played = Played((signal.SIGSEGV, {RIP: 0, RAX: 42}))
+    server = packets.Server(played, PID, lambda number: True, untold)
+    assert server.call(THREAD, 0x5000, ()) == (42, "")
+    again = "QPassSignals:" + ";".join(f"{number:02x}" for number in untold)
+    told = [packet for packet in played.packets if packet.startswith(("QPass", "vCont"))]
+    assert told == ([meanwhile, "vCont;c:65", again] if meanwhile else ["vCont;c:65"])

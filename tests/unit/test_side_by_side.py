@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from ipbp.arch.x86_64_listing import listing
@@ -9,6 +13,8 @@ from ipbp.graph.sides import beside, near_changes
 from ipbp.host.function_names import is_called
 from ipbp.host.progress import Progress
 from ipbp.host.side_by_side import as_text
+from ipbp.pipeline.readable import readable_name
+from ipbp.pipeline.side_by_side import Places
 
 
 def test_lines_are_paired_as_diff_does() -> None:
@@ -38,8 +44,34 @@ def test_what_is_far_from_a_change_is_left_out() -> None:
     ],
 )
 def test_places_are_told_in_a_way_that_does_not_depend_on_where_the_code_lies(code: str, texts: list[str]) -> None:
-    rows = listing(bytes.fromhex(code), 0x1000, lambda address: f"<{address:#x}>")
+    rows = listing(bytes.fromhex(code), 0x1000, lambda address, size: f"<{address:#x}>")
     assert [text for _offset, text in rows] == texts
+
+
+def test_what_has_no_name_is_told_by_what_is_there() -> None:
+    """Stubs and constants of two versions lie in different places, and are alike all the same."""
+    cell = 0x3000 - (0x1000 + 6)
+    memory = {
+        0x1000: b"\xff\x25" + cell.to_bytes(4, "little"),
+        0x2000: b"too many\n\0more",
+        0x3000: (0x4000).to_bytes(8, "little"),
+    }
+
+    def read(places: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        return [memory[at][:size] if at in memory else None for at, size in places]
+
+    table = SimpleNamespace(address=np.array([0x4000]), size=np.array([16]), name=["_ZN4shop4sellEi"])
+    image = SimpleNamespace(symbols=table, stubs={0x5000: "puts"}, machine="x86_64")
+    process = SimpleNamespace(images=lambda: [image], executable_image=lambda: image)
+    places = Places(process, [], read)  # type: ignore[arg-type]
+    assert [places.name(at) for at in (0x1000, 0x2000, 0x5000)] == ["shop::sell(int)", r"'too many\n'", "puts"]
+    assert places.name(0x3000, 8) == "constant 0x4000"
+    assert places.name(0x6000, 8) == "0x6000", "what cannot be read"
+
+
+def test_names_of_the_standard_library_are_as_one_writes_them() -> None:
+    name = "_ZN4shop3addERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEERSt6vectorIS5_SaIS5_EE"
+    assert readable_name(name) == "shop::add(std::string const&, std::vector<std::string>&)"
 
 
 @pytest.mark.parametrize(

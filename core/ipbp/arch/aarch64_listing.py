@@ -11,7 +11,7 @@ _PLACE = re.compile(r"#0x([0-9a-f]+)\Z")
 _TO_PLACES = ("b", "bl", "cbz", "cbnz", "tbz", "tbnz", "adr", "adrp")
 
 
-def listing(code: bytes, address: int, name: Callable[[int], str]) -> list[tuple[int, str]]:
+def listing(code: bytes, address: int, name: Callable[[int, int], str]) -> list[tuple[int, str]]:
     """Offset and text of each instruction of a function that lies at `address`; what cannot be decoded as `.byte`."""
     rows: list[tuple[int, str]] = []
     reached = 0
@@ -20,7 +20,7 @@ def listing(code: bytes, address: int, name: Callable[[int], str]) -> list[tuple
         if place and (row.mnemonic in _TO_PLACES or row.mnemonic.startswith("b.")):
             target = int(place[1], 16)
             inside = address <= target < address + len(code) and row.mnemonic != "adrp"
-            said = f"+{target - address:#x}" if inside else name(target)
+            said = f"+{target - address:#x}" if inside else name(target, 0)
             operands = operands[: place.start()] + said
         rows.append((row.address - address, f"{row.mnemonic} {operands}".rstrip()))
         reached = row.address - address + row.size

@@ -82,7 +82,7 @@ class Machine:
     stub_size: int
     trap: bytes
     entry: EntryCode
-    listing: Callable[[bytes, int, Callable[[int], str]], list[tuple[int, str]]]
+    listing: Callable[[bytes, int, Callable[[int, int], str]], list[tuple[int, str]]]
     follows_flow: bool
 
 

@@ -12,8 +12,8 @@ from capstone import x86
 
 from ipbp.arch.x86_64_code import detailed_reader
 
-Name = Callable[[int], str]
-"""What is at a load address, in words."""
+Name = Callable[[int, int], str]
+"""What is at a load address, in words, and how many bytes of it are read there, 0 for a place that is meant itself."""
 
 
 def listing(code: bytes, address: int, name: Name) -> list[tuple[int, str]]:
@@ -35,9 +35,10 @@ def _operands(row: x86.CsX86, address: int, size: int, name: Name) -> str:
         if operand.type == x86.X86_OP_MEM and operand.mem.base == x86.X86_REG_RIP:
             start, end = text.find("["), text.find("]")
             target = row.address + row.size + operand.mem.disp
-            text = f"{text[:start]}[{_place(target, address, size, name)}]{text[end + 1 :]}"
+            read = 0 if row.mnemonic == "lea" else operand.size
+            text = f"{text[:start]}[{_place(target, address, size, name, read)}]{text[end + 1 :]}"
     return text
 
 
-def _place(target: int, address: int, size: int, name: Name) -> str:
-    return f"+{target - address:#x}" if address <= target < address + size else name(target)
+def _place(target: int, address: int, size: int, name: Name, read: int = 0) -> str:
+    return f"+{target - address:#x}" if address <= target < address + size else name(target, read)

@@ -26,7 +26,7 @@ def page(request: Request, read: MemoryReader) -> str:
     journal = Journal(request.folder)
     patches = journal.patches()
     events = [row for row in session_log.read(request.folder) if row["outcome"] in _SHOWN]
-    places = Places(process_of(request, read), [patch.plan for patch in patches])
+    places = Places(process_of(request, read), [patch.plan for patch in patches], read)
     described = request.description
     used = sum(end - start for start, end in journal.written_ranges())
     return "".join(
@@ -171,5 +171,8 @@ summary {{ cursor: pointer; padding: .25rem 0; overflow-wrap: anywhere; }}
 .code td {{ width: 50%; white-space: pre-wrap; overflow-wrap: anywhere; padding: 0 .5rem; vertical-align: top; }}
 .changed td:first-child, .gone td:first-child {{ background: #c0392b2e; }}
 .changed td:last-child, .added td:last-child {{ background: #1e84492e; }}
+@media (max-width: 45rem) {{ .timeline tr, .timeline td {{ display: block; }} .timeline td {{ border: 0; padding: 0; }}
+  .timeline tr {{ border-top: 1px solid var(--line); padding: .35rem 0; }} .timeline .bar {{ width: auto; }} }}
+.timeline td:nth-child(3) {{ overflow-wrap: anywhere; }}
 pre {{ overflow-x: auto; background: var(--soft); padding: .6rem; border-radius: .4rem; font-size: 12px; }}
 </style></head><body><main>"""

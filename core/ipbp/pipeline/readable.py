@@ -17,6 +17,9 @@ from ipbp.protocol import FunctionChange, PatchPlan
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.rust_names import is_rust
 
+# What a C++ programmer does not write: the string type in full, and allocators that are the default.
+_STRING = re.compile(r"std::(?:__cxx11::)?basic_string<char, std::char_traits<char>, std::allocator<char> ?>")
+_ALLOCATOR = re.compile(r", std::allocator<[^<>]*> ?(?=>)")
 _MANGLED = re.compile(r"(?<![\w$./])_[ZR][\w$.]*[\w$](?!/)")
 
 
@@ -32,7 +35,12 @@ def readable_name(name: str) -> str:
         return name
     import demangle  # only here: it takes a tenth of a second to load, and C has no such names
 
-    return demangle.demangle(base_name(name) if is_rust(name) else name)
+    if is_rust(name):
+        return str(demangle.demangle(base_name(name)))
+    shown, count = _STRING.sub("std::string", demangle.demangle(name)), 1
+    while count:  # the innermost first
+        shown, count = _ALLOCATOR.subn("", shown)
+    return shown
 
 
 def readable_plan(plan: PatchPlan) -> PatchPlan:

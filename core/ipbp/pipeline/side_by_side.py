@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from ipbp.protocol import FunctionChange, PatchPlan
 
 _CONTEXT = 3  # lines of source around a change
 _MOST_LINES = 2000  # of one function
+_LONGEST = 64  # bytes of a stub, or of a text that is shown
+_JUMP = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\xf2?\xff\x25(.{4})", re.DOTALL)  # [endbr64] [bnd] jmp [rip + cell]
+_TEXT = re.compile(rb"([\t\n\x20-\x7e]{1,63})\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Sides:
 def sides_for(request: Request, plan: PatchPlan, read: MemoryReader) -> dict[str, list[dict[str, object]]]:
     """What a plan that is not applied yet would change: `code` and `source`."""
     earlier = [patch.plan for patch in Journal(request.folder).patches()]
-    places = Places(process_of(request, read), [*earlier, plan])
+    places = Places(process_of(request, read), [*earlier, plan], read)
     return {
         "code": [row.to_json() for row in sides_of(plan, earlier, places, read)],
         "source": [row.to_json() for row in sources_of(plan, request.folder)],
@@ -55,10 +59,14 @@ def process_of(request: Request, read: MemoryReader) -> LoadedProcess:
 
 
 class Places:
-    """Names of addresses: of the process's symbols, and of what patches brought."""
+    """Names of addresses: of the process's symbols, and of what patches brought. What has none is told by what is
+    there: each version of a function has stubs and constants of its own."""
 
-    def __init__(self, process: LoadedProcess, plans: Sequence[PatchPlan]) -> None:
+    def __init__(self, process: LoadedProcess, plans: Sequence[PatchPlan], read: MemoryReader) -> None:
         tables = [image.symbols for image in process.images()]
+        self._stubs = {at: name for image in process.images() for at, name in image.stubs.items()}
+        self._plans = plans
+        self._read = read
         self.machine = process.executable_image().machine
         self._starts = [table.address for table in tables]
         self._tables = tables
@@ -66,7 +74,8 @@ class Places:
         self._patched = sorted(rows)
         self._rows = rows
 
-    def name(self, address: int) -> str:
+    def name(self, address: int, size: int = 0) -> str:
+        """`size`: bytes that are read there, 0 for a place that is meant itself."""
         at = bisect.bisect_right(self._patched, address) - 1
         if at >= 0 and address < self._patched[at] + self._rows[self._patched[at]].size:
             return _with_offset(self._rows[self._patched[at]].name, address - self._patched[at])
@@ -74,7 +83,32 @@ class Places:
             row = int(np.searchsorted(starts, address, side="right")) - 1
             if row >= 0 and address < int(table.address[row]) + max(int(table.size[row]), 1):
                 return _with_offset(readable_name(table.name[row]), address - int(table.address[row]))
-        return f"{address:#x}"
+        return self._by_content(address, size)
+
+    def _by_content(self, address: int, size: int) -> str:
+        name = self._stubs.get(address)
+        if name is not None:
+            return readable_name(name)
+        content = self._content(address, size or _LONGEST)
+        if size:
+            return f"constant {int.from_bytes(content, 'little'):#x}" if len(content) == size else f"{address:#x}"
+        jump = _JUMP.match(content)
+        if jump is not None:
+            cell = self._content(address + jump.end() + int.from_bytes(jump[1], "little", signed=True), 8)
+            target = int.from_bytes(cell, "little")
+            return self.name(target) if cell and target != address else f"{address:#x}"
+        text = _TEXT.match(content)
+        return repr(text[1].decode()) if text is not None else f"{address:#x}"
+
+    def _content(self, address: int, size: int) -> bytes:
+        """What is there, or will be when the newest plan is applied; b"" for nothing that can be read."""
+        for plan in reversed(self._plans):
+            for part in plan.segments:
+                if part.address <= address < part.address + part.size:
+                    with Path(plan.files[part.file]).open("rb") as file:
+                        file.seek(part.file_offset + address - part.address)
+                        return file.read(min(size, part.address + part.size - address))
+        return self._read([(address, size)])[0] or b""
 
 
 def _with_offset(name: str, offset: int) -> str:

@@ -51,9 +51,14 @@ def is_source(name: str) -> bool:
 
 
 def plan_for(
-    process: Running, record: Record | None = None, number: int = 1, objects: tuple[Path, Path] | None = None
+    process: Running,
+    record: Record | None = None,
+    number: int = 1,
+    objects: tuple[Path, Path] | None = None,
+    patch_file: Path | None = None,
 ) -> Outcome:
-    """What `hotpatch` would do now; `objects`: with these two. Errors: those of `make_plan`."""
+    """What `hotpatch` would do now; `objects`: with these two, `patch_file`: with that. Errors: those of
+    `make_plan`."""
     request = Request(
         description=Description(process.pid, "x86_64", "none", str(process.program), False, True),
         regions=tuple(process.regions()),
@@ -63,5 +68,6 @@ def plan_for(
         entries={},
         arenas=(),
         objects=objects,
+        patch_file=patch_file,
     )
     return make_plan(request, process.read, lambda _: None)

@@ -16,6 +16,8 @@ from ipbp.graph.columns import I32, I64, U64, Flags
 from ipbp.graph.rows import ByteRows, byte_rows, intern, words_at
 
 _DOT, _AT = 0x2E, 0x40
+_FEW = 4
+"""Names that are looked for one after the other."""
 
 
 class Names(Sequence[str]):
@@ -97,8 +99,9 @@ class Names(Sequence[str]):
 
     def rows_of(self, wanted: Sequence[str]) -> I64:
         """The last row that has each wanted name, or -1."""
-        if not wanted:
-            return np.empty(0, dtype=np.int64)
+        if len(wanted) <= _FEW:
+            found = [np.flatnonzero(self.equal(name.encode("utf-8", "surrogateescape"))) for name in wanted]
+            return np.array([rows[-1] if len(rows) else -1 for rows in found], dtype=np.int64)
         here, there = intern(self.rows, Names.of(wanted).rows)
         last = np.full(len(here) + len(there), -1, dtype=np.int64)
         last[here] = np.arange(len(here))

@@ -12,6 +12,7 @@ from ipbp.build.debug_sections import sections_from
 from ipbp.errors import Refusal
 from ipbp.formats.debug_parts import MAKER, MAKER_IS_IN, Part, parts
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.pipeline.layouts import sections_of_object
 
 _NUMBERED = re.compile(r"\.\d+$")
@@ -42,7 +43,7 @@ def pair_parts(old: LinkGraph, new: LinkGraph, file: str) -> PartPairs:
 def _has_numbered_state(graph: LinkGraph) -> bool:
     home = graph.symbols.block
     rows = np.flatnonzero((graph.symbols.binding == Binding.LOCAL) & (home >= 0))
-    rows = rows[np.isin(graph.blocks.kind[home[rows]], _WRITABLE)]
+    rows = rows[is_one_of(graph.blocks.kind[home[rows]], _WRITABLE)]
     return any(_NUMBERED.search(graph.symbols.name[row]) for row in rows.tolist())
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from ipbp.arch.machines import X86_64
 from ipbp.errors import Refusal
 from ipbp.formats.elf_linked import PT_INTERP
@@ -17,6 +15,7 @@ from ipbp.formats.elf_thread_library import write_thread_library
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.layout import Layout, LinkedImage, ThreadImage
 from ipbp.graph.model import BlockKind
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.threads import ThreadBlock
 from ipbp.graph.unit import Unit
 from ipbp.pipeline.loader import Loader
@@ -68,7 +67,7 @@ def new_thread_locals(units: Sequence[Unit], process: LoadedProcess) -> list[Ref
     found = []
     for unit in units:
         kinds = unit.graph.blocks.kind[unit.carried]
-        for block in unit.carried[np.isin(kinds, _THREAD_LOCAL)].tolist():
+        for block in unit.carried[is_one_of(kinds, _THREAD_LOCAL)].tolist():
             found.append(_no_room(unit.graph.block_name(block), unit.name, why))
     return found
 

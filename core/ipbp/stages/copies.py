@@ -19,6 +19,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.columns import I64, Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.aligned import aligned_edges
 from ipbp.stages.compare import Comparison, Status, alike
 from ipbp.stages.correlate import UNPAIRED, Correlation
@@ -134,7 +135,7 @@ def taken(graph: LinkGraph) -> Flags:
     """For each block whether something else than a call or a jump refers to it."""
     edges = graph.edges
     home = graph.symbols.block[edges.target]
-    rows = (home >= 0) & ~np.isin(edges.kind, (EdgeKind.BRANCH32, EdgeKind.PCREL8, EdgeKind.BRANCH26))
+    rows = (home >= 0) & ~is_one_of(edges.kind, (EdgeKind.BRANCH32, EdgeKind.PCREL8, EdgeKind.BRANCH26))
     found = np.zeros(len(graph.blocks), dtype=np.bool_)
     found[home[rows]] = True
     return found

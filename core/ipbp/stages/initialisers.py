@@ -20,6 +20,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.columns import Flags
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I32, I64, U8, BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND
 from ipbp.stages.compare import Status
 
@@ -157,7 +158,7 @@ def variables_of(
     rows = [graph.edges.target[graph.edges_of(block)] for block in blocks]
     homes = np.unique(graph.symbols.block[np.concatenate(rows)]) if rows else np.empty(0, np.int32)
     homes = homes[homes >= 0]
-    state = homes[np.isin(graph.blocks.kind[homes], kinds)].tolist()
+    state = homes[is_one_of(graph.blocks.kind[homes], kinds)].tolist()
     label = {block: graph.block_name(block) for block in state}
     guards = {label[block] for block in state if label[block].startswith(GUARD) and not is_new[block]}
     variables = [block for block in state if not label[block].startswith((GUARD, THREAD_GUARD))]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
-from ipbp.graph.rows import distinct, ragged
+from ipbp.graph.rows import distinct, is_one_of, ragged
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.name_numbers import NameNumbers
@@ -122,7 +122,7 @@ def _local_definitions(graph: LinkGraph) -> tuple[I64, Flags]:
     home = graph.symbols.block
     rows = np.flatnonzero((graph.symbols.binding == Binding.LOCAL) & (home >= 0))
     kinds = graph.blocks.kind[home[rows]]
-    wanted = ~np.isin(kinds, READ_ONLY)
+    wanted = ~is_one_of(kinds, READ_ONLY)
     return rows[wanted], kinds[wanted] == BlockKind.CODE
 
 

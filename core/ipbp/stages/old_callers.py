@@ -19,6 +19,7 @@ from ipbp.arch.machines import machine_of
 from ipbp.graph.columns import Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND
 from ipbp.protocol import OldCaller
 from ipbp.stages.branches import with_local_branches
@@ -163,7 +164,7 @@ class _Calls:
         """The block, or what stands for none, of each call and jump out of this block."""
         self.read([block])
         edges, rows = self.graph.edges, self.graph.edges_of(block)
-        targets = edges.target[rows][np.isin(edges.kind[rows], _CALLS)]
+        targets = edges.target[rows][is_one_of(edges.kind[rows], _CALLS)]
         return self.graph.symbols.block[targets].astype(np.int64)
 
     def _has_table(self, block: int) -> bool:

@@ -29,8 +29,10 @@ def is_rust(name: str) -> bool:
 def are_rust(names: Names) -> Flags:
     """The same for each name."""
     rows = names.rows
-    found = names.start_with(b"_R")
-    legacy = np.flatnonzero(names.start_with(b"_ZN") & (rows.length > _HASH))
+    found, mangled = names.start_with(b"_R"), names.start_with(b"_ZN")
+    if not (found.any() or mangled.any()):
+        return found
+    legacy = np.flatnonzero(mangled & (rows.length > _HASH))
     end = rows.start[legacy] + rows.length[legacy]
     hashed = (words_at(rows.octets, end - _HASH) & np.uint64(0xFFFFFF)) == np.uint64(int.from_bytes(b"17h", "little"))
     hashed &= rows.octets[end - 1] == ord("E")

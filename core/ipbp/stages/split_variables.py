@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from ipbp.errors import Refusal
 from ipbp.graph.model import I64, BlockKind, LinkGraph
+from ipbp.graph.rows import is_one_of
 
 _PIECE = re.compile(r"\.(\d+|b)$")
 _WRITABLE = (BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS)
@@ -23,7 +22,7 @@ def split_variables(old: LinkGraph, removed: tuple[int, ...], new: LinkGraph, ad
     """A refusal for each new variable that an old one without a counterpart was, in another form. `removed`: blocks
     of `old`; `added`: blocks of `new`."""
     gone = {_whole(name): name for name in (old.block_name(b) for b in removed if old.blocks.kind[b] in _WRITABLE)}
-    variables = added[np.isin(new.blocks.kind[added], _WRITABLE)].tolist()
+    variables = added[is_one_of(new.blocks.kind[added], _WRITABLE)].tolist()
     refusals = []
     for name in (new.block_name(block) for block in variables):
         before = gone.get(_whole(name))

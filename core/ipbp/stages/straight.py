@@ -11,6 +11,7 @@ import numpy as np
 
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import Binding, BlockKind, Visibility
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.reading import read_blocks
 from ipbp.stages.select import OldSide
 from ipbp.stages.targets import BRANCHES, GOT_KINDS
@@ -22,7 +23,7 @@ def straight_names(old: OldSide, image: LoadedImage, read: MemoryReader) -> froz
     if image.is_executable or not len(graph.edges):
         return frozenset()
     shared = (symbols.block >= 0) & (symbols.binding != Binding.LOCAL) & (symbols.visibility == Visibility.DEFAULT)
-    rows = np.isin(graph.edges.kind, (*BRANCHES, *GOT_KINDS)) & shared[graph.edges.target]
+    rows = is_one_of(graph.edges.kind, (*BRANCHES, *GOT_KINDS)) & shared[graph.edges.target]
     blocks = np.unique(graph.edges.block[rows]).astype(np.int64)
     place = old.address[graph.blocks.anchor[blocks]]
     usable = old.proved[blocks] & (graph.blocks.kind[blocks] == BlockKind.CODE) & (place >= 0)

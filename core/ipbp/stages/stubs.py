@@ -38,6 +38,7 @@ _PARTS = tuple(kind for kind in EdgeKind if EdgeKind.BRANCH19 <= kind <= EdgeKin
 """Parts of instructions that hold an address or a distance; `relocate` sees whether it is too large."""
 _FAR = (EdgeKind.ABS64, EdgeKind.PCREL64, EdgeKind.GOT_OFFSET64, EdgeKind.PLT_OFFSET64, EdgeKind.IMAGE32)
 _ADDRESSES = (*_NEAR, *_LOW, EdgeKind.ABS32, EdgeKind.WORD32, *_PARTS, *_FAR)
+_OF_THREADS = (*THREAD_LOCAL, *OFFSET_KINDS, *ASKING_KINDS)
 _SIZES = (EdgeKind.SIZE32, EdgeKind.SIZE64)
 _NOWHERE = ThreadPlace(None)
 
@@ -71,6 +72,8 @@ class UnitTargets:
     def without_thread_place(self, thread: ThreadImage | None) -> list[int]:
         """Thread-local variables of which it is not known where a thread has them, nor will be when the patch is
         applied, and those that are reached in a way that was not made to use that."""
+        if not is_one_of(self.edges.kind, _OF_THREADS).any():
+            return []
         counted = self.of(OFFSET_KINDS)
         start, end = (thread.start, thread.start + thread.size) if thread else (0, 0)
         is_new = (self.meaning[counted] >= start) & (self.meaning[counted] < end)

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ import pytest
 from prefork import Prefork
 from scenario import Edit, Project
 from sessions import build_one
+
+from ipbp.cli.target import status_field
 
 pytestmark = pytest.mark.live
 
@@ -152,6 +155,90 @@ def test_all_or_none(project: Project, server: Prefork, debugger: str) -> None:
     assert (done.status, done.total["between"]) == (0, 0.0)
     assert done.total["stopped"] > 0
     assert {server.ask(pid, "1")[0] for pid in family} == {1001}
+
+
+def test_a_worker_that_is_started_by_exec_is_followed(
+    project: Project, server: Prefork, debugger: str, tmp_path: Path
+) -> None:
+    project.edit(ANSWER)
+    runs, path = counting_compiler(tmp_path)
+    words = ["--pid", str(server.master), "--children", "--follow", "--yes", "--debugger", debugger, "--json"]
+    command = [sys.executable, "-m", "ipbp.cli.main", "apply", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path}) as following:
+        assert following.stdout is not None
+        first = [json.loads(following.stdout.readline()) for _ in range(WORKERS + 1)]
+        assert {row["pid"]: row["outcome"] for row in first} == dict.fromkeys(
+            [server.master, *server.workers()], "patched"
+        )
+        # When it is said that the last one is patched, what is started may still be found without being waited for.
+        started = server.start_worker("exec")
+        row = json.loads(following.stdout.readline())
+        assert (row["pid"], row["outcome"]) == (started, "patched"), row
+        assert server.ask(started, "1")[0] == 1001
+        following.send_signal(signal.SIGINT)
+        total = json.loads(following.stdout.readline())
+    assert (total["outcome"], total["plans"], following.returncode) == ("patched", 2, 0)
+    assert compiles(runs) == 1
+
+
+def test_what_goes_wrong_with_one_does_not_keep_the_others(
+    project: Project, server: Prefork, debugger: str, gdb: str, tmp_path: Path
+) -> None:
+    good, traced = [server.master, *server.workers()[1:]], server.workers()[0]
+    stranger = subprocess.Popen([shutil.copy(shutil.which("sleep") or "", tmp_path / "sleep"), "600"])
+    zombie = subprocess.Popen(["true"])
+    while status_field(zombie.pid, "State")[:1] != "Z":
+        os.sched_yield()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    other = subprocess.Popen([gdb, "-nx", "-q", "-p", str(traced)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while status_field(traced, "TracerPid") == "0":
+        assert other.poll() is None
+    project.edit(ANSWER)
+
+    everybody = [gone.pid, traced, *good, zombie.pid, stranger.pid, good[0]]
+    done = ipbp("apply", debugger, "--pid", numbers(everybody))
+    other.communicate(b"detach\nquit\n")
+    stranger.kill()
+    stranger.wait()
+    zombie.wait()
+
+    assert {pid: row["outcome"] for pid, row in done.processes.items() if pid in good} == dict.fromkeys(good, "patched")
+    codes = {pid: row["error"]["code"] for pid, row in done.processes.items() if row["error"]}
+    assert codes.pop(stranger.pid) == "no-commands"
+    assert codes == {gone.pid: "process-missing", traced: "process-traced", zombie.pid: "process-ended"}
+    assert (done.status, done.total["outcome"]) == (5, "partly")
+    assert done.total["notes"] == [f"process {good[0]} was named more than once"]
+    assert {server.ask(pid, "1")[0] for pid in good} == {1001}
+    assert server.ask(traced, "1")[0] == 2
+
+
+def test_all_that_run_a_program_are_found_and_another_build_has_a_plan_of_its_own(
+    project: Project, server: Prefork, debugger: str
+) -> None:
+    family = [server.master, *server.workers()]
+    with TemporaryDirectory() as folder:
+        # Built from another text, and its file is replaced by the first build's again.
+        kept = project.program.read_bytes()
+        source = project.folder / "prefork.c"
+        text = source.read_text()
+        source.write_text(text.replace("return x + 1;", "return 3 * x + 7 * answered;"))
+        project.program.unlink()
+        subprocess.run(["gcc", "-g", "-O0", "prefork.c", "-o", project.program], cwd=project.folder, check=True)
+        other = Prefork(project.program, Path(folder), 1)
+        project.program.unlink()
+        project.program.write_bytes(kept)
+        project.program.chmod(0o755)
+        source.write_text(text)
+        project.edit(ANSWER)
+        done = ipbp("apply", debugger, "--exe", str(project.program))
+        strangers = [other.master, *other.workers()]
+        said = {other.ask(pid, "1")[0] for pid in strangers}
+        other.close()
+    assert done.outcomes() == dict.fromkeys([*family, *strangers], "patched")
+    assert done.total["plans"] > 1
+    # Each is compared with the code that it really runs.
+    assert said == {server.ask(pid, "1")[0] for pid in family} == {1001}
 
 
 def counting_compiler(folder: Path) -> tuple[Path, str]:

@@ -74,8 +74,8 @@ NOT_CHECKED = {
         patch-file-unreadable patch-file-unwritable patch-file-version patch-other-build""",
     "it is said by `ipbp` in a shell, before there is a debugger to ask": """
         debugger-attach debugger-command debugger-died debugger-missing debugger-plugin debugger-timeout
-        debugger-without-python not-all plan-unreadable plugin-missing process-ended process-main-thread-ended
-        process-missing process-permission process-traced program-start""",
+        debugger-without-python follow-failed not-all plan-unreadable plugin-missing process-ended
+        process-main-thread-ended process-missing process-permission process-traced program-start""",
     "something failed that should not, and nothing announces it": """
         bug engine-bug image-short inferior-debugger inferior-ptrace inferior-register inferior-symbols inject-failed
         plan-malformed rollback-incomplete write-lost""",

@@ -50,6 +50,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
             attach.add_build_options(parser)
         if verb == "apply":
             parser.add_argument("--atomic", action="store_true", help="all processes or none: stop them together")
+            parser.add_argument("--follow", action="store_true", help="and then what is started later, until Ctrl-C")
             parser.add_argument("--load", metavar="LIBRARY", action="append", help="load this library first")
         if verb == "undo":
             parser.add_argument("number", type=int, nargs="?", metavar="N", help="the patch that is to stay newest")
@@ -86,6 +87,9 @@ def _check_words(arguments: argparse.Namespace) -> None:
     if getattr(arguments, "atomic", False) and arguments.load:
         fact = "--load cannot be --atomic: a library that was loaded stays"
         raise IpbpError("usage", fact, "Use two commands: load it, then patch.")
+    if getattr(arguments, "follow", False) and (arguments.atomic or processes.is_one(arguments)):
+        fact = "--follow waits for processes that --children or --exe means, and is not --atomic"
+        raise IpbpError("usage", fact, "Add --children or --exe, or leave --follow out.")
     file = getattr(arguments, "patch_file", None)
     if file is None:
         return

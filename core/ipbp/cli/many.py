@@ -8,18 +8,21 @@ server that forks) are taken along at the end.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from ipbp.build.once import one_build
 from ipbp.cli import attach
+from ipbp.cli.arrivals import LOOKS, Arrivals, program_of, wait_until_started
 from ipbp.cli.atomic import ENDED, Newcomers, not_patched, patch_all_or_none
 from ipbp.cli.outcome import Outcome, told
 from ipbp.cli.processes import Chosen, chosen
 from ipbp.cli.target import has_ended
 from ipbp.errors import IpbpError
 from ipbp.host.commands import failed
+from ipbp.host.journal import identity
 from ipbp.host.tally import NOT_REACHED, Tally
 
 T = TypeVar("T")
@@ -35,6 +38,7 @@ class Many:
         self._named: frozenset[int] = frozenset()
         self._is_interrupted = False
         self._choice: Chosen | None = None
+        self._known: set[str] = set()
         self._seen: set[int] = set()  # of `--atomic`: processes with a plan
         self._stopped = 0.0  # milliseconds, of `--atomic`
 
@@ -49,14 +53,49 @@ class Many:
 
         plans = Plans()
         with one_build():
-            self._generations(choice, partial(self._plan_and_patch, plans.plan))
+            act = partial(self._plan_and_patch, plans.plan)
+            self._generations(choice, act)
+            if getattr(self._arguments, "follow", False) and not self._is_interrupted:
+                self._follow(choice, act)
         return {**self._tally.total(choice.notes, self._stopped), "plans": plans.made}
 
     def _generations(self, choice: Chosen, act: Callable[[Sequence[int]], None]) -> None:
-        pids: Sequence[int] = choice.pids
+        pids = self._unknown(choice.pids)
         while pids:
             act(pids)
-            pids = [] if self._is_interrupted else [pid for pid in choice.again() if pid not in self._tally.outcomes]
+            pids = [] if self._is_interrupted else self._unknown(choice.again())
+
+    def _unknown(self, pids: Iterable[int]) -> list[int]:
+        """Those that were not looked at yet; a process that has replaced its program is another one."""
+        found = []
+        for pid in pids:
+            try:
+                name = identity(pid)
+            except IpbpError:  # it has ended, or may not be looked at
+                name = str(pid)
+            if name not in self._known:
+                self._known.add(name)
+                found.append(pid)
+        return found
+
+    def _follow(self, choice: Chosen, act: Callable[[Sequence[int]], None]) -> None:
+        """Patch what is started from now on, until Ctrl-C, or until all that were named have ended."""
+        try:
+            files = [] if self._arguments.exe is None else [str(self._arguments.exe)]
+            with Arrivals([*files, *map(program_of, self._tally.outcomes)], choice.named) as arrivals:
+                comes = True  # perhaps: something was started before it was watched for
+                while comes and not self._is_interrupted:
+                    for seconds in LOOKS:
+                        time.sleep(seconds)
+                        pids = self._unknown(choice.again())
+                        if pids:
+                            arrivals.watch(map(program_of, pids))
+                            for pid in pids:
+                                wait_until_started(pid)
+                            act(pids)
+                    comes = self._is_interrupted or arrivals.wait()
+        except KeyboardInterrupt:
+            return
 
     def _undo_or_look(self, pids: Iterable[int]) -> None:
         act = attach.undo if self._arguments.verb == "undo" else attach.status
@@ -68,6 +107,7 @@ class Many:
 
         def prepare(pid: int) -> Outcome | None:
             row = attach.prepare(self._arguments, pid, plan)
+            self._known.add(row.journal.folder.name)  # it may have replaced its program since it was listed
             if row.outcome is None and self._arguments.verb == "apply":
                 prepared.append(row)
                 return None

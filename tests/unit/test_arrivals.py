@@ -1,0 +1,58 @@
+"""Whoever waits for a program to be started is woken by the kernel, and when nobody is left to wait for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ipbp.cli.arrivals import Arrivals, program_of, wait_until_started
+from ipbp.errors import IpbpError
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    return Path(shutil.copy(shutil.which("cat") or "", tmp_path / "waiting"))
+
+
+def test_a_program_that_is_started_is_told_also_when_its_file_is_gone(program: Path) -> None:
+    with (
+        subprocess.Popen([program], stdin=subprocess.PIPE) as running,
+        Arrivals([program_of(running.pid)], ()) as waits,
+    ):
+        again = program.with_name("renamed")
+        program.rename(again)
+        subprocess.run([again], stdin=subprocess.DEVNULL, check=True)
+        assert waits.wait()
+
+
+def test_when_all_have_ended_nobody_is_waited_for(program: Path) -> None:
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as running, Arrivals([], (running.pid,)) as waits:
+        running.kill()
+        assert not waits.wait()
+    with Arrivals([], (running.pid,)) as waits:
+        assert not waits.wait()
+
+
+def test_what_cannot_be_watched_is_an_error_and_what_has_ended_is_none(tmp_path: Path) -> None:
+    with Arrivals(["/proc/4194305/exe"], ()):
+        pass
+    long = tmp_path / "x"
+    long.touch()
+    with Arrivals([], ()) as waits, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waits, "_file", 1 << 20)
+        with pytest.raises(IpbpError) as error:
+            waits.watch([str(long)])
+    assert error.value.code == "follow-failed"
+
+
+def test_a_program_that_waits_has_started(program: Path) -> None:
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as running:
+        wait_until_started(running.pid)
+        assert Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        running.kill()
+    wait_until_started(running.pid)
+    assert not os.path.exists(f"/proc/{running.pid}")

@@ -51,6 +51,14 @@ def test_variables_of_one_name_in_several_functions_are_told_apart() -> None:
     assert found.ambiguous == ()
 
 
+def test_of_a_function_that_was_inlined_everywhere_before_they_are_known() -> None:
+    """clang's entry for it has no name then."""
+    once = "static " + LOCAL + "unsigned use(unsigned x) { return h(x); }\n"
+    old, new = graph(once, "-g"), graph(once.replace("static unsigned h", "__attribute__((noinline)) unsigned h"), "-g")
+    assert "h" not in old.symbols.name
+    assert named(old, new) == {"h.t.0": "h.t.0", "h.t.1": "h.t.1"}
+
+
 def test_a_part_that_the_old_program_left_out_is_refused() -> None:
     old, new = graph(STATIC + FIRST, "-g"), graph(STATIC + LAST, "-g")
     assert named(old, new) == {"t.0": "t.1", "t.1": ""}

@@ -14,6 +14,7 @@ from ipbp.formats.debug_parts import MAKER, MAKER_IS_IN, Part, parts
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 from ipbp.graph.rows import is_one_of
 from ipbp.pipeline.layouts import sections_of_object
+from ipbp.stages.name_numbers import base_name
 
 _NUMBERED = re.compile(r"\.\d+$")
 _WRITABLE = (BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS)
@@ -66,8 +67,14 @@ def _symbols(graph: LinkGraph) -> dict[_Key, int]:
     for part in found:
         row = symbols.get(_place(graph, part), -1)
         if row >= 0:
-            keyed.setdefault((part.owner, part.offset, part.size), []).append(row)
+            keyed.setdefault((_owner(part, graph.symbols.name[row]), part.offset, part.size), []).append(row)
     return {key: rows[0] for key, rows in keyed.items() if len(rows) == 1}
+
+
+def _owner(part: Part, symbol: str) -> tuple[str, ...]:
+    """The variable that the part is of, by its symbol: clang describes the static variables of a function that is
+    inlined everywhere in an entry without a name. How deep it stands tells it from another one of its name."""
+    return base_name(symbol), str(len(part.owner)), part.owner[-1]
 
 
 def _state(graph: LinkGraph) -> list[tuple[int, int, int]]:

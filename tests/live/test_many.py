@@ -181,6 +181,27 @@ def test_a_worker_that_is_started_by_exec_is_followed(
     assert compiles(runs) == 1
 
 
+def test_ctrl_c_half_way_leaves_each_process_as_it_is_said(project: Project, server: Prefork, debugger: str) -> None:
+    family = [server.master, *server.workers()]
+    project.edit(ANSWER)
+    words = ["--pid", numbers(family), "--debugger", debugger, "--json"]
+    command = [sys.executable, "-m", "ipbp.cli.main", "apply", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as half:
+        assert half.stdout is not None
+        first = json.loads(half.stdout.readline())
+        half.send_signal(signal.SIGINT)
+        *rows, total = [first, *map(json.loads, half.stdout)]
+    assert [row["pid"] for row in rows] == family
+    assert (first["outcome"], total["outcome"], half.returncode) == ("patched", "partly", 5)
+    assert rows[-1]["error"]["code"] == "interrupted"
+    for row in rows:
+        assert status_field(row["pid"], "TracerPid") == "0"
+        assert server.ask(row["pid"], "1")[0] == (1001 if row["outcome"] == "patched" else 2), row
+
+    assert ipbp("apply", debugger, "--pid", numbers(family)).status == 0
+    assert {server.ask(pid, "1")[0] for pid in family} == {1001}
+
+
 def test_what_goes_wrong_with_one_does_not_keep_the_others(
     project: Project, server: Prefork, debugger: str, gdb: str, tmp_path: Path
 ) -> None:

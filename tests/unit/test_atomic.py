@@ -89,7 +89,7 @@ def run(
     monkeypatch.setattr(atomic, "plan_words", lambda row: contextlib.nullcontext("apply"))
     monkeypatch.setattr(atomic, "has_ended", lambda pid: pid == 9)
     rows = [prepared(pid) for pid in pids]
-    outcomes, _ = atomic.patch_all_or_none(argparse.Namespace(), rows, newcomers, {1, 2, 3})
+    outcomes, _ = atomic.patch_all_or_none(argparse.Namespace(), rows, newcomers, {1, 2, 3}, lambda act: act())
     assert sorted(world.words("close")) == sorted(world.words("load")), "every debugger is ended"
     return outcomes
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,8 @@ def test_the_exit_status_says_what_became_of_all(
 
     def act(*_: object) -> Outcome:
         outcome = next(coming)
+        if isinstance(outcome, KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome

@@ -20,18 +20,23 @@ from ipbp.host.commands import failed
 
 Newcomers = Callable[[], Sequence[Prepared]]
 """Plans for processes that were not there before. Errors: why one of them has none."""
+Interruptibly = Callable[[Callable[[], Outcome | None]], Outcome | None]
 ENDED: Outcome = {"outcome": "ok", "text": "it has ended meanwhile", "has_ended": True}
 _NOT_ALL = "not-all"
 
 
 def patch_all_or_none(
-    arguments: argparse.Namespace, prepared: Sequence[Prepared], newcomers: Newcomers, named: Container[int]
+    arguments: argparse.Namespace,
+    prepared: Sequence[Prepared],
+    newcomers: Newcomers,
+    named: Container[int],
+    interruptibly: Interruptibly,
 ) -> tuple[dict[int, Outcome], float]:
     """The outcome of each process, and for how many milliseconds the first one was stopped. `named`: those that have to
-    be there; another one that ends is none to patch."""
+    be there; another one that ends is none to patch. `interruptibly`: does what Ctrl-C may interrupt."""
     together = _Together(arguments, prepared, named)
     try:
-        outcomes = together.patch(newcomers)
+        outcomes = together.patch(newcomers, interruptibly)
     finally:
         stopped = together.let_go()
     return outcomes, stopped
@@ -49,10 +54,10 @@ class _Together:
         self._sessions: dict[int, Session] = {}
         self._began = 0.0
 
-    def patch(self, newcomers: Newcomers) -> dict[int, Outcome]:
+    def patch(self, newcomers: Newcomers, interruptibly: Interruptibly) -> dict[int, Outcome]:
         """The outcome of each."""
         outcomes: dict[int, Outcome] = {}
-        problem = told(lambda: self._patch(newcomers, outcomes))
+        problem = told(lambda: interruptibly(lambda: self._patch(newcomers, outcomes)))
         if problem is None:
             return outcomes
         code = (problem.get("error") or {}).get("code")

@@ -8,6 +8,7 @@ server that forks) are taken along at the end.
 from __future__ import annotations
 
 import argparse
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -26,6 +27,7 @@ from ipbp.host.journal import identity
 from ipbp.host.tally import NOT_REACHED, Tally
 
 T = TypeVar("T")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Many:
@@ -36,7 +38,7 @@ class Many:
         self._show = show
         self._tally = Tally(arguments.verb)
         self._named: frozenset[int] = frozenset()
-        self._is_interrupted = False
+        self._is_interrupted = self._is_interruptible = False
         self._choice: Chosen | None = None
         self._known: set[str] = set()
         self._seen: set[int] = set()  # of `--atomic`: processes with a plan
@@ -44,6 +46,14 @@ class Many:
 
     def run(self) -> Outcome:
         """The outcome of all. Errors: those of `chosen`."""
+        before = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
+        try:
+            return self._run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self) -> Outcome:
         choice = chosen(self._arguments)
         self._choice, self._named = choice, choice.named
         if self._arguments.verb in ("undo", "status"):
@@ -58,6 +68,21 @@ class Many:
             if getattr(self._arguments, "follow", False) and not self._is_interrupted:
                 self._follow(choice, act)
         return {**self._tally.total(choice.notes, self._stopped), "plans": plans.made}
+
+    def _interruptibly(self, action: Callable[[], T]) -> T:
+        """What this returns. A signal that comes meanwhile is a `KeyboardInterrupt`; after one that comes at any other
+        time nothing is begun any more."""
+        self._is_interruptible = True
+        try:
+            return action()
+        finally:
+            self._is_interruptible = False
+
+    def _interrupt(self, *unused: object) -> None:
+        self._is_interrupted = True
+        if self._is_interruptible:
+            self._is_interruptible = False
+            raise KeyboardInterrupt
 
     def _generations(self, choice: Chosen, act: Callable[[Sequence[int]], None]) -> None:
         pids = self._unknown(choice.pids)
@@ -84,16 +109,16 @@ class Many:
             files = [] if self._arguments.exe is None else [str(self._arguments.exe)]
             with Arrivals([*files, *map(program_of, self._tally.outcomes)], choice.named) as arrivals:
                 comes = True  # perhaps: something was started before it was watched for
-                while comes and not self._is_interrupted:
+                while comes and not self._is_interrupted:  # which comes between two things that are done
                     for seconds in LOOKS:
-                        time.sleep(seconds)
+                        self._interruptibly(partial(time.sleep, seconds))
                         pids = self._unknown(choice.again())
                         if pids:
                             arrivals.watch(map(program_of, pids))
                             for pid in pids:
                                 wait_until_started(pid)
                             act(pids)
-                    comes = self._is_interrupted or arrivals.wait()
+                    comes = self._interruptibly(lambda: self._is_interrupted or arrivals.wait())
         except KeyboardInterrupt:
             return
 
@@ -127,11 +152,13 @@ class Many:
         if bad:
             outcomes: dict[int, Outcome] = {row.pid: failed(not_patched(bad)) for row in prepared}
         elif prepared:
-            outcomes, self._stopped = patch_all_or_none(self._arguments, prepared, newcomers, self._named)
+            outcomes, self._stopped = patch_all_or_none(
+                self._arguments, prepared, newcomers, self._named, self._interruptibly
+            )
         else:
             outcomes = {}
         for pid, outcome in outcomes.items():
-            self._settle(pid, partial(dict, outcome))
+            self._show(self._tally.add(pid, outcome))
 
     def _plan_of_newcomers(self, plan: attach.Planner) -> list[attach.Prepared]:
         assert self._choice is not None
@@ -156,11 +183,9 @@ class Many:
     def _settle(self, pid: int, action: Callable[[], Outcome | None]) -> None:
         """Do this for a process, unless it was interrupted before; what comes of it is the outcome of the process, when
         it has one yet."""
-        outcome = failed(NOT_REACHED) if self._is_interrupted else told(action)
+        outcome = failed(NOT_REACHED) if self._is_interrupted else told(partial(self._interruptibly, action))
         if outcome is None:
             return
-        code = (outcome.get("error") or {}).get("code")
-        self._is_interrupted = self._is_interrupted or code == "interrupted"
         if outcome["outcome"] == "error" and pid not in self._named and has_ended(pid):
             outcome = ENDED
         self._show(self._tally.add(pid, outcome))

@@ -218,6 +218,9 @@ class GdbInferior:
     def call(self, address: int, arguments: Sequence[int]) -> int:
         _process()
         _known.threads = None
+        self._refresh()
+        if self._remote is not None:
+            self._remote.require_vectors_kept(gdb.selected_thread().ptid[1])
         with self._limited(CALL_SECONDS):
             self._refresh()
             return self._call(address, arguments)

@@ -213,6 +213,22 @@ class RemoteProcess:
         self._unfiltered.add(thread)
         return False
 
+    def require_vectors_kept(self, thread: int) -> None:
+        """Before a call. gdbserver (13) cannot write vector registers where the processor has AMX (`large_state`), and
+        says so to nobody. In a system call nothing in them must be kept (psABI, "Register Usage").
+
+        Errors: `inferior-register`.
+        """
+        if self._kernel is None or not self._kernel.has_matrix_registers():
+            return
+        where = self._kernel.system_call(thread)
+        if where is None or where.number is None:
+            raise IpbpError(
+                "inferior-register",
+                f"gdbserver cannot put back vector registers of thread {thread} after a call: the processor has AMX",
+                "Continue, and stop the program again while that thread waits for something.",
+            )
+
     def write_protected(self, inferior: Inferior, address: int, content: bytes) -> bool:
         """Whether these bytes could be written by making their pages writable for a moment: some stubs write where the
         program itself may write, and nowhere else (qemu-user 7.2)."""

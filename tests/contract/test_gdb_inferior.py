@@ -50,5 +50,10 @@ def results(
 
 
 @pytest.mark.parametrize("check", [*contract.CHECKS, *OWN])
-def test_gdb_inferior(results: dict[str, str], check: str) -> None:
-    assert results[check] == ""
+def test_gdb_inferior(results: dict[str, str], check: str, request: pytest.FixtureRequest) -> None:
+    is_behind = request.node.callspec.params["results"] == "behind gdbserver"
+    if is_behind and check.startswith("calls_") and " amx_tile " in Path("/proc/cpuinfo").read_text():
+        # Its thread is in no system call.
+        assert "gdbserver cannot put back vector registers" in results[check]
+    else:
+        assert results[check] == ""

@@ -70,6 +70,10 @@ class RemoteKernel:
         content = _read(self.link, f"/proc/{self.pid}/task/{thread}/syscall")
         return procfs.parse_system_call(content.decode("ascii")) if content else None
 
+    def has_matrix_registers(self) -> bool:
+        """Whether that machine's processor has AMX (proc_cpuinfo(5))."""
+        return b" amx_tile " in (_read(self.link, "/proc/cpuinfo") or b"")
+
     def _with_paths_here(self, regions: Sequence[Region]) -> Iterator[Region]:
         code = {(row.path, row.inode) for row in regions if "x" in row.protection and row.path.startswith("/")}
         head = 0  # where the file was mapped that this region is of

@@ -86,4 +86,5 @@ def test_in_optimised_code_it_is_refused(compiler: str) -> None:
     status = np.where(is_new, Status.NEW, Status.CHANGED).astype(np.uint8)
     refused = judge_thread_initialisers(unit.graph, status, unit.address, "u.cc")
     assert {row.code for row in refused} == {"new-initialiser"}
+    assert all("`hotpatch deopt u.cc`" in row.advice for row in refused)
     assert {row.symbol for row in refused} >= {"last"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -269,7 +270,8 @@ def _not_in_threads(variable: str, function: str, file: str) -> Refusal:
         "new-initialiser",
         f"the new thread-local variable '{variable}' gets its value in '{function}', which threads that run have done "
         "for the variables that exist",
-        "Put it into a file of its own, or give it a constant value, or restart the program.",
+        f"If the file is optimised, take the edit back, type `hotpatch deopt {Path(file).name}`, make it again; or "
+        "put the variable into a file of its own, give it a constant value, or restart the program.",
         variable,
         file,
     )

@@ -23,12 +23,10 @@ from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.garbage import without_collection
 from ipbp.host.inferior import NotYet
+from lldb_ipbp.stops import wants_stop
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL, _LOOK = 0.001, 0.02
-
-# Of a fork(2) lldb takes note, and lets the program go on by itself.
-_FORKS = (lldb.eStopReasonFork, lldb.eStopReasonVFork, lldb.eStopReasonVForkDone)
 
 _waiting: list[_SilentStop] = []
 _hooks: dict[int, int] = {}
@@ -105,11 +103,19 @@ class _SilentStop:
         self.stays_at = 0  # the stop after ours, by lldb's count, that the user shall see
         self.due = 0.0  # when the program is to be stopped once more (`NotYet`), 0 for never
         self._places: list[int] = []  # breakpoints where it is waited for
+        self._answered, self._answer = -1, False  # stop by lldb's count, and what was said of it
 
     def handle(self, process: lldb.SBProcess) -> bool:
         """Whether the program shall stay stopped."""
         if self.is_acting:  # a stop of our own steps
             return True
+        # lldb asks once for each thread that has something to tell of the stop.
+        if process.GetStopID() != self._answered:
+            self._answer = self._decide(process)
+            self._answered = process.GetStopID()  # it may have stepped
+        return self._answer
+
+    def _decide(self, process: lldb.SBProcess) -> bool:
         is_ours, has_other = _reasons(process, self._places)
         if self.due:  # it was waited for: the stop begins now
             self.requested = time.perf_counter()
@@ -120,6 +126,8 @@ class _SilentStop:
             if not is_late:
                 self.stays_at = process.GetStopID()
             return not is_late
+        if not is_ours and not has_other:  # nobody wants this stop; our signal is still to come
+            return False
         self.has_begun = self.is_acting = True
         self.is_early = not is_ours
         self.resumes = is_ours and not has_other
@@ -216,16 +224,13 @@ def _read_symbols(target: lldb.SBTarget, thread: int) -> None:
 
 def _reasons(process: lldb.SBProcess, places: Sequence[int]) -> tuple[bool, bool]:
     # Whether our signal or one of our breakpoints stopped it, and whether anything else did that lldb stops for.
-    signals = process.GetUnixSignals()
     is_ours = has_other = False
-    for thread in process:
+    for thread in filter(wants_stop, process):
         reason = thread.GetStopReason()
-        number = thread.GetStopReasonDataAtIndex(0) if reason == lldb.eStopReasonSignal else 0
-        if reason in _FORKS or (number and not signals.GetShouldStop(number)):
-            continue  # one that came at the same moment
-        if number == signal.SIGSTOP or (reason == lldb.eStopReasonBreakpoint and _is_at(thread, places)):
+        is_signal = reason == lldb.eStopReasonSignal and thread.GetStopReasonDataAtIndex(0) == signal.SIGSTOP
+        if is_signal or (reason == lldb.eStopReasonBreakpoint and _is_at(thread, places)):
             is_ours = True
-        elif reason not in (lldb.eStopReasonNone, lldb.eStopReasonInvalid):
+        else:
             has_other = True
     return is_ours, has_other
 

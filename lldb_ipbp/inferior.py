@@ -28,6 +28,7 @@ from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.fresh import forget_frames, pc_of, with_true_frames
 from lldb_ipbp.packets import CommandsOf, Server
 from lldb_ipbp.remote import kernel_behind_platform, not_here
+from lldb_ipbp.stops import is_seen
 
 _MASK = (1 << 64) - 1
 _TRAP = 0xCC  # int3
@@ -50,6 +51,7 @@ class LldbInferior:
         self._target = target
         self._local = 0  # process id that was found to be of this machine
         self._resumes_soon = False  # then lldb forgets its caches by itself
+        self._settled = -1  # stop that lldb is done with, by its count; the program stays stopped
         self._described: Optional[Description] = None  # while `_resumes_soon`
         self._code: list[tuple[int, int]] = []  # where code is, while `_resumes_soon`
         self._written: dict[int, bytes] = {}  # by us, without traps, while `_resumes_soon`
@@ -484,7 +486,14 @@ class LldbInferior:
         # For a moment after it was told to let the program go on, lldb still calls it stopped. Its lock is not so slow.
         error = lldb.SBError()
         process.ReadMemory(0, 1, error)
-        return "is running" not in (error.GetCString() or "")
+        return "is running" not in (error.GetCString() or "") and self._stays_stopped(process)
+
+    def _stays_stopped(self, process: lldb.SBProcess) -> bool:
+        stop = process.GetStopID()
+        if stop != self._settled and not is_seen(process):
+            return False
+        self._settled = stop
+        return True
 
     def _thread(self, number: int) -> lldb.SBThread:
         self._pid()

@@ -83,6 +83,11 @@ class Server:
     def rest(self, thread: int) -> None:
         """Have the thread stopped by SIGSTOP where it is. Were lldb and its server killed now, the kernel would deliver
         what it is stopped by, and the SIGTRAP of a step would end the program."""
+        if tasks.has_pending(self._pid, thread, signal.SIGSTOP):
+            # The server's own, left over from when it stopped all threads. Ours would be the same one, which the server
+            # hides, and the thread would run on. SIGCONT takes that away, and is itself by the next SIGSTOP
+            # (prepare_signal() in kernel/signal.c).
+            tasks.send(self._pid, thread, int(signal.SIGCONT))
         tasks.send(self._pid, thread, int(signal.SIGSTOP))
         others = []
         for _ in range(_TRIES):

@@ -1,12 +1,15 @@
 """Runs in gdb or lldb: goes through the motions of a patch, without one: stop, map memory, call, let it run again.
 
 In gdb it is sourced, in lldb imported. `motions_stopped()` works on the stopped program; `motions_running(n)` makes n
-silent stops of a running one, and prints `motions done: 3 times, 3 silent`. Python 3.9, standard library only.
+silent stops of a running one, and prints `motions done: 3 times, 3 silent`. `motions_meanwhile(n)` does so in lldb in a
+thread of its own, as soon as the program runs. Python 3.9, standard library only.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from typing import Any
 
 NEAR = 0x10000000  # nothing is there, in reach of nobody: what matters is the system call
@@ -35,10 +38,10 @@ def motions_stopped() -> None:
     print("motions done")
 
 
-def motions_running(count: int) -> None:
+def motions_running(count: int, found: Any = None) -> None:
     from ipbp.host import inject
 
-    found = inferior()
+    found = found or inferior()
     times = []
 
     def act() -> None:
@@ -57,3 +60,19 @@ def motions_running(count: int) -> None:
     found.while_stopped(act, then)
     while "gdb" not in sys.modules and len(times) < count:
         found.while_stopped(act, then)
+
+
+def motions_meanwhile(count: int) -> None:
+    import lldb
+
+    found, process = inferior(), lldb.debugger.GetSelectedTarget().GetProcess()  # it is None when this is over
+
+    def work() -> None:
+        while process.GetState() != lldb.eStateRunning:
+            time.sleep(0.01)
+        try:
+            motions_running(count, found)
+        except Exception as error:
+            print(f"motions failed: {error!r}", flush=True)
+
+    threading.Thread(target=work, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,10 +105,19 @@ def ends_well(process: subprocess.Popen[bytes]) -> bool:
 @pytest.fixture
 def hot(tmp_path: Path, gcc: str) -> Iterator[subprocess.Popen[bytes]]:
     """A program all of whose threads are in and out of one function for ever."""
-    source = tmp_path / "hot.c"
-    source.write_text(HOT)
-    subprocess.run([gcc, "-g", source, "-o", tmp_path / "hot", "-pthread"], check=True)
-    running = subprocess.Popen([tmp_path / "hot"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    yield from started(tmp_path / "hot", HOT, gcc)
+
+
+@pytest.fixture
+def forking(tmp_path: Path, gcc: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that forks until it reads a dot, beside two threads; asked by a byte, it tells of its children."""
+    yield from started(tmp_path / "forking", FORKING, gcc)
+
+
+def started(path: Path, source: str, compiler: str) -> Iterator[subprocess.Popen[bytes]]:
+    path.with_suffix(".c").write_text(source)
+    subprocess.run([compiler, "-g", path.with_suffix(".c"), "-o", path, "-pthread"], check=True)
+    running = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
     assert running.stdout is not None
     assert running.stdout.readline() == b"ready\n"
     yield running
@@ -134,6 +144,74 @@ int main(void)
     return 0;
 }
 """
+
+
+FORKING = """
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile long count, strange, over;
+static void *rest(void *unused) { for (;;) usleep(300); return unused; }
+static void *forks(void *unused)
+{
+    for (; !over; count++) {
+        int status;
+        pid_t child = fork();
+        if (!child)
+            _exit(42);
+        if (child < 0 || waitpid(child, &status, 0) != child || status != 42 << 8)
+            strange++;
+        usleep(1000);
+    }
+    return unused;
+}
+int main(void)
+{
+    char byte;
+    pthread_t thread;
+    pthread_create(&thread, 0, rest, 0);
+    pthread_create(&thread, 0, rest, 0);
+    pthread_create(&thread, 0, forks, 0);
+    puts("ready");
+    fflush(stdout);
+    while (read(0, &byte, 1) > 0) {
+        if (byte == '.') {
+            over = 1;
+            pthread_join(thread, 0);
+        }
+        printf("%ld %ld\\n", count, strange);
+        fflush(stdout);
+    }
+    return 0;
+}
+"""
+
+
+def test_lldb_stops_a_program_that_forks_all_the_time(lldb: str, forking: subprocess.Popen[bytes]) -> None:
+    with Lldb(lldb) as debugger:
+        attach_lldb(debugger, forking.pid)
+        # Else it interrupts the program for a command, and forgets a fork that comes just then.
+        debugger.tell(f"script patching_motions.motions_meanwhile({COUNT})")
+        debugger.tell("process continue")
+        debugger.wait_until(lambda: "motions done" in debugger.history or "motions failed" in debugger.history)
+        assert f"{COUNT} times, {COUNT} silent" in debugger.history
+        before, _ = children(debugger, forking, b"?")
+        debugger.wait_until(lambda: children(debugger, forking, b"?")[0] > before + 10)
+        _, strange = children(debugger, forking, b".")  # lldb may hang when it detaches from one that forks just then
+        assert strange == 0
+        debugger.tell("process detach")
+    assert ends_well(forking)
+
+
+def children(debugger: Lldb, program: subprocess.Popen[bytes], byte: bytes) -> tuple[int, int]:
+    """How many it has had, and how many of these were not what they should be."""
+    assert program.stdin is not None
+    assert program.stdout is not None
+    program.stdin.write(byte)
+    debugger.wait_until(lambda: bool(select.select([program.stdout], [], [], 0)[0]))
+    count, strange = program.stdout.readline().split()
+    return int(count), int(strange)
 
 
 def test_gdb_keeps_a_breakpoints_stop_that_comes_first(gdb: str, hot: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,7 @@ from ipbp.host.fake import CODE, LIBC, LIBC_CODE, MASK, PAGE, FakeInferior
 
 ARENA = 0x10000000
 HANDLER = CODE + 0x200
-EPOLL_WAIT, READ, NANOSLEEP, RESTART_SYSCALL = 232, 0, 35, 219
+EPOLL_WAIT, READ, NANOSLEEP, FORK, RESTART_SYSCALL = 232, 0, 35, 57, 219
 AFTER_CALL = LIBC_CODE + 18  # the pc of a thread that is in the C library's system call
 
 
@@ -36,6 +36,21 @@ def test_registers_are_as_before(shows_orig_rax: bool):
 
     hidden = {} if shows_orig_rax else {"orig_rax": 0}
     assert [{**t.registers, **hidden} for t in inferior.all_threads] == [{**b, **hidden} for b in before]
+
+
+def test_a_thread_that_has_still_to_get_the_result_of_its_fork_is_left_alone():
+    inferior = FakeInferior(shows_orig_rax=False)
+    forking, reading = inferior.interrupt_in_call(100, FORK, -38), inferior.interrupt_in_call(101, READ, -512)
+    before = dict(forking.registers)
+
+    inject.allocate(inferior, ARENA, PAGE, "rw")
+
+    assert forking.registers == before
+    assert reading.registers["rip"] == AFTER_CALL - 2  # it begins its call anew
+    inferior.interrupt_in_call(101, FORK, -38)
+    with pytest.raises(IpbpError) as caught:
+        inject.release(inferior, ARENA, PAGE)
+    assert caught.value.code == "program-busy"
 
 
 @pytest.mark.parametrize("offset", [-PAGE, 0, PAGE, 3 * PAGE])

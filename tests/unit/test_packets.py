@@ -127,6 +127,17 @@ def test_a_call_gives_its_result_and_leaves_the_registers_as_they_were(packets: 
     assert values[RSP] <= before[RSP] - 128
 
 
+@pytest.mark.parametrize(("is_pending", "sent"), [(False, [signal.SIGSTOP]), (True, [signal.SIGCONT, signal.SIGSTOP])])
+def test_a_stop_signal_of_the_servers_own_is_not_taken_for_ours(
+    packets: Any, monkeypatch: pytest.MonkeyPatch, is_pending: bool, sent: list[int]
+) -> None:
+    signals: list[int] = []
+    monkeypatch.setattr(packets.tasks, "has_pending", lambda pid, thread, number: is_pending)
+    monkeypatch.setattr(packets.tasks, "send", lambda pid, thread, number: signals.append(number))
+    packets.Server(Played((signal.SIGSTOP, {})), PID, lambda number: True).rest(THREAD)
+    assert signals == sent
+
+
 def test_registers_have_the_servers_numbers(packets: Any) -> None:
     # lldb-server's own answer to qRegisterInfo4 and qRegisterInfo5: rdi, rsi.
     played = Played()

@@ -22,6 +22,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import lifeline, procfs
 from ipbp.host.abi import NOP, X86_64, Abi, abi_of
 from ipbp.host.inferior import Inferior
+from ipbp.host.quiet import BUSY
 from ipbp.protocol import Description, Region
 
 _RESTART_SYSCALL = 219  # arch/x86/entry/syscalls/syscall_64.tbl
@@ -297,9 +298,25 @@ def _choose_thread(inferior: Inferior) -> int:
     if not threads:
         raise IpbpError("inferior-gone", "the process has no threads any more", "Start it again.")
     description = inferior.describe()
-    return next(
-        (thread.id for thread in threads[:4] if not _may_be_in_call(inferior, description, thread.id)), threads[0].id
+    for thread in threads[:4]:
+        if not _may_be_in_call(inferior, description, thread.id):
+            return thread.id
+    for thread in threads:
+        if not _is_amid_call(inferior, description, thread.id):
+            return thread.id
+    raise IpbpError(
+        BUSY,
+        "every thread is in the middle of a system call, such as fork(2)",
+        "Continue for a moment and try again.",
     )
+
+
+def _is_amid_call(inferior: Inferior, description: Description, thread: int) -> bool:
+    """Whether the kernel is still to give the thread the result of its system call: it is stopped by an event of the
+    call itself (ptrace(2), PTRACE_EVENT_FORK). Until then -ENOSYS stands in for the result (arch/x86/entry), and what a
+    debugger writes there is lost."""
+    abi = abi_of(description)
+    return abi.restarts and _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) == -errno.ENOSYS
 
 
 def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -> bool:
@@ -312,7 +329,7 @@ def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -
         # It stands before its `svc`, and would only begin its call anew.
         pc = _read_registers(inferior, thread, (abi.pc,))[abi.pc]
         return inferior.read(pc, len(abi.syscall)) == abi.syscall
-    return _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) in _RESTARTS
+    return _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) in (*_RESTARTS, -errno.ENOSYS)
 
 
 def _refuse_filter(inferior: Inferior, thread: int) -> None:

@@ -90,6 +90,11 @@ def blocks_signal(pid: int, thread: int, number: int) -> bool:
     return bool(int(status_field(pid, thread, "SigBlk"), 16) >> (number - 1) & 1)
 
 
+def has_pending(pid: int, thread: int, number: int) -> bool:
+    """Whether a signal that was sent to this thread alone waits for it (SigPnd, a mask like SigBlk)."""
+    return bool(int(status_field(pid, thread, "SigPnd"), 16) >> (number - 1) & 1)
+
+
 def send(pid: int, thread: int, number: int) -> None:
     """A signal for one thread of another process: tgkill(2), which Python does not have."""
     libc = ctypes.CDLL(None, use_errno=True)

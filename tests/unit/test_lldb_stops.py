@@ -1,0 +1,143 @@
+"""What lldb's stops are to the user and to a stop of ours, with an lldb that is played."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+NAMES = ("Invalid", "None", "Signal", "Breakpoint", "Trace", "Fork", "VFork", "VForkDone")
+REASONS = {f"eStopReason{name}": number for number, name in enumerate(NAMES)}
+CONDITIONAL, PLAIN, ONCE, INTERNAL = 1, 2, 3, 0xFFFF_FFFF_FFFF_FFFE  # breakpoints; of the last two lldb tells nothing
+
+
+class Process:
+    """`reasons`: of each thread, a name and the number that goes with it. `leaves_after`: how often it is still called
+    stopped, None for always."""
+
+    def __init__(self, *reasons: tuple[str, int], stop: int = 7, leaves_after: int | None = None) -> None:
+        self.threads = [Thread(self, REASONS[f"eStopReason{name}"], number) for name, number in reasons]
+        self.stop, self.leaves_after = stop, leaves_after
+
+    def __iter__(self) -> Iterator[Thread]:
+        return iter(self.threads)
+
+    def GetUnixSignals(self) -> Any:
+        return SimpleNamespace(GetShouldStop=lambda number: number != signal.SIGCHLD)
+
+    def GetStopID(self) -> int:
+        return self.stop
+
+    def GetState(self) -> str:
+        if self.leaves_after is None:
+            return "stopped"
+        self.leaves_after -= 1
+        return "stopped" if self.leaves_after >= 0 else "running"
+
+    def GetTarget(self) -> Any:
+        return SimpleNamespace(FindBreakpointByID=Point, BreakpointDelete=lambda number: None)
+
+
+class Thread:
+    def __init__(self, process: Process, reason: int, number: int) -> None:
+        self.process, self.reason, self.number = process, reason, number
+
+    def GetProcess(self) -> Process:
+        return self.process
+
+    def GetStopReason(self) -> int:
+        return self.reason
+
+    def GetStopReasonDataAtIndex(self, row: int) -> int:
+        return self.number if row == 0 else 1
+
+    def GetStopReasonDataCount(self) -> int:
+        return 2
+
+
+class Point:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(())
+
+    def IsValid(self) -> bool:
+        return self.number in (CONDITIONAL, PLAIN)
+
+    def GetCondition(self) -> str | None:
+        return "x > 1" if self.number == CONDITIONAL else None
+
+    def GetIgnoreCount(self) -> int:
+        return 0
+
+    def GetAutoContinue(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """`stops` and `background`, without lldb."""
+    lldb = ModuleType("lldb")
+    values = {**REASONS, "eStateStopped": "stopped"}
+    for name in ("Process", "Thread", "Target", "Breakpoint", "Debugger", "StructuredData", "ExecutionContext"):
+        values[f"SB{name}"] = object
+    for name in ("Stream", "CommandInterpreter", "CommandReturnObject"):
+        values[f"SB{name}"] = object
+    lldb.__dict__.update(values)
+    monkeypatch.setitem(sys.modules, "lldb", lldb)
+    names = ("lldb_ipbp.stops", "lldb_ipbp.background")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield SimpleNamespace(stops=import_module(names[0]), background=import_module(names[1]))
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    "reason", [("Signal", signal.SIGSEGV), ("Breakpoint", PLAIN), ("Breakpoint", ONCE), ("Trace", 0)]
+)
+def test_what_lldb_stops_for_is_seen_at_once(modules: Any, reason: tuple[str, int]) -> None:
+    process = Process(("None", 0), reason, leaves_after=0)
+    assert modules.stops.is_seen(process)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [("Signal", signal.SIGCHLD), ("Fork", 0), ("None", 0), ("Breakpoint", CONDITIONAL), ("Breakpoint", INTERNAL)],
+)
+def test_of_all_else_it_is_waited_until_lldb_has_decided(modules: Any, reason: tuple[str, int]) -> None:
+    assert not modules.stops.is_seen(Process(("None", 0), reason, leaves_after=3))
+    modules.stops._DECISION = 0.01
+    assert modules.stops.is_seen(Process(("None", 0), reason))
+
+
+def test_a_stop_is_answered_alike_for_each_thread_that_has_something_to_tell(modules: Any) -> None:
+    acted: list[bool] = []
+    stop = modules.background._SilentStop(acted.append)
+    process = Process(("Fork", 0), ("Signal", signal.SIGSTOP), ("Signal", signal.SIGCHLD))
+    assert [stop.handle(process) for _ in process] == [False, False, False]
+    assert acted == [True]
+    assert stop.handle(Process(("Signal", signal.SIGSTOP), stop=8)) is False  # once more our signal, late
+    assert stop.handle(Process(("Signal", signal.SIGSTOP), stop=9)) is True  # and the user's
+
+
+def test_a_stop_that_nobody_wants_is_not_ours(modules: Any) -> None:
+    acted: list[bool] = []
+    stop = modules.background._SilentStop(acted.append)
+    assert stop.handle(Process(("Fork", 0), ("None", 0))) is False
+    assert (acted, stop.has_begun, stop.is_over.is_set()) == ([], False, False)
+    assert stop.handle(Process(("Signal", signal.SIGSTOP), stop=8)) is False
+    assert acted == [True]
+
+
+def test_a_stop_of_the_programs_own_stays(modules: Any) -> None:
+    acted: list[bool] = []
+    stop = modules.background._SilentStop(acted.append)
+    assert stop.handle(Process(("Breakpoint", PLAIN), ("None", 0))) is True
+    assert (acted, stop.is_early) == ([False], True)

@@ -117,3 +117,14 @@ def test_names_are_a_sequence_that_can_be_searched(texts: list[str], wanted: str
     assert names.rows_of([wanted]).tolist() == [last]
     if wanted:
         assert names.containing(code).tolist() == [row for row, text in enumerate(texts) if wanted in text]
+
+
+def test_names_that_lie_far_apart_are_searched_one_by_one() -> None:
+    texts = [b"f.cold", b"", b"count", b"g.cold.1"]
+    buffer = b"".join(text + b".cold" + bytes(4096) for text in texts)
+    start = [buffer.index(text + b".cold") if text else 0 for text in texts]
+    octets = np.frombuffer(buffer, dtype=np.uint8)
+    names = Names(ByteRows(octets, np.array(start), np.array([len(text) for text in texts])))
+    assert list(names) == [text.decode() for text in texts]
+    assert names.containing(b".cold").tolist() == [0, 3]
+    assert Names.of([]).containing(b".cold").tolist() == []

@@ -18,6 +18,8 @@ from ipbp.graph.rows import ByteRows, byte_rows, intern, words_at
 _DOT, _AT = 0x2E, 0x40
 _FEW = 4
 """Names that are looked for one after the other."""
+_SPARSE = 256
+"""Bytes of the buffer for each name, beyond which looking at name after name is quicker than through all of it."""
 
 
 class Names(Sequence[str]):
@@ -87,12 +89,17 @@ class Names(Sequence[str]):
 
     def containing(self, part: bytes) -> I64:
         """Rows of the names that contain `part`."""
+        low, high = self._extent()
+        if len(self.rows) * _SPARSE < high - low:
+            octets, places_of, sizes = self.rows.octets, self.rows.start.tolist(), self.rows.length.tolist()
+            found = [part in octets[at : at + size].tobytes() for at, size in zip(places_of, sizes, strict=True)]
+            return np.flatnonzero(np.array(found, dtype=np.bool_))
         first, whole = self._stretch()
-        found, at = [], whole.find(part)
+        hits, at = [], whole.find(part)
         while at >= 0:
-            found.append(first + at)
+            hits.append(first + at)
             at = whole.find(part, at + 1)
-        places = np.array(found, dtype=np.int64)
+        places = np.array(hits, dtype=np.int64)
         start, end = self.rows.start, self.rows.start + self.rows.length - len(part)
         rows: I64 = np.flatnonzero(np.searchsorted(places, start) < np.searchsorted(places, end, side="right"))
         return rows

@@ -157,7 +157,7 @@ def test_a_file_older_than_the_program_or_with_its_checksum_is_unedited(tmp_path
 
 def test_what_lies_across_two_pieces_of_a_mapped_file_is_found(tmp_path: Path) -> None:
     file = tmp_path / "image"
-    for before in (_PIECE - 16, _PIECE - 15, _PIECE - 1, _PIECE, 2 * _PIECE - 5):
+    for before in (2 * 4096 + 100, _PIECE - 16, _PIECE - 15, _PIECE - 1, _PIECE, 2 * _PIECE - 5):
         file.write_bytes(bytes(before) + b"sixteen bytes of" + bytes(7))
         content = map_file(str(file))
         assert _is_in(content, 0, len(content), b"sixteen bytes of")

@@ -160,7 +160,7 @@ def let_go(content: memoryview, start: int, end: int) -> None:
     """These bytes of a mapped file were read once and need not stay in our memory: they are read again when somebody
     asks for them (madvise(2), MADV_DONTNEED)."""
     page = mmap.PAGESIZE
-    start, end = -(-start // page) * page, end // page * page
+    start, end = -(-start // page) * page, min(end, len(content)) // page * page
     if isinstance(content.obj, mmap.mmap) and start < end:
         content.obj.madvise(mmap.MADV_DONTNEED, start, end - start)
 

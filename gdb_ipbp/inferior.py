@@ -149,7 +149,7 @@ class GdbInferior:
     def set_vectors(self, thread: int, values: dict[str, int]) -> None:
         self._require_thread(thread)
         if self._remote is not None:
-            self._remote.set_registers(thread, values)
+            self._remote.set_vectors(thread, values)
             return
         self._moves()
         ptrace.write_vectors(thread, values)

@@ -213,13 +213,29 @@ class RemoteProcess:
         self._unfiltered.add(thread)
         return False
 
-    def require_vectors_kept(self, thread: int) -> None:
-        """Before a call. gdbserver (13) cannot write vector registers where the processor has AMX (`large_state`), and
-        says so to nobody. In a system call nothing in them must be kept (psABI, "Register Usage").
+    def set_vectors(self, thread: int, values: dict[str, int]) -> None:
+        """gdbserver (13) cannot write them where the processor has AMX (`large_state`), and says so to nobody.
 
         Errors: `inferior-register`.
         """
-        if self._kernel is None or not self._kernel.has_matrix_registers():
+        if self._has_matrix_registers() and self.registers(thread, values) != values:
+            raise IpbpError(
+                "inferior-register",
+                f"gdbserver cannot set vector registers of thread {thread}: the processor has AMX",
+                "Type `hotpatch` without `--frame restart`: the call that is under way ends in its old code.",
+            )
+        self.set_registers(thread, values)
+
+    def _has_matrix_registers(self) -> bool:
+        return self._kernel is not None and self._kernel.has_matrix_registers()
+
+    def require_vectors_kept(self, thread: int) -> None:
+        """Before a call, after which they are to be as they were (`set_vectors`). In a system call nothing in them must
+        be kept (psABI, "Register Usage").
+
+        Errors: `inferior-register`.
+        """
+        if self._kernel is None or not self._has_matrix_registers():
             return
         where = self._kernel.system_call(thread)
         if where is None or where.number is None:

@@ -354,7 +354,15 @@ def test_a_program_that_replaces_itself(debugger: str, project: Project) -> None
             outcome = session.call("apply")
             outcomes.append(outcome["outcome"])
             if outcome["outcome"] == "error":
-                is_said(outcome, *("plan-outdated", "inferior-gone", "inferior-busy", "inferior-unstoppable"), *ODD)
+                is_said(
+                    outcome,
+                    "plan-outdated",
+                    "inferior-gone",
+                    "inferior-busy",
+                    "inferior-unstoppable",
+                    "program-busy",
+                    *ODD,
+                )
             elif outcome["outcome"] == "refused":
                 is_said(
                     outcome,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scenario import EDITS, Edit, Project, Talk, build_project
 from sessions import Session, debug_with
 
 from ipbp.cli.debuggers import find_debugger
+from ipbp.host import procfs
 
 pytestmark = pytest.mark.live
 
@@ -92,7 +94,21 @@ def test_a_pointer_in_the_programs_data_keeps_what_it_points_to(session: tuple[S
     assert talk.ask("greeting") == "hello from the new code, which is longer"
     debugger.stop()
     before = debugger.evaluate("stored")
-    debugger.tell(f"{'print' if debugger.name == 'gdb' else 'expression'} stored = (operation) greeting()")
-    assert debugger.evaluate("stored") != before
+    place = _place_of(talk.process.pid, b"hello from the new code, which is longer\0")
+    debugger.tell(f"{'print' if debugger.name == 'gdb' else 'expression'} stored = (operation) {place:#x}")
+    assert debugger.evaluate("stored") == place != before
     debugger.resume()
     assert undo(debugger, project, original)["memory"] > 0
+
+
+def _place_of(pid: int, content: bytes) -> int:
+    """Where memory of no file has this, once."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        for region in procfs.regions(pid):
+            if region.path == "" and "r" in region.protection:
+                memory.seek(region.start)
+                inside = memory.read(region.end - region.start)
+                found += [region.start + row.start() for row in re.finditer(re.escape(content), inside)]
+    assert len(found) == 1, found
+    return found[0]

@@ -78,9 +78,10 @@ def test_where_it_is_known_what_to_expect_the_side_that_runs_is_told_of_first(tm
     store, told = Store(tmp_path / "store"), _Told()
     store.root.mkdir()
     row = replace(ROW, source="/p/expected.rs")
-    remember_changed(row.source, frozenset({"one.o"}))
-    remember_changed(row.source, frozenset({"one.o", "two.o"}))
-    assert changed_last(row.source) == {"one.o", "two.o"}
+    remember_changed(row, frozenset({"one.o"}))
+    remember_changed(row, frozenset({"one.o", "two.o"}))
+    assert changed_last(row) == {"one.o", "two.o"}
+    assert changed_last(replace(row, stem="app-of-other-features")) == frozenset()
     asked: list[Collection[str]] = []
 
     def running(names: Collection[str]) -> str:

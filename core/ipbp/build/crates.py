@@ -160,7 +160,7 @@ def rebuild_crates(
 def _note_changed(row: CrateCommand, runs: str | None, made: _Made, store: Store) -> None:
     before, after = listed(store.get(runs).read_bytes()) if runs else None, listed(made.objects)
     if before is not None and after is not None:
-        remember_changed(row.source, differing(before, after))
+        remember_changed(row, differing(before, after))
 
 
 def _is_linked_last(row: CrateCommand) -> bool:

@@ -26,8 +26,9 @@ Early = Callable[[CrateCommand, str, Mapping[str, str]], None]
 """Is told, from a thread: a crate, the digest of the list of its objects that run, and of the new ones
 that are there by now name -> digest. All of these are in the store. At first, when it is known what to expect, of
 none."""
-_changed: Kept[str, frozenset[str]] = Kept(64)
-"""By the root modules of the last 64 crates, the names of the units that the last edit changed."""
+_changed: Kept[tuple[str, str], frozenset[str]] = Kept(64)
+"""Of the last 64 crates, by their root modules and stems, the names of the units that the last edit changed. A crate
+that is built with other features has another stem, and units of other names."""
 _MOST = 16
 """Objects. Where more of them are new, the time until the compiler's end is soon used up."""
 _PAUSE = 0.003
@@ -36,13 +37,13 @@ _SHARE = 25
 what was seen."""
 
 
-def changed_last(source: str) -> frozenset[str]:
-    """Names of the units of the crate with this root module that its last edit changed; none when that is not known."""
-    return _changed.get(source) or frozenset()
+def changed_last(row: CrateCommand) -> frozenset[str]:
+    """Names of the units of the crate that its last edit changed; none when that is not known."""
+    return _changed.get((row.source, row.stem)) or frozenset()
 
 
-def remember_changed(source: str, names: frozenset[str]) -> None:
-    _changed.replace(source, names, 1)
+def remember_changed(row: CrateCommand, names: frozenset[str]) -> None:
+    _changed.replace((row.source, row.stem), names, 1)
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def _look(
     sizes: dict[str, int] = {}
     found: dict[str, str] = {}
     pause = _PAUSE
-    expected = changed_last(row.source)
+    expected = changed_last(row)
     if expected and not ended.wait(pause):  # the compiler comes first
         with contextlib.suppress(OSError, IpbpError):
             if old := running(expected):

@@ -80,7 +80,7 @@ class Meanwhile:
             for name, digest in fresh.items():
                 together(row.source, {name: digest}, store)
             return
-        expected = changed_last(row.source).intersection(before)
+        expected = changed_last(row).intersection(before)
         is_whole = bool(fresh) and not fresh.keys() < expected
         members = (frozenset(fresh) if is_whole else expected).union(record.members or () if record else ())
         if not members:

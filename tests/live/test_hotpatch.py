@@ -21,6 +21,19 @@ BUILDS = {
     "clang -O0": ("clang", ["-O0"]),
     "clang -O2": ("clang", ["-O2"]),
 }
+_EVERY = [(build, debugger) for build in BUILDS for debugger in ("gdb", "lldb")]
+_SLICE = [
+    ("gcc -O0", "lldb"),
+    ("gcc -O2", "gdb"),
+    ("gcc -O2 no pie", "lldb"),
+    ("clang -O0", "gdb"),
+    ("clang -O2", "lldb"),
+]
+each_build = pytest.mark.parametrize(
+    ("project", "debugger"),
+    [row if row in _SLICE else pytest.param(*row, marks=pytest.mark.slow) for row in _EVERY],
+    indirect=True,
+)
 BY_NAME = {edit.name: edit for edit in EDITS}
 
 
@@ -61,6 +74,7 @@ def patched(talk: Talk, debugger: str) -> set[str]:
     return {row["name"] for row in outcome["functions"]}
 
 
+@each_build
 def test_all_edits_at_once_are_live_and_undone(project: Project, talk: Talk, debugger: str) -> None:
     for edit in EDITS:
         for command, before, _after in edit.ask[:1]:
@@ -79,6 +93,7 @@ def test_all_edits_at_once_are_live_and_undone(project: Project, talk: Talk, deb
     assert talk.close() == 0
 
 
+@each_build
 def test_state_and_addresses_survive_patch_after_patch(project: Project, talk: Talk, debugger: str) -> None:
     assert talk.ask("counted 5") == "105"
     assert talk.ask("stored 1") == "2 1"

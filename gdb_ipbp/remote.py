@@ -27,6 +27,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import inject
 from ipbp.host.abi import AARCH64, X86_64, Abi, abi_of
 from ipbp.host.inferior import Inferior, Thread
+from ipbp.host.memory import mappings_of
 from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
 
@@ -249,9 +250,8 @@ class RemoteProcess:
         """Whether these bytes could be written by making their pages writable for a moment: some stubs write where the
         program itself may write, and nowhere else (qemu-user 7.2)."""
         end = address + len(content)
-        regions = [row for row in self.regions() if row.start < end and address < row.end]
-        covered = sum(min(row.end, end) - max(row.start, address) for row in regions)
-        if covered != len(content) or all("w" in row.protection for row in regions):
+        regions = mappings_of(address, end, self.regions())
+        if all("w" in row.protection for row in regions):
             return False
         for row in regions:
             start, stop = max(row.start, address & -_PAGE), min(row.end, -(-end // _PAGE) * _PAGE)

@@ -9,9 +9,9 @@ import lldb
 
 from ipbp.host.every import Member
 from lldb_ipbp.inferior import LldbInferior
+from lldb_ipbp.states import RUNNING, STOPPED
 
-_STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
-_ALIVE = (*_STOPPED, lldb.eStateRunning, lldb.eStateStepping)
+_ALIVE = (*STOPPED, *RUNNING)
 
 
 def members(debugger: lldb.SBDebugger) -> list[Member]:
@@ -34,4 +34,4 @@ def _member(debugger: lldb.SBDebugger, row: int, target: lldb.SBTarget) -> Membe
 
     process = target.GetProcess()
     is_local = target.GetPlatform().GetName() == "host"
-    return Member(f"target #{row}", int(process.GetProcessID()), process.GetState() in _STOPPED, is_local, selected)
+    return Member(f"target #{row}", int(process.GetProcessID()), process.GetState() in STOPPED, is_local, selected)

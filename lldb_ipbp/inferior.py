@@ -28,6 +28,7 @@ from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.fresh import forget_frames, pc_of, with_true_frames
 from lldb_ipbp.packets import CommandsOf, Server
 from lldb_ipbp.remote import kernel_behind_platform, not_here
+from lldb_ipbp.states import RUNNING, STOPPED
 from lldb_ipbp.stops import is_seen
 
 _MASK = (1 << 64) - 1
@@ -36,8 +37,6 @@ _SMALL = 1 << 12  # bytes
 _NO_RESULT = 0x1001  # lldb's kNoResult: a void expression, no error
 _UNCACHED = "target.process.disable-memory-cache"
 _POST_MORTEM = ("elf-core", "mach-o-core", "minidump")  # lldb's plugins for files of dead processes
-_STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
-_RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
 
 _announced: list[tuple[int, str]] = []
 """Process id and image: symbols of patches end with the process, in the next one other code is at their addresses."""
@@ -441,14 +440,14 @@ class LldbInferior:
         """Of the target, when ipbp can work with it; the error that says why not otherwise."""
         process = self._target.GetProcess() if self._target.IsValid() else lldb.SBProcess()
         state = process.GetState() if process.IsValid() else lldb.eStateUnloaded
-        if self._resumes_soon and state in _STOPPED:  # it was looked at before it was stopped
+        if self._resumes_soon and state in STOPPED:  # it was looked at before it was stopped
             return process
         if process.IsValid() and process.GetPluginName() in _POST_MORTEM:
             fact, advice = "this is a core file, not a process", "`run` the program, or `process attach` to it."
             raise IpbpError("inferior-core", fact, advice)
         if state in (lldb.eStateExited, lldb.eStateDetached):
             raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
-        if state not in _STOPPED and state not in _RUNNING:
+        if state not in STOPPED and state not in RUNNING:
             raise IpbpError("inferior-none", "no program is running", "`run` it, or `process attach` to it.")
         if not self._target.GetTriple().startswith("x86_64"):
             fact = f"the program is for {self._target.GetTriple()}"
@@ -464,7 +463,7 @@ class LldbInferior:
             self._kernel = None if is_local else kernel_behind_platform(self._target)
             if self._kernel is None and not is_local:
                 raise not_here(pid)
-        if self._kernel is not None and self._target.GetProcess().GetState() not in _STOPPED:
+        if self._kernel is not None and self._target.GetProcess().GetState() not in STOPPED:
             fact = "the program runs, and behind a remote server ipbp does not stop it by itself"
             raise IpbpError("inferior-running", fact, "Use `process interrupt`, then `hotpatch`.")
         self._local = pid
@@ -481,7 +480,7 @@ class LldbInferior:
         if self._resumes_soon:
             return True
         process = self._target.GetProcess()
-        if process.GetState() not in _STOPPED:
+        if process.GetState() not in STOPPED:
             return False
         # For a moment after it was told to let the program go on, lldb still calls it stopped. Its lock is not so slow.
         error = lldb.SBError()

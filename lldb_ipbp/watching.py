@@ -18,11 +18,11 @@ from ipbp.errors import IpbpError
 from ipbp.host import tasks
 from ipbp.host.render import shown
 from lldb_ipbp.inferior import LldbInferior
+from lldb_ipbp.states import RUNNING
 
 T = TypeVar("T")
 
 _POLL = 0.02  # seconds between two looks whether the program runs
-_RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
 
 
 class LldbDebugger:
@@ -44,7 +44,7 @@ class LldbDebugger:
         return action()
 
     def is_ready(self) -> bool:
-        return self._process().GetState() in _RUNNING
+        return self._process().GetState() in RUNNING
 
     def show(self, text: str, is_over: Callable[[], bool]) -> None:
         if self.is_terminal and self._has_prompt():

@@ -14,7 +14,7 @@ def put_link(source: Path | str, target: Path) -> None:
     """A hard link in the place of what is there; a copy where there are no hard links."""
     temporary = target.with_name(f"{target.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    _link_or_copy(str(source), str(temporary))
+    link_or_copy(source, temporary)
     with _freed_later(target):
         os.replace(temporary, target)
     temporary.unlink(missing_ok=True)  # rename(2) leaves it when both are one file
@@ -45,14 +45,15 @@ def _freed_later(file: Path) -> Iterator[None]:
 def copy_by_links(source: Path, target: Path) -> None:
     temporary = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        shutil.copytree(source, temporary, copy_function=_link_or_copy)
+        shutil.copytree(source, temporary, copy_function=link_or_copy)
         os.replace(temporary, target)
     except (OSError, shutil.Error):
         # The user's build is at work there, or the disk is full: a cold start is slower and nothing else.
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """One file; copied on a file system without links. Errors: OSError."""
     try:
         os.link(source, target)
     except OSError:

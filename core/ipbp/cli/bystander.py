@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
+from ipbp.host.memory import read_or_none
 from ipbp.protocol import Description, Region
 
 
@@ -34,15 +35,7 @@ class Bystander:
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         """As `ipbp.graph.image.MemoryReader`."""
-        return [self._read(address, size) for address, size in ranges]
+        return [read_or_none(self, address, size) for address, size in ranges]
 
     def read(self, address: int, size: int) -> bytes:
         return procfs.read_memory(self._pid, address, size)
-
-    def _read(self, address: int, size: int) -> bytes | None:
-        try:
-            return self.read(address, size)
-        except IpbpError as error:
-            if error.code == "inferior-memory":
-                return None
-            raise

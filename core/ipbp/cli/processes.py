@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.errors import IpbpError
+from ipbp.host import tasks
 
 _DELETED = " (deleted)"  # what readlink(2) of /proc/PID/exe ends in when the file has been removed or replaced
 _COMM = 15  # characters of a name that the kernel keeps (proc_pid_comm(5))
@@ -89,11 +90,11 @@ def with_descendants(pids: Iterable[int]) -> tuple[int, ...]:
     def add(pid: int, program: object) -> None:
         found[pid] = None
         for child in parents.get(pid, ()):
-            if child not in found and (program is None or _program(child) == program):
+            if child not in found and (program is None or tasks.program(child) == program):
                 add(child, program)
 
     for pid in pids:
-        add(pid, _program(pid))
+        add(pid, tasks.program(pid))
     return tuple(found)
 
 
@@ -132,15 +133,6 @@ def _out_of_sight(path: Path) -> tuple[str, ...]:
     if not hidden:
         return ()
     return (f"you may not look at {', '.join(hidden)}, which may run {path.name}, too: run ipbp as their user",)
-
-
-def _program(pid: int) -> tuple[int, int] | None:
-    """What tells the file that a process runs from others; None where that cannot be seen."""
-    try:
-        status = os.stat(f"/proc/{pid}/exe")
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _children() -> dict[int, list[int]]:

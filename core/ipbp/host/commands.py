@@ -27,6 +27,7 @@ from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.inherited import inherit
 from ipbp.host.journal import Journal, Patch, folder_name, open_journal
 from ipbp.host.load import Load
+from ipbp.host.memory import read_or_none
 from ipbp.host.old_callers import RUNNING
 from ipbp.host.old_code import old_code, replaced_code, still_running
 from ipbp.host.progress import Progress
@@ -251,12 +252,8 @@ class Command:
         return self._read(address, size)
 
     def _read(self, address: int, size: int) -> Optional[str]:
-        try:
-            return base64.b64encode(self.inferior.read(address, size)).decode()
-        except IpbpError as error:
-            if error.code == "inferior-memory":
-                return None
-            raise
+        found = read_or_none(self.inferior, address, size)
+        return None if found is None else base64.b64encode(found).decode()
 
     def _tell(self, text: str) -> None:
         if not self.as_json and self.console.is_terminal:

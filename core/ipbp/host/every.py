@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Callable, ContextManager, Optional, Sequence
 
 from ipbp.errors import IpbpError
-from ipbp.host import commands, render
+from ipbp.host import commands, render, tasks
 from ipbp.host.inferior import Inferior
 from ipbp.host.tally import NOT_REACHED, Outcome, Tally, as_text
 from ipbp.host.words import parse
@@ -47,9 +47,9 @@ def run_every(members: Sequence[Member], selected: int, arguments: str, console:
         return _show(console, commands.failed(error), as_json)
     tally, notes = Tally(action), []
     together = f"{os.getpid()}.{next(_numbers)}"
-    program, is_interrupted = _program(selected), False
+    program, is_interrupted = tasks.program(selected), False
     for member in members:
-        if _program(member.pid) != program:
+        if tasks.program(member.pid) != program:
             notes.append(f"{member.name}, process {member.pid}, runs another program: left alone")
             continue
         outcomes: list[Outcome] = []
@@ -87,15 +87,6 @@ def _checked(arguments: str, members: Sequence[Member], selected: int) -> str:
 
 def _first(members: Sequence[Member], is_it: Callable[[Member], bool]) -> Optional[Member]:
     return next((member for member in members if is_it(member)), None)
-
-
-def _program(pid: int) -> Optional[tuple[int, int]]:
-    """What tells the file that a process runs from others; None where that cannot be seen."""
-    try:
-        status = os.stat(f"/proc/{pid}/exe")
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _show(console: commands.Console, outcome: Outcome, as_json: bool) -> int:

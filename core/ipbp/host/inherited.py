@@ -14,23 +14,15 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Optional, Protocol, Sequence
+from typing import Any, Sequence
 
-from ipbp.errors import IpbpError
 from ipbp.host.journal import Journal, Patch, has_memory, kin_of
+from ipbp.host.memory import Memory, mappings_of, read_or_none
 from ipbp.host.private import write_private
 from ipbp.host.verify import is_one_of_both
 from ipbp.protocol import Region
 
 State = Sequence[Patch]
-
-
-class Memory(Protocol):
-    """The part of an inferior that is looked at; the program may run meanwhile."""
-
-    def regions(self) -> list[Region]: ...
-
-    def read(self, address: int, size: int) -> bytes: ...
 
 
 def inherit(journal: Journal, memory: Memory) -> None:
@@ -47,7 +39,7 @@ def inherit(journal: Journal, memory: Memory) -> None:
         order = sorted(range(len(states)), key=lambda row: (any(p.is_unfinished for p in states[row]), -row))
         found = next((row for row in order if _fits(states[row], states, memory, regions)), None)
         if found is not None and any(has_memory(patch) for patch in states[found]):
-            _begin_like(journal, parent, found + 1)
+            _begin_like(journal, parent, states[found], found + 1)
             return
 
 
@@ -63,19 +55,18 @@ def _fits(state: State, states: Sequence[State], memory: Memory, regions: Sequen
             wanted.update((change.address, change.replacement) for change in patch.changes)
     unsure = {change.address: change for patch in state if patch.is_unfinished for change in patch.changes}
     for address, content in wanted.items():
-        found = _read(memory, address, len(content))
+        found = read_or_none(memory, address, len(content))
         if address in unsure and found is not None and is_one_of_both(found, unsure[address]):
             continue
         if found != content:
             return False
     blocks = [block for patch in state if has_memory(patch) for block in patch.plan.allocations]
-    return all(_is_mapped(block.address, block.size, regions) for block in blocks)
+    return all(mappings_of(block.address, block.address + block.size, regions) for block in blocks)
 
 
-def _begin_like(journal: Journal, parent: Journal, count: int) -> None:
-    """The first `count` events of the parent's journal, and the files that they name."""
-    rows = parent.rows()[:count]
-    state = parent.states()[count - 1]
+def _begin_like(journal: Journal, parent: Journal, state: State, count: int) -> None:
+    """The first `count` events of the parent's journal, after which it was in this state, and the files that they
+    name."""
     for patch in state:
         for file in patch.plan.files:
             _link(Path(file), journal.folder)
@@ -87,7 +78,7 @@ def _begin_like(journal: Journal, parent: Journal, count: int) -> None:
         for text in sources.iterdir():
             _link(text, place)
     newest = max((patch.number for patch in state), default=0)
-    rows = [_moved(row, parent.folder, journal.folder) for row in rows]
+    rows = [_moved(row, parent.folder, journal.folder) for row in parent.rows()[:count]]
     rows.append({"event": "inherited", "number": newest, "pid": parent.pid})
     fresh = journal.folder / f"journal.{os.getpid()}"
     write_private(fresh, "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
@@ -115,23 +106,7 @@ def _link(file: Path, folder: Path) -> None:
     place = folder / file.name
     try:
         os.link(file, place)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
+    except (FileExistsError, FileNotFoundError):
         return
     except OSError:  # a file system without links
         shutil.copy2(file, place)
-
-
-def _is_mapped(start: int, size: int, regions: Sequence[Region]) -> bool:
-    inside = [row for row in regions if row.start < start + size and start < row.end]
-    return sum(min(row.end, start + size) - max(row.start, start) for row in inside) == size
-
-
-def _read(memory: Memory, address: int, size: int) -> Optional[bytes]:
-    try:
-        return memory.read(address, size)
-    except IpbpError as error:
-        if error.code == "inferior-memory":
-            return None
-        raise

@@ -38,7 +38,7 @@ def as_json(outcome: Row) -> str:
     row.update(outcome)
     row["times"] = {name: round(value, 3) for name, value in row["times"].items()}
     row["text"] = as_text(outcome).rstrip("\n")
-    return json.dumps(row, separators=(",", ":")) + "\n"
+    return compact(row)
 
 
 def as_text(outcome: Row) -> str:

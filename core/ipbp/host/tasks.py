@@ -75,6 +75,15 @@ def executable(pid: int) -> str:
     return path[: -len(mark)] if path.endswith(mark) else path
 
 
+def program(pid: int) -> Optional[tuple[int, int]]:
+    """What tells the file that a process runs from others, its device and number; None where that cannot be seen."""
+    try:
+        status = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def tracer(pid: int) -> int:
     """Process id of the debugger (or its server) that traces the process; 0 when there is none."""
     return int(status_field(pid, _one(pid), "TracerPid"))

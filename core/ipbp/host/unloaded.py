@@ -8,22 +8,14 @@ time. The memory that they were linked into stays.
 
 from __future__ import annotations
 
-from typing import Optional, Protocol, Sequence
+from typing import Sequence
 
-from ipbp.errors import IpbpError
 from ipbp.host.journal import Journal, Patch
+from ipbp.host.memory import Memory, read_or_none
 from ipbp.protocol import PatchedImage, Region
 
 _PT_LOAD, _PT_NOTE, _NT_GNU_BUILD_ID = 1, 4, 3
 _NAMES_SHOWN = 4
-
-
-class Memory(Protocol):
-    """The part of an inferior that is looked at; the program may run meanwhile."""
-
-    def regions(self) -> list[Region]: ...
-
-    def read(self, address: int, size: int) -> bytes: ...
 
 
 def forget_unloaded(journal: Journal, memory: Memory) -> list[str]:
@@ -66,7 +58,7 @@ def _is_fresh(image: PatchedImage, memory: Memory, patches: Sequence[Patch]) -> 
         for change in patch.changes_of(image.key):
             if image.start <= change.address < image.end:
                 original.setdefault(change.address, change.expected)
-    found = [_read(memory, address, len(content)) == content for address, content in original.items()]
+    found = [read_or_none(memory, address, len(content)) == content for address, content in original.items()]
     return bool(found) and all(found)
 
 
@@ -78,14 +70,14 @@ def _names(key: str, patches: Sequence[Patch]) -> str:
 
 def _build_id(start: int, memory: Memory) -> str:
     """NT_GNU_BUILD_ID of the ELF image at `start` in hex, "" for none (gABI, "Program Header", "Note Section")."""
-    header = _read(memory, start, 64) or bytes(64)
+    header = read_or_none(memory, start, 64) or bytes(64)
     count, size = _number(header, 56, 2), _number(header, 54, 2)
-    rows = _read(memory, start + _number(header, 32, 8), count * size) or b""
+    rows = read_or_none(memory, start + _number(header, 32, 8), count * size) or b""
     segments = [rows[at : at + size] for at in range(0, len(rows), size)] if size >= 56 else []
     lowest = min((_number(row, 16, 8) for row in segments if _number(row, 0, 4) == _PT_LOAD), default=0) & -4096
     for row in segments:
         if _number(row, 0, 4) == _PT_NOTE:
-            notes = _read(memory, start - lowest + _number(row, 16, 8), min(_number(row, 32, 8), 65536)) or b""
+            notes = read_or_none(memory, start - lowest + _number(row, 16, 8), min(_number(row, 32, 8), 65536)) or b""
             found = _build_id_among(notes)
             if found:
                 return found
@@ -105,12 +97,3 @@ def _build_id_among(notes: bytes) -> str:
 
 def _number(content: bytes, at: int, width: int) -> int:
     return int.from_bytes(content[at : at + width], "little")
-
-
-def _read(memory: Memory, address: int, size: int) -> Optional[bytes]:
-    try:
-        return memory.read(address, size)
-    except IpbpError as error:
-        if error.code == "inferior-memory":
-            return None
-        raise

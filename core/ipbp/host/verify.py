@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Optional, Sequence
 
-from ipbp.errors import IpbpError, Refusal
+from ipbp.errors import Refusal
 from ipbp.host.inferior import Inferior
+from ipbp.host.memory import mappings_of, read_or_none
 from ipbp.host.unloaded import is_loaded
 from ipbp.protocol import Allocation, PatchedImage, PatchPlan, Region, Replacement, Segment
 
@@ -29,10 +30,10 @@ class Places:
         """The bytes at each place, None where they cannot be read."""
         found: list[Optional[bytes]] = [None] * len(self.changes)
         for start, end, rows in self._groups:
-            content = _read(inferior, start, end - start)
+            content = read_or_none(inferior, start, end - start)
             for index, low, high in rows:
                 # With a hole between two of them each is read alone.
-                found[index] = _read(inferior, start + low, high - low) if content is None else content[low:high]
+                found[index] = read_or_none(inferior, start + low, high - low) if content is None else content[low:high]
         return found
 
     def verify(self, inferior: Inferior, wanted: Sequence[bytes]) -> list[Refusal]:
@@ -128,7 +129,7 @@ def _verify_segment(
         return [_malformed(f"the memory at {start:#x} is {found} and would have to be {segment.protection}")]
     if own:
         return []
-    content = _read(inferior, start, segment.size)
+    content = read_or_none(inferior, start, segment.size)
     if content is None:
         return [_unreadable("the patch", start, segment.size)]
     if content.count(0) != len(content):
@@ -144,18 +145,7 @@ def _verify_segment(
 
 def _protections(start: int, end: int, regions: Sequence[Region]) -> set[str]:
     # Of all mappings that the range touches; the empty set when it is not mapped throughout.
-    inside = [r for r in regions if r.start < end and start < r.end]
-    mapped = sum(min(r.end, end) - max(r.start, start) for r in inside)
-    return {r.protection for r in inside} if mapped == end - start else set()
-
-
-def _read(inferior: Inferior, address: int, size: int) -> Optional[bytes]:
-    try:
-        return inferior.read(address, size)
-    except IpbpError as error:
-        if error.code == "inferior-memory":
-            return None
-        raise
+    return {row.protection for row in mappings_of(start, end, regions)}
 
 
 def _changed(change: Replacement, found: bytes, wanted: bytes) -> Refusal:

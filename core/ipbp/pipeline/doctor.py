@@ -16,16 +16,15 @@ from ipbp.build.crate_profile import refuse_lto
 from ipbp.build.crates import program_crates
 from ipbp.build.debug_sections import has_debug_information
 from ipbp.build.environment import environment_of
-from ipbp.build.places import cache_folder
 from ipbp.build.saves import Saves
 from ipbp.build.store import Store, user_store
 from ipbp.build.trust import require_agreement
 from ipbp.errors import IpbpError, raise_all
-from ipbp.formats.elf_index_cache import IndexCache
-from ipbp.formats.elf_process import LoadedProcess, read_process
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import SymbolType
 from ipbp.pipeline.edited import buildable
+from ipbp.pipeline.process import process_of
 from ipbp.pipeline.request import Request
 from ipbp.stages.arena import choose_arena
 
@@ -34,10 +33,7 @@ _LEAST = 1 << 14  # bytes that a patch of some functions may need
 
 def examine(request: Request, read: MemoryReader) -> list[dict[str, Any]]:
     """Lines of `name`, `ok` and `text`."""
-    described = request.description
-    cache = IndexCache(cache_folder("symbols"))
-    regions, folders = list(request.regions), described.debug_folders
-    process = read_process(described.local_pid, regions, described.executable, read, cache, folders)
+    process = process_of(request, read)
     image = process.executable_image()
     return [
         _line("symbols", lambda: _symbols(image)),

@@ -15,11 +15,9 @@ import numpy as np
 from ipbp.arch.entry import LANDING_SIZE
 from ipbp.build.compilers_time import taken_milliseconds
 from ipbp.build.crates import Ending
-from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import Refused, raise_all
-from ipbp.formats.elf_index_cache import IndexCache
-from ipbp.formats.elf_process import LoadedProcess, read_process
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.agreed import one_of_each_copy
@@ -35,6 +33,7 @@ from ipbp.pipeline.linking import LinkedUnits, link_units
 from ipbp.pipeline.loader import quiet_for
 from ipbp.pipeline.moves import Followed, Scene, follow_definitions
 from ipbp.pipeline.patch_units import not_as_built, units_of_file
+from ipbp.pipeline.process import process_of
 from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
@@ -80,14 +79,7 @@ def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock = Clock()
     store = user_store()
     tell("reading the program's symbols")
-    process = read_process(
-        request.description.local_pid,
-        list(request.regions),
-        request.description.executable,
-        read,
-        IndexCache(cache_folder("symbols")),
-        request.description.debug_folders,
-    )
+    process = process_of(request, read)
     clock.lap("index")
 
     # Libraries that the user agreed to come first: what is linked afterwards finds them.

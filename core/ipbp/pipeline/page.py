@@ -11,8 +11,9 @@ from typing import Any
 from ipbp.graph.image import MemoryReader
 from ipbp.host import session_log
 from ipbp.host.journal import Journal, Patch
+from ipbp.pipeline.process import process_of
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.side_by_side import Places, Sides, process_of, sides_of
+from ipbp.pipeline.side_by_side import Places, Sides, sides_of
 
 Event = Mapping[str, Any]
 

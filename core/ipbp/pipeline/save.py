@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ipbp.build.compile import Tell
-from ipbp.build.places import cache_folder
 from ipbp.build.store import Store, user_store
 from ipbp.errors import IpbpError, Refusal, raise_all
 from ipbp.formats.elf_image import read_image
-from ipbp.formats.elf_index_cache import IndexCache
-from ipbp.formats.elf_process import read_process
 from ipbp.graph.image import MemoryReader
 from ipbp.patch_file import UnitChange, described
 from ipbp.pipeline.patch_making import BuiltImage, make_patch, write_patch_file
 from ipbp.pipeline.patch_units import is_crate
+from ipbp.pipeline.process import process_of
 from ipbp.pipeline.record import UnitRecord
 from ipbp.pipeline.request import Request
 
@@ -28,14 +26,7 @@ def save_patched(request: Request, read: MemoryReader, file: Path, tell: Tell) -
     `write_patch_file`.
     """
     store = user_store()
-    process = read_process(
-        request.description.local_pid,
-        list(request.regions),
-        request.description.executable,
-        read,
-        IndexCache(cache_folder("symbols")),
-        request.description.debug_folders,
-    )
+    process = process_of(request, read)
     images: list[BuiltImage] = []
     refusals: list[Refusal] = []
     for key, units in request.record.images.items():

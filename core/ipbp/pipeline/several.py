@@ -10,11 +10,11 @@ free, which whoever applies the plan looks at once more.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ipbp.build.links import link_or_copy
 from ipbp.errors import Refused
 from ipbp.graph.image import MemoryReader
 from ipbp.pipeline.order import Outcome, Tell, make_plan
@@ -134,8 +134,5 @@ def _namespace(request: Request) -> str:
 def _copy(file: Path, folder: Path) -> Path:
     place = folder / file.name
     place.unlink(missing_ok=True)
-    try:
-        os.link(file, place)
-    except OSError:  # a file system without links
-        shutil.copy2(file, place)
+    link_or_copy(file, place)
     return place

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ipbp.arch.machines import machine_of
-from ipbp.build.places import cache_folder
-from ipbp.formats.elf_index_cache import IndexCache
-from ipbp.formats.elf_process import LoadedProcess, read_process
+from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.sides import Row, beside, near_changes
 from ipbp.host.journal import Journal
+from ipbp.pipeline.process import process_of
 from ipbp.pipeline.readable import readable_name
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.texts import kept_text
@@ -49,13 +48,6 @@ def sides_for(request: Request, plan: PatchPlan, read: MemoryReader) -> dict[str
         "code": [row.to_json() for row in sides_of(plan, earlier, places, read)],
         "source": [row.to_json() for row in sources_of(plan, request.folder)],
     }
-
-
-def process_of(request: Request, read: MemoryReader) -> LoadedProcess:
-    """The process as the request describes it."""
-    described = request.description
-    regions, cache = list(request.regions), IndexCache(cache_folder("symbols"))
-    return read_process(described.local_pid, regions, described.executable, read, cache, described.debug_folders)
 
 
 class Places:

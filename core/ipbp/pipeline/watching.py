@@ -13,8 +13,8 @@ from ipbp.errors import IpbpError
 from ipbp.graph.image import MemoryReader
 from ipbp.host import procfs
 from ipbp.pipeline.edited import Built, buildable
+from ipbp.pipeline.process import process_of
 from ipbp.pipeline.request import Request
-from ipbp.pipeline.side_by_side import process_of
 from ipbp.pipeline.texts import note_as_built
 
 _LOOK = 1.0  # seconds between two looks at the program

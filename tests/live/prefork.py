@@ -8,8 +8,18 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextlib.contextmanager
+def serving(program: Path, workers: int) -> Iterator[Prefork]:
+    """The server with so many workers; all of it is killed in the end."""
+    with TemporaryDirectory() as folder:
+        server = Prefork(program, Path(folder), workers)
+        yield server
+        server.close()
 
 
 class Prefork:

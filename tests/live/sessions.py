@@ -24,6 +24,7 @@ from debuggers import Gdb, Lldb
 from lldb_servers import platform_server
 from scenario import PROGRAMS, Project, Talk
 
+from ipbp.cli.debuggers import find_debugger
 from ipbp.cli.outcome import find_outcome
 from ipbp.cli.path import load_line
 
@@ -98,6 +99,19 @@ def debug_with(name: str, path: str) -> Iterator[Any]:
     else:
         with _platform(name) as url, Lldb(path) as lldb:
             yield LldbServerSession(lldb, url) if url else LldbSession(lldb)
+
+
+@contextmanager
+def debugged(program: Path, debugger: str) -> Iterator[tuple[Any, Talk]]:
+    """The program, running in the background of a session that has attached to it; it is killed in the end."""
+    talk = Talk(program)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            yield session, talk
+    finally:
+        talk.kill()
 
 
 @contextmanager

@@ -13,10 +13,8 @@ from pathlib import Path
 
 import pytest
 from parlour import BEFORE, STEPS, Step, build_parlour, make
-from scenario import PROGRAMS, Project, Talk
-from sessions import debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from scenario import PROGRAMS, Project
+from sessions import debugged
 
 pytestmark = pytest.mark.live
 
@@ -71,22 +69,16 @@ def walk(build: Build, folder: Path, steps: Sequence[Step]) -> None:
 
 
 def walk_in(debugger: str, project: Project, steps: Sequence[Step]) -> None:
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
-            for step in steps:
-                make(step, project.folder)
-                outcome = session.call("apply")
-                assert outcome["outcome"] == "patched", (debugger, step.name, outcome)
-                assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), (debugger, step.name)
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
+        for step in steps:
+            make(step, project.folder)
+            outcome = session.call("apply")
+            assert outcome["outcome"] == "patched", (debugger, step.name, outcome)
+            assert [(line, talk.ask(line)) for line, _ in step.ask] == list(step.ask), (debugger, step.name)
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert [(line, talk.ask(line)) for line, _ in _KEPT] == list(_KEPT)
+        assert talk.close() == 0
 
 
 def test_exceptions_pass_through_new_code_where_the_unwinder_is_llvms(tmp_path: Path) -> None:

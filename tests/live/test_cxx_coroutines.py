@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scenario import Project, Talk
-from sessions import Outcome, build_one, debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from scenario import Project
+from sessions import Outcome, build_one, debugged
 
 pytestmark = pytest.mark.live
 
@@ -35,68 +33,56 @@ def test_it_goes_on_in_new_code_where_its_frame_was_kept(
     debugger: str, compiler: str, level: str, tmp_path: Path
 ) -> None:
     project = build_one(tmp_path / "lazy", "lazy", level, "-std=c++20", compiler=compiler, suffix="cpp")
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            # It waits at a co_yield, then at a co_await.
-            assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
-            edit(project, "sum += i;", "sum += scaled(i);")
-            assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
-            assert [talk.ask("next") for _ in range(2)] == ["3", "33"]
-            assert talk.ask("fresh 7") == "70"
-            edit(project, "sum += co_await Pause{0};", "sum -= co_await Pause{0} - 1000;")
-            assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
-            # What was given to the one that waits is what it gets.
-            assert [talk.ask("next") for _ in range(2)] == ["33", "1073"]
-            for old, new, words in (
-                ("int sum = 0;", "long sum = 0;", "the frame is another one (member 'sum"),
-                ("co_yield sum;", "co_yield sum; co_yield sum;", "the frame is another one (member '"),
-                (
-                    "co_yield scaled(from);\n    co_yield scaled(from + 1);",
-                    "co_yield from + 1;\n    co_yield scaled(from);",
-                    "several of its places to wait are alike",
-                ),
-            ):
-                text = edit(project, old, new)
-                refused(session.call("apply"), words)
-                (project.folder / "lazy.cpp").write_text(text)
-            assert talk.ask("word") == "10"
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert [talk.ask("next") for _ in range(2)] == ["1073", "1078"]
-            assert talk.ask("end") == "sums sums "
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        # It waits at a co_yield, then at a co_await.
+        assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
+        edit(project, "sum += i;", "sum += scaled(i);")
+        assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
+        assert [talk.ask("next") for _ in range(2)] == ["3", "33"]
+        assert talk.ask("fresh 7") == "70"
+        edit(project, "sum += co_await Pause{0};", "sum -= co_await Pause{0} - 1000;")
+        assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
+        # What was given to the one that waits is what it gets.
+        assert [talk.ask("next") for _ in range(2)] == ["33", "1073"]
+        for old, new, words in (
+            ("int sum = 0;", "long sum = 0;", "the frame is another one (member 'sum"),
+            ("co_yield sum;", "co_yield sum; co_yield sum;", "the frame is another one (member '"),
+            (
+                "co_yield scaled(from);\n    co_yield scaled(from + 1);",
+                "co_yield from + 1;\n    co_yield scaled(from);",
+                "several of its places to wait are alike",
+            ),
+        ):
+            text = edit(project, old, new)
+            refused(session.call("apply"), words)
+            (project.folder / "lazy.cpp").write_text(text)
+        assert talk.ask("word") == "10"
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert [talk.ask("next") for _ in range(2)] == ["1073", "1078"]
+        assert talk.ask("end") == "sums sums "
+        assert talk.close() == 0
 
 
 @pytest.mark.parametrize("debugger", ["gdb", "lldb"])
 def test_where_its_frame_is_not_described_all_else_is_patched(debugger: str, tmp_path: Path) -> None:
     project = build_one(tmp_path / "lazy", "lazy", "-O2", "-std=c++20", compiler="clang++-19", suffix="cpp")
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
-            assert talk.ask("word") == "10"
-            # What it calls, though it waits.
-            edit(project, "return x * 10;", "return x * 100;")
-            assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
-            assert [talk.ask("word"), talk.ask("next")] == ["200", "3"]
-            edit(project, "sum += i;", "sum += scaled(i);")
-            refused(session.call("apply"), "the debug information does not describe the frame")
-            assert [talk.ask("next"), talk.ask("fresh 7")] == ["6", "7"]
-            # When none is left of the one that changed, the user may say so.
-            assert talk.ask("end") == "sums sums "
-            assert (outcome := session.call("apply --allow-layout all"))["outcome"] == "patched", outcome["text"]
-            assert talk.ask("fresh 7") == "700"
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert talk.ask("fresh 7") == "7"
-            assert talk.process.poll() is None
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
+        assert talk.ask("word") == "10"
+        # What it calls, though it waits.
+        edit(project, "return x * 10;", "return x * 100;")
+        assert (outcome := session.call("apply"))["outcome"] == "patched", outcome["text"]
+        assert [talk.ask("word"), talk.ask("next")] == ["200", "3"]
+        edit(project, "sum += i;", "sum += scaled(i);")
+        refused(session.call("apply"), "the debug information does not describe the frame")
+        assert [talk.ask("next"), talk.ask("fresh 7")] == ["6", "7"]
+        # When none is left of the one that changed, the user may say so.
+        assert talk.ask("end") == "sums sums "
+        assert (outcome := session.call("apply --allow-layout all"))["outcome"] == "patched", outcome["text"]
+        assert talk.ask("fresh 7") == "700"
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert talk.ask("fresh 7") == "7"
+        assert talk.process.poll() is None
 
 
 def refused(outcome: Outcome, words: str) -> None:

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 from guests import FMT, JSON, Guest, build_guest
-from scenario import Talk
-from sessions import debug_with
+from sessions import debugged
 from source_packages import SourceTree, unpack
-
-from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 _SLOW = pytest.mark.slow
@@ -43,27 +40,21 @@ def test_a_library_of_templates_is_edited_while_it_is_used(
     if guest.package not in library:
         library[guest.package] = unpack(guest.package, tmp_path_factory.mktemp(guest.package))
     project = build_guest(guest, library[guest.package].folder, tmp_path / "host", compiler, level)
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            assert [(line, talk.ask(line)) for line, _ in guest.before] == list(guest.before)
-            for change in guest.changes:
-                path = project.folder / change.file
-                text = path.read_text()
-                assert text.count(change.old) == 1, change.name
-                path.write_text(text.replace(change.old, change.new))
-                outcome = session.call("apply")
-                assert outcome["outcome"] == ("refused" if change.code else "patched"), (change.name, outcome)
-                assert {row["code"] for row in outcome["refusals"]} == ({change.code} if change.code else set())
-                names = [row["linkage"] for row in outcome["functions"]]
-                assert all(any(part in name for name in names) for part in change.functions), (change.name, names)
-                assert [(line, talk.ask(line)) for line, _ in change.ask] == list(change.ask), change.name
-                if change.code:
-                    path.write_text(text)
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert [(line, talk.ask(line)) for line, _ in guest.before] == list(guest.before)
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        assert [(line, talk.ask(line)) for line, _ in guest.before] == list(guest.before)
+        for change in guest.changes:
+            path = project.folder / change.file
+            text = path.read_text()
+            assert text.count(change.old) == 1, change.name
+            path.write_text(text.replace(change.old, change.new))
+            outcome = session.call("apply")
+            assert outcome["outcome"] == ("refused" if change.code else "patched"), (change.name, outcome)
+            assert {row["code"] for row in outcome["refusals"]} == ({change.code} if change.code else set())
+            names = [row["linkage"] for row in outcome["functions"]]
+            assert all(any(part in name for name in names) for part in change.functions), (change.name, names)
+            assert [(line, talk.ask(line)) for line, _ in change.ask] == list(change.ask), change.name
+            if change.code:
+                path.write_text(text)
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert [(line, talk.ask(line)) for line, _ in guest.before] == list(guest.before)
+        assert talk.close() == 0

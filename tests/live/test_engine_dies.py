@@ -6,10 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from scenario import EDITS, Talk, build_project
-from sessions import code_of, debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from scenario import EDITS, build_project
+from sessions import code_of, debugged
 
 pytestmark = pytest.mark.live
 
@@ -28,33 +26,27 @@ def test_at_every_message(debugger: str, every: bool, tmp_path: Path, monkeypatc
     monkeypatch.setenv("IPBP_TEST_MESSAGES", str(counted))
     counted.write_text("0 0")
     project = build_project(tmp_path / "project", "gcc", ["-O0"])
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            project.edit(BODY)
-            code = code_of(talk.process.pid)
-            assert session.call("preview")["outcome"] == "planned"
-            count = int(counted.read_text().split()[1])
-            assert count > max(FEW)
-            for number in range(1, count + 1) if every else FEW:
-                counted.write_text(f"{number} 0")
-                outcome = session.call("apply")
-                if counted.read_text().startswith("0") and outcome["outcome"] == "patched":
-                    pytest.fail(f"message {number} was the last one: {outcome}")
-                assert outcome["outcome"] == "error", (number, outcome)
-                assert outcome["error"]["code"] == "engine-died", (number, outcome)
-                assert "\n" not in outcome["error"]["fact"]
-                assert talk.ask("body 5") == "6"
-                assert code_of(talk.process.pid) == code
-            counted.write_text("0 0")
-            assert session.call("apply")["outcome"] == "patched"
-            assert talk.ask("body 5") == "1005"
-            assert [row["patch"] for row in session.call("status")["patches"]] == [1]
-            assert session.call("undo")["outcome"] == "undone"
+    with debugged(project.program, debugger) as (session, talk):
+        project.edit(BODY)
+        code = code_of(talk.process.pid)
+        assert session.call("preview")["outcome"] == "planned"
+        count = int(counted.read_text().split()[1])
+        assert count > max(FEW)
+        for number in range(1, count + 1) if every else FEW:
+            counted.write_text(f"{number} 0")
+            outcome = session.call("apply")
+            if counted.read_text().startswith("0") and outcome["outcome"] == "patched":
+                pytest.fail(f"message {number} was the last one: {outcome}")
+            assert outcome["outcome"] == "error", (number, outcome)
+            assert outcome["error"]["code"] == "engine-died", (number, outcome)
+            assert "\n" not in outcome["error"]["fact"]
+            assert talk.ask("body 5") == "6"
             assert code_of(talk.process.pid) == code
-            session.stop()
-            session.detach()
-    finally:
-        talk.kill()
+        counted.write_text("0 0")
+        assert session.call("apply")["outcome"] == "patched"
+        assert talk.ask("body 5") == "1005"
+        assert [row["patch"] for row in session.call("status")["patches"]] == [1]
+        assert session.call("undo")["outcome"] == "undone"
+        assert code_of(talk.process.pid) == code
+        session.stop()
+        session.detach()

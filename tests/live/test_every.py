@@ -7,12 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from debuggers import Gdb, Lldb
-from prefork import Prefork
+from prefork import Prefork, serving
 from scenario import Edit, Project
 from sessions import build_one, is_stopped
 from test_many import ANSWER, compiles, counting_compiler
@@ -102,10 +101,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def server(project: Project) -> Iterator[Prefork]:
-    with TemporaryDirectory() as folder:
-        running = Prefork(project.program, Path(folder), 2)
+    with serving(project.program, 2) as running:
         yield running
-        running.close()
 
 
 @pytest.fixture

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scenario import Talk
-from sessions import build_one, debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from sessions import build_one, debugged
 
 pytestmark = pytest.mark.live
 
@@ -40,21 +37,15 @@ def test_it_is_reached_where_the_program_was_not_linked_with_it(
     words = [word for word in flags.split() if word != "-no-pie"]
     project = build_one(tmp_path / "quiet", "quiet", *words, compiler=compiler, link=link, suffix="cpp")
     source = project.folder / "quiet.cpp"
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            for old, new, ask, answer in EDITS:
-                source.write_text(source.read_text().replace(old, new))
-                outcome = session.call("apply")
-                assert outcome["outcome"] == "patched", outcome
-                assert talk.ask(ask) == answer
-            source.write_text(source.read_text().replace("x + 300", "x + 3000"))
-            assert session.call("apply")["outcome"] == "patched"
-            assert [talk.ask(row[2]) for row in EDITS] == ["105", "103", "3005"]
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert [talk.ask(row[2]) for row in EDITS] == ["6", "3", "8"]
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        for old, new, ask, answer in EDITS:
+            source.write_text(source.read_text().replace(old, new))
+            outcome = session.call("apply")
+            assert outcome["outcome"] == "patched", outcome
+            assert talk.ask(ask) == answer
+        source.write_text(source.read_text().replace("x + 300", "x + 3000"))
+        assert session.call("apply")["outcome"] == "patched"
+        assert [talk.ask(row[2]) for row in EDITS] == ["105", "103", "3005"]
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert [talk.ask(row[2]) for row in EDITS] == ["6", "3", "8"]
+        assert talk.close() == 0

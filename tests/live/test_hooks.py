@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from scenario import Project, Talk
-from sessions import build_one, debug_with, ipbp
+from sessions import build_one, debug_with, debugged, ipbp
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -79,29 +79,23 @@ def test_hooks_hear_of_every_patch_and_cost_none(project: Project, told: Talk, d
 def test_a_hook_hears_which_types_have_another_layout_now(debugger: str, compiler: str, tmp_path: Path) -> None:
     project = build_one(tmp_path / "project", "told", "-O0", "-I", str(DOCS), compiler=compiler)
     source = project.folder / "told.c"
-    told = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(told.process.pid)
-            session.resume()
-            assert told.ask("pair  100") == "107"
-            text = source.read_text()
-            source.write_text(text.replace("int x, y;", "int y, x;"))
-            outcome = session.call("apply")
-            assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("layout-changed", "pair")]
-            assert (told.ask("pair  100"), told.ask("heard ")) == ("107", "")
-            outcome = session.call("apply --allow-layout pair")
-            assert outcome["outcome"] == "patched", outcome["text"]
-            assert told.ask("pair  100") == "109"
-            assert told.ask("heard ").count(" +pair;") == 2
-            assert session.call("undo")["outcome"] == "undone"
-            assert told.ask("pair  100") == "107"
-            assert told.ask("heard ").count(" +pair;") == 2
-            # Of all that are allowed those that changed.
-            assert session.call("apply --allow-layout all")["outcome"] == "patched"
-            assert told.ask("heard ").count(" +pair;") == 2
-    finally:
-        told.kill()
+    with debugged(project.program, debugger) as (session, told):
+        assert told.ask("pair  100") == "107"
+        text = source.read_text()
+        source.write_text(text.replace("int x, y;", "int y, x;"))
+        outcome = session.call("apply")
+        assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("layout-changed", "pair")]
+        assert (told.ask("pair  100"), told.ask("heard ")) == ("107", "")
+        outcome = session.call("apply --allow-layout pair")
+        assert outcome["outcome"] == "patched", outcome["text"]
+        assert told.ask("pair  100") == "109"
+        assert told.ask("heard ").count(" +pair;") == 2
+        assert session.call("undo")["outcome"] == "undone"
+        assert told.ask("pair  100") == "107"
+        assert told.ask("heard ").count(" +pair;") == 2
+        # Of all that are allowed those that changed.
+        assert session.call("apply --allow-layout all")["outcome"] == "patched"
+        assert told.ask("heard ").count(" +pair;") == 2
 
 
 def test_a_hook_may_come_with_a_patch(project: Project, told: Talk) -> None:

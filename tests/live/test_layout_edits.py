@@ -11,10 +11,9 @@ import pytest
 from layout_edits import BASE, BASE_CXX, HARMLESS, HARMLESS_CXX, REFUSED, REFUSED_CXX, Edit
 from planned import write_database
 from running_program import run
-from scenario import Project, Talk
-from sessions import Outcome, debug_with
+from scenario import Project
+from sessions import Outcome, debugged
 
-from ipbp.cli.debuggers import find_debugger
 from ipbp.pipeline.readable import readable
 
 pytestmark = pytest.mark.live
@@ -71,33 +70,25 @@ def build_it(language: Language, folder: Path, compiler: str, flags: Sequence[st
 def test_in_a_running_program(debugger: str, compiler: str, language: Language, flags: str, tmp_path: Path) -> None:
     project = build_it(language, tmp_path / "project", compiler, flags.split())
     source = project.folder / language.file
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            before = talk.ask("")
-            for number, (name, edit) in enumerate((*language.refused.items(), *language.harmless.items())):
-                # Types count where something is patched.
-                text = (
-                    language.base.replace(edit.old, edit.new)
-                    + language.main
-                    + f"int marker(void) {{ return {number}; }}\n"
-                )
-                source.write_text(text)
-                outcome = session.call("apply")
-                if edit.symbol:
-                    told(outcome, edit, name, text)
-                else:
-                    assert outcome["outcome"] == "patched", (name, outcome["text"])
-                    assert session.call("undo 0")["outcome"] == "undone"
-                answer = talk.ask("")
-                assert answer == before or language is C, name  # which counts
-            source.write_text(language.base + language.main)
-            assert session.call("apply")["outcome"] == "unchanged"
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        before = talk.ask("")
+        for number, (name, edit) in enumerate((*language.refused.items(), *language.harmless.items())):
+            # Types count where something is patched.
+            text = (
+                language.base.replace(edit.old, edit.new) + language.main + f"int marker(void) {{ return {number}; }}\n"
+            )
+            source.write_text(text)
+            outcome = session.call("apply")
+            if edit.symbol:
+                told(outcome, edit, name, text)
+            else:
+                assert outcome["outcome"] == "patched", (name, outcome["text"])
+                assert session.call("undo 0")["outcome"] == "undone"
+            answer = talk.ask("")
+            assert answer == before or language is C, name  # which counts
+        source.write_text(language.base + language.main)
+        assert session.call("apply")["outcome"] == "unchanged"
+        assert talk.close() == 0
 
 
 def told(outcome: Outcome, edit: Edit, name: str, text: str) -> None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from scenario import Project, Talk
-from sessions import debug_with
+from scenario import Project
+from sessions import debugged
 
-from ipbp.cli.debuggers import find_debugger
 from ipbp.formats.elf_object import read_object
 from ipbp.pipeline.layouts import types_of_object
 
@@ -119,39 +118,33 @@ def test_a_layout_that_another_unit_describes_is_seen(debugger: str, level: str,
     known = types_of_object(read_object((project.folder / "use.o").read_bytes(), "use.cpp"))
     assert known.aggregates.keys().isdisjoint(edit.name for edit in EDITS), "use.cpp describes them itself"
     header, use = project.folder / "types.h", project.folder / "use.cpp"
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            assert talk.ask("") == ANSWER
-            for edit in EDITS:
-                assert SOURCES["types.h"].count(edit.old) == 1
-                header.write_text(SOURCES["types.h"].replace(edit.old, edit.new))
-                outcome = session.call("apply")
-                assert outcome["outcome"] == "refused", (edit, outcome["text"])
-                told = {row["symbol"]: row["fact"] for row in outcome["refusals"] if row["code"] == "layout-changed"}
-                assert edit.words in told[edit.name], (edit, outcome["text"])
-                assert talk.ask("") == ANSWER
-            # Another unit describes it from now on.
-            header.write_text(SOURCES["types.h"].replace(EDITS[2].old, EDITS[2].new))
-            (project.folder / "types.cpp").write_text(SOURCES["types.cpp"].replace(HOME, ""))
-            use.write_text(SOURCES["use.cpp"] + HOME)
+    with debugged(project.program, debugger) as (session, talk):
+        assert talk.ask("") == ANSWER
+        for edit in EDITS:
+            assert SOURCES["types.h"].count(edit.old) == 1
+            header.write_text(SOURCES["types.h"].replace(edit.old, edit.new))
             outcome = session.call("apply")
-            assert outcome["outcome"] == "refused", outcome["text"]
-            assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("layout-changed", "Plain")]
+            assert outcome["outcome"] == "refused", (edit, outcome["text"])
+            told = {row["symbol"]: row["fact"] for row in outcome["refusals"] if row["code"] == "layout-changed"}
+            assert edit.words in told[edit.name], (edit, outcome["text"])
             assert talk.ask("") == ANSWER
-            (project.folder / "types.cpp").write_text(SOURCES["types.cpp"])
-            # Nothing of them is another; then one unit is patched that describes none of them.
-            header.write_text(SOURCES["types.h"].replace("int sum() const;", "int sum() const; // of what"))
-            use.write_text(SOURCES["use.cpp"].replace("->area() +", "->area() * 1000 +"))
-            outcome = session.call("apply")
-            assert outcome["outcome"] == "patched", outcome["text"]
-            assert talk.ask("") == str(9000 + 21 + 300 + 7)
-            header.write_text(SOURCES["types.h"].replace("    int second;", "    int more;\n    int second;"))
-            assert session.call("apply")["outcome"] == "refused"
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert talk.ask("") == ANSWER
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+        # Another unit describes it from now on.
+        header.write_text(SOURCES["types.h"].replace(EDITS[2].old, EDITS[2].new))
+        (project.folder / "types.cpp").write_text(SOURCES["types.cpp"].replace(HOME, ""))
+        use.write_text(SOURCES["use.cpp"] + HOME)
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "refused", outcome["text"]
+        assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("layout-changed", "Plain")]
+        assert talk.ask("") == ANSWER
+        (project.folder / "types.cpp").write_text(SOURCES["types.cpp"])
+        # Nothing of them is another; then one unit is patched that describes none of them.
+        header.write_text(SOURCES["types.h"].replace("int sum() const;", "int sum() const; // of what"))
+        use.write_text(SOURCES["use.cpp"].replace("->area() +", "->area() * 1000 +"))
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "patched", outcome["text"]
+        assert talk.ask("") == str(9000 + 21 + 300 + 7)
+        header.write_text(SOURCES["types.h"].replace("    int second;", "    int more;\n    int second;"))
+        assert session.call("apply")["outcome"] == "refused"
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert talk.ask("") == ANSWER
+        assert talk.close() == 0

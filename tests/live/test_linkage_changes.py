@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 from scenario import Project, Talk
-from sessions import Session, build_one, debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from sessions import Session, build_one, debugged
 
 pytestmark = pytest.mark.live
 RUNS = [("gdb", "g++", "-O0"), ("lldb", "g++", "-O2"), ("lldb", "clang++-19", "-O0"), ("gdb", "clang++-19", "-O2")]
@@ -23,14 +21,8 @@ RUNS = [("gdb", "g++", "-O0"), ("lldb", "g++", "-O2"), ("lldb", "clang++-19", "-
 def running(run: tuple[str, str, str], name: str, folder: Path) -> Iterator[tuple[Session, Talk, Path]]:
     debugger, compiler, level = run
     project = build_one(folder, name, level, compiler=compiler, suffix="cpp")
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            yield session, talk, project.folder / f"{name}.cpp"
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        yield session, talk, project.folder / f"{name}.cpp"
 
 
 def patch(session: Session) -> None:
@@ -151,24 +143,18 @@ def build_two(folder: Path, compiler: str, level: str) -> Project:
 def test_state_goes_along_to_another_file_and_other_parameters(run: tuple[str, str, str], tmp_path: Path) -> None:
     debugger, compiler, level = run
     project = build_two(tmp_path / "two", compiler, level)
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            assert [talk.ask("1"), talk.ask("1")] == ["5014101", "5024202"]
-            more = COUNT.replace("count(int x)", "count(int x, int y)").replace("calls += x", "calls += x + y")
-            (project.folder / "count.cpp").write_text("")
-            (project.folder / "use.cpp").write_text(more + "int use(int x) { return count(x, 20); }\n")
-            patch(session)
-            assert [talk.ask("1"), talk.ask("1")] == ["5034323", "5044444"]
-            # And back.
-            (project.folder / "count.cpp").write_text(COUNT)
-            (project.folder / "use.cpp").write_text(USE)
-            patch(session)
-            assert talk.ask("1") == "5054545"
-            assert session.call("undo 0")["outcome"] == "undone"
-            assert talk.ask("1") == "5064646"
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+    with debugged(project.program, debugger) as (session, talk):
+        assert [talk.ask("1"), talk.ask("1")] == ["5014101", "5024202"]
+        more = COUNT.replace("count(int x)", "count(int x, int y)").replace("calls += x", "calls += x + y")
+        (project.folder / "count.cpp").write_text("")
+        (project.folder / "use.cpp").write_text(more + "int use(int x) { return count(x, 20); }\n")
+        patch(session)
+        assert [talk.ask("1"), talk.ask("1")] == ["5034323", "5044444"]
+        # And back.
+        (project.folder / "count.cpp").write_text(COUNT)
+        (project.folder / "use.cpp").write_text(USE)
+        patch(session)
+        assert talk.ask("1") == "5054545"
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert talk.ask("1") == "5064646"
+        assert talk.close() == 0

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from prefork import Prefork
+from prefork import Prefork, serving
 from scenario import Edit, Project
 from sessions import build_one
 
@@ -42,10 +42,8 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def server(project: Project) -> Iterator[Prefork]:
-    with TemporaryDirectory() as folder:
-        running = Prefork(project.program, Path(folder), WORKERS)
+    with serving(project.program, WORKERS) as running:
         yield running
-        running.close()
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from cargo_project import EDITS as CARGO_EDITS
 from cargo_project import CargoProject, build_cargo_project
-from scenario import EDITS, Project, Talk, build_project
-from sessions import Session, debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from scenario import EDITS, Project, build_project
+from sessions import debugged
 
 pytestmark = pytest.mark.live
 
@@ -42,18 +38,6 @@ def odd(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     return folder
 
 
-@contextmanager
-def patched(debugger: str, program: Path) -> Iterator[tuple[Session, Talk]]:
-    talk = Talk(program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            yield session, talk
-    finally:
-        talk.kill()
-
-
 @pytest.mark.parametrize(
     ("odd", "compiler"),
     [("all", "gcc"), *(pytest.param(odd, c, marks=pytest.mark.slow) for odd in ODD for c in ("g++", "clang-19"))],
@@ -62,7 +46,7 @@ def patched(debugger: str, program: Path) -> Iterator[tuple[Session, Talk]]:
 def test_c_and_cxx(debugger: str, odd: Path, compiler: str) -> None:
     project = build_project(odd / "project", *(("gcc", ["-x", "c++", "-O0"]) if compiler == "g++" else (compiler, [])))
     as_a_build_system_writes_it(project)
-    with patched(debugger, project.program) as (session, talk):
+    with debugged(project.program, debugger) as (session, talk):
         assert talk.ask("body 5") == "6"
         project.edit(BODY)
         outcome = session.call("apply")
@@ -94,7 +78,7 @@ def as_a_build_system_writes_it(project: Project) -> None:
 def test_without_a_database(debugger: str, odd: Path) -> None:
     project = build_project(odd / "project", "gcc", ["-O0"])
     (project.folder / "compile_commands.json").unlink()
-    with patched(debugger, project.program) as (session, talk):
+    with debugged(project.program, debugger) as (session, talk):
         project.edit(BODY)
         outcome = session.call("apply")
         assert outcome["outcome"] == "patched", json.dumps(outcome)
@@ -105,7 +89,7 @@ def test_without_a_database(debugger: str, odd: Path) -> None:
 def test_cargo(debugger: str, odd: Path) -> None:
     """Not with "%41", which rust-lld takes for "A", nor with "{name}", a variable to cargo."""
     project: CargoProject = build_cargo_project(odd / "project")
-    with patched(debugger, project.program) as (session, talk):
+    with debugged(project.program, debugger) as (session, talk):
         project.edit(LIBRARY)
         for line, before, _ in LIBRARY.ask:
             assert talk.ask(line) == before

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from cargo_project import EDITS, CargoProject
 from parlour import STEPS, build_parlour, make
 from scenario import Talk
-from sessions import Outcome, Session, debug_with
+from sessions import Outcome, Session, debug_with, debugged
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -19,18 +17,6 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 WORKSPACE = "market"
 BY_NAME = {edit.name: edit for edit in EDITS}
 OTHER = {"gdb": "lldb", "lldb": "gdb"}
-
-
-@contextmanager
-def debugged(program: Path, debugger: str) -> Iterator[tuple[Session, Talk]]:
-    talk = Talk(program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            yield session, talk
-    finally:
-        talk.kill()
 
 
 def loaded(session: Session, file: Path) -> Outcome:

@@ -8,13 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from scenario import EDITS, Edit, Project, Talk, build_project
-from sessions import Outcome, Session, code_of, debug_with
+from sessions import Outcome, Session, code_of, debug_with, debugged
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -69,18 +68,6 @@ def save(session: Session, project: Project, edits: tuple[Edit, ...], file: Path
     outcome = session.call(f"save {file}")
     assert outcome["outcome"] == "ok", outcome
     assert {name for edit in edits for name in edit.functions} <= {row["name"] for row in outcome["functions"]}
-
-
-@contextmanager
-def debugged(program: Path, debugger: str) -> Iterator[tuple[Session, Talk]]:
-    talk = Talk(program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
-            session.resume()
-            yield session, talk
-    finally:
-        talk.kill()
 
 
 def alone(elsewhere: Elsewhere, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scenario import Talk
-from sessions import build_one, debug_with
-
-from ipbp.cli.debuggers import find_debugger
+from sessions import build_one, debugged
 
 pytestmark = pytest.mark.live
 
@@ -20,33 +17,27 @@ def test_an_undo_leaves_the_unwinder_alone_whose_lock_is_held(debugger: str, is_
     words = ("-O2", "-stdlib=libc++")
     project = build_one(tmp_path / "holder", "holder", *words, compiler="clang++-19", link=words, suffix="cpp")
     source = project.folder / "holder.cpp"
-    talk = Talk(project.program)
-    try:
-        with debug_with(debugger, find_debugger(debugger)) as session:
-            session.attach(talk.process.pid)
+    with debugged(project.program, debugger) as (session, talk):
+        assert talk.ask("1") == "16"
+        source.write_text(source.read_text().replace("+ 10;", "+ 1000;"))
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "patched", outcome["text"]
+        assert talk.ask("1") == "1006"
+        assert talk.ask("hold") == "held"
+        if is_stopped:
+            session.stop()
+        outcome = session.call("undo")
+        assert outcome["outcome"] == "undone", outcome
+        assert any("take the unwind table back" in note and "lock" in note for note in outcome["notes"]), outcome
+        if is_stopped:
             session.resume()
-            assert talk.ask("1") == "16"
-            source.write_text(source.read_text().replace("+ 10;", "+ 1000;"))
-            outcome = session.call("apply")
-            assert outcome["outcome"] == "patched", outcome["text"]
-            assert talk.ask("1") == "1006"
-            assert talk.ask("hold") == "held"
-            if is_stopped:
-                session.stop()
-            outcome = session.call("undo")
-            assert outcome["outcome"] == "undone", outcome
-            assert any("take the unwind table back" in note and "lock" in note for note in outcome["notes"]), outcome
-            if is_stopped:
-                session.resume()
-            assert talk.ask("0") == "1"
-            assert talk.ask("let go") == "let go"
-            assert talk.ask("1") == "16"
-            outcome = session.call("apply")
-            assert outcome["outcome"] == "patched", outcome["text"]
-            assert talk.ask("1") == "1006"
-            outcome = session.call("undo")
-            assert (outcome["outcome"], outcome["notes"]) == ("undone", []), outcome
-            assert talk.ask("1") == "16"
-            assert talk.close() == 0
-    finally:
-        talk.kill()
+        assert talk.ask("0") == "1"
+        assert talk.ask("let go") == "let go"
+        assert talk.ask("1") == "16"
+        outcome = session.call("apply")
+        assert outcome["outcome"] == "patched", outcome["text"]
+        assert talk.ask("1") == "1006"
+        outcome = session.call("undo")
+        assert (outcome["outcome"], outcome["notes"]) == ("undone", []), outcome
+        assert talk.ask("1") == "16"
+        assert talk.close() == 0

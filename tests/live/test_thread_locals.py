@@ -104,12 +104,34 @@ def expected(threads: int, visits: int) -> list[int]:
     return [14 + visits * 1111 * (n + 1) + (n + 1 if visits else 0) for n in range(threads)]
 
 
-LONG = ("musl static", "musl library", "plugin of general code")
+# Each in one debugger; the long runs go through all of them in both.
+SLICE = {
+    "pie": "gdb",
+    "fixed": "lldb",
+    "general": "gdb",
+    "no plt": "lldb",
+    "descriptors": "gdb",
+    "static": "lldb",
+    "musl": "gdb",
+    "plugin of musl": "lldb",
+    "library": "gdb",
+    "plugin": "lldb",
+    "plugin of descriptors": "gdb",
+}
 
 
-@pytest.mark.parametrize(
-    "build_name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in BUILDS]
-)
+def each(*names: str) -> pytest.MarkDecorator:
+    """These builds, in both debuggers."""
+    rows = [(name, debugger) for name in names for debugger in ("gdb", "lldb")]
+    marks = [() if SLICE.get(name) == debugger else pytest.mark.slow for name, debugger in rows]
+    return pytest.mark.parametrize(
+        ("build_name", "debugger"),
+        [pytest.param(*row, marks=mark) for row, mark in zip(rows, marks, strict=True)],
+        indirect=["debugger"],
+    )
+
+
+@each(*BUILDS)
 def test_running_threads_keep_their_values(
     build_name: str, debugger: str, start: Callable[[str], tuple[Project, Talk]]
 ) -> None:
@@ -142,7 +164,7 @@ NEW = (
 )
 
 
-@pytest.mark.parametrize("build_name", ["pie", "general", "descriptors"])
+@each("pie", "general", "fixed", "descriptors")
 def test_new_variables_are_in_running_and_in_future_threads(
     build_name: str, debugger: str, start: Callable[[str], tuple[Project, Talk]]
 ) -> None:
@@ -236,7 +258,7 @@ def _size(line: str) -> int:
     return end - start
 
 
-@pytest.mark.parametrize("build_name", ["static", "musl", "musl static"])
+@each("static", "musl", "musl static")
 def test_a_program_whose_threads_have_no_room_is_left_as_it_is(
     build_name: str, debugger: str, start: Callable[[str], tuple[Project, Talk]]
 ) -> None:

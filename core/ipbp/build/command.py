@@ -17,6 +17,7 @@ from pathlib import Path
 from ipbp.build.options import TERMINATOR, Argument, arguments_of, expanded, words, words_of
 from ipbp.build.precompiled import QUIET, first_header, may_use_precompiled, without_precompiled
 from ipbp.build.side_effects import without_own_files
+from ipbp.build.snapshot import Snapshot
 from ipbp.errors import Refusal
 
 SECTION_FLAGS = ("-ffunction-sections", "-fdata-sections")
@@ -68,19 +69,19 @@ def _rewritten(command: Command, ours: list[str]) -> tuple[str, ...]:
         rows = arguments_of(expanded(rest, str(command.directory)))
     kept = [row for row in _one_input(without_own_files(rows), command) if row.name not in ("-c", "--compile")]
     first: tuple[str, ...] = ()
-    if has_precompiled(command):
+    if has_precompiled(command, Snapshot()):
         first, ours = ("-include", str(first_header())), [*ours, QUIET]
     kept = without_precompiled(kept, command.directory, _is_clang(program))
     return (*program, *first, *words_of(_before_terminator(kept, arguments_of(ours))))
 
 
-def has_precompiled(command: Command) -> bool:
+def has_precompiled(command: Command, snapshot: Snapshot) -> bool:
     """Whether gcc may find a precompiled header for the unit."""
     program, rest = split_compiler(command)
     if is_assembly(command.source) or not program or _is_clang(program):
         return False  # a build of the user's own has no command of the compiler's
     rows = arguments_of(expanded(rest, str(command.directory)))
-    return may_use_precompiled(rows, command.directory, command.source)
+    return may_use_precompiled(rows, command.directory, command.source, snapshot)
 
 
 def _is_clang(program: Sequence[str]) -> bool:

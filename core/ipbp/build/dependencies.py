@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from ipbp.build.notes import write_whole
 from ipbp.build.options import Argument, arguments_of
 from ipbp.build.places import cache_folder
 from ipbp.build.snapshot import Snapshot
+from ipbp.kept import Kept
 
 
 def recorded_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ...] | None:
@@ -31,7 +33,7 @@ def recorded_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ..
     Of what may be a depfile only one that names the source counts, and none where headers may be precompiled: they are
     not in it.
     """
-    if has_precompiled(command):
+    if has_precompiled(command, snapshot):
         return None
     directory, source = str(command.directory), str(command.source)
     for path in _depfiles(command):
@@ -39,7 +41,7 @@ def recorded_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ..
             content = path.read_bytes()
         except OSError:
             continue
-        found = tuple(snapshot.locate(directory, name) for name in dependencies_of(content))
+        found = _located(content, directory)
         if source in found or os.path.realpath(source) in map(os.path.realpath, found[:3]):
             return found if source in found else (source, *found)
     return ninja_dependencies(command.directory, command.output) if command.output else None
@@ -70,6 +72,23 @@ def listed_dependencies(command: Command, snapshot: Snapshot) -> tuple[str, ...]
     found = dict.fromkeys([str(command.source), *(snapshot.locate(str(command.directory), name) for name in names)])
     write_whole(note, json.dumps({path: snapshot.digest(path) for path in found}))
     return tuple(found)
+
+
+_named: Kept[tuple[bytes, str], tuple[str, ...]] = Kept(1 << 20)  # paths
+"""By the digest of a depfile and the folder that its paths start from: each patch reads the depfiles of all units, few
+of which are new."""
+
+
+def _located(content: bytes, directory: str) -> tuple[str, ...]:
+    """The files that a depfile names, absolute and normalised."""
+    key = hashlib.sha256(content).digest(), directory
+    found = _named.get(key)
+    if found is None:
+        names = dependencies_of(content)
+        # Many units name the same headers.
+        found = tuple(sys.intern(os.path.normpath(os.path.join(directory, name))) for name in names)
+        _named.put(key, found, len(found))
+    return found
 
 
 def _depfiles(command: Command) -> Iterator[Path]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ipbp.build.command import Command, is_assembly, split_compiler
@@ -23,22 +24,34 @@ _DEBUG_LEVEL = re.compile(
 )
 
 
-def entries_of_image(rows: Iterable[Command], units: Sequence[SourceUnit], executable: Path) -> tuple[Command, ...]:
-    """The entries, in their order, that compile the image's units. All sources count when `units` is empty."""
-    ours = _of_units(rows, units) if units else tuple(rows)
-    return _best_recorded(_of_target(ours, executable), units)
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Of a database, in its order. `image`: the entries that compile the image's units; all of them when its debug
+    information names none. `outside`: entries, each source once, of files that are there and that the image was not
+    built from: added to the project since, renamed, or of another program; where the paths of objects tell the target,
+    only its own. `vanished`: units of the image whose source is not there any more, though its folder is: renamed, or
+    deleted."""
+
+    image: tuple[Command, ...]
+    outside: tuple[Command, ...] = ()
+    vanished: tuple[SourceUnit, ...] = ()
 
 
-def entries_outside(rows: Iterable[Command], units: Sequence[SourceUnit], executable: Path) -> tuple[Command, ...]:
-    """The entries, each source once, of files that are there and that the image was not built from: added to the
-    project since, renamed, or of another program. Where the paths of objects tell the target, only its own."""
+def sorted_entries(rows: Sequence[Command], units: Sequence[SourceUnit], executable: Path) -> Entries:
+    """Which entries of a database are of the image with these units, as the file system is now."""
     if not units:
-        return ()
-    every = tuple(row for row in rows if row.source.exists())
-    inside = {row.source for row in _of_units(every, units)}
-    others = _one_of_each_source(row for row in every if row.source not in inside)
-    ours = [row for row in every if row.source in inside and _is_of_target(row, executable)]
-    return tuple(row for row in others if _is_of_target(row, executable)) if ours else others
+        return Entries(_of_target(rows, executable))
+    places = _Places(units)
+    named = {row.source: places.units_of(row.source) for row in rows}
+    there = [row for row in rows if row.source.exists()]
+    others = _one_of_each_source(row for row in there if not named[row.source])
+    is_told = any(named[row.source] and _is_of_target(row, executable) for row in there)
+    found = {unit for row in there for unit in named[row.source]}
+    return Entries(
+        image=_best_recorded(_of_target([row for row in rows if named[row.source]], executable), places),
+        outside=tuple(row for row in others if _is_of_target(row, executable)) if is_told else others,
+        vanished=tuple(unit for unit in units if places.is_gone(unit) and unit not in found),
+    )
 
 
 def undescribed(rows: Iterable[Command]) -> tuple[Command, ...]:
@@ -62,16 +75,6 @@ def _asks_for_debug_information(row: Command) -> bool:
     return asks
 
 
-def vanished_units(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[SourceUnit, ...]:
-    """Units of the image whose source is not there any more, though its folder is: renamed, or deleted."""
-    by_path, by_end = _by_path(units), _by_end(units)
-    gone = [unit for unit in units if not unit.source.exists() and unit.source.parent.is_dir()]
-    if not gone:
-        return ()
-    found = {unit for row in rows if row.source.exists() for unit in _units_of(row, by_path, by_end)}
-    return tuple(unit for unit in gone if unit not in found)
-
-
 def _one_of_each_source(rows: Iterable[Command]) -> tuple[Command, ...]:
     first: dict[Path, Command] = {}
     for row in rows:
@@ -79,39 +82,43 @@ def _one_of_each_source(rows: Iterable[Command]) -> tuple[Command, ...]:
     return tuple(first.values())
 
 
-def _of_units(rows: Iterable[Command], units: Sequence[SourceUnit]) -> tuple[Command, ...]:
-    by_path, by_end = _by_path(units), _by_end(units)
-    return tuple(row for row in rows if _units_of(row, by_path, by_end))
+class _Places:
+    """An image's units by what a source can be recognised by."""
 
-
-def _by_path(units: Sequence[SourceUnit]) -> dict[str, list[SourceUnit]]:
-    found: dict[str, list[SourceUnit]] = {}
-    for unit in units:
-        if unit.source.is_absolute():
-            found.setdefault(os.path.realpath(unit.source), []).append(unit)
-    return found
-
-
-def _by_end(units: Sequence[SourceUnit]) -> dict[str, list[tuple[tuple[str, ...], SourceUnit]]]:
-    """By base name, with the end of the path: with a prefix map (-ffile-prefix-map, as distributions use) the folder
-    in the debug information is not the true one, and nothing else can be compared."""
-    found: dict[str, list[tuple[tuple[str, ...], SourceUnit]]] = {}
-    for unit in units:
-        if not unit.source.is_absolute() or not unit.source.exists():
+    def __init__(self, units: Iterable[SourceUnit]) -> None:
+        self._real: dict[str, str] = {}
+        self._by_path: dict[str, list[SourceUnit]] = {}
+        # By base name, with the end of the path: with a prefix map (-ffile-prefix-map, as distributions use) the
+        # folder in the debug information is not the true one, and nothing else can be compared.
+        self._by_end: dict[str, list[tuple[tuple[str, ...], SourceUnit]]] = {}
+        self._missing: set[SourceUnit] = set()
+        for unit in units:
+            is_absolute = unit.source.is_absolute()
+            if is_absolute:
+                self._by_path.setdefault(self._real_path(unit.source), []).append(unit)
+            if not unit.source.exists():
+                self._missing.add(unit)
+            elif is_absolute:
+                continue
             tail = _tail(unit.name)
-            found.setdefault(tail[-1] if tail else "", []).append((tail, unit))
-    return found
+            self._by_end.setdefault(tail[-1] if tail else "", []).append((tail, unit))
 
+    def units_of(self, source: Path) -> list[SourceUnit]:
+        """The units that this source may be."""
+        named = self._by_path.get(self._real_path(source), [])
+        ends = self._by_end.get(source.name, ())
+        return named or [unit for tail, unit in ends if source.parts[-len(tail) :] == tail]
 
-def _units_of(
-    row: Command,
-    by_path: Mapping[str, list[SourceUnit]],
-    by_end: Mapping[str, list[tuple[tuple[str, ...], SourceUnit]]],
-) -> list[SourceUnit]:
-    """The image's units that this entry's source may be."""
-    named = by_path.get(os.path.realpath(row.source), [])
-    ends = by_end.get(row.source.name, ())
-    return named or [unit for tail, unit in ends if row.source.parts[-len(tail) :] == tail]
+    def is_gone(self, unit: SourceUnit) -> bool:
+        """Whether its source was there, as its folder is."""
+        return unit in self._missing and unit.source.parent.is_dir()
+
+    def _real_path(self, path: Path) -> str:
+        text = str(path)
+        real = self._real.get(text)
+        if real is None:
+            real = self._real[text] = os.path.realpath(text)
+        return real
 
 
 def _tail(name: str) -> tuple[str, ...]:
@@ -119,7 +126,7 @@ def _tail(name: str) -> tuple[str, ...]:
     return tuple(part for part in Path(os.path.normpath(name)).parts if part not in ("..", "/"))
 
 
-def _of_target(rows: tuple[Command, ...], executable: Path) -> tuple[Command, ...]:
+def _of_target(rows: Sequence[Command], executable: Path) -> tuple[Command, ...]:
     """Of a source with several entries those of this target, where the object's path tells (CMake's `name.dir`,
     meson's `name.p`, automake's `name-source.o`)."""
     decided = {row.source for row in rows if _is_of_target(row, executable)}
@@ -134,18 +141,17 @@ def _is_of_target(row: Command, executable: Path) -> bool:
     return row.output.name == own_name or not folders.isdisjoint(row.output.parts)
 
 
-def _best_recorded(rows: tuple[Command, ...], units: Sequence[SourceUnit]) -> tuple[Command, ...]:
+def _best_recorded(rows: tuple[Command, ...], places: _Places) -> tuple[Command, ...]:
     """Of a source with several entries those whose options gcc recorded best (-fPIC of a shared twin, say)."""
     count: dict[Path, int] = {}
     for row in rows:
         count[row.source] = count.get(row.source, 0) + 1
     if len(count) == len(rows):
         return rows
-    by_path, by_end = _by_path(units), _by_end(units)
     misfit: dict[Path, list[tuple[int, Command]]] = {}
     for row in (row for row in rows if count[row.source] > 1):
         options = _code_options(split_compiler(row)[1])
-        recorded = [u.producer for u in _units_of(row, by_path, by_end) if u.producer[:4] == "GNU "]
+        recorded = [u.producer for u in places.units_of(row.source) if u.producer[:4] == "GNU "]
         if recorded:
             least = min(len(_code_options(producer.split()) ^ options) for producer in recorded)
             misfit.setdefault(row.source, []).append((least, row))

@@ -52,6 +52,12 @@ _WHOLE_WORDS = re.compile(r"-(objc|object|Bsymbolic|Bstatic|Bdynamic|I-$|iquote$
 
 def arguments_of(line: Sequence[str]) -> list[Argument]:
     """The options and inputs of a compiler's command line, without the compiler itself, in order."""
+    return list(_arguments_of(tuple(line)))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _arguments_of(line: tuple[str, ...]) -> tuple[Argument, ...]:
+    # Remembered: each question about a command begins with its arguments, and each patch asks of all commands.
     rows = []
     position = 0
     while position < len(line):
@@ -63,7 +69,7 @@ def arguments_of(line: Sequence[str]) -> list[Argument]:
         row = _argument(word, line[position + 1] if position + 1 < len(line) else None)
         rows.append(row)
         position += len(row.words)
-    return rows
+    return tuple(rows)
 
 
 def words_of(arguments: Iterable[Argument]) -> list[str]:
@@ -77,10 +83,17 @@ def expanded(line: Sequence[str], directory: str, depth: int = 0) -> list[str]:
     backslash quotes any character. A file that cannot be read stays as it is, which is what the compiler does.
     """
     result: list[str] = []
+    if not _names_responses(tuple(line)):
+        return list(line)
     for word in line:
         text = _response(word, directory) if word.startswith("@") and depth < 8 else None
         result.extend([word] if text is None else expanded(_response_words(text), directory, depth + 1))
     return result
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _names_responses(line: tuple[str, ...]) -> bool:
+    return any(word.startswith("@") for word in line)
 
 
 def _argument(word: str, following: str | None) -> Argument:

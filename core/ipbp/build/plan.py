@@ -7,7 +7,7 @@ that are in the running image count, where its debug information tells which the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -20,7 +20,7 @@ from ipbp.build.config import OwnBuild, find_config, read_config
 from ipbp.build.crates import Ending, crate_archives, rebuild_crates
 from ipbp.build.dirty import Dirty, PatchedUnit, dirty
 from ipbp.build.early_objects import Early
-from ipbp.build.entries import entries_of_image, entries_outside, undescribed, vanished_units
+from ipbp.build.entries import sorted_entries, undescribed
 from ipbp.build.own_build import Part, run_own_build
 from ipbp.build.producer import SourceUnit, include_folders, source_units
 from ipbp.build.reconstruct import command_from_producer
@@ -207,18 +207,17 @@ def _units_if_readable(file: Path) -> tuple[SourceUnit, ...]:
         return ()
 
 
-def _of_database(file: Path, entries: Iterable[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
+def _of_database(file: Path, rows: Sequence[Command], units: tuple[SourceUnit, ...], executable: Path) -> Commands:
     note = f"{executable.name} has no readable debug information: every source of {file} counts as a part of it"
-    rows = tuple(entries)
-    outside = entries_outside(rows, units, executable)
+    entries = sorted_entries(rows, units, executable)
     return Commands(
-        commands=entries_of_image(rows, units, executable),
+        commands=entries.image,
         origin=Origin.DATABASE,
         file=file,
         units=units,
-        outside=outside,
-        undescribed=undescribed(outside),
-        vanished=vanished_units(rows, units),
+        outside=entries.outside,
+        undescribed=undescribed(entries.outside),
+        vanished=entries.vanished,
         notes=() if units else (note,),
     )
 

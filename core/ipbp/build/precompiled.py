@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ipbp.build.options import Argument
 from ipbp.build.places import cache_folder
+from ipbp.build.snapshot import MISSING, Snapshot
 
 _TOKEN = "typedef int ipbp_first_token;\n"
 _FOLDERS = frozenset({"-I", "-iquote", "-isystem", "-idirafter"})
@@ -23,14 +24,15 @@ QUIET = "-Wno-invalid-pch"
 """It is meant."""
 
 
-def may_use_precompiled(rows: Sequence[Argument], directory: Path, source: Path) -> bool:
+def may_use_precompiled(rows: Sequence[Argument], directory: Path, source: Path, snapshot: Snapshot) -> bool:
     """Whether a precompiled header of gcc's may be found for a unit of these arguments."""
+    here = str(directory)
     for row in rows:
         if row.name == "-include" and row.value is not None and (directory / f"{row.value}.gch").exists():
             return True
-    folders = [source.parent, directory]
-    folders += [directory / row.value for row in rows if row.name in _FOLDERS and row.value is not None]
-    return any(_has_precompiled(folder) for folder in folders)
+    folders = dict.fromkeys((os.path.dirname(source), here))
+    folders.update(dict.fromkeys(os.path.join(here, row.value) for row in rows if row.name in _FOLDERS and row.value))
+    return any(_has_precompiled(folder, snapshot) for folder in folders)
 
 
 def first_header() -> Path:
@@ -97,9 +99,12 @@ def _each_once(rows: Sequence[Argument]) -> list[Argument]:
     return kept
 
 
-def _has_precompiled(folder: Path) -> bool:
+def _has_precompiled(folder: str, snapshot: Snapshot) -> bool:
+    modified_ns = snapshot.modified_ns(folder)
+    if modified_ns == MISSING:
+        return False
     try:
-        return _lists_precompiled(str(folder), os.stat(folder).st_mtime_ns)
+        return _lists_precompiled(folder, modified_ns)
     except OSError:
         return False
 

@@ -9,12 +9,13 @@ remembered by the hash of what was shown and of the content of every file that i
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def needs_agreement(
     shown = {line: digest_of(file) for line, file in settings.items()}
     if own is not None:
         shown[f"{own.directory}: {shlex.join(own.command)}"] = digest_of(str(own.file))
+    is_of_the_system = functools.cache(_is_of_the_system)  # many units, few compilers
     for command in commands:
-        for reason, file in _unusual(command):
+        for reason, file in _unusual(command, is_of_the_system):
             if reason not in shown:
                 shown[reason] = digest_of(file) if file else ""
     if not shown:
@@ -135,7 +137,7 @@ _HARMLESS_VARIABLE = re.compile(
 )
 
 
-def _unusual(command: Command) -> Iterator[tuple[str, str]]:
+def _unusual(command: Command, is_of_the_system: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
     """Each reason to ask, as the line to show, with the file whose content belongs to it ("" for none)."""
     if command.refusal is not None:
         return  # it is never run
@@ -143,7 +145,7 @@ def _unusual(command: Command) -> Iterator[tuple[str, str]]:
     program, rest = split_compiler(command)
     for word in program:
         known = word in LAUNCHERS or os.path.basename(word) in LAUNCHERS or _COMPILER.match(os.path.basename(word))
-        if not known or not _is_of_the_system(word):
+        if not known or not is_of_the_system(word):
             yield f"{directory}: the compiler {word}", os.path.join(directory, word) if "/" in word else ""
     for name, value in command.environment:
         if not _HARMLESS_VARIABLE.match(name):
@@ -151,10 +153,15 @@ def _unusual(command: Command) -> Iterator[tuple[str, str]]:
     for word in rest:
         if word.startswith("@") and not os.path.isfile(os.path.join(directory, word[1:])):
             yield f"{directory}: options from {word}, which is not there now", ""
-    for row in arguments_of(expanded(rest, directory)):
-        if _loads(row):
-            file = os.path.join(directory, row.value) if row.value else ""
-            yield f"{directory}: {shlex.join(row.words)}", file if os.path.isfile(file) else ""
+    for row in _loading(tuple(expanded(rest, directory))):
+        file = os.path.join(directory, row.value) if row.value else ""
+        yield f"{directory}: {shlex.join(row.words)}", file if os.path.isfile(file) else ""
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _loading(words: tuple[str, ...]) -> tuple[Argument, ...]:
+    """Those of a command's arguments that make a compiler start or load another program."""
+    return tuple(row for row in arguments_of(words) if _loads(row))
 
 
 def _loads(row: Argument) -> bool:

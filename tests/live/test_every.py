@@ -169,3 +169,27 @@ def test_every_process_of_the_server_is_patched(
     assert outcomes(session, "undo 0") == dict.fromkeys(family, "undone")
     session.resume()
     assert {server.ask(pid, "1")[0] for pid in family} == {2}
+
+
+def test_a_patch_file_is_applied_to_every_process_of_the_server(
+    project: Project, server: Prefork, stranger: int, session: Session, runs: tuple[Path, str], tmp_path: Path
+) -> None:
+    family = [server.master, *server.workers()]
+    session.attach([*family, stranger])
+    project.edit(ANSWER)
+    assert outcomes(session, "apply") == dict.fromkeys(family, "patched")
+    file = tmp_path / "answer.patch"
+    said = session.tell(f"hotpatch save {file}")
+    assert file.is_file(), said
+    assert outcomes(session, "undo") == dict.fromkeys(family, "undone")
+    (project.folder / "prefork.c").unlink()
+
+    done, total = rows(session, f"load {file}")
+    assert {pid: row["outcome"] for pid, row in done.items()} == dict.fromkeys(family, "patched"), [
+        row["text"] for row in done.values()
+    ]
+    assert any(f"process {stranger}, runs another program" in note for note in total["notes"])
+    assert compiles(runs[0]) == 1
+    assert outcomes(session, f"load {file}") == dict.fromkeys(family, "unchanged")
+    session.resume()
+    assert {server.ask(pid, "1")[0] for pid in family} == {1001}

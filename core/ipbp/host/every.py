@@ -17,7 +17,7 @@ from ipbp.host.inferior import Inferior
 from ipbp.host.tally import NOT_REACHED, Outcome, Tally, as_text
 from ipbp.host.words import parse
 
-_ACTIONS = ("apply", "preview", "undo", "status")
+_ACTIONS = ("apply", "load", "preview", "undo", "status")
 _numbers = itertools.count(1)
 
 
@@ -71,7 +71,7 @@ def _checked(arguments: str, members: Sequence[Member], selected: int) -> str:
     options = parse(arguments)
     if options.action not in _ACTIONS or getattr(options, "frame", "old") != "old":
         raise IpbpError(
-            "usage", "hotpatch: --all is for apply, preview, undo and status, without --frame", "Leave --all out."
+            "usage", "hotpatch: --all is for apply, load, preview, undo and status, without --frame", "Leave --all out."
         )
     if not selected:
         raise IpbpError("inferior-none", "no program is running", "`run` it, or `attach` to it.")

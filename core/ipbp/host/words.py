@@ -32,7 +32,7 @@ _WORDS = (
 
 _OPTIONS = (
     ("--frame remap", "and the selected call goes on in the new code; --frame restart: begins again in it"),
-    ("--all", "every process of this debugger that runs this program (also preview, status, undo)"),
+    ("--all", "every process of this debugger that runs this program (also load, preview, status, undo)"),
     ("--quiet-point", "at a moment when no thread is in a function that changes (--timeout SECONDS)"),
     ("--frame ... --unwind", "and the calls inside of that frame may be dropped"),
 )
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         if name in ("apply", "preview", "deopt", "reopt", "watch", "object", "load", "save"):
             word.add_argument("--allow-layout", metavar="TYPE", action="append")
             word.add_argument("--exact", action="store_true")
-        if name in ("apply", "preview", "undo", "status"):
+        if name in ("apply", "load", "preview", "undo", "status"):
             word.add_argument("--all", action="store_true")
         if name == "apply":
             word.add_argument("--plan", metavar="FILE", help=argparse.SUPPRESS)

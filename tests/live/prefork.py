@@ -46,10 +46,19 @@ class Prefork:
     def start_worker(self, how: str) -> int:
         """One more, by "fork" or by "exec"; its number."""
         before = self.workers()
-        self._ask("master", how)
+        self.tell_master(how)
         self.wait_until(lambda: len(self.workers()) > len(before))
         (pid,) = set(self.workers()) - set(before)
         return pid
+
+    def tell_master(self, how: str) -> None:
+        """To start one more, which is not waited for."""
+        self._ask("master", how)
+
+    def children(self) -> set[int]:
+        """Of the master, whatever they run."""
+        text = Path(f"/proc/{self.master}/task/{self.master}/children").read_text()
+        return {int(word) for word in text.split()}
 
     def end_worker(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,6 +44,13 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture
 def server(project: Project) -> Iterator[Prefork]:
     with serving(project.program, WORKERS) as running:
+        yield running
+
+
+@pytest.fixture
+def pair(project: Project) -> Iterator[Prefork]:
+    """With one worker."""
+    with serving(project.program, 1) as running:
         yield running
 
 
@@ -155,28 +163,79 @@ def test_all_or_none(project: Project, server: Prefork, debugger: str) -> None:
     assert {server.ask(pid, "1")[0] for pid in family} == {1001}
 
 
-def test_a_worker_that_is_started_by_exec_is_followed(
-    project: Project, server: Prefork, debugger: str, tmp_path: Path
+@contextmanager
+def following(server: Prefork, debugger: str, *before: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """`ipbp apply --follow` of the server's family; it is killed in the end. `before`: words before the command."""
+    words = ["--pid", str(server.master), "--children", "--follow", "--yes", "--debugger", debugger, "--json"]
+    command = [*before, sys.executable, "-m", "ipbp.cli.main", "apply", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def next_row(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    row: dict[str, Any] = json.loads(process.stdout.readline())
+    return row
+
+
+def follow_one(server: Prefork, process: subprocess.Popen[str]) -> None:
+    """Until the family is patched, and the first one that was started after that: whoever follows is awake then."""
+    for _ in [server.master, *server.workers()]:
+        assert next_row(process)["outcome"] == "patched"
+    started = server.start_worker("exec")
+    row = next_row(process)
+    assert (row["pid"], row["outcome"]) == (started, "patched"), row
+
+
+HELD = "it was held before `main` until it was patched"
+
+
+def test_what_is_started_by_exec_is_followed_and_runs_no_old_code(
+    project: Project, pair: Prefork, debugger: str, tmp_path: Path
 ) -> None:
     project.edit(ANSWER)
     runs, path = counting_compiler(tmp_path)
-    words = ["--pid", str(server.master), "--children", "--follow", "--yes", "--debugger", debugger, "--json"]
-    command = [sys.executable, "-m", "ipbp.cli.main", "apply", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path}) as following:
-        assert following.stdout is not None
-        first = [json.loads(following.stdout.readline()) for _ in range(WORKERS + 1)]
-        assert {row["pid"]: row["outcome"] for row in first} == dict.fromkeys(
-            [server.master, *server.workers()], "patched"
-        )
-        # When it is said that the last one is patched, what is started may still be found without being waited for.
-        started = server.start_worker("exec")
-        row = json.loads(following.stdout.readline())
+    with following(pair, debugger, PATH=path) as process:
+        follow_one(pair, process)
+        started = pair.start_worker("exec")
+        row = next_row(process)
         assert (row["pid"], row["outcome"]) == (started, "patched"), row
-        assert server.ask(started, "1")[0] == 1001
-        following.send_signal(signal.SIGINT)
-        total = json.loads(following.stdout.readline())
-    assert (total["outcome"], total["plans"], following.returncode) == ("patched", 2, 0)
+        assert HELD in row["notes"]
+        assert pair.ask(started, "first")[0] == 1000
+        assert pair.ask(started, "1")[0] == 1001
+        process.send_signal(signal.SIGINT)
+        total = next_row(process)
+    assert (total["outcome"], total["notes"], total["plans"]) == ("patched", [], 3)
     assert compiles(runs) == 1
+    assert pair.ask(pair.start_worker("exec"), "first")[0] == 1  # whoever is not followed is not held
+
+
+@pytest.mark.slow
+def test_what_may_not_be_held_is_followed_all_the_same(project: Project, pair: Prefork) -> None:
+    project.edit(ANSWER)
+    with following(pair, "gdb", "setpriv", "--bounding-set=-sys_admin") as process:
+        follow_one(pair, process)
+        process.send_signal(signal.SIGINT)
+        total = next_row(process)
+    assert total["outcome"] == "patched"
+    (note,) = total["notes"]
+    assert note.startswith("what is started later is not held until it is patched: ")
+
+
+def test_what_is_held_goes_on_when_nobody_follows_any_more(project: Project, pair: Prefork) -> None:
+    project.edit(ANSWER)
+    with following(pair, "gdb") as process:
+        follow_one(pair, process)
+        known = {pair.master, *pair.workers()}
+        pair.tell_master("exec")
+        pair.wait_until(lambda: any(status_field(pid, "State")[:1] == "T" for pid in pair.children() - known))
+        process.kill()
+        pair.wait_until(lambda: set(pair.workers()) > known - {pair.master})
+    (started,) = {*pair.workers()} - known
+    assert pair.ask(started, "1")[0] in (2, 1001)
 
 
 def test_ctrl_c_half_way_leaves_each_process_as_it_is_said(project: Project, server: Prefork, debugger: str) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 import signal
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 from ipbp.build.once import one_build
 from ipbp.cli import attach
-from ipbp.cli.arrivals import LOOKS, Arrivals, program_of, wait_until_started
+from ipbp.cli.arrivals import Arrivals, looks, program_of, wait_until_started
 from ipbp.cli.atomic import ENDED, Newcomers, not_patched, patch_all_or_none
+from ipbp.cli.lives import Lives
 from ipbp.cli.outcome import Outcome, told
 from ipbp.cli.processes import Chosen, chosen
+from ipbp.cli.starts import HeldStarts, starts_of
 from ipbp.cli.target import has_ended
 from ipbp.errors import IpbpError
 from ipbp.host.commands import failed
@@ -40,6 +41,7 @@ class Many:
         self._named: frozenset[int] = frozenset()
         self._is_interrupted = self._is_interruptible = False
         self._choice: Chosen | None = None
+        self._starts: HeldStarts | Arrivals | None = None  # of `--follow`
         self._known: set[str] = set()
         self._seen: set[int] = set()  # of `--atomic`: processes with a plan
         self._stopped = 0.0  # milliseconds, of `--atomic`
@@ -67,7 +69,8 @@ class Many:
             self._generations(choice, act)
             if getattr(self._arguments, "follow", False) and not self._is_interrupted:
                 self._follow(choice, act)
-        return {**self._tally.total(choice.notes, self._stopped), "plans": plans.made}
+        notes = [*choice.notes, *([self._starts.note] if self._starts is not None and self._starts.note else [])]
+        return {**self._tally.total(notes, self._stopped), "plans": plans.made}
 
     def _interruptibly(self, action: Callable[[], T]) -> T:
         """What this returns. A signal that comes meanwhile is a `KeyboardInterrupt`; after one that comes at any other
@@ -94,10 +97,7 @@ class Many:
         """Those that were not looked at yet; a process that has replaced its program is another one."""
         found = []
         for pid in pids:
-            try:
-                name = identity(pid)
-            except IpbpError:  # it has ended, or may not be looked at
-                name = str(pid)
+            name = _name(pid)
             if name not in self._known:
                 self._known.add(name)
                 found.append(pid)
@@ -107,20 +107,30 @@ class Many:
         """Patch what is started from now on, until Ctrl-C, or until all that were named have ended."""
         try:
             files = [] if self._arguments.exe is None else [str(self._arguments.exe)]
-            with Arrivals([*files, *map(program_of, self._tally.outcomes)], choice.named) as arrivals:
-                comes = True  # perhaps: something was started before it was watched for
-                while comes and not self._is_interrupted:  # which comes between two things that are done
-                    for seconds in LOOKS:
-                        self._interruptibly(partial(time.sleep, seconds))
-                        pids = self._unknown(choice.again())
-                        if pids:
-                            arrivals.watch(map(program_of, pids))
-                            for pid in pids:
-                                wait_until_started(pid)
-                            act(pids)
-                    comes = self._interruptibly(lambda: self._is_interrupted or arrivals.wait())
+            with starts_of(choice.named) as starts, Lives(choice.named) as lives:
+                self._starts = starts
+                starts.watch([*files, *map(program_of, self._tally.outcomes)])
+                # Something was started before it was watched for, perhaps.
+                self._take(looks(partial(starts.settled, choice.again)), act)
+                while not self._is_interrupted and self._interruptibly(partial(lives.wait, starts.file)):
+                    self._take(starts.started(choice.again), act)
         except KeyboardInterrupt:
             return
+
+    def _take(self, found: Iterator[Sequence[int]], act: Callable[[Sequence[int]], None]) -> None:
+        assert self._starts is not None
+        while not self._is_interrupted:
+            pids = self._interruptibly(partial(next, found, None))
+            if pids is None:
+                return
+            unknown = self._unknown(pids)
+            # What is held is new in any case: it may have been listed just before it replaced its program.
+            fresh = [pid for pid in pids if pid in unknown or self._starts.is_held(pid)]
+            self._starts.watch(map(program_of, fresh))
+            for pid in fresh:
+                wait_until_started(pid)
+            act(fresh)
+            self._starts.let_go(pids)
 
     def _undo_or_look(self, pids: Iterable[int]) -> None:
         act = attach.undo if self._arguments.verb == "undo" else attach.status
@@ -188,4 +198,16 @@ class Many:
             return
         if outcome["outcome"] == "error" and pid not in self._named and has_ended(pid):
             outcome = ENDED
+        if outcome["outcome"] == "error" and self._starts is not None and _name(pid) not in (str(pid), *self._known):
+            return  # it has replaced its program since, and is found again as that
+        if outcome["outcome"] == "patched" and self._starts is not None and self._starts.is_held(pid):
+            outcome["notes"] = [*outcome.get("notes", ()), "it was held before `main` until it was patched"]
         self._show(self._tally.add(pid, outcome))
+
+
+def _name(pid: int) -> str:
+    """What tells this start of a program from others; its number when it has ended, or may not be looked at."""
+    try:
+        return identity(pid)
+    except IpbpError:
+        return str(pid)

@@ -9,7 +9,7 @@ it all, and after an undo the one before it does.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -67,10 +67,15 @@ class Record:
         )
 
     def to_json(self) -> dict[str, Any]:
+        """What is plain JSON already is the record's own, and not to be changed."""
         return {
-            "images": {key: {name: asdict(unit) for name, unit in units.items()} for key, units in self.images.items()},
+            "images": {key: {name: _row(unit) for name, unit in units.items()} for key, units in self.images.items()},
             "threads": list(self.threads),
         }
+
+
+def _row(unit: UnitRecord) -> dict[str, Any]:
+    return {column.name: getattr(unit, column.name) for column in fields(unit)}
 
 
 def _unit(row: dict[str, Any]) -> UnitRecord:

@@ -9,21 +9,18 @@ hashed, and where a time stamp leaves a doubt the unit is compiled once more unt
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ipbp.build.command import Command, for_patch, refusals
-from ipbp.build.compilers_time import compiling
+from ipbp.build.begun_early import note_compiled, taken
+from ipbp.build.command import Command, refusals
+from ipbp.build.compiler_run import Compilers, compile_into
 from ipbp.build.depfile import dependencies_of
 from ipbp.build.dirty import Dirty
-from ipbp.build.environment import environment_of
 from ipbp.build.once import once
 from ipbp.build.places import cache_folder
 from ipbp.build.snapshot import Snapshot
@@ -71,7 +68,7 @@ def compile_units(
         flags = (*flags, "-fdiagnostics-color=always")
     if units:
         tell(f"compiling {_names([unit.command.source.name for unit in units])}")
-    running = _Running()
+    running = Compilers()
     with tempfile.TemporaryDirectory(prefix="compile-", dir=cache_folder("objects")) as folder:
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
@@ -105,97 +102,39 @@ class _Failed:
     status: int
 
 
-class _Running:
-    """The compilers that run now, each the leader of a process group, so that its children end with it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._processes: set[subprocess.Popen[bytes]] = set()
-
-    def run(self, words: Sequence[str], directory: Path, environment: dict[str, str]) -> tuple[int, str]:
-        """Exit status (negative: a signal) and all output of one process."""
-        with self._lock:
-            if self._stopped:
-                return -signal.SIGTERM, ""
-            process = subprocess.Popen(
-                words,
-                cwd=directory,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
-            self._processes.add(process)
-        with compiling():
-            output, _ = process.communicate()
-        with self._lock:
-            self._processes.discard(process)
-        return process.returncode, output.decode("utf-8", "replace")
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped = True
-            for process in self._processes:
-                # Not waited for yet by `communicate`, so the number still means this group.
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGTERM)
-
-
 def _compile_once(
-    unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: _Running
+    unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: Compilers
 ) -> Compiled | _Failed:
     key = "compile", store, unit.command, tuple(flags)
     made = once(key, lambda: _compile(unit, folder, store, flags, running))
     return made if isinstance(made, _Failed) else replace(made, dirty=unit)
 
 
-def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: _Running) -> Compiled | _Failed:
+def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], running: Compilers) -> Compiled | _Failed:
     command = unit.command
     start = time.perf_counter()
     before: dict[str, str] | None = None
     for attempt in range(ATTEMPTS):
-        place = folder / str(attempt)
-        place.mkdir(parents=True)
-        # The directory's own time stamp is the file system's clock at this moment.
-        began = place.stat().st_mtime_ns
-        object, depfile = place / f"{command.source.stem}.o", place / "dependencies"
-        status, messages = _run(command, for_patch(command, object, depfile, flags), running)
-        if status != 0:
-            return _Failed(command.source, messages, status)
-        if not object.is_file():
-            return _Failed(command.source, f"{messages}the command made no object\n", status)
-        files = _files(command, depfile)
+        made = taken(command, flags, running) if attempt == 0 else None
+        made = made or compile_into(folder / str(attempt), command, flags, running)
+        if made.status != 0:
+            return _Failed(command.source, made.messages, made.status)
+        if not made.object.is_file():
+            return _Failed(command.source, f"{made.messages}the command made no object\n", made.status)
+        files = _files(command, made.depfile)
         snapshot = Snapshot()
         after = {path: snapshot.digest(path) for path in files}
-        if after == before or all(snapshot.modified_ns(path) < began for path in files):
-            digest = store.put(object)
+        if after == before or all(snapshot.modified_ns(path) < made.began_ns for path in files):
+            digest = store.put(made.object)
+            note_compiled(command, flags, after)
             milliseconds = (time.perf_counter() - start) * 1000
-            return Compiled(str(command.source), store.get(digest), digest, after, milliseconds, messages, unit)
+            return Compiled(str(command.source), store.get(digest), digest, after, milliseconds, made.messages, unit)
         before = after
     raise IpbpError(
         "sources-changing",
         f"{command.source} or a file that it includes changed during each of {ATTEMPTS} compiles",
         "Wait until the files are written, then try again.",
     )
-
-
-def _run(command: Command, words: Sequence[str], running: _Running) -> tuple[int, str]:
-    try:
-        return running.run(words, command.directory, environment_of(command))
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        if not command.directory.is_dir():
-            raise IpbpError(
-                "build-directory-missing",
-                f"{command.directory}, the directory in which {command.source.name} is compiled, is not there",
-                "Configure the build again, or name another build folder with --build-dir.",
-            ) from error
-        raise IpbpError(
-            "compiler-missing",
-            f"{words[0]}, which compiles {command.source.name}, cannot be started: {error.strerror}",
-            "Install this compiler, or let the build system record its commands again.",
-        ) from error
 
 
 def _files(command: Command, depfile: Path) -> list[str]:

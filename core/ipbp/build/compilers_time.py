@@ -46,8 +46,10 @@ def taken_milliseconds() -> float:
 
 
 def next_start() -> threading.Event:
-    """Is set when a compiler runs that was not started yet."""
+    """Is set when a compiler runs: at once where one does already."""
     global _next_start
     with _lock:
         _next_start = threading.Event()
+        if _running:
+            _next_start.set()
         return _next_start

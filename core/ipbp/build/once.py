@@ -29,6 +29,11 @@ def one_build(made: dict[Hashable, object] | None = None) -> Iterator[None]:
         _made = before
 
 
+def is_one_build() -> bool:
+    """Whether this is inside such a block."""
+    return _made is not None
+
+
 def once(key: Hashable, make: Callable[[], T]) -> T:
     """What `make` returns; within `one_build` what it returned the first time for this key. `key`: says all that it
     depends on, but for the content of files. Errors of `make` are not kept."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ipbp.arch.entry import LANDING_SIZE
+from ipbp.build.begun_early import begun_early
 from ipbp.build.compilers_time import taken_milliseconds
 from ipbp.build.crates import Ending
 from ipbp.build.store import Store, user_store
@@ -77,6 +79,13 @@ def make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
 
 def _make_plan(request: Request, read: MemoryReader, tell: Tell) -> Outcome:
     clock = Clock()
+    described = request.description
+    is_build = request.objects is None and request.patch_file is None
+    with begun_early((described.pid, described.executable)) if is_build else nullcontext():
+        return _with_process(request, read, tell, clock)
+
+
+def _with_process(request: Request, read: MemoryReader, tell: Tell, clock: Clock) -> Outcome:
     store = user_store()
     tell("reading the program's symbols")
     process = process_of(request, read)

@@ -1,0 +1,108 @@
+"""One run of a compiler of the project's for one source, into a folder of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipbp.build.command import Command, for_patch
+from ipbp.build.compilers_time import compiling
+from ipbp.build.environment import environment_of
+from ipbp.errors import IpbpError
+
+
+@dataclass(frozen=True, slots=True)
+class CompilerRun:
+    """`began_ns`: the file system's clock when it began. `status`: negative for a signal. `messages`: all that was
+    printed. `object` and `depfile`: where these are if it went well."""
+
+    began_ns: int
+    status: int
+    messages: str
+    object: Path
+    depfile: Path
+
+
+class Compilers:
+    """The compilers that run now, each the leader of a process group, so that its children end with it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._others: list[Compilers] = []
+
+    def run(self, words: Sequence[str], directory: Path, environment: dict[str, str]) -> tuple[int, str]:
+        """Exit status (negative: a signal) and all output of one process."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM, ""
+            process = subprocess.Popen(
+                words,
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+            )
+            self._processes.add(process)
+        with compiling():
+            output, _ = process.communicate()
+        with self._lock:
+            self._processes.discard(process)
+        return process.returncode, output.decode("utf-8", "replace")
+
+    def adopt(self, others: Compilers) -> None:
+        """These are stopped together with ours."""
+        with self._lock:
+            self._others.append(others)
+            is_late = self._stopped
+        if is_late:
+            others.stop()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                # Not waited for yet by `communicate`, so the number still means this group.
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGTERM)
+            others = list(self._others)
+        for row in others:
+            row.stop()
+
+
+def compile_into(place: Path, command: Command, flags: Sequence[str], compilers: Compilers) -> CompilerRun:
+    """Run it with these flags in addition; `place` is made for it. Ask `trust` before.
+
+    Errors: `build-directory-missing`, `compiler-missing`.
+    """
+    place.mkdir(parents=True)
+    # The directory's own time stamp is the file system's clock at this moment.
+    began_ns = place.stat().st_mtime_ns
+    object, depfile = place / f"{command.source.stem}.o", place / "dependencies"
+    status, messages = _run(command, for_patch(command, object, depfile, flags), compilers)
+    return CompilerRun(began_ns, status, messages, object, depfile)
+
+
+def _run(command: Command, words: Sequence[str], compilers: Compilers) -> tuple[int, str]:
+    try:
+        return compilers.run(words, command.directory, environment_of(command))
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if not command.directory.is_dir():
+            raise IpbpError(
+                "build-directory-missing",
+                f"{command.directory}, the directory in which {command.source.name} is compiled, is not there",
+                "Configure the build again, or name another build folder with --build-dir.",
+            ) from error
+        raise IpbpError(
+            "compiler-missing",
+            f"{words[0]}, which compiles {command.source.name}, cannot be started: {error.strerror}",
+            "Install this compiler, or let the build system record its commands again.",
+        ) from error

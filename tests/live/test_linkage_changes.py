@@ -158,3 +158,32 @@ def test_state_goes_along_to_another_file_and_other_parameters(run: tuple[str, s
         assert session.call("undo 0")["outcome"] == "undone"
         assert talk.ask("1") == "5064646"
         assert talk.close() == 0
+
+
+INLINED = """
+static int kept = 500;
+static inline __attribute__((always_inline)) int next(int x) { return kept += x; }
+"""
+
+
+@pytest.mark.parametrize("run", RUNS, ids=" ".join)
+def test_what_has_left_no_function_to_follow_is_refused(run: tuple[str, str, str], tmp_path: Path) -> None:
+    debugger, compiler, level = run
+    project = build_two(tmp_path / "two", compiler, level)
+    with debugged(project.program, debugger) as (session, talk):
+        (project.folder / "use.cpp").write_text(INLINED + "int use(int x) { return next(x); }\n")
+        patch(session)
+        assert [talk.ask("1"), talk.ask("1")] == ["501", "502"]
+        (project.folder / "use.cpp").write_text("int count(int);\nint use(int) { return count(7); }\n")
+        (project.folder / "count.cpp").write_text(INLINED + "int count(int x) { return next(x); }\n")
+        outcome = session.call("apply")
+        assert [row["code"] for row in outcome["refusals"]] == ["ambiguous-static"], outcome["text"]
+        assert talk.ask("1") == "503"
+        (project.folder / "count.cpp").write_text(
+            INLINED.replace("kept", "another") + "int count(int x) { return next(x); }\n"
+        )
+        patch(session)
+        assert talk.ask("1") == "507"
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert talk.ask("1") == "5014101"
+        assert talk.close() == 0

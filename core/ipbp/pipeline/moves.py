@@ -8,7 +8,7 @@ own linker would refuse as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ipbp.graph.unit import UNBOUND
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
+from ipbp.pipeline.layouts import file_names, types_of_object
 from ipbp.pipeline.old_side import lifted_side, recorded_side
 from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.begun_anew import Definitions, begun_anew, definitions
@@ -167,6 +168,17 @@ def _running(unit: Judged) -> list[int]:
     return [block for block in unit.comparison.removed if unit.old.address[anchor[block]] != UNBOUND]
 
 
+def _lost(unit: Judged) -> Definitions:
+    graph, sides = unit.old.graph, unit.types.sides
+    types = sides[0] if sides is not None else None
+    return definitions(graph, _running(unit), lambda: types, lambda: dict(file_names(graph)))
+
+
+def _fresh(unit: Judged) -> Definitions:
+    graph = unit.edited.new
+    return definitions(graph, unit.selection.added, lambda: types_of_object(graph), lambda: dict(file_names(graph)))
+
+
 @dataclass(slots=True)
 class _Moves:
     """One pass over all units; what it finds on the way is collected in the last three fields."""
@@ -187,7 +199,7 @@ class _Moves:
                 arrived |= _places(after.old) - _places(before.old)
         judged = tuple(_without(unit, arrived) for unit in judged) if arrived else judged
         for unit in judged:
-            self._refuse_fresh(unit, [other for other in judged if other is not unit])
+            self._refuse_fresh(unit, judged)
         refusals = (*refused, *self.refusals)
         return Followed(judged, frozenset(self.moved), frozenset(self.vacated), notes, refusals)
 
@@ -314,14 +326,16 @@ class _Moves:
         shared = is_linkonce(unit.edited.new)
         return frozenset(name for name, row in names.items() if shared[row])
 
-    def _refuse_fresh(self, unit: Judged, others: Iterable[Judged]) -> None:
+    def _refuse_fresh(self, unit: Judged, units: Sequence[Judged]) -> None:
         """New variables that may be those which another unit had."""
-        fresh = definitions(unit.edited.new, unit.selection.added)
+        fresh = _fresh(unit)
         if not fresh.variables:
             return
-        sides = [definitions(other.old.graph, _running(other)) for other in others]
+        sides = [_lost(other) for other in units if other is not unit]
+        taken = set().union(*(_places(other.old) for other in units))
+        sides += self._in_recorded_without_source(taken)
         if self.commands.vanished:
-            sides.append(self._static_in_vanished())
+            sides.append(self._static_in_vanished(taken))
         for name, known in dict(pair for side in sides for pair in begun_anew(side, fresh)).items():
             self.refusals.append(
                 Refusal(
@@ -334,13 +348,26 @@ class _Moves:
                 )
             )
 
-    def _static_in_vanished(self) -> Definitions:
+    def _in_recorded_without_source(self, taken: Collection[int]) -> Iterator[Definitions]:
+        """Of units that an earlier patch changed and whose source is gone since. `taken`: load addresses of what other
+        units have."""
+        judged = {other.edited.name for other in self.units}
+        for key, row in self.scene.known.items():
+            if row.object and key not in judged and not Path(key).exists():
+                side = recorded_side(row, self.scene.store)
+                place = side.address[side.graph.blocks.anchor]
+                left = (place != UNBOUND) & ~np.isin(place, sorted(taken))
+                yield definitions(side.graph, np.flatnonzero(left).tolist())
+
+    def _static_in_vanished(self, taken: Collection[int]) -> Definitions:
         table = self.scene.image.symbols
+        taken = set(taken).union(*(row.address.values() for row in self.scene.known.values()))
         names = {row.source.name for row in self.commands.vanished}
         files = [number for number, name in enumerate(table.files) if name in names]
         rows = np.flatnonzero(np.isin(table.file, files)).tolist()
         functions = tuple(table.name[row] for row in rows if table.type[row] == SymbolType.FUNCTION)
-        return Definitions(functions, tuple(table.name[row] for row in rows if table.type[row] in _VARIABLES))
+        variables = (row for row in rows if table.type[row] in _VARIABLES and int(table.address[row]) not in taken)
+        return Definitions(functions, tuple(table.name[row] for row in variables))
 
     def _refuse(self, unit: Judged, names: dict[str, int], twice: Iterable[str], where: str) -> None:
         for name in sorted(twice):

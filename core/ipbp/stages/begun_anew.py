@@ -1,30 +1,55 @@
-"""C++: new static variables that may be those of a function which went to another file.
+"""C and C++: new static variables that may be those which another file had until this edit.
 
 A function that other files call is one function, wherever it stands, and takes its variables along (`stages.moved`).
-One that only its own file sees, or an inline one, may have stood in both files, with variables of its own in each. So
-where one file has lost a variable and another has a new one that is called alike, it is not certain that they are one,
-and a new one would begin with its first value unseen.
+One that only its own file sees, or an inline one, may have stood in both files, with variables of its own in each; and
+one that was inlined wherever it was called has left no function to follow. So where one file has lost a variable and
+another has a new one that is called alike, it is not certain that they are one, and a new one would begin with its
+first value unseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
+from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.stages.cxx_names import function_path, local_name, plain_variable
+from ipbp.stages.name_numbers import base_name, is_numbered
 from ipbp.stages.select import DATA_KINDS
+
+# What compilers and their libraries make for every file: C++ [lex.name] 3, C 7.1.3.
+_RESERVED = re.compile(r"(.*::)?(__|_[A-Z]|\.)|DW\.ref\.", re.DOTALL)
+_SOURCE = re.compile(r"\.(c|cc|cp|cpp|cxx|c\+\+|i|ii)", re.IGNORECASE)
+
+
+def _no_types() -> None:
+    return None
+
+
+def _no_files() -> Mapping[int, str]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """Names of `functions` and of `variables` that hold state."""
+    """Names of `functions` and of `variables` that hold state. `types`: what debug information says of their unit, and
+    `files`: the base names of its files, by the numbers that it has for them."""
 
     functions: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
+    types: Callable[[], UnitTypes | None] = _no_types
+    files: Callable[[], Mapping[int, str]] = _no_files
 
 
-def definitions(graph: LinkGraph, blocks: Iterable[int]) -> Definitions:
+def definitions(
+    graph: LinkGraph,
+    blocks: Iterable[int],
+    types: Callable[[], UnitTypes | None] = _no_types,
+    files: Callable[[], Mapping[int, str]] = _no_files,
+) -> Definitions:
     """What these blocks are."""
     functions, variables = [], []
     for block in blocks:
@@ -33,28 +58,55 @@ def definitions(graph: LinkGraph, blocks: Iterable[int]) -> Definitions:
             functions.append(graph.block_name(block))
         elif kind in DATA_KINDS:
             variables.append(graph.block_name(block))
-    return Definitions(tuple(functions), tuple(variables))
+    return Definitions(tuple(functions), tuple(variables), types, files)
 
 
 def begun_anew(lost: Definitions, fresh: Definitions) -> Iterator[tuple[str, str]]:
-    """(new variable, the one that it may be): variables of functions that are called alike, and others when a function
-    that is called alike came with them."""
-    if not lost.variables or not fresh.variables:
-        return
+    """(new variable, the one that it may be): those that are called alike, unless it is certain that they are two."""
     before = {key: name for name in lost.variables if (key := _key(name))}
-    pairs = [(name, before[key]) for name in fresh.variables if (key := _key(name)) in before]
-    others = [pair for pair in pairs if local_name(pair[0]) is None]
-    yield from (pair for pair in pairs if pair not in others)
-    if others and not _paths(lost).isdisjoint(_paths(fresh)):
-        yield from others
+    for name in fresh.variables if before else ():
+        known = before.get(_key(name))
+        if known is not None and not _are_two(lost, known, fresh, name):
+            yield name, known
 
 
 def _key(name: str) -> str:
+    """What a variable is called; "" for what is none of the source's."""
     local = local_name(name)
-    if local is not None and local.is_guard:
+    if name.startswith("_ZGV") or (local is not None and local.is_guard):
         return ""
-    return plain_variable(name)
+    called = plain_variable(base_name(name))
+    return "" if local is None and _RESERVED.match(called) else called
+
+
+def _are_two(lost: Definitions, old: str, fresh: Definitions, new: str) -> bool:
+    """Whether these variables, called alike, are in functions of other names, by debug information where their own
+    names do not say it; or a header has them for each file that includes it, and none of its functions came along."""
+    if local_name(new) is not None or not _paths(lost).isdisjoint(_paths(fresh)):
+        return False
+    before, after = lost.types(), fresh.types()
+    if before is None or after is None:
+        return False
+    if is_numbered(old) and is_numbered(new):
+        owners = _owners(before, old), _owners(after, new)
+        return all(owners) and owners[0].isdisjoint(owners[1])
+    headers = _headers(before, lost.files(), old), _headers(after, fresh.files(), new)
+    return all(headers) and headers[0] == headers[1]
 
 
 def _paths(found: Definitions) -> set[str]:
-    return {path for name in found.functions if (path := function_path(name))}
+    """What the functions are called, whatever they take."""
+    paths = (function_path(name) if name.startswith("_Z") else base_name(name) for name in found.functions)
+    return {path for path in paths if path}
+
+
+def _owners(types: UnitTypes, variable: str) -> set[str]:
+    """The static variables of this name, in functions and in none, each with what it is in."""
+    named = {plain_variable(row.name) for row in types.definitions}
+    return {name for name in named if name.rpartition("::")[2] == _key(variable)}
+
+
+def _headers(types: UnitTypes, names: Mapping[int, str], variable: str) -> set[str]:
+    """The files that define a variable of this name, where none of them is a source. `names`: by their numbers."""
+    files = {names.get(row.place[0], "") for row in types.definitions if plain_variable(row.name) == _key(variable)}
+    return set() if any(not name or _SOURCE.fullmatch(PurePath(name).suffix) for name in files) else files

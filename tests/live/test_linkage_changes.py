@@ -126,10 +126,10 @@ int use(int x) { return count(x); }
 """
 
 
-def build_two(folder: Path, compiler: str, level: str) -> Project:
+def build_two(folder: Path, compiler: str, level: str, count: str = COUNT, use: str = USE) -> Project:
     folder.mkdir(parents=True)
     rows = []
-    for name, text in (("main", MAIN), ("count", COUNT), ("use", USE)):
+    for name, text in (("main", MAIN), ("count", count), ("use", use)):
         (folder / f"{name}.cpp").write_text(text)
         words = [compiler, level, "-g", "-c", f"{name}.cpp", "-o", f"{name}.o"]
         rows.append({"directory": str(folder), "file": f"{name}.cpp", "arguments": words})
@@ -186,4 +186,40 @@ def test_what_has_left_no_function_to_follow_is_refused(run: tuple[str, str, str
         assert talk.ask("1") == "507"
         assert session.call("undo 0")["outcome"] == "undone"
         assert talk.ask("1") == "5014101"
+        assert talk.close() == 0
+
+
+PARTS = """
+int use(int x)
+{
+    static int both[2] = {10, 20};
+    both[0] += x;
+    both[1] += both[0];
+    return both[1];
+}
+"""
+
+
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_so_does_one_that_clang_keeps_in_parts(debugger: str, tmp_path: Path) -> None:
+    project = build_two(tmp_path / "two", "clang++-19", "-O2", PARTS.replace("use(", "count("), USE)
+    symbols = subprocess.run(["nm", project.program], capture_output=True, text=True, check=True).stdout
+    assert "_ZZ5countiE4both.1" in symbols
+    with debugged(project.program, debugger) as (session, talk):
+        assert [talk.ask("1"), talk.ask("1")] == ["31", "43"]
+        more = PARTS.replace("use(int x", "count(int x, int y").replace("return both", "return y + both")
+        (project.folder / "count.cpp").write_text(more)
+        (project.folder / "use.cpp").write_text("int count(int, int);\nint use(int x) { return count(x, 1000); }\n")
+        patch(session)
+        assert talk.ask("1") == str(1000 + 43 + 13)
+        # Moved, nothing tells which part is which.
+        (project.folder / "count.cpp").write_text("")
+        (project.folder / "use.cpp").write_text(
+            more.replace("return y", "return 7 + y") + "int use(int x) { return count(x, 2000); }\n"
+        )
+        outcome = session.call("apply")
+        assert {row["code"] for row in outcome["refusals"]} == {"variable-split"}, outcome["text"]
+        assert talk.ask("1") == str(1000 + 56 + 14)
+        assert session.call("undo 0")["outcome"] == "undone"
+        assert talk.ask("1") == str(70 + 15)
         assert talk.close() == 0

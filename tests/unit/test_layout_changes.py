@@ -172,3 +172,26 @@ def test_of_a_linked_program_the_units_of_that_name_are_read(tmp_path: Path) -> 
         found = types_of_image(image, f"{name}.c").aggregates
         assert found.keys() == {"pair"}
         assert found == types_of_object(graph_of(path)).aggregates
+
+
+TWO = "static signed char mode = 2;\nvoid turn(void) { mode = %s; }\nint told(int x) { return mode * x %s; }\n"
+
+
+@pytest.mark.parametrize("version", ["4", "5"])
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        (("7", "+ 5"), ""),
+        (("9", ""), "which of two values"),
+        (("-7", ""), "which of two values"),
+        (("told(3)", ""), "which of two values"),  # of one byte, too, and with its value
+    ],
+)
+def test_a_variable_of_two_values_keeps_them(edited: tuple[str, str], words: str, version: str) -> None:
+    """clang keeps one byte that says which of the two it has."""
+    texts = (f"int told(int);\n{TWO % row}" for row in (("7", ""), edited))
+    old, new = (types_of(text, "c", "clang-19", "-O1", f"-gdwarf-{version}") for text in texts)
+    for sides in ((old, new), (new, old)):
+        found = [(row.code, row.symbol) for row in layout_changes(*sides, "unit.c").refusals]
+        assert found == ([("variable-split", "mode")] if words else [])
+        assert all(words in row.fact for row in layout_changes(*sides, "unit.c").refusals)

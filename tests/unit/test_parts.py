@@ -7,7 +7,7 @@ from objects_from_c import SECTIONS, compiled
 
 from ipbp.formats.elf_object import read_object
 from ipbp.graph.model import LinkGraph
-from ipbp.pipeline.parts import pair_parts
+from ipbp.pipeline.parts import pair_parts, unknown_parts
 from ipbp.stages.compare import Status, compare
 from ipbp.stages.correlate import correlate
 
@@ -65,5 +65,41 @@ def test_a_part_that_the_old_program_left_out_is_refused() -> None:
     assert [row.code for row in pair_parts(old, new, "unit.c").refusals] == ["variable-split"]
 
 
-def test_without_debug_information_nothing_is_said() -> None:
-    assert named(graph(STATIC + FIRST), graph(STATIC + LAST)) == {}
+def refused(old: LinkGraph, new: LinkGraph) -> dict[str, str]:
+    """What is refused of an edit on account of its parts, and in which words."""
+    known = pair_parts(old, new, "unit.c")
+    found = compare(old, new, correlate(old, new, parts=known.symbol))
+    rows = (*known.refusals, *unknown_parts(known, new, found, "unit.c"))
+    assert {row.code for row in rows} <= {"variable-split"}
+    return {str(row.symbol): row.fact for row in rows}
+
+
+def test_without_debug_information_a_changed_function_may_not_use_them() -> None:
+    old, new = graph(STATIC + FIRST), graph(STATIC + LAST)
+    assert named(old, new) == {}
+    assert refused(old, new).keys() == set()  # the same bytes and the same names: that cannot be seen
+    assert refused(old, graph(STATIC + LAST.replace("x * 3", "x * 5"))).keys() == {"t.0", "t.1"}
+    more = "unsigned other(unsigned x) { return x * %d; }\n"
+    assert refused(graph(STATIC + FIRST + more % 3), graph(STATIC + FIRST + more % 5)) == {}
+
+
+CALLED = "int f(int x%s) { static int pair[2]; pair[0] += x; pair[1] ^= pair[0]; return pair[1]; }\n"
+
+
+def test_the_parts_of_a_function_that_takes_something_else_are_the_same_ones() -> None:
+    old, new = (
+        read_object(compiled(CALLED % more, "clang++-19", ("-xc++", "-O1", "-g", *SECTIONS)), "unit.cc")
+        for more in ("", ", int y")
+    )
+    endings = ("E4pair.0", "E4pair.1")
+    pairs = pair_parts(old, new, "unit.cc", lambda _variable: 1)
+    names = {new.symbols.name[row]: old.symbols.name[known] for row, known in pairs.symbol.items()}
+    assert names == {f"_ZZ1fii{ending}": f"_ZZ1fi{ending}" for ending in endings}
+    found = correlate(old, new, parts=pairs.symbol, declared=lambda _variable: 1)
+    assert found.ambiguous == ()
+    assert pairs.refusals == ()
+    # The source declares more of them than the object has: it may be another function's.
+    several = pair_parts(old, new, "unit.cc", lambda _variable: 2)
+    assert several.symbol == {}
+    doubtful = correlate(old, new, parts=several.symbol, declared=lambda _variable: 2).ambiguous
+    assert {new.symbols.name[row] for row, _ in doubtful} == set(names)

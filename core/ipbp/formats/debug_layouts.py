@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_entries import MALFORMED, Sections, Shape, Texts, shapes
 from ipbp.formats.debug_forms import ANY_BLOCK, LEB_BLOCKS, LOCAL_REFERENCES, REF4, REF_SIG8, STRP, UDATA
+from ipbp.formats.debug_parts import pieces
 from ipbp.formats.leb import uleb
 from ipbp.graph.layouts import Aggregate, Closure, Definition, Member, TypeText, UnitTypes
 
@@ -257,7 +258,8 @@ class _Reader:
             # Nothing behind the operation: the length of the expression stands before it.
             end = at + 9 if is_fixup else uleb(content, at + 1)[1]
             is_plain = form in LEB_BLOCKS and content[at - 1] == end - at
-            yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]), is_plain)
+            meaning = b"" if is_plain or form not in LEB_BLOCKS else _meaning(content[at : at + content[at - 1]])
+            yield Definition(name, at + 1 if is_here else -1, (file, *self._in_source(place)[1:]), is_plain, meaning)
 
     def _with_names(self, entries: Iterable[_Entry]) -> Iterator[tuple[str, _Entry, _Entry]]:
         for entry in entries:
@@ -609,6 +611,13 @@ class _Reader:
             f"{result.meaning} ({', '.join(text.meaning for text in taken)})",
             f"{result.shown} ({', '.join(text.shown for text in taken)})",
         )
+
+
+def _meaning(location: bytes) -> bytes:
+    try:
+        return b"".join(piece.meaning for piece in pieces(location))
+    except IndexError:  # longer than its length of one byte says: one with many pieces
+        return b""
 
 
 class _Slots(dict[int, str]):

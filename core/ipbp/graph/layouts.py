@@ -64,12 +64,14 @@ SourcePlace = tuple[int, int, int]
 @dataclass(frozen=True, slots=True)
 class Definition:
     """Of a variable. `name`: its linkage name or qualified name; `field`: where in .debug_info its address stands, -1
-    where it stands elsewhere. `is_plain`: what is at that address is its value, nothing has to be computed."""
+    where it stands elsewhere. `is_plain`: what is at that address is its value, nothing has to be computed. `meaning`:
+    equal for those of which the value is computed alike (`formats.debug_parts`)."""
 
     name: str
     field: int
     place: SourcePlace
     is_plain: bool
+    meaning: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ipbp.graph.model import BlockKind
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.edited import Edited, used_names, uses, whole
 from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
-from ipbp.pipeline.parts import PartPairs, pair_parts
+from ipbp.pipeline.parts import PartPairs, pair_parts, unknown_parts
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.sources import statics_declared
@@ -130,11 +130,12 @@ def judge_against(
     unit: Edited, old: OldSide, is_lifted: bool, ahead: Ahead, types: TypeChanges = NO_CHANGES, exact: bool = False
 ) -> Judged:
     """The unit against this old side."""
-    known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name)
-    types = replace(types, refusals=(*types.refusals, *known.refusals))
     # The sources of an object that was not compiled just now may be other ones, or not there.
     declared = partial(statics_declared, unit.dependencies if unit.dirty is not None else ())
+    known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name, declared)
     copies = ahead.pair(old.graph, unit.new, types.renewed, types.successors, known.symbol, declared)
+    unknown = unknown_parts(known, unit.new, copies.comparison, unit.name)
+    types = replace(types, refusals=(*types.refusals, *known.refusals, *unknown))
     if unit.is_crate:
         copies = replace(copies, comparison=with_moved_lines(old.graph, unit.new, copies.comparison, exact))
     selection = _selected(unit, old, types, copies)

@@ -14,3 +14,7 @@ def gcc_version(graph: LinkGraph) -> int:
     comments = [bytes(side.content) for side in graph.side if side.name == ".comment"]
     found = [_GCC.search(text) for text in comments if b"clang" not in text]
     return max((int(match[1]) for match in found if match), default=0)
+
+
+def is_of_clang(graph: LinkGraph) -> bool:
+    return any(side.name == ".comment" and b"clang" in bytes(side.content) for side in graph.side)

@@ -29,8 +29,8 @@ _Types = tuple[TypeText, ...]
 
 @dataclass(frozen=True, slots=True)
 class LayoutChanges:
-    """`refusals`: `layout-changed` and `variable-type-changed`. `notes`: members that have another name now. `agreed`:
-    types that changed, as the user allowed."""
+    """`refusals`: `layout-changed`, `variable-type-changed` and `variable-split`. `notes`: members that have another
+    name now. `agreed`: types that changed, as the user allowed."""
 
     refusals: tuple[Refusal, ...]
     notes: tuple[str, ...]
@@ -77,6 +77,7 @@ def layout_changes(
         if name in told and not _only_follows(name, *changed[name], told)
     ]
     refusals += _changed_variables(old, new, file, same)
+    refusals += _other_values(old, new, file)
     return LayoutChanges(tuple(refusals), tuple(notes), tuple(name for name in changed if name in free))
 
 
@@ -279,6 +280,29 @@ def _changed_variables(old: UnitTypes, new: UnitTypes, file: str, same: _Same) -
                 name,
                 file,
             )
+
+
+def _other_values(old: UnitTypes, new: UnitTypes, file: str) -> Iterator[Refusal]:
+    """Variables of which a compiler keeps something else than their value, and now means another value by it: LLVM's
+    GlobalOpt keeps whether one that only ever has two values has its second one."""
+    before, after = _meanings(old), _meanings(new)
+    for name, meanings in after.items():
+        if not meanings <= before.get(name, meanings):
+            yield Refusal(
+                "variable-split",
+                f"the compiler keeps of the static variable '{name}' which of two values it has, and the edit changes "
+                "which values these are, so that what it is now would become another value",
+                "Give it a new name, leave the values that it is given as they are, or restart.",
+                name,
+                file,
+            )
+
+
+def _meanings(types: UnitTypes) -> dict[str, set[bytes]]:
+    found: dict[str, set[bytes]] = {}
+    for row in types.definitions:
+        found.setdefault(plain_variable(row.name), set()).add(row.meaning)
+    return found
 
 
 def _same_variables(old: Mapping[str, _Types], new: Mapping[str, _Types]) -> Iterator[tuple[str, _Types, _Types]]:

@@ -71,6 +71,29 @@ def pair_statics(
     return tuple(doubtful)
 
 
+def same_statics(old: Iterable[str], new: Iterable[str], graph: LinkGraph, declared: Declared) -> dict[str, str]:
+    """Variables of functions that take something else now, by their linkage names without a compiler's endings: the new
+    name -> the old one, where `pair_statics` would be certain. `graph`: the new object."""
+    before, after = set(old), set(new)
+    gone, come = (_by_key(names) for names in (before - after, after - before))
+    return {
+        rows[0]: gone[key][0]
+        for key, rows in come.items()
+        if len(rows) == len(gone.get(key, ())) == 1
+        and (name := local_name(rows[0])) is not None
+        and declared(name.variable) == _count(graph, name.variable)
+    }
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        local = local_name(name)
+        if local is not None and local.is_certain and not local.is_guard:
+            found.setdefault(local.key, []).append(name)
+    return found
+
+
 def _are_numbered(old: LinkGraph, before: Iterable[int], new: LinkGraph, after: Iterable[int]) -> bool:
     """Whether these are parts of one variable, or copies, that a compiler numbers (`stages.numbered`)."""
     bases = {base_name(old.symbols.name[row]) for row in before}

@@ -43,11 +43,12 @@ def pair_numbered(
     Groups of stateful or callable symbols only; read-only ones are paired by content.
     """
     before, after = _members(old, new, names)
-    if len(after.row) == 0:
-        return ()
     symbol[after.row] = UNPAIRED
     if known:
         symbol[list(known)] = list(known.values())
+    if len(after.row) == 0:
+        return ()
+    if known:
         before, after = _without(before, known.values()), _without(after, known)
     if _has_clones(before) or _has_clones(after):
         # Without -ffunction-sections calls between local functions are not among the fixups. They are what tells one

@@ -244,3 +244,69 @@ def test_no_copy_is_put_where_something_is_whose_address_is_known() -> None:
     _, found = remapped(AFTER, "first +=", "clang-19", ("-O0", "-xc++"), before)
     assert isinstance(found, Refusal)
     assert "without a name" in found.fact
+
+
+LOOP = """
+struct big { long one, two, three; };
+struct big make(int);
+int step(int);
+void use(long);
+int f(int n) {
+    for (;;) {
+        n += step(n);
+        use(make(n).two);
+    }
+}
+"""
+FIRST_IN_LOOP = LOOP.replace(
+    "        n += step(n);\n        use(make(n).two);\n", "        use(make(n).two);\n        n += step(n);\n"
+)
+IN_ONE = LOOP.replace(
+    "        n += step(n);\n        use(make(n).two);\n", "        use(make(n).two + step(n) + make(n).one);\n"
+)
+
+
+def looped(before: str, flags: tuple[str, ...] = ("-O0",)) -> Remap | Refusal:
+    """What becomes of a call of `step` when what is made of `make`, in a place without a name, was edited."""
+    assert before.count(".two") == 1
+    one, other = version(before, flags=flags), version(before.replace(".two", ".three"), flags=flags)
+    return plan_remap(one.side, one.behind_call("step"), other.side, True, True)
+
+
+def test_what_an_expression_keeps_that_has_not_begun_may_have_been_edited() -> None:
+    assert isinstance(looped(LOOP), Remap)
+
+
+@pytest.mark.parametrize("before", [FIRST_IN_LOOP, IN_ONE], ids=["behind it", "in one with the call"])
+def test_what_an_expression_keeps_may_not_when_its_code_was_run_before(before: str) -> None:
+    found = looped(before)
+    assert isinstance(found, Refusal)
+    assert found.code == "frame-layout-changed"
+
+
+KEPT = """
+struct kept { long two, three; kept(int); ~kept(); };
+int step(int);
+void f(int n) __asm__("f");
+void f(int n) {
+    for (;;) {
+        const kept &one = kept(n * 2);
+        n += step(n);
+        step(n);
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_what_lives_as_long_as_a_reference_to_it_was_begun_before(compiler: str) -> None:
+    flags = ("-O0", "-xc++")
+    one, other = version(KEPT, compiler, flags), version(KEPT.replace("n * 2", "n * 3 + 1"), compiler, flags)
+    found = plan_remap(one.side, one.behind_call("step"), other.side, True, True)
+    assert isinstance(found, Refusal)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_optimised_code_may_keep_variables_without_a_name(compiler: str) -> None:
+    assert version(LOOP, compiler).side.function.keeps_variables
+    assert not version(LOOP, compiler, ("-O2",)).side.function.keeps_variables

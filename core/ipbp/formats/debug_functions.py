@@ -65,6 +65,7 @@ def describe_function(
             tuple(_variables(dwarf, unit, entry, start, size, base)),
             _type_name(_attribute_entry(entry, "DW_AT_type")),
             _size(_attribute_entry(entry, "DW_AT_type")),
+            _keeps_variables(entry, base),
         )
     return None
 
@@ -156,6 +157,23 @@ def _variables(dwarf: Any, unit: Any, entry: Any, start: int, size: int, base: i
             elif child.tag in _WITH_VARIABLES:
                 inner = tuple((low - start, high - start) for low, high in _ranges(dwarf, unit, child))
                 waiting.append((child, inner or scope))
+
+
+def _keeps_variables(function: Any, base: int | None) -> bool:
+    waiting = [function]
+    while waiting:
+        for child in waiting.pop().iter_children():
+            if child.tag == "DW_TAG_inlined_subroutine":
+                return False
+            if child.tag in ("DW_TAG_variable", "DW_TAG_formal_parameter"):
+                if "DW_AT_declaration" in child.attributes:
+                    continue  # of one that is elsewhere
+                found = _variable(child, (), base, False)
+                if "DW_AT_location" not in child.attributes or (found is not None and found.place is None):
+                    return False
+            elif child.tag in _WITH_VARIABLES:
+                waiting.append(child)
+    return True
 
 
 def _variable(entry: Any, scope: tuple[tuple[int, int], ...], base: int | None, is_parameter: bool) -> Variable | None:

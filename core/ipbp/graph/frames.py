@@ -62,7 +62,8 @@ class Variable:
 @dataclass(frozen=True, slots=True)
 class DescribedFunction:
     """`start`: load address, `code`: its bytes as they are there. `result`: the type of what it returns, `result_size`
-    in bytes, 0 when that is not known."""
+    in bytes, 0 when that is not known. `keeps_variables`: each variable of its source has one place of its own in the
+    frame, and no other function was inlined: what has no name there is of one expression."""
 
     name: str
     start: int
@@ -72,6 +73,7 @@ class DescribedFunction:
     variables: Sequence[Variable]
     result: str = "void"
     result_size: int = 0
+    keeps_variables: bool = False
 
     @property
     def parameters(self) -> list[Variable]:

@@ -221,6 +221,7 @@ class _Frames:
             elif live & whole:
                 return _other_frame(old.name, f"the new code uses '{row.name}', which has no value in this call")
         left = live & ~named & ~_saved_bytes(old.unwind_at(offset))
+        left &= ~self._begun_later(place, named)
         if left.bit_length() > LARGEST_FRAME:
             return _undescribed(old.name)
         if left and not self._are_set_alike(left):
@@ -230,6 +231,19 @@ class _Frames:
         if left and not self._are_set_alike(left):
             return _other_frame(old.name, "the new code uses something that the compiler keeps in it without a name")
         return tuple(copies)
+
+    def _begun_later(self, place: _Place, named: int) -> int:
+        """Bytes that hold nothing yet when the new code comes to the place, ever so often: what has no name is of one
+        expression where all variables are kept, and all that this code does with them is behind the place, also when it
+        comes there for the first time. Expressions that are under way there have to be as they were."""
+        if not self.new.keeps_variables:
+            return 0
+        under_way = _touched(self.new, self.after, _reached(self.after, [0], place.there)) & ~named
+        if under_way and not self._are_set_alike(under_way):
+            return 0
+        # Exceptions come to what nothing else leads to, from where they like.
+        handlers = frozenset(range(len(self.after.rows))) - _reached(self.after, [0])
+        return ~_touched(self.new, self.after, _reached(self.after, [0, *handlers], place.there))
 
     def _movable(self, row: Variable, twins: Sequence[Variable]) -> int | None:
         """The old place of a variable that is the same but for its place, and that nobody can know the place of."""
@@ -355,6 +369,26 @@ def _straight(flow: Flow) -> int:
         return 0
     ends = (index for index, rows in enumerate(flow.next) if rows != (index + 1,) or index + 1 in flow.leads)
     return next(ends, len(flow.rows) - 1) + 1
+
+
+def _reached(flow: Flow, starts: Collection[int], end: int = -1) -> set[int]:
+    """Instructions to which control comes from these without passing by `end`."""
+    found, waiting = set[int](), list(starts)
+    while waiting:
+        index = waiting.pop()
+        if index not in found and index != end:
+            found.add(index)
+            waiting.extend(flow.next[index])
+    return found
+
+
+def _touched(function: DescribedFunction, flow: Flow, rows: Collection[int]) -> int:
+    """Bytes of the frame that these instructions read, write or take the address of."""
+    found = 0
+    for index in rows:
+        for place, access in flow.places[index]:
+            found |= extent(function, place, max(access.size, 1))
+    return found
 
 
 def _setters(flow: Flow, function: DescribedFunction, place: int) -> list[int]:

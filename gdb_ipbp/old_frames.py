@@ -46,6 +46,8 @@ class _Marked(FrameDecorator):  # type: ignore[misc]
 
     def function(self) -> object:
         name, frame = super().function(), self.inferior_frame()
+        if name == str(frame.function()):
+            name = frame.name()  # without the types of C++'s arguments, as gdb shows it
         for row in self._code:
             if row.start <= frame.pc() < row.end and isinstance(name, str):
                 return f"{name} [{row.text}]"

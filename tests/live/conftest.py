@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from answerer import Answerer, build_answerer
 from cargo_project import CargoProject, build_cargo_project
 from lighttpd import Lighttpd, build_lighttpd
-from scenario import Project, Talk
-from sessions import Session, build_one, debug_with
+from scenario import Talk
+from sessions import Session, debug_with
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -37,22 +37,27 @@ def server(lighttpd: Lighttpd, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
 
 
 @pytest.fixture(scope="session")
-def built_frames(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return build_one(tmp_path_factory.mktemp("frames") / "project", "frames", "-O0")
+def answerer(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Answerer]:
+    """The answering program, by language."""
+
+    @cache
+    def build(language: str) -> Answerer:
+        return build_answerer(tmp_path_factory.mktemp("answerer") / "project", language)
+
+    return build
 
 
 @pytest.fixture
-def project(built_frames: Project) -> Iterator[Project]:
-    """What a file of tests has that brings none of its own: `programs/frames.c`, with its source as it was built."""
-    source, kept = built_frames.folder / "frames.c", built_frames.folder.parent / "frames.c"
-    if not kept.exists():
-        shutil.copy2(source, kept)
-    yield built_frames
-    shutil.copy2(kept, source)
+def project(request: pytest.FixtureRequest, answerer: Callable[[str], Answerer]) -> Iterator[Answerer]:
+    """What a file of tests has that brings none of its own: in C if the test names no language, with its source as it
+    was built."""
+    project = answerer(getattr(request, "param", "c"))
+    yield project
+    project.restore()
 
 
 @pytest.fixture
-def talk(project: Project) -> Iterator[Talk]:
+def talk(project: Answerer) -> Iterator[Talk]:
     """Its program."""
     program = Talk(project.program)
     yield program

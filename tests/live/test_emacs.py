@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from terminal import Terminal
-from ticker import Ticker, build_ticker, wait_until
+from ticker import VALUE, Ticker, build_ticker, wait_until
 
 from ipbp.cli.path import load_line
 
@@ -104,15 +104,17 @@ def test_what_emacs_shows_is_right_and_its_saves_are_patches(gdb: str, ticker: T
         emacs.wait_for(r"\(gdb\) ")
         emacs.tell(load_line("gdb"), r"\(gdb\) $")
         # (A function of that name is in the C library, too.)
-        emacs.tell(f"break ticker.c:{line_of(ticker)}", r"Breakpoint 1 at")
+        emacs.tell(f"break ticker.c:{ticker.line_of(VALUE)}", r"Breakpoint 1 at")
         emacs.tell("run out", "hit Breakpoint")
-        wait_until(lambda: emacs.arrow() == ("ticker.c", line_of(ticker)), lambda: str(emacs.arrow()) + emacs.console())
+        wait_until(
+            lambda: emacs.arrow() == ("ticker.c", ticker.line_of(VALUE)), lambda: str(emacs.arrow()) + emacs.console()
+        )
         emacs.save(ticker, 1)
         assert "patched 1 function in ticker.c: value" in emacs.tell("hotpatch", r"patched.*\n")
         emacs.tell("delete", r"delete\n")
-        emacs.tell(f"break ticker.c:{line_of(ticker)}", "Breakpoint 2 at")
+        emacs.tell(f"break ticker.c:{ticker.line_of(VALUE)}", "Breakpoint 2 at")
         emacs.tell("continue", "hit Breakpoint 2")
-        wait_until(lambda: emacs.evaluate("gdb-selected-line") == str(line_of(ticker)), emacs.console)
+        wait_until(lambda: emacs.evaluate("gdb-selected-line") == str(ticker.line_of(VALUE)), emacs.console)
         assert "patch-1.elf" in emacs.tell("info symbol $pc", r"in section .*\n")
         emacs.tell("delete", r"delete\n")
         # From now on C-x C-s is a patch.
@@ -129,7 +131,3 @@ def test_what_emacs_shows_is_right_and_its_saves_are_patches(gdb: str, ticker: T
         assert "undone patch 4" in emacs.tell("hotpatch undo", r"undone.*\n")
         emacs.tell("continue", "Continuing")
         ticker.wait_for(3)
-
-
-def line_of(ticker: Ticker) -> int:
-    return next(n for n, row in enumerate(ticker.source.read_text().splitlines(), 1) if "long value(" in row)

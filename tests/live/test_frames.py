@@ -6,8 +6,9 @@ import re
 import signal
 
 import pytest
+from answerer import LANGUAGES, Answerer
 from processor import has_amx
-from scenario import Edit, Project, Talk
+from scenario import Edit, Talk
 from sessions import Outcome, Session, answer, debug_with
 
 from ipbp.cli.debuggers import find_debugger
@@ -15,20 +16,29 @@ from ipbp.cli.debuggers import find_debugger
 pytestmark = pytest.mark.live
 
 FIRST = Edit("first", "frames.c", [("int value = list->value;", "int value = list ? list->value : 7;")], [], [])
+ADD = Edit("add", "till.cpp", [("price += item->value *", "price += (item ? item->value : 8) *")], [], [])
 SUM = Edit(
     "sum", "frames.c", [("        list = list->next;", "        list = list->next ? list->next : list;")], [], []
 )
 MEAN = Edit("mean", "frames.c", [("volatile nowhere = NULL", "volatile nowhere = &total")], [], [])
 COUNTED = Edit("counted", "frames.c", [("(long)(n - 6) = here", "&total = here + 100")], [], [])
-CHECKED = Edit("checked", "frames.c", [("require(twice < 10,", "require(twice < 100,")], [], [])
-ASSERTED = Edit("asserted", "frames.c", [("assert(twice < 10)", "assert(twice < 100)")], [], [])
-PLAIN = Edit("plain", "frames.c", [("int more = twice + 1;", "int more = twice + 1000;")], [], [])
-LOOP = Edit("main", "frames.c", [('printf("%d\\n", answer);', 'printf("answer %d\\n", answer);')], [], [])
+CHECKED = "require(twice < 10,", "require(twice < 100,"
+ASSERTED = "(twice < 10)", "(twice < 100)"
+PLAIN = "twice + 1;", "twice + 1000;"
+LOOP = {
+    "c": ('printf("%d\\n", answer);', 'printf("answer %d\\n", answer);', "answer 41"),
+    "c++": ("<< shop::plain(20)", '<< "answer " << shop::plain(20)', "answer 41"),
+    "rust": ('println!("{}", answer(&line));', 'println!("answer {}", answer(&line));', "answer 41"),
+}
+"""By language: an edit of `main`, and what it answers then."""
 OTHER_TYPE = Edit("first", "frames.c", [("int start = 5;", "long start = 5;")], [], [])
 GROWN = Edit("first", "frames.c", [("int start = 5;", "int room[90] = {scale}, start = 5 + room[8];")], [], [])
-SIDE_EFFECT = Edit("counted", "frames.c", [("int here = total;", "int here = total + 1;")], [], [])
 
 
+IN_EACH_LANGUAGE = pytest.mark.parametrize("project", LANGUAGES, indirect=True)
+MOSTLY_IN_C = pytest.mark.parametrize(
+    "project", ["c", *(pytest.param(name, marks=pytest.mark.slow) for name in ("c++", "rust"))], indirect=True
+)
 ALSO_REMOTE = pytest.mark.parametrize("session", ["gdb", "lldb", "gdbserver", "lldb-server"], indirect=True)
 
 
@@ -45,9 +55,10 @@ def said_after(session: Session, talk: Talk) -> str:
     return said
 
 
-def line_of(project: Project, text: str) -> int:
-    lines = (project.folder / "frames.c").read_text().splitlines()
-    return next(number for number, line in enumerate(lines, 1) if text in line)
+def variable(session: Session, name: str) -> int:
+    """Of the selected frame, as a user asks for it: what `evaluate` does is said in C."""
+    shown = session.tell(f"print {name}" if session.name.startswith("gdb") else f"frame variable {name}")
+    return int(re.findall(r" = (-?\d+)", shown)[-1])
 
 
 def select_frame(session: Session, function: str) -> int:
@@ -68,20 +79,20 @@ def codes(outcome: Outcome) -> list[str]:
 
 
 @ALSO_REMOTE
-def test_a_crash_goes_on_in_the_edited_line(session: Session, project: Project, talk: Talk) -> None:
+def test_a_crash_goes_on_in_the_edited_line(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "first")
     assert "first" in session.where()
     project.edit(FIRST)
     outcome = session.call("apply --frame remap")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert outcome["frame"]["signal"] == "SIGSEGV"
-    assert f"frames.c:{line_of(project, 'int value = list ?')}" in session.where()
+    assert f"frames.c:{project.line_of('int value = list ?')}" in session.where()
     assert session.evaluate("start") == 7
     assert said_after(session, talk) == "21"
 
 
 def test_a_call_goes_on_in_a_larger_frame_with_its_variables_moved(
-    session: Session, project: Project, talk: Talk
+    session: Session, project: Answerer, talk: Talk
 ) -> None:
     stop_in(session, talk, "first")
     before = session.evaluate("&scale"), session.evaluate("$sp")
@@ -98,7 +109,7 @@ def test_a_call_goes_on_in_a_larger_frame_with_its_variables_moved(
 
 @pytest.mark.slow
 @ALSO_REMOTE
-def test_a_crash_begins_again_with_its_arguments(session: Session, project: Project, talk: Talk) -> None:
+def test_a_crash_begins_again_with_its_arguments(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "sum")
     project.edit(SUM)
     outcome = session.call("apply --frame restart")
@@ -107,7 +118,7 @@ def test_a_crash_begins_again_with_its_arguments(session: Session, project: Proj
 
 
 @ALSO_REMOTE
-def test_floating_point_arguments_are_passed_again(session: Session, project: Project, talk: Talk) -> None:
+def test_floating_point_arguments_are_passed_again(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "mean")
     project.edit(MEAN)
     outcome = session.call("apply --frame restart")
@@ -121,7 +132,7 @@ def test_floating_point_arguments_are_passed_again(session: Session, project: Pr
 
 @pytest.mark.slow
 def test_an_argument_that_was_assigned_to_is_refused_and_passed_on_consent(
-    session: Session, project: Project, talk: Talk
+    session: Session, project: Answerer, talk: Talk
 ) -> None:
     stop_in(session, talk, "counted")
     project.edit(COUNTED)
@@ -136,47 +147,50 @@ def test_an_argument_that_was_assigned_to_is_refused_and_passed_on_consent(
     assert said_after(session, talk) == "7"
 
 
-def test_at_a_breakpoint_the_rest_of_the_call_is_new(session: Session, project: Project, talk: Talk) -> None:
-    session.break_at(file="frames.c", line=line_of(project, "int more ="))
+@MOSTLY_IN_C
+def test_at_a_breakpoint_the_rest_of_the_call_is_new(session: Session, project: Answerer, talk: Talk) -> None:
+    session.break_at(file=project.source.name, line=project.line_of("more ="))
     stop_in(session, talk, "plain")
-    project.edit(PLAIN)
+    project.replace(*PLAIN)
     outcome = session.call("apply --frame remap")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert outcome["frame"]["signal"] == ""
-    assert session.evaluate("twice") == 40
+    assert variable(session, "twice") == 40
     session.delete_breakpoints()
     assert said_after(session, talk) == "1040"
 
 
-def test_without_being_asked_for_a_call_ends_in_its_old_code(session: Session, project: Project, talk: Talk) -> None:
-    session.break_at(file="frames.c", line=line_of(project, "int more ="))
+@MOSTLY_IN_C
+def test_without_being_asked_for_a_call_ends_in_its_old_code(session: Session, project: Answerer, talk: Talk) -> None:
+    session.break_at(file=project.source.name, line=project.line_of("more ="))
     stop_in(session, talk, "plain")
     session.delete_breakpoints()
-    project.edit(PLAIN)
+    project.replace(*PLAIN)
     outcome = session.call("apply")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert "frame" not in outcome
-    assert any("old 'plain'" in note for note in outcome["notes"])
+    assert any(re.search(r"old '(\w+::)?plain\b", note) for note in outcome["notes"]), outcome["notes"]
     offer = next(note for note in outcome["notes"] if "`hotpatch --frame remap`" in note)
     assert "--frame restart" in offer
     assert said_after(session, talk) == "41"
 
 
-def test_what_was_offered_with_the_patch_can_be_had_later(session: Session, project: Project, talk: Talk) -> None:
-    session.break_at(file="frames.c", line=line_of(project, "int more ="))
+@MOSTLY_IN_C
+def test_what_was_offered_with_the_patch_can_be_had_later(session: Session, project: Answerer, talk: Talk) -> None:
+    session.break_at(file=project.source.name, line=project.line_of("more ="))
     stop_in(session, talk, "plain")
     session.delete_breakpoints()
-    project.edit(PLAIN)
+    project.replace(*PLAIN)
     assert session.call("apply")["outcome"] == "patched"
     outcome = session.call("apply --frame remap")
     assert outcome["outcome"] == "patched", outcome["text"]
-    assert outcome["frame"]["function"] == "plain"
+    assert re.fullmatch(r"(\w+::)?plain", outcome["frame"]["function"]), outcome["frame"]
     assert [patch["patch"] for patch in session.call("status")["patches"]] == [2]
     assert said_after(session, talk) == "1040"
 
 
 @pytest.mark.slow
-def test_what_cannot_be_had_later_leaves_the_patch(session: Session, project: Project, talk: Talk) -> None:
+def test_what_cannot_be_had_later_leaves_the_patch(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "first")
     project.edit(OTHER_TYPE)
     outcome = session.call("apply")
@@ -188,69 +202,78 @@ def test_what_cannot_be_had_later_leaves_the_patch(session: Session, project: Pr
     assert "first" in [row["name"] for row in patch["functions"]]
 
 
+@pytest.mark.parametrize("project", ["c", "c++"], indirect=True)
 def test_a_crash_in_a_callee_goes_on_when_its_calls_may_be_dropped(
-    session: Session, project: Project, talk: Talk
+    session: Session, project: Answerer, talk: Talk
 ) -> None:
     stop_in(session, talk, "checked")
-    assert select_frame(session, "checked") > 0
-    project.edit(CHECKED)
+    assert select_frame(session, f"{project.scope}checked") > 0
+    project.replace(*CHECKED)
     before = session.evaluate("$pc")
     assert codes(session.call("apply --frame remap")) == ["frame-unwinds"]
     assert session.evaluate("$pc") == before
     outcome = session.call("apply --frame remap --unwind")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert outcome["frame"]["signal"] == "SIGSEGV"
-    assert outcome["frame"]["dropped"] == ["require"]
+    (dropped,) = outcome["frame"]["dropped"]
+    assert re.match(rf"{project.scope}require\b", dropped)
     assert "checked" in session.where()
     assert said_after(session, talk) == "14"
     assert talk.ask("plain") == "41"
 
 
-def test_an_abort_goes_on_in_the_function_that_failed(project: Project, talk: Talk) -> None:
+@pytest.mark.parametrize(
+    ("project", "how", "way_out"),
+    [("c", "remap", "__GI___assert_fail"), ("c++", "restart", "__cxa_throw")],
+    indirect=["project"],
+)
+def test_an_abort_goes_on_in_the_function_that_failed(project: Answerer, talk: Talk, how: str, way_out: str) -> None:
     # lldb 19 does not find its way out of raise(3) where the C library has a separate debug file.
     with debug_with("gdb", find_debugger("gdb")) as session:
         session.attach(talk.process.pid)
         stop_in(session, talk, "asserted")
-        assert select_frame(session, "asserted") > 2
-        project.edit(ASSERTED)
-        outcome = session.call("apply --frame remap --unwind")
+        assert select_frame(session, f"{project.scope}asserted") > 2
+        project.replace(*ASSERTED)
+        outcome = session.call(f"apply --frame {how} --unwind")
         assert outcome["outcome"] == "patched", outcome["text"]
         assert outcome["frame"]["signal"] == "SIGABRT"
-        assert outcome["frame"]["dropped"][-1] == "__GI___assert_fail"
+        assert outcome["frame"]["dropped"][-1] == way_out
         assert "asserted" in session.where()
         assert said_after(session, talk) == "14"
         assert talk.ask("plain") == "41"
 
 
 @pytest.mark.slow
-def test_a_crash_in_a_callee_begins_again(session: Session, project: Project, talk: Talk) -> None:
+def test_a_crash_in_a_callee_begins_again(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "checked")
     select_frame(session, "checked")
-    project.edit(CHECKED)
+    project.replace(*CHECKED)
     outcome = session.call("apply --frame restart --unwind")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert said_after(session, talk) == "14"
 
 
-def test_an_endless_loop_is_patched_while_it_waits(session: Session, project: Project, talk: Talk) -> None:
+@IN_EACH_LANGUAGE
+def test_an_endless_loop_is_patched_while_it_waits(session: Session, project: Answerer, talk: Talk) -> None:
     session.resume()
     assert talk.ask("plain") == "41"
     session.stop()
-    assert select_frame(session, "main") > 0
-    project.edit(LOOP)
+    assert select_frame(session, project.main) > 0
+    old, new, said = LOOP[project.language]
+    project.replace(old, new)
     outcome = session.call("apply --frame remap")
     assert outcome["outcome"] == "patched", outcome["text"]
     assert outcome["frame"]["when_it_returns"]
     session.resume()
-    assert talk.ask("plain") == "answer 41"
-    assert talk.ask("plain") == "answer 41"
+    assert talk.ask("plain") == said
+    assert talk.ask("plain") == said
     assert talk.close() == 0
 
 
 @pytest.mark.slow
-def test_a_signal_that_was_not_to_be_forgotten_is_delivered(session: Session, project: Project, talk: Talk) -> None:
+def test_a_signal_that_was_not_to_be_forgotten_is_delivered(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "asserted")
-    project.edit(PLAIN)
+    project.replace(*PLAIN)
     outcome = session.call("apply")
     assert outcome["outcome"] == "patched", outcome["text"]
     session.resume()
@@ -261,7 +284,7 @@ def test_a_signal_that_was_not_to_be_forgotten_is_delivered(session: Session, pr
 
 
 def test_what_cannot_be_proved_is_refused_and_nothing_is_touched(
-    session: Session, project: Project, talk: Talk
+    session: Session, project: Answerer, talk: Talk
 ) -> None:
     stop_in(session, talk, "first")
     project.edit(OTHER_TYPE)
@@ -273,8 +296,8 @@ def test_what_cannot_be_proved_is_refused_and_nothing_is_touched(
 
 
 @pytest.mark.slow
-def test_the_selected_frame_must_be_of_a_changed_function(session: Session, project: Project, talk: Talk) -> None:
+def test_the_selected_frame_must_be_of_a_changed_function(session: Session, project: Answerer, talk: Talk) -> None:
     stop_in(session, talk, "first")
-    project.edit(PLAIN)
+    project.replace(*PLAIN)
     assert codes(session.call("apply --frame remap")) == ["frame-not-changed"]
     assert session.call("status")["patches"] == []

@@ -45,8 +45,7 @@ def adapter(gdb: str, ticker: Ticker) -> Iterator[Adapter]:
 
 
 def set_breakpoints(adapter: Adapter, ticker: Ticker, *texts: str) -> None:
-    lines = ticker.source.read_text().splitlines()
-    rows = [{"line": next(n for n, line in enumerate(lines, 1) if text in line)} for text in texts]
+    rows = [{"line": ticker.line_of(text)} for text in texts]
     adapter.ask("setBreakpoints", source={"path": str(ticker.source)}, breakpoints=rows)
 
 

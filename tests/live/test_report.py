@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -12,26 +13,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from scenario import EDITS, Project, Talk, build_project
+from answerer import Answerer
+from scenario import Talk
 from sessions import Session, debug_with
+from test_frames import IN_EACH_LANGUAGE, MOSTLY_IN_C
 
 from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 
-BODY, GREETING, HEADER = EDITS[0], EDITS[1], EDITS[-1]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return build_project(tmp_path / "talk", "gcc", ["-O0"])
-
-
-@pytest.fixture
-def talk(project: Project) -> Iterator[Talk]:
-    talk = Talk(project.program)
-    yield talk
-    talk.kill()
+PLAIN, CHECKED = ("twice + 1;", "twice + 1000;"), ("twice < 10,", "twice < 100,")
+ADDS_ONE = r"add eax, 1\b|inc eax|add e[a-z]+, 1\b"
 
 
 @pytest.fixture(params=["gdb", "lldb"])
@@ -42,23 +34,24 @@ def session(request: pytest.FixtureRequest, talk: Talk) -> Iterator[Session]:
         yield session
 
 
-def test_a_preview_shows_both_versions(session: Session, project: Project, talk: Talk) -> None:
-    project.edit(BODY)
+@IN_EACH_LANGUAGE
+def test_a_preview_shows_both_versions(session: Session, project: Answerer, talk: Talk) -> None:
+    project.replace(*PLAIN)
     said = session.tell("hotpatch preview")
-    assert "add eax, 1 " in said, said
+    assert re.search(ADDS_ONE, said), said
     assert "add eax, 0x3e8" in said
     assert session.call("apply")["outcome"] == "patched"
-    source = project.folder / "talk.c"
-    source.write_text(source.read_text().replace("return x + 1000; }", "return x + 3000; }"))
-    said = session.tell("hotpatch preview body")
+    project.replace("twice + 1000;", "twice + 3000;")
+    said = session.tell("hotpatch preview plain")
     assert "add eax, 0x3e8" in said, "the old side is the code of the patch before"
     assert "add eax, 0xbb8" in said
     assert "as it was compiled last" in said
-    assert talk.ask("body 5") == "1005"
+    assert talk.ask("plain") == "1040"
     outcome = session.call("preview")
-    assert [row["name"] for row in outcome["sides"]["code"]] == ["body"]
+    (code,) = outcome["sides"]["code"]
+    assert code["name"].startswith(f"{project.scope}plain")
     changed = [row for row in outcome["sides"]["source"][0]["rows"] if row[0] == "|"]
-    assert [("x + 1000;" in left, "x + 3000;" in right) for _mark, left, right in changed] == [(True, True)]
+    assert [("twice + 1000;" in left, "twice + 3000;" in right) for _mark, left, right in changed] == [(True, True)]
 
 
 class Page(HTMLParser):
@@ -82,16 +75,14 @@ class Page(HTMLParser):
         self.text += text
 
 
-def make_report(session: Session, project: Project, file: Path) -> Page:
+def make_report(session: Session, project: Answerer, file: Path) -> Page:
     """After a patch, an edit that does not compile, one that is refused, a second patch, and its undo."""
-    project.edit(BODY)
+    project.replace(*PLAIN)
     assert session.call("apply")["outcome"] == "patched"
-    source = project.folder / "talk.c"
-    good = source.read_text()
-    source.write_text(good.replace("return x + 1000; }", "return <x> + 1000; }"))
+    project.replace("twice + 1000;", "<twice> + 1000;")
     assert session.call("apply")["error"]["code"] == "compile-failed"
-    source.write_text(good)
-    project.edit(GREETING)
+    project.replace("<twice> + 1000;", "twice + 1000;")
+    project.replace(*CHECKED)
     assert session.call("apply")["outcome"] == "patched"
     assert session.call("undo")["outcome"] == "undone"
     assert session.call("undo 7")["error"]["code"] == "no-such-patch"
@@ -100,21 +91,24 @@ def make_report(session: Session, project: Project, file: Path) -> Page:
     return Page(file.read_text())
 
 
-def test_a_report_tells_what_was_done(session: Session, project: Project, talk: Talk, tmp_path: Path) -> None:
+@MOSTLY_IN_C
+def test_a_report_tells_what_was_done(session: Session, project: Answerer, talk: Talk, tmp_path: Path) -> None:
     page = make_report(session, project, tmp_path / "report.html")
     assert page.open == []
     assert page.addresses == []
-    for word in ("patch 1: body", "patch 2: greeting", "compile-failed", "no-such-patch", "stopped, median"):
+    patches = f"patch 1: {project.scope}plain", f"patch 2: {project.scope}checked"
+    for word in (*patches, "compile-failed", "no-such-patch", "stopped, median"):
         assert word in page.text, word
-    for word in ("add eax, 1\n", "0x3e8", "return <x> + 1000", f"process {talk.process.pid}"):
-        assert word.strip() in page.text, word
+    for word in ("0x3e8", "<twice> + 1000", f"process {talk.process.pid}"):
+        assert word in page.text, word
+    assert re.search(ADDS_ONE, page.text)
     assert "Patch 1" in page.text
     assert "Patch 2" not in page.text, "it is not in force any more"
-    assert talk.ask("body 5") == "1005"
+    assert talk.ask("plain") == "1040"
 
 
 @pytest.mark.parametrize("session", ["gdb", pytest.param("lldb", marks=pytest.mark.slow)], indirect=True)
-def test_a_browser_shows_the_report(session: Session, project: Project, talk: Talk, tmp_path: Path) -> None:
+def test_a_browser_shows_the_report(session: Session, project: Answerer, talk: Talk, tmp_path: Path) -> None:
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next((path for name in names if (path := shutil.which(name))), None)
     if browser is None:

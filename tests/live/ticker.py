@@ -20,10 +20,17 @@ from terminal import Terminal
 
 from ipbp.cli.path import load_line
 
+VALUE = "ticks * 0 + "
+"""In the line of `value` that returns, in each language."""
+OPENED = "file = "
+"""In a line at the beginning of `main`, of which the first of the source has it."""
+
 
 @dataclass(frozen=True)
 class Ticker:
     """The project in `folder`. `value` is in `source`; `other` is in `part`, with the number that it returns."""
+
+    language: str
 
     folder: Path
     program: Path
@@ -31,6 +38,10 @@ class Ticker:
     part: Path
     scope: str  # of its functions, as gdb wants them named
     unused: str  # a definition that changes nothing
+
+    def line_of(self, text: str) -> int:
+        """The first line of the source that has it."""
+        return next(number for number, line in enumerate(self.source.read_text().splitlines(), 1) if text in line)
 
     def text(self, value: int) -> str:
         """The source, edited so that the program shows this."""
@@ -100,7 +111,9 @@ def build_ticker(folder: Path, language: str = "c") -> Ticker:
     if language == "rust":
         project = build_cargo_project(folder, workspace="ticker")
         unused = "static _MORE: [u8; 2] = [0; 2];\n"
-        return Ticker(folder, project.program, folder / "src/main.rs", folder / "src/other.rs", "ticker::", unused)
+        return Ticker(
+            language, folder, project.program, folder / "src/main.rs", folder / "src/other.rs", "ticker::", unused
+        )
     compiler, name = {"c": ("gcc", "ticker.c"), "c++": ("g++", "ticker.cpp")}[language]
     folder.mkdir(parents=True)
     for file in (name, "ticker.h"):
@@ -110,7 +123,7 @@ def build_ticker(folder: Path, language: str = "c") -> Ticker:
     subprocess.run([compiler, "ticker.o", "-o", "ticker", "-pthread"], cwd=folder, check=True)
     rows = [{"directory": str(folder), "file": name, "arguments": arguments}]
     (folder / "compile_commands.json").write_text(json.dumps(rows))
-    return Ticker(folder, folder / "ticker", folder / name, folder / "ticker.h", "", "static long more[2];\n")
+    return Ticker(language, folder, folder / "ticker", folder / name, folder / "ticker.h", "", "static long more[2];\n")
 
 
 class Typed:

@@ -1,4 +1,4 @@
-//! Answers line by line; one answer panics.
+//! What frames.c does, in Rust; two answers panic.
 
 use std::io::BufRead;
 
@@ -15,6 +15,20 @@ fn scaled(entries: &[Entry], index: usize, scale: i32) -> i32 {
 }
 
 #[inline(never)]
+fn require(is_so: bool, what: &str) {
+    if !is_so {
+        panic!("not {what}");
+    }
+}
+
+#[inline(never)]
+fn checked(value: i32) -> i32 {
+    let twice = value * 2;
+    require(twice < 10, "small");
+    twice
+}
+
+#[inline(never)]
 fn plain(value: i32) -> i32 {
     let twice = value + value;
     let more = twice + 1;
@@ -25,6 +39,7 @@ fn answer(line: &str) -> i32 {
     let entries = [Entry { value: 3 }, Entry { value: 4 }];
     match line {
         "scaled" => scaled(&entries, 2, 10),
+        "checked" => checked(7),
         "plain" => plain(20),
         _ => -1,
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ipbp.build.begun_early import begun_early
 from ipbp.build.compile import Compiled, compile_units
 from ipbp.build.dirty import Dirty
 from ipbp.build.once import one_build
+from ipbp.build.snapshot import digest_of
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 
@@ -157,3 +160,27 @@ def test_nothing_is_begun_that_the_user_has_not_agreed_to(tree, tmp_path, compil
 
     with begun_early(tmp_path):
         assert not left_over(tmp_path)
+
+
+def test_a_header_that_is_saved_while_the_compiler_runs_is_noted_as_it_was_compiled(tree, tmp_path, compilers):
+    request(tmp_path, unit(tree))
+    write(tree, {"a.c": '#include "a.h"\nint f(void) { return A + 1; }\n'})
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    wrapper = tmp_path / "bin" / "gcc"
+    wrapper.write_text(wrapper.read_text().replace("PATH=", f"cat {gate}\nPATH="))
+
+    def save() -> None:
+        time.sleep(0.2)  # by then the headers were hashed; when not, the test is easier
+        write(tree, {"a.h": "#define A 6\n"})
+        wrapper.write_text(wrapper.read_text().replace(f"cat {gate}\n", ""))
+        gate.write_text("")
+
+    with begun_early(tmp_path):
+        saving = threading.Thread(target=save)
+        saving.start()
+        [row] = compile_units([unit(tree)], Store(tmp_path / "store"), lambda _: None)
+        saving.join()
+
+    assert returned(row, tmp_path) == "0x7"
+    assert row.dependencies[str(tree / "a.h")] == digest_of(str(tree / "a.h"))

@@ -14,14 +14,14 @@ import tempfile
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipbp.build.command import Command, refusals
 from ipbp.build.compiler_run import CompilerRun, Compilers, compile_into
 from ipbp.build.once import is_one_build
 from ipbp.build.places import cache_folder
-from ipbp.build.snapshot import digest_of
+from ipbp.build.snapshot import digest_of, hash_files
 from ipbp.build.texts import is_projects
 from ipbp.build.trust import needs_agreement
 from ipbp.errors import IpbpError
@@ -33,13 +33,14 @@ _How = tuple[Command, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """`files`: path -> sha256 of what it was compiled from last, without what the system brings."""
+    """`files`: path -> sha256 of what it was compiled from last."""
 
     how: _How
     files: Mapping[str, str]
 
     def is_edited(self) -> bool:
-        return any(digest_of(path) != digest for path, digest in self.files.items())
+        """What the system brings is not looked at here."""
+        return any(digest_of(path) != digest for path, digest in self.files.items() if is_projects(path))
 
 
 _compiled_last: Kept[Hashable, tuple[_Unit, ...]] = Kept(16)
@@ -59,7 +60,7 @@ def begun_early(process: Hashable) -> Iterator[None]:
     try:
         for unit in _compiled_last.get(process) or ():
             if unit.is_edited():
-                begun.begin(unit.how)
+                begun.begin(unit)
         yield
     finally:
         _current.clear()
@@ -75,15 +76,15 @@ def taken(command: Command, flags: Sequence[str], compilers: Compilers) -> Compi
     if early is None:
         return None
     compilers.adopt(early.compilers)
+    hashed = hash_files(early.unit.files)  # nobody has to wait for that later
     run = early.ended()
-    return run if run is not None and run.status == 0 and run.object.is_file() else None
+    return replace(run, hashed=hashed) if run is not None and run.status == 0 and run.object.is_file() else None
 
 
 def note_compiled(command: Command, flags: Sequence[str], files: Mapping[str, str]) -> None:
     """The unit was compiled in this way, from these files (path -> sha256). Of several ways the first counts."""
     if _current:
-        own = {path: digest for path, digest in files.items() if is_projects(path)}
-        _current[0].compiled.setdefault(command, _Unit((command, tuple(flags)), own))
+        _current[0].compiled.setdefault(command, _Unit((command, tuple(flags)), files))
 
 
 class _Begun:
@@ -95,11 +96,12 @@ class _Begun:
         self._waiting: dict[_How, _Early] = {}
         self._every: list[_Early] = []
 
-    def begin(self, how: _How) -> None:
+    def begin(self, unit: _Unit) -> None:
         # As many as the machine has processors are compiled at the same time.
-        if len(self._every) < (os.cpu_count() or 1) and not refusals(how[0]) and needs_agreement(how[:1]) is None:
-            self._waiting[how] = _Early(how)
-            self._every.append(self._waiting[how])
+        is_room = len(self._every) < (os.cpu_count() or 1)
+        if is_room and not refusals(unit.how[0]) and needs_agreement(unit.how[:1]) is None:
+            self._waiting[unit.how] = _Early(unit)
+            self._every.append(self._waiting[unit.how])
 
     def take(self, how: _How) -> _Early | None:
         with self._lock:
@@ -116,16 +118,17 @@ class _Begun:
 class _Early:
     """One compile, in a thread."""
 
-    def __init__(self, how: _How) -> None:
-        self.compilers = Compilers()
+    def __init__(self, unit: _Unit) -> None:
+        self.unit, self.compilers = unit, Compilers()
         self._run: CompilerRun | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="compile-", dir=cache_folder("objects")))
-        self._thread = threading.Thread(target=self._compile, args=how, daemon=True)
+        self._thread = threading.Thread(target=self._compile, args=unit.how, daemon=True)
         self._thread.start()
 
     def _compile(self, command: Command, flags: Sequence[str]) -> None:
         with suppress(IpbpError, OSError):  # it is tried once more when it is wanted, and fails then
-            self._run = compile_into(self._folder / "0", command, flags, self.compilers)
+            own = filter(is_projects, self.unit.files)
+            self._run = compile_into(self._folder / "0", command, flags, self.compilers, own)
 
     def ended(self) -> CompilerRun | None:
         self._thread.join()

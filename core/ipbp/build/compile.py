@@ -122,7 +122,7 @@ def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], runn
         if not made.object.is_file():
             return _Failed(command.source, f"{made.messages}the command made no object\n", made.status)
         files = _files(command, made.depfile)
-        snapshot = Snapshot()
+        snapshot = Snapshot(made.hashed)
         after = {path: snapshot.digest(path) for path in files}
         if after == before or all(snapshot.modified_ns(path) < made.began_ns for path in files):
             digest = store.put(made.object)

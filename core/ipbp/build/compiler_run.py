@@ -6,26 +6,33 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipbp.build.command import Command, for_patch
 from ipbp.build.compilers_time import compiling
 from ipbp.build.environment import environment_of
+from ipbp.build.snapshot import Hashed, Snapshot
 from ipbp.errors import IpbpError
+
+_TICK_MILLISECONDS = 12
+"""CONFIG_HZ of Linux is 100 or more."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompilerRun:
     """`began_ns`: the file system's clock when it began. `status`: negative for a signal. `messages`: all that was
-    printed. `object` and `depfile`: where these are if it went well."""
+    printed. `object` and `depfile`: where these are if it went well. `hashed`: files that it was expected to read, as
+    they were hashed while it ran."""
 
     began_ns: int
     status: int
     messages: str
     object: Path
     depfile: Path
+    hashed: Mapping[str, Hashed] = field(default_factory=dict)
 
 
 class Compilers:
@@ -78,17 +85,35 @@ class Compilers:
             row.stop()
 
 
-def compile_into(place: Path, command: Command, flags: Sequence[str], compilers: Compilers) -> CompilerRun:
-    """Run it with these flags in addition; `place` is made for it. Ask `trust` before.
+def compile_into(
+    place: Path, command: Command, flags: Sequence[str], compilers: Compilers, edited: Iterable[str] = ()
+) -> CompilerRun:
+    """Run it with these flags in addition; `place` is made for it. `edited`: files beside the source that may have been
+    saved just now. Ask `trust` before.
 
     Errors: `build-directory-missing`, `compiler-missing`.
     """
-    place.mkdir(parents=True)
-    # The directory's own time stamp is the file system's clock at this moment.
-    began_ns = place.stat().st_mtime_ns
+    snapshot = Snapshot()
+    began_ns = _make_later_than(place, max(map(snapshot.modified_ns, (str(command.source), *edited))))
     object, depfile = place / f"{command.source.stem}.o", place / "dependencies"
     status, messages = _run(command, for_patch(command, object, depfile, flags), compilers)
     return CompilerRun(began_ns, status, messages, object, depfile)
+
+
+def _make_later_than(place: Path, saved_ns: int) -> int:
+    """Make the folder; the file system's clock then. That stands still for some milliseconds: what was saved in the
+    same tick would be taken for saved since, and compiled twice."""
+    for _ in range(_TICK_MILLISECONDS):
+        place.mkdir(parents=True)
+        began_ns = place.stat().st_mtime_ns
+        if began_ns > saved_ns:
+            break
+        time.sleep(0.001)
+        place.rmdir()
+    else:  # a time stamp of tomorrow
+        place.mkdir(parents=True)
+        began_ns = place.stat().st_mtime_ns
+    return began_ns
 
 
 def _run(command: Command, words: Sequence[str], compilers: Compilers) -> tuple[int, str]:

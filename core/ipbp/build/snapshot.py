@@ -9,16 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 _PART = 1 << 16  # bytes that are read at once
 MISSING = -1
 """Modification time of a file that is not there, or cannot be reached."""
 
 
-class Snapshot:
-    """A memory of answers; make a new one for every look at the world."""
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """`digest`: of a file, when its status was `state`: what is written to it later changes that."""
 
-    def __init__(self) -> None:
+    state: tuple[int, ...]
+    digest: str
+
+
+_NOTHING: Mapping[str, Hashed] = {}
+
+
+class Snapshot:
+    """A memory of answers; make a new one for every look at the world. `hashed`: of files that were hashed before; it
+    counts for those that have not changed since."""
+
+    def __init__(self, hashed: Mapping[str, Hashed] = _NOTHING) -> None:
+        self._hashed = hashed
         self._times: dict[str, int] = {}
         self._digests: dict[str, str] = {}
         self._located: dict[str, dict[str, str]] = {}
@@ -42,7 +57,9 @@ class Snapshot:
         """sha256 of the content, in hex; "" for what is no readable file, which equals no content."""
         digest = self._digests.get(path)
         if digest is None:
-            digest = self._digests[path] = digest_of(path)
+            known = self._hashed.get(path)
+            digest = known.digest if known is not None and known.state == _state(path) else digest_of(path)
+            self._digests[path] = digest
         return digest
 
 
@@ -62,6 +79,26 @@ def digest_of(path: str) -> str:
     finally:
         os.close(descriptor)
     return found.hexdigest()
+
+
+def hash_files(paths: Iterable[str]) -> dict[str, Hashed]:
+    """The digests of these files, for a `Snapshot`; without those that are written to at this moment."""
+    found = {}
+    for path in paths:
+        state = _state(path)
+        digest = digest_of(path)
+        if digest and state == _state(path):
+            found[path] = Hashed(state, digest)
+    return found
+
+
+def _state(path: str) -> tuple[int, ...]:
+    # The time of the last change (ctime) can be set by nobody (inode(7)).
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _modified_ns(path: str) -> int:

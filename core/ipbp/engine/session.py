@@ -19,6 +19,7 @@ from ipbp.build.notes import write_whole
 from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
+from ipbp.engine.garbage import keep_modules
 from ipbp.engine.together import Together
 from ipbp.engine.watching import follow, saves
 from ipbp.errors import IpbpError, Refused
@@ -45,6 +46,7 @@ def serve(channel: Channel) -> int:
     with contextlib.suppress(IpbpError, OSError):  # whoever needs the store is told
         user_store().prune((), _KEEP_BYTES, _KEEP_SECONDS)
     load_lief()
+    keep_modules()
     while True:
         try:
             request = channel.next_request()

@@ -60,7 +60,7 @@ class GdbInferior:
             debugger=f"gdb {gdb.VERSION}",
             executable=tasks.executable(pid),
             stopped=not _is_running(),
-            attached=tasks.parent(pid) != tasks.tracer(pid),
+            attached=tasks.is_attached(pid),
             debug_folders=gdb.parameter("debug-file-directory").split(":"),
         )
 

@@ -70,7 +70,7 @@ class LldbInferior:
             debugger=f"lldb {version[0] if version else ''}".rstrip(),
             executable=tasks.executable(pid) if kernel is None else kernel.program(self.regions()),
             stopped=self._is_stopped(),
-            attached=kernel is not None or tasks.parent(pid) != tasks.tracer(pid),
+            attached=kernel is not None or tasks.is_attached(pid),
             local=kernel is None,
             debug_folders=self._debug_folders(),
             remote="" if kernel is None else kernel.name,

@@ -61,4 +61,4 @@ class LldbDebugger:
     def _has_prompt(self) -> bool:
         # A program that lldb has launched takes the terminal while it runs; one that it was attached to does not.
         pid = int(self._process().GetProcessID())
-        return not self.is_ready() or tasks.parent(pid) != tasks.tracer(pid)
+        return not self.is_ready() or tasks.is_attached(pid)

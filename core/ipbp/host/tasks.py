@@ -94,6 +94,12 @@ def parent(pid: int) -> int:
     return int(status_field(pid, _one(pid), "PPid"))
 
 
+def is_attached(pid: int) -> bool:
+    """Whether its debugger came when it was running already: who traces it is not its parent."""
+    rows = procfs.status(pid, _one(pid))
+    return rows["PPid"] != rows["TracerPid"]
+
+
 def blocks_signal(pid: int, thread: int, number: int) -> bool:
     """Whether the thread has the signal blocked (SigBlk, a mask in which bit 0 is signal 1)."""
     return bool(int(status_field(pid, thread, "SigBlk"), 16) >> (number - 1) & 1)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import LinkGraph
+from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.attest import Attestation, attest
 from ipbp.stages.compare import compare
 from ipbp.stages.copies import Copies, place_copies
 from ipbp.stages.copy_pairs import pair_copies
 from ipbp.stages.correlate import correlate
 from ipbp.stages.linkage import Declared
+from ipbp.stages.select import OldSide
 
 
 class Ahead:
@@ -20,6 +22,7 @@ class Ahead:
 
     def __init__(self) -> None:
         self._proved: list[tuple[LinkGraph, LoadedImage, Attestation]] = []
+        self._recorded: list[tuple[UnitRecord, OldSide]] = []
         self._paired: list[tuple[LinkGraph, LinkGraph, tuple[object, ...], Copies]] = []
 
     def attest(self, old: LinkGraph, image: LoadedImage, read: MemoryReader) -> Attestation:
@@ -29,6 +32,15 @@ class Ahead:
                 return known
         found = attest(old, image, read)
         self._proved.append((old, image, found))
+        return found
+
+    def recorded(self, record: UnitRecord, make: Callable[[], OldSide]) -> OldSide:
+        """What `make` makes of this very record, or made."""
+        for other, known in self._recorded:
+            if other is record:
+                return known
+        found = make()
+        self._recorded.append((record, found))
         return found
 
     def pair(

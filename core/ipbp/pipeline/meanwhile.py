@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
@@ -20,6 +21,7 @@ from ipbp.formats.elf_process import LoadedProcess
 from ipbp.members import listed
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.loader import LIBGCC, LIBUNWIND
+from ipbp.pipeline.old_side import recorded_side
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.stored import graph_of_file, read_stored, together
 
@@ -54,11 +56,15 @@ class Meanwhile:
         self._start.set()
 
     def units(self, module: LoadedModule, rows: Sequence[Dirty]) -> None:
-        """Begin to read the objects of these units of the module that may run, and to prove them."""
+        """Begin to read the objects of these units of the module that may run, and to prove those that were built."""
         self.images()
+        known = self._record.units(module.key)
         for row in rows[:_MANY]:
+            record = known.get(str(row.command.source))
             if row.old_object is not None:
                 self._pool.submit(self._old, module, row.old_object)
+            elif record is not None and record.object and record.members is None:
+                self._pool.submit(self.ahead.recorded, record, partial(recorded_side, record, self._store))
 
     def _old(self, module: LoadedModule, old_object: Path) -> None:
         self.ahead.attest(graph_of_file(old_object), module.image, self._process.read)

@@ -118,7 +118,8 @@ def old_side(
     if record is not None and record.members is not None:
         return recorded_crate(record, members, store, image, read, ahead), "the object of the last patch"
     if record is not None:
-        return recorded_side(record, store), "the object of the last patch"
+        side = ahead.recorded(record, lambda: recorded_side(record, store))
+        return side, "the object of the last patch"
     if old_object is not None and old_object.exists():
         try:
             is_crate = old_object.is_relative_to(store.root)

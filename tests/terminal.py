@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import re
@@ -64,19 +63,26 @@ class Terminal:
         self._seen = found.end()
         return shown
 
-    def read(self, seconds: float = 0.05) -> None:
-        """Take what is shown, waiting for it for at most this long."""
-        if select.select([self._master], [], [], seconds)[0]:
-            with contextlib.suppress(OSError):  # nobody has the other end any more
-                shown = os.read(self._master, 1 << 16).decode(errors="replace")
-                self.raw += shown
-                self.screen += _CONTROL.sub("", shown)
+    def read(self, seconds: float = 0.05) -> bool:
+        """Take what is shown, waiting for it for at most this long; whether there was something."""
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        try:
+            shown = os.read(self._master, 1 << 16).decode(errors="replace")
+        except OSError:  # nobody has the other end any more
+            return False
+        self.raw += shown
+        self.screen += _CONTROL.sub("", shown)
+        return bool(shown)
 
     def wait_for_end(self) -> int:
+        """The exit status; `screen` is then all that was shown."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None:
             assert time.monotonic() < deadline, self.screen
             self.read()
+        while self.read(0):
+            continue
         return self.process.returncode
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from terminal import Terminal
 from ticker import WAYS, Ticker, build_ticker, wait_until
+
+from ipbp.host.tasks import has_ended
 
 pytestmark = pytest.mark.live
 
@@ -39,7 +42,40 @@ def test_a_program_in_the_terminal_is_patched_by_saves(ticker: Ticker, debugger:
         ticker.save_wrong()
         terminal.wait_for("does not compile")
         terminal.press_ctrl_c()
-        assert terminal.wait_for_end() == 128 + signal.SIGINT
+        assert terminal.wait_for_end() == 128 + signal.SIGINT, terminal.screen
+
+
+COMPILER = """#!/bin/sh
+while [ -e hold ]; do
+    : >held
+    sleep 0.02
+done
+exec g++ "$@"
+"""
+
+
+@pytest.mark.parametrize("ticker", ["c++"], indirect=True)
+def test_a_program_that_ends_while_a_save_is_compiled_is_no_failure(ticker: Ticker, debugger: str) -> None:
+    compiler, hold, held = (ticker.folder / name for name in ("compiler", "hold", "held"))
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    commands = ticker.folder / "compile_commands.json"
+    commands.write_text(commands.read_text().replace('"g++"', f'"{compiler}"'))
+    words = [*IPBP, "run", "--watch", "--yes", "--debugger", debugger, "--", ticker.program, "out"]
+    with Terminal(words, ticker.folder) as terminal:
+        shown = terminal.wait_for(r"\d+ files of process \d+ are watched")
+        pid = int(shown.split()[-3])
+        ticker.save(1)
+        ticker.wait_for(1)
+        terminal.wait_for("patched 1 function")
+        hold.touch()
+        ticker.save(2)
+        wait_until(held.exists, lambda: terminal.screen)
+        terminal.press_ctrl_c()
+        wait_until(lambda: has_ended(pid), lambda: terminal.screen)
+        hold.unlink()
+        assert terminal.wait_for_end() == 128 + signal.SIGINT, terminal.screen
+    assert len(re.findall("^ipbp: ", terminal.screen, re.MULTILINE)) == 2, terminal.screen
 
 
 def test_its_exit_status_is_the_programs(ticker: Ticker, debugger: str) -> None:
@@ -60,7 +96,7 @@ def test_a_running_program_is_watched_until_ctrl_c_and_then_left_alone(ticker: T
                 ticker.wait_for(number)
                 terminal.wait_for("patched 1 function")
             terminal.press_ctrl_c()
-            assert terminal.wait_for_end() == 0
+            assert terminal.wait_for_end() == 0, terminal.screen
         wait_until(lambda: "TracerPid:\t0\n" in Path(f"/proc/{program.pid}/status").read_text(), lambda: "traced")
         assert ticker.is_ticking()
         assert program.poll() is None

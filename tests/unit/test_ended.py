@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from ipbp.engine.session import ended
+from ipbp.host.ended import ended
 
 
 def missing(path: str) -> FileNotFoundError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from ipbp.errors import IpbpError
 from ipbp.host.watch_loop import Loop
 
@@ -24,6 +26,7 @@ class Program:
         self.shown: list[Message] = []
         self.asked: list[str] = []
         self.absent = 0
+        self.is_ended = False
 
     def params(self) -> Message:
         if self.absent:
@@ -50,6 +53,9 @@ class Program:
 
     def is_over(self) -> bool:
         return not self.script["saves"]
+
+    def has_ended(self) -> bool:
+        return self.is_ended
 
 
 def run(program: Program, waits: bool = False, sleep: Callable[[float], None] = lambda seconds: None) -> Loop:
@@ -111,6 +117,40 @@ def test_a_program_that_ends_during_a_patch_is_no_failure_of_watch_mode() -> Non
     gone = {"outcome": "error", "error": GONE.to_json()}
     program = Program([PLAN], [OVER], [gone])
     run(program)
+    assert program.shown == []
+
+
+@pytest.mark.parametrize("code", ["image-unreadable", "engine-bug"])
+def test_whatever_fails_when_the_program_ends_is_no_failure_of_watch_mode(code: str) -> None:
+    program = Program([IpbpError(code, "its memory cannot be read", "Try again.")], [OVER])
+    program.is_ended = True
+    run(program)
+    assert program.shown == []
+
+
+def test_a_refusal_is_shown_when_the_program_goes_on_and_not_when_it_has_ended() -> None:
+    refused = {"outcome": "refused", "refusals": []}
+    for is_ended in (False, True):
+        program = Program([PLAN], [OVER], [refused])
+        program.is_ended = is_ended
+        run(program)
+        assert bool(program.shown) is not is_ended
+
+
+def test_the_next_program_is_watched_when_one_ends_while_it_is_looked_at() -> None:
+    class Ending(Program):
+        def has_ended(self) -> bool:
+            return self.asked == ["follow"]
+
+        def ask(self, verb: str, params: Message) -> Message:
+            if self.asked:
+                return super().ask(verb, params)
+            self.asked.append(verb)
+            raise IpbpError("engine-bug", "the engine failed", "Report it.")
+
+    program = Ending([UNCHANGED], [OVER])
+    run(program, waits=True)
+    assert program.asked == ["follow", "follow", "plan", "saves"]
     assert program.shown == []
 
 

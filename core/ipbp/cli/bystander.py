@@ -24,6 +24,8 @@ class Bystander:
     def describe(self) -> Description:
         try:
             executable = os.readlink(f"/proc/{self._pid}/exe").removesuffix(" (deleted)")
+        except (FileNotFoundError, ProcessLookupError) as error:  # also of one that was not waited for yet
+            raise IpbpError("inferior-gone", f"process {self._pid} has ended", "Start it again.") from error
         except OSError as error:
             raise IpbpError(
                 "process-permission", f"you may not look at process {self._pid}", "Run ipbp as the program's user."

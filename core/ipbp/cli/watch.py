@@ -24,12 +24,12 @@ from ipbp.cli.consent import with_consent
 from ipbp.cli.debuggers import DEBUGGERS, find_debugger
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.lldb_session import LldbSession
-from ipbp.cli.outcome import Outcome
+from ipbp.cli.outcome import Outcome, told
 from ipbp.cli.processes import process_id
 from ipbp.cli.target import check_attachable, is_stopped, settle
 from ipbp.errors import IpbpError
-from ipbp.host import render
-from ipbp.host.commands import failed, plan_params
+from ipbp.host import render, tasks
+from ipbp.host.commands import bug, plan_params
 from ipbp.host.inherited import inherit
 from ipbp.host.journal import open_journal
 from ipbp.host.plain_path import plain_path
@@ -70,10 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
         fact = f"{arguments.program[0]} cannot be started: {error.strerror}"
         raise IpbpError("program-start", fact, "Name a program; its arguments follow it.") from error
     with _signals(lambda number: None, signal.SIGINT, signal.SIGQUIT), _signals(process.send_signal, signal.SIGTERM):
-        try:
-            _watch(arguments, process.pid, lambda: process.poll() is None)
-        except IpbpError as error:  # the program goes on without being watched
-            _show(failed(error))
+        failure = told(lambda: _watch(arguments, process.pid, lambda: process.poll() is None))
+        if failure is not None:  # the program goes on without being watched
+            _show(failure)
         status = process.wait()
     return 128 - status if status < 0 else status
 
@@ -90,12 +89,13 @@ def attach(arguments: argparse.Namespace) -> int:
 
     try:
         with _signals(end, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            return _watch(arguments, arguments.pid, lambda: not is_over)
+            _watch(arguments, arguments.pid, lambda: not is_over)
     finally:
         settle(arguments.pid, was_stopped)
+    return 0
 
 
-def _watch(arguments: argparse.Namespace, pid: int, is_wanted: Callable[[], bool]) -> int:
+def _watch(arguments: argparse.Namespace, pid: int, is_wanted: Callable[[], bool]) -> None:
     watched = _Watched(arguments, pid, is_wanted)
     loop = Loop(watched, waits_for_programs=False)
     loop.follow()
@@ -106,7 +106,6 @@ def _watch(arguments: argparse.Namespace, pid: int, is_wanted: Callable[[], bool
         session.resume()
         watched.session = session
         loop.run()
-    return 0
 
 
 class _Watched:
@@ -132,6 +131,14 @@ class _Watched:
         return plan_params(inferior.describe(), inferior.regions(), journal, colour, vars(self._arguments))
 
     def ask(self, verb: str, params: Message) -> Message:
+        try:
+            return self._answer(verb, params)
+        except IpbpError:
+            raise
+        except Exception as error:  # as an engine answers: whatever goes wrong with a save, the next one counts
+            raise bug(error) from error
+
+    def _answer(self, verb: str, params: Message) -> Message:
         # Only here: the stages bring numpy and the readers with them, which take half a second to load.
         from ipbp.build.saves import Saves
         from ipbp.pipeline.order import make_plan
@@ -167,6 +174,9 @@ class _Watched:
 
     def is_over(self) -> bool:
         return not self._is_wanted()
+
+    def has_ended(self) -> bool:
+        return tasks.is_ending(self._pid)
 
     def _is_quiet(self) -> bool:
         if self.session is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from ipbp.engine.together import Together
 from ipbp.engine.watching import follow, saves
 from ipbp.errors import IpbpError, Refused
 from ipbp.formats.elf_file import load_lief
+from ipbp.host.ended import ended
 from ipbp.host.shortage import shortage
 from ipbp.pipeline.doctor import examine
 from ipbp.pipeline.order import make_plan
@@ -62,17 +62,6 @@ def serve(channel: Channel) -> int:
             if known is None:
                 traceback.print_exc(file=sys.stderr)
             channel.fail(known.to_json() if known is not None else _bug(error))
-
-
-def ended(error: Exception) -> IpbpError | None:
-    """The error to show when this failure means that the program has ended, else None: its files in /proc go at any
-    moment."""
-    name = error.filename if isinstance(error, FileNotFoundError | ProcessLookupError) else None
-    process = re.match(r"/proc/\d+/", os.fsdecode(name)) if isinstance(name, str | bytes) else None
-    # One that ended and was not waited for has a folder there, but no program (proc_pid_exe(5)).
-    if process is None or os.path.exists(f"{process[0]}exe"):
-        return None
-    return IpbpError("inferior-gone", "the program ended while the patch was planned", "Start it again.")
 
 
 def _dispatch(channel: Channel, request: dict[str, Any]) -> Answer:

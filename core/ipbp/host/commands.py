@@ -23,6 +23,7 @@ from ipbp.host.attempts import Attempts
 from ipbp.host.client import Client, find_python
 from ipbp.host.consent import request_with_consent
 from ipbp.host.doctor import examine
+from ipbp.host.ended import ended
 from ipbp.host.inferior import Breakpoint, Frame, Inferior
 from ipbp.host.inherited import inherit
 from ipbp.host.journal import Journal, Patch, folder_name, open_journal
@@ -97,11 +98,11 @@ def run(
 
 
 def bug(error: Exception) -> IpbpError:
-    """The error that shows a failure: of the machine, which is short of something, or of ipbp itself, with its
-    trace."""
-    short = shortage(error)
-    if short is not None:
-        return short
+    """The error that shows a failure: of the machine, which is short of something, of the program, which has ended, or
+    of ipbp itself, with its trace."""
+    known = shortage(error) or ended(error)
+    if known is not None:
+        return known
     detail = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return IpbpError("bug", f"{type(error).__name__}: {error}", "Report this as a bug in ipbp.", detail)
 

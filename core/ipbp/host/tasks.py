@@ -56,6 +56,15 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+def is_ending(pid: int) -> bool:
+    """Whether the process has ended or is about to. Its memory is the first thing that goes (do_exit() in
+    kernel/exit.c), and whoever looks at it just then fails in some way or other."""
+    try:
+        return not procfs.regions(pid)
+    except IpbpError as error:
+        return error.code == "inferior-gone"
+
+
 def is_alive(pid: int, thread: int) -> bool:
     """Whether this is a thread of the process that has not ended."""
     return procfs.state(pid, thread) not in (None, "Z", "X")

@@ -15,7 +15,7 @@ import time
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import commands, render, session_log
+from ipbp.host import commands, render, session_log, tasks
 from ipbp.host.client import Client, find_python
 from ipbp.host.consent import request_with_consent
 from ipbp.host.inferior import Inferior
@@ -110,6 +110,9 @@ class Watch:
 
     def is_over(self) -> bool:
         return self._over.is_set()
+
+    def has_ended(self) -> bool:
+        return bool(self._pid) and tasks.is_ending(self._pid)
 
     def text(self) -> str:
         """How it stands, for the user."""

@@ -38,6 +38,10 @@ class Watched(Protocol):
     def is_over(self) -> bool:
         """Whether watch mode was switched off."""
 
+    def has_ended(self) -> bool:
+        """Whether the program that `params` was last asked of has ended, or is about to: that explains whatever went
+        wrong with it."""
+
 
 class Loop:
     """`run` it; `follow` before that tells at once what is wrong. `waits_for_programs`: when one ends the next one is
@@ -67,9 +71,9 @@ class Loop:
                 if watched.is_over():
                     return
                 failures += 1
-                if error.code in _AGAIN and failures < _TRIES:
-                    continue
-                if error.code not in _ABSENT:
+                if error.code not in _ABSENT and not watched.has_ended():
+                    if error.code in _AGAIN and failures < _TRIES:
+                        continue
                     watched.show(failed(error))
                     return
                 answer, failures = {"is_gone": True}, 0
@@ -92,9 +96,9 @@ class Loop:
             outcome = self._outcome()
         if self._watched.is_over():
             return
-        if _code(outcome) in _ABSENT:
-            error = outcome["error"]
-            raise IpbpError(error["code"], error["fact"], error["advice"])
+        is_failure = outcome["outcome"] in ("error", "refused")
+        if _code(outcome) in _ABSENT or (is_failure and self._watched.has_ended()):
+            raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
         self.patches += outcome["outcome"] == "patched"
         if is_saved or not _is_same(outcome, self._latest):
             self._show(outcome, is_saved)

@@ -20,11 +20,11 @@ import numpy.typing as npt
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_file import MACHINES, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, names_in
 from ipbp.graph.names import Names
+from ipbp.host.mapped_head import build_id_in
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE, PT_TLS = 1, 2, 3, 4, 7
 PF_X = 1
 ET_EXEC, ET_DYN = 2, 3
-NT_GNU_BUILD_ID = 3
 
 _SEGMENT = np.dtype(
     [
@@ -132,7 +132,7 @@ class LinkedFile:
 
     def build_id(self) -> str:
         """NT_GNU_BUILD_ID in hex, or ""."""
-        return next((found for found in map(_build_id, self._notes()) if found), "")
+        return next((found for found in map(build_id_in, self._notes()) if found), "")
 
     def _notes(self) -> Iterator[bytes]:
         for segment in self.segments:
@@ -261,16 +261,3 @@ def _sections(view: memoryview, path: str) -> tuple[LinkedSection, ...]:
     columns = ("type", "flags", "address", "offset", "size", "link", "entry")
     rows = zip(names, *(raw[name].tolist() for name in columns), strict=True)
     return tuple(LinkedSection(*row) for row in rows)
-
-
-def _build_id(notes: bytes) -> str:
-    # Elf64_Nhdr: name size, descriptor size, type; both parts padded to 4 bytes.
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = (int.from_bytes(notes[at + i : at + i + 4], "little") for i in (0, 4, 8))
-        name_at = at + 12
-        content_at = name_at + (name_size + 3 & ~3)
-        if kind == NT_GNU_BUILD_ID and notes[name_at : name_at + 4] == b"GNU\0":
-            return notes[content_at : content_at + size].hex()
-        at = content_at + (size + 3 & ~3)
-    return ""

@@ -4,7 +4,7 @@ A path says little: the build may have replaced the file since, deleted it, or t
 namespace. The kernel still has the right one. Ways to it, surest first: /proc/PID/exe (proc_pid_exe(5); through any
 living thread, because that of an exited main thread is gone), the path when it still leads to the mapped inode,
 /proc/PID/map_files (needs CAP_CHECKPOINT_RESTORE), the path inside the process's own root; then a path whose file
-has another inode number (overlay file systems show two) but the very bytes that are mapped; last, what is in memory.
+has another inode number (overlay file systems show two) but the head that is mapped; last, what is in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from ipbp.errors import IpbpError
 from ipbp.formats.elf_linked import PT_LOAD, LinkedFile, map_file, read_linked
 from ipbp.graph.image import MemoryReader
+from ipbp.host.mapped_head import is_head_of
 from ipbp.protocol import Region
 
 _DELETED = " (deleted)"
@@ -102,7 +103,7 @@ def open_mapped(pid: int, file: MappedFile, read: MemoryReader) -> tuple[LinkedF
     if head is None:
         raise _unreadable(file, "its memory cannot be read either")
     for path in (file.path, f"/proc/{pid}/root{file.path}"):
-        if head[:4] == b"\x7fELF" and _starts_with(path, head):
+        if _starts_with(path, head):
             return read_linked(map_file(path), file.path), path, 0
     content = _from_memory(file, head, read)
     linked = read_linked(content, file.path)
@@ -154,10 +155,9 @@ def _opens(path: str) -> bool:
 
 
 def _starts_with(path: str, head: bytes) -> bool:
-    """Whether the file begins with the bytes in memory, build id and program headers among them."""
     try:
         with Path(path).open("rb") as stream:
-            return stream.read(len(head)).ljust(len(head), b"\0") == head
+            return is_head_of(stream.read(len(head)), head)
     except OSError:  # no such way to the file
         return False
 

@@ -19,6 +19,7 @@ from typing import Callable, Iterable, Iterator, Optional, Sequence
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.journal import process_name
+from ipbp.host.mapped_head import is_head_of
 from ipbp.host.private import private_folder
 from ipbp.protocol import Region
 
@@ -121,7 +122,7 @@ def entry_of(vector: bytes) -> int:
 def _starts_with(path: str, head: bytes) -> bool:
     try:
         with open(path, "rb") as file:
-            return file.read(len(head)).ljust(len(head), b"\0") == head
+            return is_head_of(file.read(len(head)), head)
     except OSError:  # not here
         return False
 

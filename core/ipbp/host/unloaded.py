@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Sequence
 
 from ipbp.host.journal import Journal, Patch
+from ipbp.host.mapped_head import build_id_in
 from ipbp.host.memory import Memory, read_or_none
 from ipbp.protocol import PatchedImage, Region
 
-_PT_LOAD, _PT_NOTE, _NT_GNU_BUILD_ID = 1, 4, 3
+_PT_LOAD, _PT_NOTE = 1, 4
 _NAMES_SHOWN = 4
 
 
@@ -78,20 +79,9 @@ def _build_id(start: int, memory: Memory) -> str:
     for row in segments:
         if _number(row, 0, 4) == _PT_NOTE:
             notes = read_or_none(memory, start - lowest + _number(row, 16, 8), min(_number(row, 32, 8), 65536)) or b""
-            found = _build_id_among(notes)
+            found = build_id_in(notes)
             if found:
                 return found
-    return ""
-
-
-def _build_id_among(notes: bytes) -> str:
-    at = 0
-    while at + 12 <= len(notes):
-        name_size, size, kind = (_number(notes, at + offset, 4) for offset in (0, 4, 8))
-        content = at + 12 + (name_size + 3 & -4)
-        if kind == _NT_GNU_BUILD_ID and notes[at + 12 : at + 16] == b"GNU\0":
-            return notes[content : content + size].hex()
-        at = content + (size + 3 & -4)
     return ""
 
 

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import lldb
 
+from ipbp.errors import IpbpError
 from ipbp.host.consent import is_yes, read_line
 from ipbp.host.render import shown
 from lldb_ipbp.inferior import LldbInferior
@@ -52,7 +53,6 @@ class Hotpatch:
         self, debugger: lldb.SBDebugger, arguments: str, context: lldb.SBExecutionContext, result: Any
     ) -> None:
         # At the first use: loading the plugin must not take time.
-        from ipbp.host import commands
         from ipbp.host.every import is_for_every, run_every
         from lldb_ipbp.every import members
 
@@ -61,7 +61,7 @@ class Hotpatch:
             pid = int(context.GetTarget().GetProcess().GetProcessID())
             status = run_every(members(debugger), pid, arguments, console)
         else:
-            status = commands.run(LldbInferior(debugger, context.GetTarget()), arguments, console)
+            status = _run(debugger, context.GetTarget(), arguments, console)
         if status not in _FINE:
             result.SetError(f"hotpatch: {_MEANING.get(status, 'failed')}")
 
@@ -116,5 +116,21 @@ def _is_terminal(file: lldb.SBFile) -> bool:
         return False
 
 
+def _run(debugger: lldb.SBDebugger, target: lldb.SBTarget, arguments: str, console: Console) -> int:
+    from ipbp.host import commands
+    from lldb_ipbp.remote import interrupted
+
+    inferior = LldbInferior(debugger, target)
+    if arguments.split()[:1] in _OF_NO_PROGRAM:
+        return commands.run(inferior, arguments, console)
+    try:
+        with interrupted(debugger, target):
+            return commands.run(inferior, arguments, console)
+    except IpbpError as error:
+        commands.show_failure(inferior, console, "--json" in arguments.split(), error)
+        return 1
+
+
+_OF_NO_PROGRAM = (["help"], ["agree"], ["watch"])  # the last is refused behind a server
 _FINE = (0, 4)  # done; nothing changed
 _MEANING = {2: "wrong usage", 3: "refused"}

@@ -6,12 +6,16 @@ no files; it is refused.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import Iterator, Optional
 
 import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host.remote_kernel import Link, RemoteKernel, entry_of, kernel_of
+from lldb_ipbp.states import RUNNING, STOPPED
+
+_OWN = (lldb.eStopReasonBreakpoint, lldb.eStopReasonWatchpoint, lldb.eStopReasonException, lldb.eStopReasonPlanComplete)
 
 
 def kernel_behind_platform(target: lldb.SBTarget) -> Optional[RemoteKernel]:
@@ -41,6 +45,30 @@ def kernel_behind_platform(target: lldb.SBTarget) -> Optional[RemoteKernel]:
     # lldb does not tell when a file was modified: at the beginning, so that all sources are newer.
     link = Link(get, read, places, lambda path: 1)
     return kernel_of(link, int(target.GetProcess().GetProcessID()), is_vector)
+
+
+@contextmanager
+def interrupted(debugger: lldb.SBDebugger, target: lldb.SBTarget) -> Iterator[None]:
+    """A program that runs behind a platform's server is stopped for the time of the block, and goes on afterwards
+    unless something of its own stopped it. That server answers little while the program runs, so even what is only
+    read needs it. Errors: `inferior-unstoppable`."""
+    process, platform = target.GetProcess(), target.GetPlatform()
+    if process.GetState() not in RUNNING or platform.GetName() == "host" or not platform.IsConnected():
+        yield
+        return
+    error = process.Stop()
+    if error.Fail():
+        fact = f"lldb could not stop the program: {error}"
+        raise IpbpError("inferior-unstoppable", fact, "Use `process interrupt`, then `hotpatch`.")
+    is_ours = not any(thread.GetStopReason() in _OWN for thread in process)
+    try:
+        yield
+    finally:
+        if is_ours and process.GetState() in STOPPED:
+            before = debugger.GetAsync()
+            debugger.SetAsync(True)  # a scripted command would wait for the next stop
+            process.Continue()
+            debugger.SetAsync(before)
 
 
 def not_here(pid: int) -> IpbpError:

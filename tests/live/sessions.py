@@ -219,7 +219,7 @@ class GdbSession:
 
 @contextmanager
 def _while_stopped(session: Session) -> Iterator[None]:
-    """What a user does behind a stub, where a running program is not patched."""
+    """What a user does behind a stub, where a running program is not stopped by ipbp."""
     if session.is_stopped():
         yield
         return
@@ -391,6 +391,7 @@ class LldbServerSession(LldbSession):
     """lldb, its program behind the lldb-server at `url`."""
 
     name = "lldb-server"
+    stops_first = True
 
     def __init__(self, lldb: Lldb, url: str) -> None:
         super().__init__(lldb)
@@ -403,6 +404,8 @@ class LldbServerSession(LldbSession):
         super().attach(pid)
 
     def call(self, words: str) -> Outcome:
+        if not self.stops_first:
+            return super().call(words)
         with _while_stopped(self):
             return super().call(words)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scenario import EDITS, Project, Talk, build_project
-from sessions import Session, debug_with, ipbp
+from sessions import LldbServerSession, Session, debug_with, ipbp
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -99,10 +99,33 @@ def test_a_debugger_of_the_same_machine_goes_on_where_that_one_stopped(
     assert (talk.ask("body 5"), talk.ask("greeting")) == ("6", "hello from the old code")
 
 
-def test_a_program_that_runs_and_a_watch_are_refused(session: Session, talk: Talk) -> None:
+def test_a_watch_is_refused(session: Session, talk: Talk) -> None:
     said = session.tell("hotpatch watch on")
     assert "[inferior-remote]" in said, said
     session.resume()
+    assert talk.ask("body 5") == "6"
+
+
+@pytest.mark.parametrize("session", ["remote"], indirect=True)
+def test_a_program_that_runs_behind_gdbserver_is_left_alone(session: Session, talk: Talk) -> None:
+    session.resume()
     said = session.tell("hotpatch")
     assert "[inferior-running]" in said, said
+    assert talk.ask("body 5") == "6"
+
+
+@pytest.mark.parametrize("session", ["lldb-server"], indirect=True)
+def test_a_program_that_runs_behind_lldb_server_is_stopped_for_a_patch(
+    project: Project, session: LldbServerSession, talk: Talk
+) -> None:
+    session.stops_first = False
+    session.resume()
+    assert talk.ask("body 5") == "6"
+    project.edit(EDITS[0])
+    outcome = session.call("")
+    assert outcome["outcome"] == "patched", outcome
+    assert talk.ask("body 5") == "1005"
+    assert session.call("status")["patches"][0]["state"] == "applied"
+    assert talk.ask("counted 1") == "101"
+    assert session.call("undo")["outcome"] == "undone"
     assert talk.ask("body 5") == "6"

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument(
         "--debugger",
         choices=HOSTS,
-        help="core: by ptrace(2); idle: patches nothing",
+        help="core: by ptrace(2); qemu: for AArch64, by gdb and qemu-user; idle: patches nothing",
     )
     parser.add_argument("--pie", action=argparse.BooleanOptionalAction)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time")

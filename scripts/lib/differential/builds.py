@@ -17,6 +17,7 @@ from ipbp.errors import IpbpError
 
 _DRIVERS = {("c", "gcc"): "gcc", ("cxx", "gcc"): "g++", ("c", "clang"): "clang", ("cxx", "clang"): "clang++"}
 _SECONDS = 300
+AARCH64 = "aarch64-linux-gnu"
 _SUPPORT = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "ipbp-differential"
 
 
@@ -106,11 +107,17 @@ class UnitBuild(_Sources):
     def _driver(self) -> list[str]:
         language = "cxx" if self._options.language == "cxx" else "c"
         name = _DRIVERS[language, self._options.compiler]
-        return [_versioned(name)]
+        if not self._options.is_aarch64:
+            return [_versioned(name)]
+        if self._options.compiler == "gcc":
+            return [f"{AARCH64}-{name}"]
+        return [_versioned(name), f"--target={AARCH64}"]
 
     def _flags(self) -> list[str]:
         extra = ["-I/usr/include/csmith"] if self._options.language == "csmith" else []
-        return [self._options.level, *(["-fpie"] if self._options.pie else ["-fno-pie"]), *extra]
+        # On AArch64 -fpie counts from the GOT's page, which is refused (docs/limits.md, "AArch64").
+        pie = "-fPIE" if self._options.is_aarch64 else "-fpie"
+        return [self._options.level, pie if self._options.pie else "-fno-pie", *extra]
 
 
 class CargoBuild(_Sources):

@@ -80,10 +80,11 @@ def goes_wrong(
     seed: int, options: Options, codes: Sequence[str], start: Program, history: Sequence[tuple[Step, Program]]
 ) -> bool:
     """Whether a process of `start` that takes these steps goes wrong at one of them, in the way of these codes."""
-    from differential.case import WRONG, Case, Endless, Step
+    from differential.case import WRONG, Endless, Step
+    from differential.stub import case_of
 
     with tempfile.TemporaryDirectory(prefix="ipbp-again-") as folder:
-        case = Case(seed, options, Path(folder))
+        case = case_of(seed, options, Path(folder))
         try:
             with case.started(start) as running:
                 for step, program in history:

@@ -108,7 +108,7 @@ class Case:
         self._project.write(self._generator.render(program))
         self._project.make()
         self._copy_objects()
-        with Running(self._project.program) as running:
+        with self._run(self._project.program) as running:
             self.pid = running.process.pid
             self._warm_up(running)
             yield running
@@ -154,7 +154,6 @@ class Case:
         step.times["all"] = round(time.perf_counter() - began, 3)
 
     def _take(self, step: Step, running: Running, target: Program) -> None:
-        pid = running.process.pid
         state = _state(running)
         if step.pause:
             running.tell(f"pause {step.pause}")
@@ -162,17 +161,13 @@ class Case:
         began = time.perf_counter()
         texts = self._generator.render(target)
         if step.undo:
-            self._host.undo(pid)
+            self._undo(running)
             self._project.write(texts)
         else:
             self._save_before()
             self._project.write(texts)
-            plan = self._plan(pid)
-            step.times["plan"] = round(time.perf_counter() - began, 3)
-            if plan is None:
+            if not self._patch(step, running):
                 step.outcome = UNCHANGED
-            else:
-                self._host.apply(pid, plan, self._folder)
         step.times["patch"] = round(time.perf_counter() - began, 3)
         if step.pause or step.undo:
             if step.pause:
@@ -185,7 +180,7 @@ class Case:
         self._compare(step, running, state)
 
     def _compare(self, step: Step, running: Running, state: list[str]) -> None:
-        with Running(self._fresh.program) as oracle:
+        with self._run_fresh(self._fresh.program) as oracle:
             oracle.tell(*(f"set {line}" for line in state))
             oracle.ask("restore")
             for line in [*(f"run {value}" for value in step.inputs), "dump"]:
@@ -199,6 +194,24 @@ class Case:
                     step.texts = [line, *_differences(heard, expected)]
                     step.texts += ["state:", *state, f"inputs: {step.inputs}"]
                     return
+
+    def _run(self, program: Path) -> Running:
+        return Running(program)
+
+    def _run_fresh(self, program: Path) -> Running:
+        return Running(program)
+
+    def _patch(self, step: Step, running: Running) -> bool:
+        """Whether something was patched."""
+        pid, began = running.process.pid, time.perf_counter()
+        plan = self._plan(pid)
+        step.times["plan"] = round(time.perf_counter() - began, 3)
+        if plan is not None:
+            self._host.apply(pid, plan, self._folder)
+        return plan is not None
+
+    def _undo(self, running: Running) -> None:
+        self._host.undo(running.process.pid)
 
     def _plan(self, pid: int) -> PatchPlan | None:
         inferior, journal = Bystander(pid), open_journal(pid)

@@ -11,6 +11,7 @@ from differential.traced import traced
 from ipbp.cli.debuggers import find_debugger
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.lldb_session import LldbSession
+from ipbp.cli.outcome import Outcome
 from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.host import transaction
 from ipbp.host.journal import open_journal
@@ -93,7 +94,12 @@ class DebuggerHost:
             error = outcome.get("error") or {}
             if error.get("code") != BUSY or attempt == _ATTEMPTS - 1:
                 break
-        if outcome["outcome"] == "refused":
-            raise Refused(Refusal.from_json(row) for row in outcome["refusals"])
-        names = ("code", "fact", "advice", "detail")
-        raise IpbpError(*(str(error.get(name, outcome)) for name in names))
+        raise failure(outcome)
+
+
+def failure(outcome: Outcome) -> IpbpError:
+    """The error that an outcome tells of."""
+    if outcome["outcome"] == "refused":
+        return Refused(Refusal.from_json(row) for row in outcome["refusals"])
+    error = outcome.get("error") or {}
+    return IpbpError(*(str(error.get(name, outcome)) for name in ("code", "fact", "advice", "detail")))

@@ -8,14 +8,15 @@ from random import Random
 
 LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
 COMPILERS = {"c": ("gcc", "clang"), "csmith": ("gcc", "clang"), "cxx": ("gcc", "clang"), "rust": ("rustc",)}
-HOSTS = ("core", "gdb", "lldb", "idle")
+HOSTS = ("core", "gdb", "lldb", "idle", "qemu")
 _LANGUAGES = ("c",) * 4 + ("csmith",) * 2 + ("cxx",) * 6 + ("rust",) * 2
 _HOSTS = ("core",) * 14 + ("gdb", "lldb")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`language`: a key of COMPILERS, "csmith" is C by csmith(1). `debugger`: of HOSTS."""
+    """`language`: a key of COMPILERS, "csmith" is C by csmith(1). `debugger`: of HOSTS; with "qemu" the program is for
+    AArch64, and gdb patches it through the stub of qemu-user."""
 
     language: str
     compiler: str
@@ -25,6 +26,10 @@ class Options:
 
     def __str__(self) -> str:
         return " ".join((self.language, self.compiler, self.level, "pie" if self.pie else "no-pie", self.debugger))
+
+    @property
+    def is_aarch64(self) -> bool:
+        return self.debugger == "qemu"
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -40,6 +45,8 @@ def choose(seed: int, given: Mapping[str, object]) -> Options:
         language = str(given["language"])
     elif compiler:
         language = "rust" if compiler == "rustc" else language if language != "rust" else "cxx"
+    elif given.get("debugger") == "qemu":  # whose stub does not stop threads, which those of C++ and Rust have
+        language = language if language in ("c", "csmith") else "c"
     compilers = COMPILERS[language]
     chosen = Options(language, compilers[int(draws[0] * len(compilers))], draws[1], draws[2], draws[3])
     return replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]

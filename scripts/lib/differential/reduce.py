@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from differential.by_cvise import goes_wrong, reduce_text
-from differential.case import WRONG, Case, Step
+from differential.case import WRONG, Step
 from differential.generators import GENERATORS
 from differential.model import Program
 from differential.options import Options
+from differential.stub import case_of
 
 History = list[tuple[Step, Program]]
 Cut = Callable[[Program], None]
@@ -33,7 +34,7 @@ class Reduction:
         with tempfile.TemporaryDirectory(prefix="ipbp-reduce-") as home:
             os.environ.update(XDG_CACHE_HOME=f"{home}/cache", XDG_STATE_HOME=f"{home}/state")
             with tempfile.TemporaryDirectory(dir=home) as folder:
-                case = Case(self._seed, self._options, Path(folder))
+                case = case_of(self._seed, self._options, Path(folder))
                 steps = list(case.run(self._edits))
             if not steps or steps[-1].outcome != WRONG:
                 return False

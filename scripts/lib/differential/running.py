@@ -14,9 +14,9 @@ TIMEOUT = 120.0
 
 
 class Running:
-    def __init__(self, program: Path) -> None:
+    def __init__(self, *command: str | Path) -> None:
         self.process = subprocess.Popen(
-            [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )
         self._pending = b""
 
@@ -42,7 +42,7 @@ class Running:
         deadline = time.monotonic() + TIMEOUT
         with DefaultSelector() as selector:
             selector.register(self.process.stdout, EVENT_READ)
-            while not (self._pending == b".\n" or self._pending.endswith(b"\n.\n")):
+            while not self._is_answered():
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     return [*self._take(), "(no answer)"]
                 received = os.read(self.process.stdout.fileno(), 1 << 16)
@@ -50,6 +50,9 @@ class Running:
                     return [*self._take(), f"(ended with status {self.process.wait()})"]
                 self._pending += received
         return self._take()
+
+    def _is_answered(self) -> bool:
+        return self._pending == b".\n" or self._pending.endswith(b"\n.\n")
 
     def _take(self) -> list[str]:
         lines = self._pending.decode(errors="backslashreplace").splitlines()

@@ -16,8 +16,9 @@ from math import inf
 from pathlib import Path
 
 from differential.builds import BuildFailed
-from differential.case import TOOL, Case, Endless, Step, record
+from differential.case import TOOL, Endless, Step, record
 from differential.options import choose
+from differential.stub import case_of
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
         options = choose(seed, arguments.given)
         with tempfile.TemporaryDirectory(prefix="ipbp-differential-") as name:
             try:
-                for step in Case(seed, options, Path(name), arguments.keep).run(arguments.edits):
+                for step in case_of(seed, options, Path(name), arguments.keep).run(arguments.edits):
                     answers.write(json.dumps(record(seed, options, step)) + "\n")
                     if time.monotonic() > arguments.until:
                         break

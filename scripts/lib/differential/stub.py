@@ -1,0 +1,122 @@
+"""Random programs for AArch64, which run in qemu-user and are patched by gdb through its stub.
+
+Such a program is stopped wherever it would wait for its next line, and goes on when it is asked something: that stub
+does not hear an interrupt, and ipbp stops nothing behind a stub by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from differential.builds import AARCH64
+from differential.case import Case, Step
+from differential.hosts import failure
+from differential.options import Options
+from differential.running import TIMEOUT, Running
+from ipbp.cli.gdb_session import GdbSession
+from ipbp.cli.outcome import Outcome
+
+_SYSROOT = f"/usr/{AARCH64}"
+_QEMU = ("qemu-aarch64", "-L", _SYSROOT)
+
+
+def case_of(seed: int, options: Options, folder: Path, keep: Path | None = None) -> Case:
+    """The case of these options."""
+    return (StubCase if options.is_aarch64 else Case)(seed, options, folder, keep)
+
+
+class StubCase(Case):
+    """As `Case`; gdb stays connected."""
+
+    def _run(self, program: Path) -> Running:
+        return StubRunning(program)
+
+    def _run_fresh(self, program: Path) -> Running:
+        return Running(*_QEMU, program)
+
+    def _patch(self, step: Step, running: Running) -> bool:
+        assert isinstance(running, StubRunning)
+        outcome = running.hotpatch("apply --json")
+        if outcome["outcome"] not in ("patched", "unchanged"):
+            raise failure(outcome)
+        return bool(outcome["outcome"] == "patched")
+
+    def _undo(self, running: Running) -> None:
+        assert isinstance(running, StubRunning)
+        outcome = running.hotpatch("undo --json")
+        if outcome["outcome"] != "undone":
+            raise failure(outcome)
+
+
+class StubRunning(Running):
+    """A process in qemu, stopped but while it is asked something."""
+
+    def __init__(self, program: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        super().__init__(*_QEMU, "-g", str(port), program)
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self._session = StubSession(program, port)
+        self._session.load()
+        self._session.connect()
+
+    def __exit__(self, *unused: object) -> None:
+        self._session.close()
+        super().__exit__(*unused)
+
+    def hotpatch(self, words: str) -> Outcome:
+        self._session.allow(TIMEOUT)
+        return self._session.hotpatch(words)
+
+    def ask(self, line: str) -> list[str]:
+        self.tell(line)
+        self._session.allow(TIMEOUT)
+        while not self._is_answered():
+            if not self._session.go_on(self._hear):
+                return [*self._take(), f"(ended with status {self.process.wait()})"]
+            self._hear()
+        return self._take()
+
+    def _hear(self) -> None:
+        assert self.process.stdout is not None
+        try:
+            self._pending += os.read(self.process.stdout.fileno(), 1 << 16)
+        except BlockingIOError:
+            return
+
+
+class StubSession(GdbSession):
+    """gdb for all machines, connected to the stub at this port."""
+
+    def __init__(self, program: Path, port: int) -> None:
+        super().__init__("gdb-multiarch", 0, time.monotonic() + TIMEOUT)
+        self._program, self._port = program, port
+
+    def connect(self) -> None:
+        """The program is stopped before its first instruction."""
+        commands = (f"set sysroot {_SYSROOT}", "set auto-solib-add on", f"file {self._program}")
+        for line in (*commands, f"target remote :{self._port}", "break read"):
+            self._console_command(line, "debugger-command")
+
+    def go_on(self, meanwhile: Callable[[], None]) -> bool:
+        """Until the program would read again; False when it has ended. `meanwhile` is done over and over."""
+        self._stopped = self._has_exited = False
+        self._console_command("continue &", "debugger-command")
+
+        def is_over() -> bool:
+            meanwhile()
+            return self._stopped or self._has_exited
+
+        self._wait_for(is_over)
+        return not self._has_exited
+
+    def _take(self, record: dict[str, object]) -> None:
+        super()._take(record)
+        if record["type"] == "notify" and record["message"] == "thread-group-exited":
+            self._has_exited = True

@@ -65,7 +65,7 @@ class HeldStarts:
     def watch(self, files: Iterable[str]) -> None:
         """These, too."""
         for file in files:
-            self._tell(f"watch {_main(file):x} {os.fsencode(file).hex()}")
+            self._tell(f"watch {main_of(file):x} {os.fsencode(file).hex()}")
 
     def started(self, again: Callable[[], Sequence[int]]) -> Iterator[Sequence[int]]:
         """Processes that are new, held but for those that cannot be. What is none of ours is let go."""
@@ -136,7 +136,7 @@ def _wait_until_stopped(pid: int) -> None:
         time.sleep(_TICK)
 
 
-def _main(file: str) -> int:
+def main_of(file: str) -> int:
     """Link address of a program's `main`; 0 where it has no symbol of that name."""
     from ipbp.formats.elf_image import read_image  # which takes a while to load
 

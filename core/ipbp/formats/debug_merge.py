@@ -51,13 +51,17 @@ def merge_debug(units: Sequence[Unit], layout: Layout) -> tuple[DebugSection, ..
     first: dict[str, SideSection] = {}
     late: dict[str, list[LateField]] = {}
     for number, (unit, columns) in enumerate(zip(units, layout.units, strict=True)):
+        is_code = _is_code(unit)
+        # Per symbol: where debug information says it is. Code that is not carried is described by another file.
+        known = np.where(is_code, columns.copy, columns.meaning)
         bases = np.array([places.get((number, index), 0) for index in range(len(unit.graph.side))], dtype=np.int64)
         for index, section in enumerate(unit.graph.side):
             if (number, index) not in places:
                 continue
-            content = _fill(unit, columns, section, bases)
+            content = _fill(unit, columns, section, bases, known, is_code)
             if section.name == ".debug_rnglists":
-                content = empty_dead_ranges(content, _dead_fields(unit, columns, section), _dead_indices(unit, columns))
+                dead = (known == UNBOUND) & is_code
+                content = empty_dead_ranges(content, _dead_fields(section, dead), _dead_indices(unit, dead))
             place, threads = places[number, index], thread_fields(unit, columns, section, layout.thread)
             whole = merged.setdefault(section.name, bytearray())
             whole += bytes(place - len(whole)) + content
@@ -87,12 +91,15 @@ def _places(units: Sequence[Unit]) -> dict[tuple[int, int], int]:
     return place
 
 
-def _fill(unit: Unit, columns: UnitLayout, section: SideSection, bases: I64) -> bytes:
+def _fill(
+    unit: Unit, columns: UnitLayout, section: SideSection, bases: I64, places: I64, is_code: npt.NDArray[np.bool_]
+) -> bytes:
+    # `places`: of each symbol, for debug information.
     symbols = unit.graph.symbols
     home = symbols.block[section.target]
-    known = _known_addresses(unit, columns)[section.target]
+    known = places[section.target]
     tombstone = 1 if section.name in _LISTS_ENDED_BY_ZEROS else 0
-    missing = np.where(_is_code(unit)[section.target], tombstone, 0)
+    missing = np.where(is_code[section.target], tombstone, 0)
     value = np.where(known == UNBOUND, missing, known + section.addend)
     # Values that large-model code computes from the table's base: distances, or nothing where it has no base.
     distance = np.where((known == UNBOUND) | (columns.got_base == UNBOUND), 0, value - columns.got_base)
@@ -113,11 +120,6 @@ def _fill(unit: Unit, columns: UnitLayout, section: SideSection, bases: I64) -> 
     return write_fields(octets, section.offset, section.kind, value).tobytes()
 
 
-def _known_addresses(unit: Unit, columns: UnitLayout) -> I64:
-    # Per symbol: where debug information says it is. Code that is not carried is described by another file.
-    return np.where(_is_code(unit), columns.copy, columns.meaning)
-
-
 def _is_code(unit: Unit) -> npt.NDArray[np.bool_]:
     home, kind = unit.graph.symbols.block, unit.graph.blocks.kind
     result: npt.NDArray[np.bool_] = home >= 0
@@ -126,14 +128,14 @@ def _is_code(unit: Unit) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _dead_fields(unit: Unit, columns: UnitLayout, section: SideSection) -> set[int]:
-    dead = (_known_addresses(unit, columns) == UNBOUND) & _is_code(unit)
+def _dead_fields(section: SideSection, dead: npt.NDArray[np.bool_]) -> set[int]:
+    # `dead`: of each symbol.
     return set(section.offset[dead[section.target]].tolist())
 
 
-def _dead_indices(unit: Unit, columns: UnitLayout) -> set[int]:
+def _dead_indices(unit: Unit, dead: npt.NDArray[np.bool_]) -> set[int]:
     # Entries of the object's .debug_addr; with several contributions an index alone does not say which is meant.
     tables = [section for section in unit.graph.side if section.name == ".debug_addr"]
     if len(tables) != 1 or int.from_bytes(tables[0].content[:4], "little") + 4 != len(tables[0].content):
         return set()
-    return {(offset - _ADDRESS_HEADER) // 8 for offset in _dead_fields(unit, columns, tables[0])}
+    return {(offset - _ADDRESS_HEADER) // 8 for offset in _dead_fields(tables[0], dead)}

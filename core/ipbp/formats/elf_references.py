@@ -79,7 +79,10 @@ def references(file: ElfFile, placement: U8, relocations: ElfRelocations, kinds:
     place = base + relocations.addend[rows]
 
     width = _ACCESS[kind]
-    if file.machine == "x86_64":
+    if not in_code.any():  # as in debug information
+        immediate = np.zeros(len(rows), dtype=np.int64)
+        lea = memory = in_code
+    elif file.machine == "x86_64":
         octets = file.octets
         field = np.where(counted, file.sections.start[holder] + relocations.offset[rows], 0)
         immediate = np.where(counted, immediate_sizes(octets, field), 0)
@@ -205,6 +208,8 @@ def table_places(file: ElfFile, refs: References, spans: Spans) -> References:
     holder_section = refs.holder >> SECTION_SHIFT
     table = spans.find(refs.holder)
     relative = refs.pc_relative & ~refs.in_code & (table >= 0)
+    if not relative.any():
+        return refs
     relative &= ~spans.named[np.maximum(table, 0)]
     relative &= ~file.sections.name.start_with(b".gcc_except_table")[holder_section]
     from_start = refs.place - (refs.holder - spans.start[np.maximum(table, 0)])

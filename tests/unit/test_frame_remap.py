@@ -306,6 +306,40 @@ def test_what_lives_as_long_as_a_reference_to_it_was_begun_before(compiler: str)
     assert isinstance(found, Refusal)
 
 
+REFERS = """
+struct big { long one, two, three; };
+int step(int), take(const big &);
+int f(int n) __asm__("f");
+int f(int n) {
+    const int &kept = n * 2;
+    n += 1;
+    step(n);
+    return kept + n;
+}
+"""
+PASSES = REFERS.replace("const int &kept = n * 2", "const int kept = take(big{n, 2, 3})")
+
+
+def grown(before: str, compiler: str) -> Remap | Refusal:
+    """What becomes of a call when the next line but one gets a variable of its own."""
+    flags = ("-O0", "-xc++")
+    one = version(before, compiler, flags)
+    other = version(before.replace("    step(n)", "    char more = n;\n    step(more)"), compiler, flags)
+    return plan_remap(one.side, one.at("n += 1"), other.side, False, False)
+
+
+def test_what_a_reference_leads_to_stays_its_own() -> None:
+    found = grown(REFERS, "gcc")  # which puts the new variable there
+    assert isinstance(found, Refusal)
+    assert "refers to something" in found.fact
+    assert isinstance(grown(REFERS, "clang-19"), Remap)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_what_was_passed_by_reference_only_may_be_overwritten(compiler: str) -> None:
+    assert isinstance(grown(PASSES, compiler), Remap)
+
+
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_optimised_code_may_keep_variables_without_a_name(compiler: str) -> None:
     assert version(LOOP, compiler).side.function.keeps_variables

@@ -7,6 +7,8 @@ variable at its place with its type, what the compiler keeps unnamed, and regist
 * Variables that the new code may read: one of that name and type was at that place in the old code; or at another one,
   and is moved, as long as the old code has given its address to nobody. What the compiler keeps without a name counts
   when the same instructions set it in both versions, or when it is a copy of an argument that stays as it is.
+* What has no name and whose address the old code has put into a variable is where that leads: no other code of the new
+  version than the old one's own may touch it.
 * Registers: none but the frame's own are in use at the place, or what set them are the same instructions just before.
 * The place: in code that is as it was, the same instruction. In code that was edited, the beginning of the edit, if
   all that ran of the old one since then can be run again: it has called nothing, and stored only what is set anew.
@@ -22,10 +24,12 @@ from ipbp.arch.x86_64_effects import CLOBBERED, RETURNED, Effect, parts_of, whol
 from ipbp.errors import Refusal
 from ipbp.graph.frames import RBP, RSP, DescribedFunction, UnwindRow, Variable
 from ipbp.stages.code_places import Piece, Places, Word, match_places
-from ipbp.stages.liveness import LARGEST_FRAME, Flow, bits, extent, flow_of, live_frame, live_registers
+from ipbp.stages.liveness import LARGEST_FRAME, Flow, bits, extent, flow_of, live_frame, live_registers, reaching
 
 _LOAD = re.compile(r"mov (r\w+), qword ptr \[r[bs]p [+-] \w+\]$")
 _STORE = re.compile(r"mov qword ptr \[r[bs]p [+-] \w+\], (r\w+)$")
+_ADDRESS = re.compile(r"lea (r\w+), ")
+_MOVE = re.compile(r"mov (r\w+|(?:qword ptr )?\[.*\]), (r\w+)$")
 _ALWAYS_RIGHT = parts_of(("rsp", "rip"))
 
 
@@ -220,6 +224,11 @@ class _Frames:
                 return _other_frame(old.name, f"'{row.name}' has another place in its frame, or another type")
             elif live & whole:
                 return _other_frame(old.name, f"the new code uses '{row.name}', which has no value in this call")
+        held = self._held_bytes(place.since)
+        if held and not self._are_set_alike(held):
+            return _other_frame(
+                old.name, "a variable refers to something in it that has no name, and maybe another place"
+            )
         left = live & ~named & ~_saved_bytes(old.unwind_at(offset))
         left &= ~self._begun_later(place, named)
         if left.bit_length() > LARGEST_FRAME:
@@ -244,6 +253,62 @@ class _Frames:
         # Exceptions come to what nothing else leads to, from where they like.
         handlers = frozenset(range(len(self.after.rows))) - _reached(self.after, [0])
         return ~_touched(self.new, self.after, _reached(self.after, [0, *handlers], place.there))
+
+    def _held_bytes(self, since: int) -> int:
+        """What has no name in the old frame, but its address is kept, as C++ and Rust let references prolong the life
+        of what an expression made. How long it is nothing says: it may reach up to the next that is known."""
+        old, found = self.old, 0
+        starts = {place for rows in self.before.places for place, access in rows if access.is_address}
+        starts |= {row.place for row in old.variables if row.place is not None}
+        saved = old.unwind_at(self.before.rows[since].offset)
+        starts |= {-8, *(saved.saved.values() if saved is not None else ())}
+        for index in reaching(self.before, since):
+            for place, access in self.before.places[index]:
+                is_named = any(bits(place, 1) & bits(row.place or 0, row.size) for row in old.variables)
+                if (
+                    access.is_address
+                    and place < -8
+                    and not is_named
+                    and self._is_kept(index, self.before.rows[since].offset)
+                ):
+                    found |= bits(place, min(start for start in starts if start > place) - place)
+        return found
+
+    def _is_kept(self, index: int, offset: int) -> bool:
+        """Whether the address that the instruction takes is stored, and not only in variables that are none any more at
+        `offset`."""
+        loaded = _ADDRESS.match(self.before.rows[index].text)
+        if loaded is None:
+            return True
+        known = {(target, frozenset({loaded[1]})) for target in self.before.next[index]}
+        waiting = list(known)
+        while waiting:
+            at, registers = waiting.pop()
+            row = self.before.rows[at]
+            moved = _MOVE.match(row.text)
+            held = registers - wholes_of(row.writes) - (wholes_of(CLOBBERED) if row.is_call else frozenset())
+            if moved is not None and moved[2] in registers:
+                if not moved[1].endswith("]"):
+                    held |= {moved[1]}
+                elif self._is_stored_for_good(at, offset):
+                    return True
+            elif not row.is_call and wholes_of(row.reads) & registers - {access.base for access in row.accesses}:
+                return True  # another address may be made of it
+            more = {(target, frozenset(held)) for target in self.before.next[at]} - known if held else set()
+            known |= more
+            waiting += more
+        return False
+
+    def _is_stored_for_good(self, index: int, offset: int) -> bool:
+        places = [place for place, access in self.before.places[index] if access.writes]
+        names = [
+            row
+            for row in self.old.variables
+            if row.place is not None
+            for place in places
+            if row.place <= place < row.place + row.size
+        ]
+        return not names or any(row.is_visible_at(offset) for row in names)
 
     def _movable(self, row: Variable, twins: Sequence[Variable]) -> int | None:
         """The old place of a variable that is the same but for its place, and that nobody can know the place of."""

@@ -132,3 +132,31 @@ def test_values_that_exist_are_dropped_as_before_and_that_is_said() -> None:
     found, _ = judged(SOURCE, new)
     assert not found.refusals
     assert found.notes == (f"values that exist behind '{CAT}' are dropped as before",)
+
+
+ONCE = """
+use std::sync::OnceLock;
+
+#[inline(never)]
+pub fn start(value: u32) -> u32 {
+    std::hint::black_box(value)
+}
+
+pub fn one() -> &'static u32 {
+    static VALUE: OnceLock<u32> = OnceLock::new();
+    VALUE.get_or_init(|| start(5))
+}
+
+pub fn other() -> &'static u32 {
+    static VALUE: OnceLock<u32> = OnceLock::new();
+    VALUE.get_or_init(|| start(5) + 0)
+}
+"""
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_methods_that_llvm_made_one_are_told_when_they_are_several(is_back: bool) -> None:
+    texts = [ONCE, edited(ONCE, ("start(5) + 0", "start(5) + 7"))]
+    found, _ = judged(*(texts[::-1] if is_back else texts), "-O")
+    assert {row.code for row in found.refusals} == {"entry-shared"}
+    assert all("OnceLock" in row.fact or "once_lock" in row.fact for row in found.refusals)

@@ -8,7 +8,8 @@ place if both are in this unit. A method more, or one less, is a change of the t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ Slots = Mapping[int, frozenset[str]]
 @dataclass(frozen=True, slots=True)
 class TableChanges:
     """`successors`: linkage name of a new function -> that of the old one whose place in tables it takes. `refusals`:
-    `method-table-changed`. `notes`: what is dropped as before."""
+    `method-table-changed`, `entry-shared`. `notes`: what is dropped as before."""
 
     successors: Mapping[str, str]
     refusals: tuple[Refusal, ...]
@@ -52,12 +53,15 @@ def table_changes(
     successors: dict[str, str] = {}
     refusals: list[Refusal] = []
     notes: list[str] = []
+    fresh = {name: slots_of_graph(new, place) for name, place in after.tables.items()}
+    folded = _in_several(slots.values()) | _in_several(fresh.values())
     for name in sorted(after.tables.keys() & slots.keys()):
         kind = _type_of(name)
         if types.is_renewed(name) or before.layouts.get(kind) != after.layouts.get(kind):
             continue
         words = []
-        one, other = slots[name], slots_of_graph(new, after.tables[name])
+        is_folded = False
+        one, other = slots[name], fresh[name]
         for slot in sorted(one.keys() | other.keys()):
             had = one.get(slot, frozenset())
             has = next(iter(other.get(slot, ())), "")
@@ -71,8 +75,9 @@ def table_changes(
             else:
                 number = (slot - _FIRST_METHOD) // 8
                 words.append(f"method {number} was {_words(former, before)} and is {_words(has, after)}")
+                is_folded |= not folded.isdisjoint((*had, has))
         if words:
-            refusals.append(_changed(_shown(name), words[0], file))
+            refusals.append(_folded(_shown(name), file) if is_folded else _changed(_shown(name), words[0], file))
     return TableChanges(successors, tuple(refusals), tuple(dict.fromkeys(notes)))
 
 
@@ -141,6 +146,28 @@ def _words(linkage: str, types: DebugTypes) -> str:
 def _shown(table: str) -> str:
     """`<a::T as a::Trait>`"""
     return table.removesuffix("::{vtable}")
+
+
+def _in_several(tables: Iterable[Slots]) -> frozenset[str]:
+    """The methods that stand in the tables of several types. Each type has its own of every method, so that these are
+    several which LLVM made one, because their code is the same."""
+    count = Counter(
+        name
+        for slots in tables
+        for name in {name for slot, names in slots.items() if slot >= _FIRST_METHOD for name in names}
+    )
+    return frozenset(name for name, number in count.items() if number > 1)
+
+
+def _folded(name: str, file: str) -> Refusal:
+    return Refusal(
+        "entry-shared",
+        f"a method of '{name}' is one function with those of other types, as their code is the same (LLVM), "
+        "and with this edit it is another one",
+        "Build with different code in them, which LLVM does not make one, and start the program once more.",
+        name,
+        file,
+    )
 
 
 def _changed(name: str, words: str, file: str) -> Refusal:

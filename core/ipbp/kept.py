@@ -5,7 +5,9 @@ The key says all that the value depends on, as the hash of a content does.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from functools import wraps
 from typing import Generic, TypeVar
 
 _Key = TypeVar("_Key")
@@ -46,3 +48,24 @@ class Kept(Generic[_Key, _Value]):
     def clear(self) -> None:
         self._rows.clear()
         self._size = 0
+
+
+def of_the_last(number: int) -> Callable[[Callable[[_Key], _Value]], Callable[[_Key], _Value]]:
+    """For a function of one value that is never changed: what it said of the last few is not worked out again. Values
+    are told apart by being the very same."""
+
+    def keeping(function: Callable[[_Key], _Value]) -> Callable[[_Key], _Value]:
+        said: deque[tuple[_Key, _Value]] = deque(maxlen=number)
+
+        @wraps(function)
+        def asked(of: _Key) -> _Value:
+            for known, value in tuple(said):
+                if known is of:
+                    return value
+            found = function(of)
+            said.append((of, found))
+            return found
+
+        return asked
+
+    return keeping

@@ -20,13 +20,28 @@ from ipbp.errors import IpbpError
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.model import BlockKind
 from ipbp.graph.rows import is_one_of
-from ipbp.kept import Kept
+from ipbp.kept import Kept, of_the_last
 from ipbp.members import packed_list
 from ipbp.pipeline import ahead, stored
 from ipbp.pipeline import meanwhile as meanwhile_module
 from ipbp.pipeline.meanwhile import read_meanwhile
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.stored import graph_of_file, read_stored
+
+
+def test_what_was_said_of_the_very_same_value_is_said_again() -> None:
+    asked: list[list[int]] = []
+
+    @of_the_last(2)
+    def total(of: list[int]) -> int:
+        asked.append(of)
+        return sum(of)
+
+    rows = [[1, 2], [1, 2], [3]]
+    assert [total(row) for row in (rows[0], rows[1], rows[0], rows[1])] == [3, 3, 3, 3]
+    assert asked == [rows[0], rows[1]]
+    assert [total(row) for row in (rows[2], rows[1], rows[0])] == [3, 3, 3]
+    assert len(asked) == 4, "the first one was forgotten"
 
 
 def test_the_ones_that_were_used_last_are_kept_up_to_a_size() -> None:

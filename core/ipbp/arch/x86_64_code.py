@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import capstone
@@ -40,6 +40,8 @@ _PADDING = re.compile(
 _ONE_BYTE = np.zeros(256, dtype=np.int8)
 _ONE_BYTE[[0x80, 0x83, 0xC6]] = 1
 _ONE_BYTE[[0x81, 0xC7]] = 4
+_SHORT = 1 << 14
+"""Bytes of a function whose instructions are kept."""
 _DOUBTFUL = np.zeros(256, dtype=np.bool_)
 _DOUBTFUL[[0x69, 0x6B, 0xC0, 0xC1, 0xF6, 0xF7, 0x70, 0x71, 0x72, 0x73, 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5]] = True
 
@@ -126,7 +128,7 @@ def field_uses(code: bytes, fields: Sequence[int]) -> dict[int, FieldUse]:
     """
     uses: dict[int, FieldUse] = {}
     waiting = list(reversed(fields))
-    for offset, size, _mnemonic, _operands in _lite(code):
+    for offset, size, _mnemonic, _operands in _plain().disasm_lite(code, 0):  # it is not read to the end
         while waiting and waiting[-1] < offset:
             waiting.pop()
         if not waiting:
@@ -236,8 +238,13 @@ def _access(decoded: Any) -> int:
 
 
 def _lite(code: bytes) -> Iterator[tuple[int, int, str, str]]:
-    rows: Iterator[tuple[int, int, str, str]] = _plain().disasm_lite(code, 0)
-    return rows
+    return iter(_whole(code) if len(code) <= _SHORT else _plain().disasm_lite(code, 0))
+
+
+@lru_cache(128)
+def _whole(code: bytes) -> tuple[tuple[int, int, str, str], ...]:
+    """Several stages read the function that an edit changed."""
+    return tuple(_plain().disasm_lite(code, 0))
 
 
 @cache

@@ -56,8 +56,10 @@ class Shape:
         found = self.constants.copy()
         for piece in self.pieces:
             if piece.attributes:
-                values = zip(piece.forms, piece.unpack(content, place), strict=True)
-                found.update(zip(piece.attributes, values, strict=True))
+                for attribute, form, value in zip(
+                    piece.attributes, piece.forms, piece.unpack(content, place), strict=True
+                ):
+                    found[attribute] = form, value
             place += piece.size
             if piece.form:
                 value, place = _varying(content, piece.form, place)

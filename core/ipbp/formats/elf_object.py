@@ -8,6 +8,7 @@ information) has its place in the graph and is read when it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from ipbp.arch.fields import WIDTH
 from ipbp.arch.x86_64_code import is_branch
-from ipbp.errors import Refusal, Refused
+from ipbp.errors import IpbpError, Refusal, Refused
 from ipbp.formats import elf_file as elf
 from ipbp.formats.elf_aarch64 import are_marks
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, cut, key
@@ -34,6 +35,7 @@ from ipbp.formats.elf_references import (
 from ipbp.formats.elf_relocations import edge_kinds, relocation_name, says_nothing
 from ipbp.formats.elf_unnamed import with_unnamed_functions
 from ipbp.formats.translated import TranslatedFile
+from ipbp.graph.columns import I32, Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import (
     ABSOLUTE,
@@ -64,6 +66,8 @@ _TABLE_TYPES = (0, elf.SHT_SYMTAB, elf.SHT_STRTAB, elf.SHT_RELA, elf.SHT_GROUP, 
 _EXCEPTION_TABLE = b"GCC_except_table"
 """What LLVM calls the exception table of its n-th function: a number and no name."""
 _OFFSET_MASK = (1 << SECTION_SHIFT) - 1
+_FEW = 1 << 13
+"""Relocations of side sections."""
 
 
 def read_object(content: bytes | memoryview | Any, path: str) -> LinkGraph:
@@ -173,6 +177,17 @@ class _SymbolMap:
     kept: I64
 
 
+@dataclass(frozen=True, slots=True)
+class _SideFixups:
+    """Of side sections, ordered by `section` and `offset`; as in `SideEdges`."""
+
+    section: I64
+    offset: I64
+    kind: U8
+    target: I32
+    addend: I64
+
+
 class _Builder:
     """The tables of one object on their way to a graph. Every method computes from what `__init__` holds."""
 
@@ -190,6 +205,8 @@ class _Builder:
         self.relocations = file.relocations_of((placement != NOT_PLACED) | (is_side & loaded))
         self.kinds = _kinds(file, placement, self.relocations)
         self._check_homes()
+        self._is_side_table = self.side_row[file.tables.holder] >= 0
+        self._sides: _SideFixups | None = None
 
     def build(self) -> LinkGraph:
         spans, meant = self._spans_and_places()
@@ -419,16 +436,32 @@ class _Builder:
         file, content = self.file, self.file.section_content(section)
         if section not in file.tables.holder:
             return without_edges(content)
-        relocations = file.relocations_of(np.arange(len(file.sections)) == section)
+        found = self._side_fixups(section, spans, blocks)
+        first, last = np.searchsorted(found.section, (section, section + 1)).tolist()
+        offset, kinds = found.offset[first:last], found.kind[first:last]
+        if (offset + WIDTH[kinds] > len(content)).any():
+            malformed(file.path, f"a relocation lies outside {file.sections.name[section]}")
+        return SideEdges(content, offset, kinds, found.target[first:last], found.addend[first:last])
+
+    def _side_fixups(self, section: int, spans: Spans, blocks: Blocks) -> _SideFixups:
+        """Those of one side section; where there are few, of all of them, which takes as long then. What is damaged
+        counts when its own section is read."""
+        if self._sides is None and int(self.file.tables.count[self._is_side_table].sum()) <= _FEW:
+            with contextlib.suppress(IpbpError):
+                self._sides = self._fixups(self.side_row >= 0, spans, blocks)
+        if self._sides is not None:
+            return self._sides
+        return self._fixups(np.arange(len(self.file.sections)) == section, spans, blocks)
+
+    def _fixups(self, holders: Flags, spans: Spans, blocks: Blocks) -> _SideFixups:
+        file, relocations = self.file, self.file.relocations_of(holders)
         kinds = _kinds(file, self.placement, relocations)
         refs = element_places(file, table_places(file, self._references(relocations, kinds), spans))
         target, addend = self._targets(relocations, refs, spans, blocks)
         row = np.flatnonzero(kinds)
-        row = row[np.argsort(relocations.offset[row], kind="stable")]
-        offset, kinds = relocations.offset[row], kinds[row]
-        if (offset + WIDTH[kinds] > len(content)).any():
-            malformed(file.path, f"a relocation lies outside {file.sections.name[section]}")
-        return SideEdges(content, offset, kinds, target[row].astype(np.int32), addend[row])
+        row = row[np.lexsort((relocations.offset[row], relocations.section[row]))]
+        columns = relocations.section[row], relocations.offset[row], kinds[row], target[row].astype(np.int32)
+        return _SideFixups(*columns, addend[row])
 
     def _source(self) -> str:
         """The first STT_FILE symbol: gcc and clang write the name as the command line had it."""

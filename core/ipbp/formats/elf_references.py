@@ -26,6 +26,7 @@ from ipbp.errors import IpbpError
 from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, Spans, key, mergeable
 from ipbp.formats.elf_file import SHF_MERGE, STT_SECTION, ElfFile, ElfRelocations
 from ipbp.formats.translated import TranslatedFile
+from ipbp.graph.columns import Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, U8, BlockKind
 from ipbp.graph.rows import distinct, is_one_of
@@ -123,14 +124,35 @@ def decoded(file: ElfFile, placement: U8, refs: References, spans: Spans) -> tup
     unnamed = refs.plain & is_one_of(placement[refs.home], (BlockKind.RODATA, BlockKind.RELRO))
     unnamed &= ~spans.named[np.maximum(here, 0)] & ~mergeable(file.sections, placement)[refs.home]
     place, access = refs.place.copy(), np.where(unnamed, refs.width, 0)
-    wanted = np.flatnonzero(ambiguous | unnamed & (refs.width == 0))
-    for index, use in _uses(file, refs, spans, wanted):
+    # Nothing is cut where every reference into a section is to its start, as with a section for each constant.
+    parted = np.zeros(len(file.sections), dtype=np.bool_)
+    parted[refs.home[unnamed & ((refs.place != 0) | refs.unsure)]] = True
+    plain = unnamed & (refs.width == 0) & ~ambiguous & parted[refs.home]
+    last, told = _at_the_last_place(refs, unnamed, plain), np.zeros(len(file.sections), dtype=np.bool_)
+    first = np.zeros(len(plain), dtype=np.bool_)
+    first[last[np.unique(refs.home[last], return_index=True)[1]]] = True
+    others = np.setdiff1d(last, np.flatnonzero(first))
+    plain[others] = False
+    for index, use in _uses(file, refs, spans, np.flatnonzero(ambiguous | plain)):
         if use is not None:
             place[index] += use.after - 4 if refs.unsure[index] else 0
             access[index] = use.access
         elif ambiguous[index]:
             _undecodable(file, refs, index)
+    told[refs.home[first & (access > 0)]] = True
+    for index, use in _uses(file, refs, spans, others[~told[refs.home[others]]]):
+        access[index] = use.access if use is not None else 0
     return replace(refs, place=place), access
+
+
+def _at_the_last_place(refs: References, unnamed: Flags, plain: Flags) -> npt.NDArray[np.intp]:
+    """Of the `plain` uses those of a section's last place, where all places in it are sure. How many bytes such a one
+    uses makes no difference to where the section is cut, only that there is one that uses some."""
+    count = int(refs.home.max(initial=-1)) + 1
+    last, is_sure = np.full(count, -1, dtype=np.int64), np.ones(count, dtype=np.bool_)
+    np.maximum.at(last, refs.home[unnamed], refs.place[unnamed])
+    is_sure[refs.home[unnamed & refs.unsure]] = False
+    return np.flatnonzero(plain & (refs.place == last[refs.home]) & is_sure[refs.home])
 
 
 def _uses(

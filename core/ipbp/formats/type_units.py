@@ -164,6 +164,7 @@ class TypeUnit:
         info, place = self.info, self.first
         stack: list[_Entry | None] = []
         scope: list[str] = [""]
+        in_function = [False]
         while place < self.end:
             entry_at = place
             code, place = info[place], place + 1
@@ -174,16 +175,21 @@ class TypeUnit:
                     continue
                 stack.pop()
                 scope.pop()
+                in_function.pop()
                 continue
             shape, is_useful = self.abbreviations[code]
             entry = None
-            if is_useful:
+            # Every other entry is a local variable. Tables of methods are in no function (rustc_codegen_llvm,
+            # `create_vtable_di_node`), and what is static there has a linkage name.
+            is_local = in_function[-1] and shape.tag == _VARIABLE and _AT_LINKAGE_NAME not in shape.given
+            if is_useful and not is_local:
                 found, place = shape.read(info, place)
                 entry = self._entry(shape.tag, found, entry_at, scope[-1], stack[-1] if stack else None)
             else:
                 place = shape.end(info, place)
             if shape.has_children:
                 stack.append(entry)
+                in_function.append(in_function[-1] or shape.tag == _SUBPROGRAM)
                 scope.append(entry.name if entry is not None and shape.tag in _SCOPES else scope[-1])
 
     @cached_property

@@ -11,12 +11,14 @@ import numpy as np
 
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, BlockKind, LinkGraph
+from ipbp.kept import of_the_last
 
 SIZE = 24  # &str (address, length), u32 line, u32 column: library/core/src/panic/location.rs
 POSITION = slice(16, 24)
 _SUFFIX = b".rs"
 
 
+@of_the_last(4)
 def panic_locations(graph: LinkGraph) -> I64:
     """Blocks that are locations: unnamed, of that size and shape, with the name of a Rust source."""
     blocks, symbols, edges = graph.blocks, graph.symbols, graph.edges

@@ -19,6 +19,7 @@ from ipbp.errors import IpbpError
 from ipbp.graph.layout import UnwindTable
 from ipbp.graph.model import I32, LinkGraph, SideSection
 from ipbp.graph.unit import Unit
+from ipbp.kept import of_the_last
 
 UNWIND = ".eh_frame"
 TERMINATOR = bytes(4)
@@ -93,6 +94,7 @@ class UnwindLinks:
     is_own: npt.NDArray[np.bool_]
 
 
+@of_the_last(4)
 def unwind_links(graph: LinkGraph) -> UnwindLinks:
     """Everything that the rows of the graph's code refer to besides that code. Errors: `unwind-malformed`."""
     section = unwind_section(graph)

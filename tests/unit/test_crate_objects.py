@@ -59,3 +59,14 @@ def test_an_object_that_left_the_store_is_read_again(tmp_path: Path) -> None:
     assert store.prune((), 0, 0) == [first["a"]]
     assert listed(kept_objects(rows, digests, store)) == first
     assert store.has(first["a"])
+
+
+def test_what_was_found_in_the_store_a_moment_ago_is_not_looked_for_again(tmp_path: Path) -> None:
+    store, digests = Store(tmp_path / "store"), tmp_path / "digests"
+    store.root.mkdir()
+    rows = session(tmp_path / "s1", a=b"one")
+    first = kept_objects(rows, digests, store)
+    kept = (listed(first) or {})["a"]
+    assert store.prune((), 0, 0) == [kept]
+    assert kept_objects(rows, digests, store, {kept}) == first
+    assert not store.has(kept)

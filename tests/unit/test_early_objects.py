@@ -2,93 +2,79 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ipbp.build.cargo_commands import CrateCommand
-from ipbp.build.early_objects import changed_last, remember_changed, seen_early
+from ipbp.build.early_objects import EarlyObjects, changed_last, remember_changed
 from ipbp.build.store import Store
+from ipbp.members import packed_list
 
 ROW = CrateCommand("app", "app-1f2e", "bin", "/p", "/p/target/debug/deps", "/p/main.rs", (), (), (), True)
 
 
 class _Told:
-    """What was told so far, to be waited for."""
+    """What was told so far, and for which units it was asked what runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: str) -> None:
+        self.runs = runs
         self.rows: list[tuple[str, str, dict[str, str]]] = []
-        self.came = threading.Event()
+        self.asked: list[Collection[str]] = []
 
-    def __call__(self, row: CrateCommand, running: str, made: Mapping[str, str]) -> None:
+    def early(self, row: CrateCommand, running: str, made: Mapping[str, str]) -> None:
         self.rows.append((row.source, running, dict(made)))
-        self.came.set()
 
-    def wait(self) -> None:
-        assert self.came.wait(60)
-        self.came.clear()
+    def running(self, names: Collection[str]) -> str:
+        self.asked.append(set(names))
+        return self.runs
 
 
-def test_an_object_is_told_of_when_it_is_there_as_a_whole_and_is_new(tmp_path: Path) -> None:
-    store, folder, told = Store(tmp_path / "store"), tmp_path / "deps", _Told()
+def _written(folder: Path, **contents: bytes) -> list[Path]:
+    """Files of these names, with a dot for a double underscore."""
+    paths = [folder / name.replace("__", "-", 1).replace("__", ".") for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def test_new_objects_are_told_of_with_those_before(tmp_path: Path) -> None:
+    store, told = Store(tmp_path / "store"), _Told("digest of the list")
     store.root.mkdir()
-    folder.mkdir()
-    old = folder / "app-1f2e.last.0.rcgu.o"  # a link to what the last compile made
-    old.write_bytes(b"old")
-    os.utime(old, (time.time() - 60, time.time() - 60))
-    asked: list[Collection[str]] = []
-
-    def running(names: Collection[str]) -> str:
-        asked.append(set(names))
-        return "digest of the list"
-
-    with seen_early(ROW, folder, store, running, told):
-        (folder / "other-1f2e.x.0.rcgu.o").write_bytes(b"of another crate")
-        (folder / "app-1f2e.empty.0.rcgu.o").write_bytes(b"")  # rustc opens it some time before it writes
-        (folder / "app-1f2e.one.0.rcgu.o").write_bytes(b"one")
-        told.wait()
-        (folder / "app-1f2e.empty.0.rcgu.o").write_bytes(b"two")
-        told.wait()
+    seen = EarlyObjects(ROW, store, told.running, told.early)
+    seen.written(_written(tmp_path, app__1f2e__one__0__rcgu__o=b"one", other__1f2e__x__0__rcgu__o=b"of another crate"))
+    seen.written(_written(tmp_path, app__1f2e__d=b"no object", app__1f2e__empty__0__rcgu__o=b""))
+    seen.written([tmp_path / "app-1f2e.gone.0.rcgu.o"])
+    seen.written(_written(tmp_path, app__1f2e__two__0__rcgu__o=b"two"))
     one, two = store.put(b"one"), store.put(b"two")
     assert told.rows == [
         ("/p/main.rs", "digest of the list", {"one.o": one}),
-        ("/p/main.rs", "digest of the list", {"one.o": one, "empty.o": two}),
+        ("/p/main.rs", "digest of the list", {"one.o": one, "two.o": two}),
     ]
-    assert asked == [{"one.o"}, {"one.o", "empty.o"}]
+    assert told.asked == [{"one.o"}, {"one.o", "two.o"}]
     assert store.get(one).read_bytes() == b"one"
 
 
 def test_nothing_is_told_where_it_is_not_known_what_runs(tmp_path: Path) -> None:
-    store, asked, told = Store(tmp_path), threading.Event(), _Told()
-
-    def running(names: Collection[str]) -> str:
-        asked.set()
-        return ""
-
-    with seen_early(ROW, tmp_path, store, running, told):
-        (tmp_path / "app-1f2e.one.0.rcgu.o").write_bytes(b"one")
-        assert asked.wait(60)
+    told = _Told("")
+    seen = EarlyObjects(ROW, Store(tmp_path), told.running, told.early)
+    seen.written(_written(tmp_path, app__1f2e__one__0__rcgu__o=b"one"))
+    assert told.asked == [{"one.o"}]
     assert told.rows == []
 
 
 def test_where_it_is_known_what_to_expect_the_side_that_runs_is_told_of_first(tmp_path: Path) -> None:
-    store, told = Store(tmp_path / "store"), _Told()
+    store = Store(tmp_path / "store")
     store.root.mkdir()
-    row = replace(ROW, source="/p/expected.rs")
+    kept = store.put(b"an object that runs")
+    runs = store.put(packed_list([("one.o", kept), ("two.o", "0" * 64)]))
+    told, row = _Told(runs), replace(ROW, source="/p/expected.rs")
     remember_changed(row, frozenset({"one.o"}))
     remember_changed(row, frozenset({"one.o", "two.o"}))
     assert changed_last(row) == {"one.o", "two.o"}
     assert changed_last(replace(row, stem="app-of-other-features")) == frozenset()
-    asked: list[Collection[str]] = []
-
-    def running(names: Collection[str]) -> str:
-        asked.append(set(names))
-        return "digest of the list"
-
-    with seen_early(row, tmp_path, store, running, told):
-        told.wait()
-    assert told.rows == [("/p/expected.rs", "digest of the list", {})]
-    assert asked == [{"one.o", "two.o"}]
+    seen = EarlyObjects(row, store, told.running, told.early)
+    seen.expected()
+    assert told.rows == [("/p/expected.rs", runs, {})]
+    assert told.asked == [{"one.o", "two.o"}]
+    assert seen.there == {kept}

@@ -64,10 +64,11 @@ def compile_units(
     reasons = [refusal for unit in units for refusal in refusals(unit.command)]
     if reasons:
         raise Refused(reasons)
+    if not units:
+        return ()
     if colour:
         flags = (*flags, "-fdiagnostics-color=always")
-    if units:
-        tell(f"compiling {_names([unit.command.source.name for unit in units])}")
+    tell(f"compiling {_names([unit.command.source.name for unit in units])}")
     running = Compilers()
     with tempfile.TemporaryDirectory(prefix="compile-", dir=cache_folder("objects")) as folder:
         pool = ThreadPoolExecutor(os.cpu_count())

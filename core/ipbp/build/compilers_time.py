@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
-_next_start = threading.Event()
+_waiting: list[threading.Event] = []
 _running = 0
 _since = 0.0
 _seconds = 0.0
@@ -27,7 +27,9 @@ def compiling() -> Iterator[None]:
         if _running == 0:
             _since = time.perf_counter()
         _running += 1
-        _next_start.set()
+        for event in _waiting:
+            event.set()
+        _waiting.clear()
     try:
         yield
     finally:
@@ -47,9 +49,10 @@ def taken_milliseconds() -> float:
 
 def next_start() -> threading.Event:
     """Is set when a compiler runs: at once where one does already."""
-    global _next_start
+    event = threading.Event()
     with _lock:
-        _next_start = threading.Event()
         if _running:
-            _next_start.set()
-        return _next_start
+            event.set()
+        else:
+            _waiting.append(event)
+    return event

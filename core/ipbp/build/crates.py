@@ -25,6 +25,7 @@ from ipbp.build.cargo_commands import CrateCommand, crate_commands, file_of
 from ipbp.build.codegen_units import CrateObject, built_objects, made_objects
 from ipbp.build.command import Command
 from ipbp.build.compile import ATTEMPTS, Compiled, Tell
+from ipbp.build.compilers_time import next_start
 from ipbp.build.crate_changes import (
     edited_since,
     files_of_library,
@@ -37,7 +38,7 @@ from ipbp.build.crate_changes import (
 )
 from ipbp.build.crate_objects import kept_objects
 from ipbp.build.dirty import Dirty, PatchedUnit
-from ipbp.build.early_objects import Early, remember_changed, seen_early
+from ipbp.build.early_objects import Early, EarlyObjects, remember_changed
 from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
 from ipbp.build.plain import is_end_of
@@ -55,6 +56,8 @@ from ipbp.members import differing, listed
 
 Ending = Callable[[], str]
 """Waits for the end of a compiler: what it said. Only then does what it made count."""
+_PATIENCE = 0.05
+"""Seconds in which a compiler is started, if it is."""
 
 
 def rebuild_crates(
@@ -122,20 +125,29 @@ def rebuild_crates(
         def made_now(row: CrateCommand) -> _Made:
             used = [ours[file_of(path)] for path in row.externs if file_of(path) in ours]
             libraries = {file: workshop.product(made.crate) for file, made in ours.items()}
-            seen = seen_early(row, workshop.outputs(row), store, partial(running, row), early)
+            seen = EarlyObjects(row, store, partial(running, row), early)
             goes_on = later is not None and row is crates[-1] and _is_linked_last(row)
             made = _brought_up_to_date(row, used, libraries, workshop, store, tell, colour, seen, goes_on)
             if later is not None and made.underway is not None:
                 later(partial(_end, made, workshop, alone.pop_all()))
             return made
 
+        at_least = _wanted(crates, reasons, known, lambda row: True)
+        first = next(row for row in crates if row.stem in at_least)
+        started = next_start()
+
+        def decided() -> dict[str, str]:
+            started.wait()  # the compiler comes first
+            return _wanted(crates, reasons, known, is_hidden)
+
         with ThreadPoolExecutor(1) as pool:
             # Who notices an edit is found out while the first crate is compiled, of which that makes no difference:
             # what it is made with is as it was.
-            deciding = pool.submit(_wanted, crates, reasons, known, is_hidden)
-            at_least = _wanted(crates, reasons, known, lambda row: True)
-            first = next(row for row in crates if row.stem in at_least)
-            made_first = made_now(first)
+            deciding = pool.submit(decided)
+            try:
+                made_first = made_now(first)
+            finally:
+                started.set()  # it may be there from before
             wanted = deciding.result()
         for row in crates:
             reason = wanted.get(row.stem, "")
@@ -143,7 +155,8 @@ def rebuild_crates(
                 continue
             made = made_first if row is first else made_now(row)
             ours[file_of(str(row.product))] = made
-            remember(made.files, store, _texts(workshop, row))
+            if not row.is_image:  # which others use
+                remember(made.files, store, _texts(workshop, row))
             unit = known.get(row.source)
             digest = store.put(made.objects)
             old = None if unit is not None else running(row, made.names)
@@ -366,12 +379,12 @@ def _brought_up_to_date(
     store: Store,
     tell: Tell,
     colour: bool,
-    meanwhile: contextlib.AbstractContextManager[None],
+    seen: EarlyObjects,
     goes_on: bool,
 ) -> _Made:
     """The crate in the workshop, compiled unless it was made from just these files before. `libraries`: all that were
-    made now, by `file_of` of the user's; `used`: those that the crate names itself. `meanwhile`: around the compiler,
-    the first time that it runs. `goes_on`: its end need not be waited for when its objects are final."""
+    made now, by `file_of` of the user's; `used`: those that the crate names itself. `seen` is told of what the
+    compiler writes the first time. `goes_on`: its end need not be waited for when its objects are final."""
     kept = _kept(row, used, workshop, store)
     if kept is not None:
         return kept
@@ -385,22 +398,27 @@ def _brought_up_to_date(
         # The folder's own time stamp is the file system's clock at this moment.
         os.utime(workshop.objects(row))
         began = workshop.objects(row).stat().st_mtime_ns
-        underway = Underway(partial(run_rustc, row, workshop, libraries, colour, keeps))
+        started, folders = next_start(), (workshop.outputs(row), workshop.objects(row))
+        underway = Underway(partial(run_rustc, row, workshop, libraries, colour, keeps), folders)
         goes_on, messages = goes_on and not keeps, ""
         linked: tuple[int, ...] = ()
-        with meanwhile if before is None else contextlib.nullcontext():
-            if goes_on:
-                underway.wait_for(lambda: bool(_linked(row, workshop)))
-                linked = _linked(row, workshop)
-            if not linked:
-                messages = underway.ended()
+        if before is None:
+            started.wait(_PATIENCE)  # the compiler comes first
+            seen.expected()
+        for paths in underway.written():
+            if goes_on and workshop.linked(row) in paths and (linked := _linked(row, workshop)):
+                break
+            if before is None:
+                seen.written(paths)
+        if not linked:
+            messages = underway.ended()
         keep_product(row, workshop)
         try:
             snapshot = Snapshot()
             files, variables = made_from(workshop.outputs(row) / row.depfile.name, row.directory, snapshot)
             after = {path: snapshot.digest(path) for path in dict.fromkeys([row.source, *files])}
             if after == before or all(snapshot.modified_ns(path) < began for path in after):
-                objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store)
+                objects = kept_objects(made_objects(row, workshop), _digests(workshop, row), store, seen.there)
                 key, milliseconds = _key(row, used, after, variables), (time.perf_counter() - start) * 1000
                 if linked:
                     return _Made(row, key, after, variables, objects, "", milliseconds, underway, linked)

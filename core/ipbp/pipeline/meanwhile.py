@@ -18,6 +18,7 @@ from ipbp.build.store import Store
 from ipbp.formats.debug_types import types_of_graph
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
+from ipbp.graph.model import LinkGraph
 from ipbp.members import listed
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.loader import LIBGCC, LIBUNWIND
@@ -83,8 +84,7 @@ class Meanwhile:
         # What is not among those that run may be no unit's at all.
         fresh = {name: digest for name, digest in made.items() if before.get(name, digest) != digest}
         if is_optimised_crate(row.arguments) or (record is not None and record.members is None):
-            for name, digest in fresh.items():
-                together(row.source, {name: digest}, store)
+            _each_by_itself(row.source, fresh, store)
             return
         expected = changed_last(row).intersection(before)
         is_whole = bool(fresh) and not fresh.keys() < expected
@@ -97,14 +97,12 @@ class Meanwhile:
             self.ahead.attest(old, module.image, self._process.read)
         after = {**before, **fresh}
         if not is_whole:
-            for name, digest in fresh.items():
-                together(row.source, {name: digest}, store)
+            _each_by_itself(row.source, fresh, store)
             return
         new = together(row.source, {name: after[name] for name in members if name in after}, store)
         types_of_graph(new)
         self.ahead.pair(old, new)
-        for section in new.side:
-            _ = section.content  # its fixups are read with it
+        _read_sides(new)
 
 
 @contextlib.contextmanager
@@ -122,6 +120,20 @@ def read_meanwhile(
         raise
     meanwhile.hurry()
     pool.shutdown()
+
+
+def _each_by_itself(source: str, objects: Mapping[str, str], store: Store) -> None:
+    """Read objects of a crate, name -> digest, of which others are not there yet: what is read of one counts for all of
+    them together."""
+    for name, digest in objects.items():
+        graph = together(source, {name: digest}, store)
+        types_of_graph(graph)
+        _read_sides(graph)
+
+
+def _read_sides(graph: LinkGraph) -> None:
+    for section in graph.side:
+        _ = section.content  # its fixups are read with it
 
 
 def _read(modules: Iterable[LoadedModule], process: LoadedProcess) -> None:

@@ -15,23 +15,21 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
-from ipbp.host.garbage import without_collection
 from ipbp.host.inferior import NotYet
+from lldb_ipbp import stop_hook
+from lldb_ipbp.stop_hook import tell
 from lldb_ipbp.stops import wants_stop
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL, _LOOK = 0.001, 0.02
 
 _waiting: list[_SilentStop] = []
-_hooks: dict[int, int] = {}
-"""Index of a target in the debugger -> number of our stop hook there. It stays, disabled while it is not needed:
-lldb may be going through its hooks on its other thread when we would delete it."""
 
 
 def run_in_silent_stop(
@@ -44,7 +42,7 @@ def run_in_silent_stop(
     0.0 when something of the program's own stopped it at the same moment: then it stays stopped.
     Errors: `inferior-busy`, `inferior-unstoppable`, and what `action` raises.
     """
-    if _waiting and not _waiting[0].is_over.is_set():
+    if _waiting and not (_waiting[0].is_over.is_set() or _waiting[0].is_given_up):
         raise IpbpError("inferior-busy", "the program is being patched already", "Wait until that is done.")
     _waiting.clear()
     signals = process.GetUnixSignals()
@@ -53,16 +51,16 @@ def run_in_silent_stop(
     stop = _SilentStop(action)
     _waiting.append(stop)
     with stop_hooks_off(debugger):  # one that wants to stay stopped would have its way
-        _run(stop, _Hook(debugger, process.GetTarget()), process)
+        _run(stop, process)
     if stop.error is not None:
         raise stop.error
     return stop.milliseconds
 
 
-def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
+def _run(stop: _SilentStop, process: lldb.SBProcess) -> None:
     pid = process.GetProcessID()
     _read_symbols(process.GetTarget(), pid)
-    hook.enable()
+    stop_hook.listen(process.GetTarget(), stop_hook.SILENT, _stays_stopped)
     stop.requested = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
@@ -81,7 +79,7 @@ def _run(stop: _SilentStop, hook: _Hook, process: lldb.SBProcess) -> None:
     if stop.resumes:
         _wait_until_resumed(process, stop)
     if not stop.is_early:
-        hook.disable()
+        stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
         _waiting.clear()
 
 
@@ -157,38 +155,8 @@ class _SilentStop:
             process.GetTarget().BreakpointDelete(self._places.pop())
 
 
-class StopHook:
-    """As `target stop-hook add -P` wants it."""
-
-    def __init__(self, target: lldb.SBTarget, extra: lldb.SBStructuredData, session: dict[str, Any]) -> None:
-        pass
-
-    def handle_stop(self, context: lldb.SBExecutionContext, stream: lldb.SBStream) -> bool:
-        with without_collection():
-            return _waiting[0].handle(context.GetProcess()) if _waiting else True
-
-
-class _Hook:
-    """Our hook in one target."""
-
-    def __init__(self, debugger: lldb.SBDebugger, target: lldb.SBTarget) -> None:
-        self._interpreter = debugger.GetCommandInterpreter()
-        self._index = debugger.GetIndexOfTarget(target)
-
-    def enable(self) -> None:
-        number = _hooks.get(self._index)
-        if number is not None and self._tell(f"enable {number}"):
-            return
-        said = self._tell(f"add -P {__name__}.StopHook")  # "Stop hook #1 added."
-        if said is None:
-            raise _unstoppable("lldb does not accept a stop hook")
-        _hooks[self._index] = int(said.partition("#")[2].split()[0])
-
-    def disable(self) -> None:
-        self._tell(f"disable {_hooks[self._index]}")
-
-    def _tell(self, words: str) -> Optional[str]:
-        return tell(self._interpreter, f"target stop-hook {words}")
+def _stays_stopped(context: lldb.SBExecutionContext) -> bool:
+    return _waiting[0].handle(context.GetProcess()) if _waiting else True
 
 
 @contextmanager
@@ -204,13 +172,6 @@ def stop_hooks_off(debugger: lldb.SBDebugger) -> Iterator[None]:
     finally:
         for number in numbers:
             tell(interpreter, f"target stop-hook enable {number}")
-
-
-def tell(interpreter: lldb.SBCommandInterpreter, line: str) -> Optional[str]:
-    """What a command would print; None when it failed."""
-    result = lldb.SBCommandReturnObject()
-    interpreter.HandleCommand(line, result)
-    return f"{result.GetOutput() or ''} " if result.Succeeded() else None
 
 
 def _read_symbols(target: lldb.SBTarget, thread: int) -> None:

@@ -45,9 +45,14 @@ _announced: list[tuple[int, str]] = []
 class LldbInferior:
     """The process of a target. It implements `ipbp.host.inferior.Inferior`, where each method is explained."""
 
-    def __init__(self, debugger: lldb.SBDebugger, target: lldb.SBTarget) -> None:
+    def __init__(
+        self, debugger: lldb.SBDebugger, target: lldb.SBTarget, until_running: Optional[Callable[[], None]] = None
+    ) -> None:
+        """`until_running`: for a thread of ours, to which a stopped program does not belong; waits until it runs."""
         self._debugger = debugger
         self._target = target
+        self._until_running = until_running
+        self._is_in_hook = False  # on lldb's thread that handles stops
         self._local = 0  # process id that was found to be of this machine
         self._resumes_soon = False  # then lldb forgets its caches by itself
         self._settled = -1  # stop that lldb is done with, by its count; the program stays stopped
@@ -356,7 +361,7 @@ class LldbInferior:
 
     def mark(self, code: Sequence[OldCode], texts: Sequence[OldText]) -> None:
         old_sources.follow(self._target, texts, code)
-        if texts and self._is_stopped():
+        if texts and (self._until_running is None or self._is_in_hook) and self._is_stopped():
             process = self._process()
             chosen = {process.GetSelectedThread().GetThreadID(), *(thread for row in code for thread in row.threads)}
             with self._kept_selection():
@@ -368,35 +373,41 @@ class LldbInferior:
 
     def announce(self, image: str) -> None:
         pid, image = self._pid(), plain_path(image)
-        for other, old in [row for row in _announced if row[0] != pid]:
-            self._forget(other, old)
-        module = self._target.AddModule(image, None, None)
+        # Symbols and debug information are read here, while the program runs.
+        specification = lldb.SBModuleSpec()
+        specification.SetFileSpec(lldb.SBFileSpec(image, False))
+        module = lldb.SBModule(specification)
         if not module.IsValid():
             raise IpbpError("inferior-symbols", f"lldb cannot load {image}", "Report this as a bug.")
-        _announced.append((pid, image))
+        module.FindFunctions("", lldb.eFunctionNameTypeFull)
         errors: list[lldb.SBError] = []
 
         def place() -> None:
+            for other, old in [row for row in _announced if row[0] != pid]:
+                self._forget(other, old)
+            self._target.AddModule(module)
+            _announced.append((pid, image))
             errors.append(self._target.SetModuleLoadAddress(module, 0))
 
-        self._with_breakpoints(place)
+        self._change_modules(place)
         if errors[0].Fail():
             raise IpbpError("inferior-symbols", f"lldb cannot place {image}: {errors[0]}", "Report this as a bug.")
 
     def withdraw(self, image: str) -> None:
         pid = self._pid()
-        self._with_breakpoints(lambda: self._forget(pid, plain_path(image)))
+        self._change_modules(lambda: self._forget(pid, plain_path(image)))
 
-    def _with_breakpoints(self, change: Callable[[], None]) -> None:
-        # For a breakpoint that comes or goes lldb itself stops a running program, for a tenth of a second.
-        if self._target.GetNumBreakpoints() and not self._is_stopped():
-            self.while_stopped(change, lambda _: None)
-        else:
-            change()
+    def _change_modules(self, change: Callable[[], None]) -> None:
+        # By a command of the user's, or in a stop, by lldb's thread that handles stops. lldb (19) takes its locks of
+        # modules and of language runtimes in one order when a module comes, and in the other when it unwinds a stack,
+        # as at each stop: were the program to stop meanwhile, both threads would wait for ever.
+        self.while_stopped(change, lambda _: None)
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         process = self._process()
-        if self._resumes_soon or self._is_stopped():
+        if self._until_running is not None and not self._is_in_hook:
+            self._until_running()
+        elif self._resumes_soon or self._is_stopped():
             try:
                 with self._kept_selection():
                     action()
@@ -407,8 +418,11 @@ class LldbInferior:
             return
 
         described = replace(self.describe(), stopped=True)
+        is_over = False
 
         def act(stop_is_ours: bool) -> None:
+            nonlocal is_over
+            self._is_in_hook = True
             self._resumes_soon, self._code, self._written = stop_is_ours, [], {}
             self._described = described if stop_is_ours else None
             # A program that was running has no selected frame, only a thread.
@@ -422,12 +436,16 @@ class LldbInferior:
                 finally:
                     if stop_is_ours:
                         self._forget_registers()
+                if not stop_is_ours:  # before lldb shows it: at its prompt it is the user's
+                    then(0.0)
+                    is_over = True
 
         try:
             milliseconds = run_in_silent_stop(self._debugger, process, act)
         finally:
-            self._resumes_soon, self._described = False, None
-        then(milliseconds)
+            self._is_in_hook, self._resumes_soon, self._described = False, False, None
+        if not is_over:
+            then(milliseconds)
 
     def _forget_registers(self) -> None:
         # After a stop hook has resumed the program lldb would still look at it: its lock against that stays open. Each

@@ -12,29 +12,27 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import Iterator, Sequence
 
 import lldb
 
 from ipbp.host.inferior import OldCode, OldText
 from ipbp.host.texts import is_shown
-from lldb_ipbp import by_line
-from lldb_ipbp.background import tell
+from lldb_ipbp import by_line, stop_hook
 from lldb_ipbp.fresh import forget_frames
+from lldb_ipbp.stop_hook import tell
 
 _MOST_FRAMES = 64  # of a thread, from the innermost on
 _MAP = "target.source-map"
 
 
 class _Sources:
-    """Of this lldb. `pid`: of the process that `texts` and `code` are of. `hooks`: index of a target -> number of our
-    hook there. `back`: rows of the setting that stay."""
+    """Of this lldb. `pid`: of the process that `texts` and `code` are of. `back`: rows of the setting that stay."""
 
     pid = 0
     texts: Sequence[OldText] = ()
     code: Sequence[OldCode] = ()
-    hooks: dict[int, int] = {}  # noqa: RUF012 - of this lldb, not of an instance
-    back: list[tuple[str, str]] = []  # noqa: RUF012
+    back: list[tuple[str, str]] = []  # noqa: RUF012 - of this lldb, not of an instance
 
 
 _sources = _Sources()
@@ -44,18 +42,14 @@ def follow(target: lldb.SBTarget, texts: Sequence[OldText], code: Sequence[OldCo
     """From now on these texts are shown of the code that they name; () for none. `code`: which of it is old."""
     _sources.pid, _sources.texts, _sources.code = int(target.GetProcess().GetProcessID()), texts, code
     by_line.follow(target, texts)
-    index = target.GetDebugger().GetIndexOfTarget(target)
     interpreter = target.GetDebugger().GetCommandInterpreter()
-    number = _sources.hooks.get(index)
     if not texts and _sources.back:
         _set_map(interpreter, [row for row in _map(interpreter) if row not in _sources.back])
         _sources.back.clear()
-    if number is not None:
-        tell(interpreter, f"target stop-hook {'enable' if texts else 'disable'} {number}")
-    elif texts:
-        said = tell(interpreter, f"target stop-hook add -P {__name__}.StopHook")  # "Stop hook #1 added."
-        if said is not None:
-            _sources.hooks[index] = int(said.partition("#")[2].split()[0])
+    if texts:
+        stop_hook.listen(target, stop_hook.SOURCES, _stays_stopped)
+    else:
+        stop_hook.leave(target, stop_hook.SOURCES)
 
 
 def settle(thread: lldb.SBThread) -> None:
@@ -107,18 +101,12 @@ def _lead_back(interpreter: lldb.SBCommandInterpreter, rows: Sequence[tuple[str,
     _set_map(interpreter, known)
 
 
-class StopHook:
-    """As `target stop-hook add -P` wants it."""
-
-    def __init__(self, target: lldb.SBTarget, extra: lldb.SBStructuredData, session: dict[str, Any]) -> None:
-        pass
-
-    def handle_stop(self, context: lldb.SBExecutionContext, stream: lldb.SBStream) -> bool:
-        if int(context.GetProcess().GetProcessID()) == _sources.pid:
-            if by_line.is_elsewhere(context.GetThread()):
-                return False
-            settle(context.GetThread())
-        return True
+def _stays_stopped(context: lldb.SBExecutionContext) -> bool:
+    if int(context.GetProcess().GetProcessID()) == _sources.pid:
+        if by_line.is_elsewhere(context.GetThread()):
+            return False
+        settle(context.GetThread())
+    return True
 
 
 def _frames(thread: lldb.SBThread) -> list[lldb.SBFrame]:

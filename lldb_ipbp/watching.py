@@ -18,7 +18,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import tasks
 from ipbp.host.render import shown
 from lldb_ipbp.inferior import LldbInferior
-from lldb_ipbp.states import RUNNING
+from lldb_ipbp.states import RUNNING, STOPPED
 
 T = TypeVar("T")
 
@@ -32,16 +32,26 @@ class LldbDebugger:
         self._debugger = debugger
         self._file = debugger.GetOutputFile()
         self.is_terminal = is_terminal
+        self._is_over: Callable[[], bool] = lambda: False
 
     def inferior(self, report: Callable[[IpbpError], None]) -> LldbInferior:
-        return LldbInferior(self._debugger, self._debugger.GetSelectedTarget())
+        return LldbInferior(self._debugger, self._debugger.GetSelectedTarget(), self._until_running)
 
     def do(self, action: Callable[[], T], is_over: Callable[[], bool]) -> T:
+        self._is_over = is_over
         while not self.is_ready():
-            if is_over():
-                raise IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
-            time.sleep(_POLL)
+            self._wait()
         return action()
+
+    def _until_running(self) -> None:
+        # One that has ended is not waited for: `LldbInferior` says so.
+        while self._process().GetState() in STOPPED:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._is_over():
+            raise IpbpError("interrupted", "interrupted", "`hotpatch status` says what is applied.")
+        time.sleep(_POLL)
 
     def is_ready(self) -> bool:
         return self._process().GetState() in RUNNING

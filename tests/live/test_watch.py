@@ -69,6 +69,7 @@ def test_saves_are_patches_while_the_program_has_the_terminal(typed: Typed, tick
     screen = typed.terminal.screen
     assert screen.count("patched 1 function") == 12, screen
     assert "SIGWINCH" not in screen
+    assert "StopHook" not in screen
     assert "Traceback" not in screen
 
 
@@ -168,6 +169,28 @@ def test_gdb_ends_well_with_something_posted_that_it_has_not_come_to(gdb: str) -
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "posted\n"
     assert done.returncode == 3, "a crash would be a negative one"
+
+
+@pytest.mark.slow
+def test_stops_of_the_programs_own_and_patches_come_together(typed: Typed, ticker: Ticker) -> None:
+    """Now the stop is first, now the patch, now the symbols of the patch are still to come."""
+    typed.interrupt()
+    typed.tell("break slow")
+    typed.go("continue")
+    for number in range(1, 16):
+        typed.terminal.type("slow")
+        typed.terminal.wait_for(rf"slow.*{ticker.source.name}:\d+")
+        typed.terminal.wait_for(r"db\) $")
+        typed.go("finish")
+        ticker.save(number)
+        typed.terminal.wait_for("slow is over")
+        typed.terminal.wait_for(r"main[\s\S]*db\) $")
+        typed.go("continue")
+        if number % 2:  # else the patch may come at the next stop
+            ticker.wait_for(number)
+        assert typed.hears(f"afterwards {number}")
+    ticker.wait_for(15)
+    assert "StopHook" not in typed.terminal.screen
 
 
 @pytest.mark.slow

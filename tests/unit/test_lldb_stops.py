@@ -91,10 +91,11 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         values[f"SB{name}"] = object
     lldb.__dict__.update(values)
     monkeypatch.setitem(sys.modules, "lldb", lldb)
-    names = ("lldb_ipbp.stops", "lldb_ipbp.background")
+    names = ("lldb_ipbp.stops", "lldb_ipbp.background", "lldb_ipbp.stop_hook")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    yield SimpleNamespace(stops=import_module(names[0]), background=import_module(names[1]))
+    stops, background, stop_hook = map(import_module, names)
+    yield SimpleNamespace(stops=stops, background=background, stop_hook=stop_hook)
     for name in names:
         sys.modules.pop(name, None)
 
@@ -141,3 +142,78 @@ def test_a_stop_of_the_programs_own_stays(modules: Any) -> None:
     stop = modules.background._SilentStop(acted.append)
     assert stop.handle(Process(("Breakpoint", PLAIN), ("None", 0))) is True
     assert (acted, stop.is_early) == ([False], True)
+
+
+class Interpreter:
+    """Of one debugger: the lines that it was given."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def HandleCommand(self, line: str, result: Any) -> None:
+        self.lines.append(line)
+
+
+class Result:
+    def Succeeded(self) -> bool:
+        return True
+
+    def GetOutput(self) -> str:
+        return "Stop hook #3 added."
+
+
+class Target:
+    """Also its debugger, and the context of a stop of it."""
+
+    def __init__(self) -> None:
+        self.interpreter = Interpreter()
+
+    def GetDebugger(self) -> Target:
+        return self
+
+    def GetTarget(self) -> Target:
+        return self
+
+    def GetIndexOfTarget(self, target: Target) -> int:
+        return 0
+
+    def GetCommandInterpreter(self) -> Interpreter:
+        return self.interpreter
+
+
+def test_a_stop_that_is_not_to_be_seen_is_none_for_the_other_listener(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, target, asked = modules.stop_hook, Target(), list[str]()
+    monkeypatch.setattr(hook.lldb, "SBCommandReturnObject", Result)
+    goes_on = True
+
+    def silent(context: Target) -> bool:
+        asked.append("silent")
+        return not goes_on
+
+    def sources(context: Target) -> bool:
+        asked.append("sources")
+        return True
+
+    hook.listen(target, hook.SOURCES, sources)
+    hook.listen(target, hook.SILENT, silent)
+    stop = hook.StopHook(target, None, {})
+    assert stop.handle_stop(target, None) is False
+    assert asked == ["silent"]
+    goes_on = False
+    assert stop.handle_stop(target, None) is True
+    assert asked == ["silent", "silent", "sources"]
+
+
+def test_there_is_one_hook_however_many_listen_and_it_sleeps_when_nobody_does(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, target = modules.stop_hook, Target()
+    monkeypatch.setattr(hook.lldb, "SBCommandReturnObject", Result)
+    for who in (hook.SOURCES, hook.SILENT):
+        hook.listen(target, who, lambda context: True)
+    hook.leave(target, hook.SILENT)
+    assert [line.split()[2] for line in target.interpreter.lines] == ["add", "enable"]
+    hook.leave(target, hook.SOURCES)
+    assert target.interpreter.lines[-1] == "target stop-hook disable 3"

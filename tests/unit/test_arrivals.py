@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipbp.cli.arrivals import Arrivals, program_of, wait_until_started
+from ipbp.cli.lives import Lives
 from ipbp.errors import IpbpError
 
 
@@ -19,33 +20,34 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_a_program_that_is_started_is_told_also_when_its_file_is_gone(program: Path) -> None:
-    with (
-        subprocess.Popen([program], stdin=subprocess.PIPE) as running,
-        Arrivals([program_of(running.pid)], ()) as waits,
-    ):
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as running, Arrivals() as waits, Lives(()) as lives:
+        waits.watch([program_of(running.pid)])
         again = program.with_name("renamed")
         program.rename(again)
         subprocess.run([again], stdin=subprocess.DEVNULL, check=True)
-        assert waits.wait()
+        assert lives.wait(waits.file)
+        assert next(waits.started(lambda: [running.pid])) == [running.pid]
 
 
 def test_when_all_have_ended_nobody_is_waited_for(program: Path) -> None:
-    with subprocess.Popen([program], stdin=subprocess.PIPE) as running, Arrivals([], (running.pid,)) as waits:
-        running.kill()
-        assert not waits.wait()
-    with Arrivals([], (running.pid,)) as waits:
-        assert not waits.wait()
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as running, Arrivals() as waits:
+        with Lives([running.pid]) as lives:
+            running.kill()
+            assert not lives.wait(waits.file)
+        running.wait()
+        with Lives([running.pid]) as lives:
+            assert not lives.wait(waits.file)
 
 
 def test_what_cannot_be_watched_is_an_error_and_what_has_ended_is_none(tmp_path: Path) -> None:
-    with Arrivals(["/proc/4194305/exe"], ()):
-        pass
-    long = tmp_path / "x"
-    long.touch()
-    with Arrivals([], ()) as waits, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(waits, "_file", 1 << 20)
+    file = tmp_path / "x"
+    file.touch()
+    with Arrivals() as waits, pytest.MonkeyPatch.context() as patch:
+        waits.watch(["/proc/4194305/exe"])
+        patch.setattr(waits, "file", 1 << 20)
         with pytest.raises(IpbpError) as error:
-            waits.watch([str(long)])
+            waits.watch([str(file)])
+        patch.undo()  # it is closed
     assert error.value.code == "follow-failed"
 
 

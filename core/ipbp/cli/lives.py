@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import ExitStack
 
 
 class Lives:
     """There is nobody to wait for when all of these have ended; none for whoever waits for ever. `with` closes it."""
 
-    def __init__(self, pids: Iterable[int]) -> None:
+    def __init__(self, pids: Collection[int]) -> None:
         self._stack = ExitStack()
         self._ends: set[int] = set()
         self._waits_for_ever = not pids

@@ -20,14 +20,14 @@ from ipbp.cli.atomic import ENDED, Newcomers, not_patched, patch_all_or_none
 from ipbp.cli.lives import Lives
 from ipbp.cli.outcome import Outcome, told
 from ipbp.cli.processes import Chosen, chosen
-from ipbp.cli.starts import HeldStarts, starts_of
+from ipbp.cli.starts import HeldStarts, name_of, starts_of
 from ipbp.cli.target import has_ended
 from ipbp.errors import IpbpError
 from ipbp.host.commands import failed
-from ipbp.host.journal import identity
 from ipbp.host.tally import NOT_REACHED, Tally
 
 T = TypeVar("T")
+_DONE = ("patched", "unchanged")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -97,7 +97,7 @@ class Many:
         """Those that were not looked at yet; a process that has replaced its program is another one."""
         found = []
         for pid in pids:
-            name = _name(pid)
+            name = name_of(pid)
             if name not in self._known:
                 self._known.add(name)
                 found.append(pid)
@@ -124,13 +124,17 @@ class Many:
             if pids is None:
                 return
             unknown = self._unknown(pids)
-            # What is held is new in any case: it may have been listed just before it replaced its program.
-            fresh = [pid for pid in pids if pid in unknown or self._starts.is_held(pid)]
+            fresh = [pid for pid in pids if pid in unknown or self._waits(pid)]
             self._starts.watch(map(program_of, fresh))
             for pid in fresh:
                 wait_until_started(pid)
             act(fresh)
             self._starts.let_go(pids)
+
+    def _waits(self, pid: int) -> bool:
+        """Whether it is held and not patched yet: it may have been looked at while it was being started."""
+        assert self._starts is not None
+        return self._starts.is_held(pid) and self._tally.outcomes.get(pid, {}).get("outcome") not in _DONE
 
     def _undo_or_look(self, pids: Iterable[int]) -> None:
         act = attach.undo if self._arguments.verb == "undo" else attach.status
@@ -198,16 +202,8 @@ class Many:
             return
         if outcome["outcome"] == "error" and pid not in self._named and has_ended(pid):
             outcome = ENDED
-        if outcome["outcome"] == "error" and self._starts is not None and _name(pid) not in (str(pid), *self._known):
+        if outcome["outcome"] == "error" and self._starts is not None and name_of(pid) not in (str(pid), *self._known):
             return  # it has replaced its program since, and is found again as that
         if outcome["outcome"] == "patched" and self._starts is not None and self._starts.is_held(pid):
             outcome["notes"] = [*outcome.get("notes", ()), "it was held before `main` until it was patched"]
         self._show(self._tally.add(pid, outcome))
-
-
-def _name(pid: int) -> str:
-    """What tells this start of a program from others; its number when it has ended, or may not be looked at."""
-    try:
-        return identity(pid)
-    except IpbpError:
-        return str(pid)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from ipbp.cli.arrivals import Arrivals
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
+from ipbp.host.journal import identity
 
 _LINES = 1 << 16  # bytes
 _PATIENCE, _TICK = 5.0, 0.001  # seconds
@@ -50,6 +51,7 @@ class HeldStarts:
         self.file = self._output.fileno()
         self._unread = b""
         self._held: set[int] = set()
+        self._watched: set[tuple[int, int, int, int]] = set()
         first = self._lines()[0]
         self.reason = "" if first == "ready" else first.removeprefix("no ")
 
@@ -63,9 +65,16 @@ class HeldStarts:
             self._process.wait(_PATIENCE)
 
     def watch(self, files: Iterable[str]) -> None:
-        """These, too."""
+        """These, too. A file that is watched already is not looked into again."""
         for file in files:
-            self._tell(f"watch {main_of(file):x} {os.fsencode(file).hex()}")
+            try:
+                status = os.stat(file)
+            except OSError:  # the process whose file it is has ended
+                continue
+            key = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+            if key not in self._watched:
+                self._watched.add(key)
+                self._tell(f"watch {main_of(file):x} {os.fsencode(file).hex()}")
 
     def started(self, again: Callable[[], Sequence[int]]) -> Iterator[Sequence[int]]:
         """Processes that are new, held but for those that cannot be. What is none of ours is let go."""
@@ -94,7 +103,7 @@ class HeldStarts:
 
     def let_go(self, pids: Collection[int]) -> None:
         """They are patched, as far as they can be."""
-        for pid in pids:
+        for pid in self._held.intersection(pids):  # others are told of later
             self._held.discard(pid)
             self._tell(f"go {pid}")
 
@@ -129,6 +138,14 @@ class HeldStarts:
         return IpbpError("follow-failed", fact, "Start it again; report this as a bug when nobody has killed it.")
 
 
+def name_of(pid: int) -> str:
+    """What tells this start of a program from others; its number when it has ended, or may not be looked at."""
+    try:
+        return identity(pid)
+    except IpbpError:
+        return str(pid)
+
+
 def _wait_until_stopped(pid: int) -> None:
     # The signal was sent; it takes it before any instruction of its own.
     deadline = time.monotonic() + _PATIENCE
@@ -138,10 +155,12 @@ def _wait_until_stopped(pid: int) -> None:
 
 def main_of(file: str) -> int:
     """Link address of a program's `main`; 0 where it has no symbol of that name."""
-    from ipbp.formats.elf_image import read_image  # which takes a while to load
+    from ipbp.build.places import cache_folder  # these take a while to load
+    from ipbp.formats.elf_image import read_image
+    from ipbp.formats.elf_index_cache import IndexCache
 
     try:
-        symbols = read_image(file).symbols
+        symbols = read_image(file, cache=IndexCache(cache_folder("symbols"))).symbols
     except (IpbpError, OSError):  # it has ended, or is no program that could be patched
         return 0
     rows = symbols.by_name.get("main", ())

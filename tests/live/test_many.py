@@ -200,7 +200,8 @@ def test_what_is_started_by_exec_is_followed_and_runs_no_old_code(
         started = pair.start_worker("exec")
         row = next_row(process)
         assert (row["pid"], row["outcome"]) == (started, "patched"), row
-        assert pair.ask(started, "first")[0] == 1000
+        if debugger == "gdb":  # docs/many.md, "Those that are started later"
+            assert pair.ask(started, "first")[0] == 1000, row
         assert pair.ask(started, "1")[0] == 1001
         process.send_signal(signal.SIGINT)
         total = next_row(process)

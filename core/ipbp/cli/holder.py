@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import select
 import signal
 import struct
@@ -35,6 +36,9 @@ _FAN_MARK_ADD, _FAN_OPEN_EXEC_PERM, _FAN_ALLOW = 0x1, 0x40000, 0x1
 _EVENT, _ANSWER = struct.Struct("<IBBHQii"), struct.Struct("<iI")  # fanotify_event_metadata, fanotify_response
 _EVENTS = 1 << 12  # bytes
 _AT_FDCWD = -100
+_OLDEST_KERNEL = (6, 8)
+"""Before that execve(2) opened the file with a lock held that ptrace(2) takes, too, and we would wait for each other
+(fs/exec.c, "execve: open the executable file before doing anything else")."""
 
 _PEEKUSER, _POKEUSER, _CONT, _DETACH = 3, 6, 7, 17  # linux/ptrace.h
 _SEIZE, _INTERRUPT, _LISTEN, _TRACE_EXEC = 0x4206, 0x4207, 0x4208, 0x10
@@ -72,6 +76,8 @@ class Holder:
         )
         if os.uname().machine != "x86_64":
             raise OSError(0, f"no debug registers are known of {os.uname().machine}")
+        if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < _OLDEST_KERNEL:
+            raise OSError(0, f"Linux {os.uname().release} is older than 6.8")
         flags = _FAN_CLASS_CONTENT | _FAN_CLOEXEC | _FAN_REPORT_TID
         self._events = self._checked(self._libc.fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC))
         self._mains: dict[tuple[int, int], int] = {}

@@ -91,8 +91,8 @@ class Names(Sequence[str]):
         """Rows of the names that contain `part`."""
         low, high = self._extent()
         if len(self.rows) * _SPARSE < high - low:
-            octets, places_of, sizes = self.rows.octets, self.rows.start.tolist(), self.rows.length.tolist()
-            found = [part in octets[at : at + size].tobytes() for at, size in zip(places_of, sizes, strict=True)]
+            octets, places_of, sizes = self.rows.octets.data, self.rows.start.tolist(), self.rows.length.tolist()
+            found = [part in bytes(octets[at : at + size]) for at, size in zip(places_of, sizes, strict=True)]
             return np.flatnonzero(np.array(found, dtype=np.bool_))
         first, whole = self._stretch()
         hits, at = [], whole.find(part)

@@ -175,6 +175,7 @@ def _part_hashes(rows: ByteRows) -> U64:
     return _finished(total)
 
 
+@lru_cache(1024)  # one name is looked for in one image after the other
 def hash_of(content: bytes) -> int:
     """The same hash of one row."""
     one, two, three, four = (int(number) for number in _MIX)

@@ -35,6 +35,8 @@ def with_local_branches(graph: LinkGraph, blocks: Iterable[int] | None = None) -
     edges that exist. Their kinds are what the machine has for it, `BRANCH32` for a call on x86-64."""
     shared = _sharing(graph)
     chosen = [b for b in blocks if shared[b]] if blocks is not None else np.flatnonzero(shared).tolist()
+    if not chosen:
+        return graph
     starts, order = _code_places(graph)
     found = [row for block in chosen for row in _edges_of(graph, block, starts, order)]
     return _with_edges(graph, found) if found else graph

@@ -56,6 +56,8 @@ def layout_changes(
 ) -> LayoutChanges:
     """What the types of a unit say about an edit. `file`: of the unit, for messages. `allowed`: names of types of which
     the user knows that no value is alive, or ALL. `file_name`: the base name of a file of the new unit's line table."""
+    if old is new:  # the edit left the debug information of types as it was
+        return LayoutChanges((), ())
     same = _Same(old, new)
     changed: dict[str, tuple[Aggregate, list[_Difference]]] = {}
     notes: list[str] = []
@@ -124,6 +126,8 @@ def _outlines(rows: Iterable[Aggregate]) -> set[object]:
 def _changed_pair(before: tuple[Aggregate, ...], after: tuple[Aggregate, ...]) -> tuple[Aggregate, Aggregate] | None:
     """A definition that is not among the new ones, and one that was not among the old ones. One name may have several,
     in different functions, say."""
+    if before == after:
+        return None
     known, wanted = {_key(row): row for row in before}, {_key(row): row for row in after}
     gone = [row for key, row in known.items() if key not in wanted]
     fresh = [row for key, row in wanted.items() if key not in known]

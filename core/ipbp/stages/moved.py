@@ -37,7 +37,7 @@ def shared_definitions(graph: LinkGraph) -> dict[str, int]:
     """The names that a unit gives to others, functions and variables, and the symbol of each."""
     symbols = graph.symbols
     rows = np.flatnonzero(((symbols.block >= 0) | (symbols.block == COMMON)) & (symbols.binding != Binding.LOCAL))
-    return {symbols.name[row]: row for row in rows.tolist() if symbols.name[row]}
+    return {name: row for name, row in zip(symbols.name.take(rows), rows.tolist(), strict=True) if name}
 
 
 def empty_side(like: LinkGraph) -> OldSide:

@@ -15,12 +15,15 @@ import numpy as np
 
 from ipbp.arch.fields import PC_RELATIVE, WIDTH
 from ipbp.arch.instructions import Instruction
-from ipbp.arch.machines import machine_of
+from ipbp.arch.machines import Machine, machine_of
 from ipbp.graph.edges import EdgeKind
+from ipbp.kept import Kept
 from ipbp.stages.branches import masked_code
 from ipbp.stages.meaning import Meaning
 
 _BRANCHES = (EdgeKind.BRANCH32, EdgeKind.PCREL8)
+_decoded: Kept[tuple[str, bytes], list[Instruction]] = Kept(256 << 10)
+"""By machine and code, 256 KB of code: the new version of one patch is the old one of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,11 @@ def first_difference(old: Meaning, old_block: int, new: Meaning, new_block: int)
     return None
 
 
+def _instructions(machine: Machine, code: bytes) -> list[Instruction]:
+    known = _decoded.get((machine.name, code))
+    return known if known is not None else _decoded.put((machine.name, code), machine.instructions(code), len(code))
+
+
 class _Listing:
     """The instructions of one function without fill, and which of them each offset begins."""
 
@@ -57,7 +65,7 @@ class _Listing:
         self.machine = machine_of(meaning.graph.machine)
         self.rows: list[Instruction] = []
         self.index: dict[int, int] = {}
-        for row in self.machine.instructions(self.content):
+        for row in _instructions(self.machine, self.content):
             self.index[row.offset] = len(self.rows)
             if not self.machine.is_padding(self.content[row.offset : row.offset + row.size]):
                 self.rows.append(row)

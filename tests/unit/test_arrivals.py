@@ -44,7 +44,7 @@ def test_what_cannot_be_watched_is_an_error_and_what_has_ended_is_none(tmp_path:
     file.touch()
     with Arrivals() as waits, pytest.MonkeyPatch.context() as patch:
         waits.watch(["/proc/4194305/exe"])
-        patch.setattr(waits, "file", 1 << 20)
+        patch.setattr(waits._inotify, "_file", 1 << 20)
         with pytest.raises(IpbpError) as error:
             waits.watch([str(file)])
         patch.undo()  # it is closed

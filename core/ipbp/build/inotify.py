@@ -1,4 +1,4 @@
-"""What the kernel tells of folders: which files in them were written and closed (inotify(7))."""
+"""What the kernel tells of files and folders (inotify(7))."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-_CLOSED = 0x8  # IN_CLOSE_WRITE of inotify.h
+OPENED, CLOSED = 0x20, 0x8  # IN_OPEN, IN_CLOSE_WRITE of inotify.h
 _AT_ONCE = 1 << 16  # bytes
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, size of the name that follows
 
 
 class Inotify:
-    """Folders that are watched. `with` closes it. Errors: OSError, where the kernel watches no more."""
+    """What is watched. `with` closes it. Errors: OSError, where the kernel watches no more."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -32,15 +32,16 @@ class Inotify:
         """Is ready to be read when there are events."""
         return int(self._file)
 
-    def watch(self, folder: Path) -> int:
-        """The number of the watch. Errors: OSError."""
-        number: int = self._libc.inotify_add_watch(self._file, os.fsencode(folder), _CLOSED)
+    def watch(self, path: Path | str, events: int) -> int:
+        """The number of the watch, one for each file or folder; of a folder the events are those of what is in it.
+        Errors: OSError."""
+        number: int = self._libc.inotify_add_watch(self._file, os.fsencode(path), events)
         if number < 0:
             raise _failed()
         return number
 
     def events(self) -> Iterator[tuple[int, str]]:
-        """What came since: numbers of watches, with the names of files."""
+        """What came since: numbers of watches, with the names of files in folders."""
         try:
             content = os.read(self._file, _AT_ONCE)
         except BlockingIOError:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ipbp.build.inotify import Inotify
+from ipbp.build.inotify import CLOSED, Inotify
 
 
 class Underway:
@@ -28,7 +28,7 @@ class Underway:
         self._folders: dict[int, Path] = {}
         with contextlib.suppress(OSError):  # without it whoever waits for files waits for the end
             self._written = self._open.enter_context(Inotify())
-            self._folders = {self._written.watch(folder): folder for folder in folders}
+            self._folders = {self._written.watch(folder, CLOSED): folder for folder in folders}
         self._over, self._at_work = os.pipe()
         self._open.callback(os.close, self._over)
         self._thread = threading.Thread(target=self._work, daemon=True)

@@ -8,16 +8,14 @@ kernel allows it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from ipbp.build.inotify import OPENED, Inotify
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
 
-_IN_OPEN, _IN_NONBLOCK, _IN_CLOEXEC = 0x20, 0o4000, 0o2000000  # inotify.h
-_EVENTS = 1 << 16  # bytes
 _STARTING, _TICK = 0.3, 0.005  # seconds that a program may take to load its libraries, and between two looks at it
 _LOOKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between two looks after an event: an exec takes its time on a busy machine."""
@@ -49,27 +47,30 @@ class Arrivals:
     def __init__(self, note: str = "") -> None:
         """Errors: `follow-failed`."""
         self.note = note
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.file = self._libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-        if self.file < 0:
-            raise self._failed("watch programs")
+        try:
+            self._inotify = Inotify()
+        except OSError as error:
+            raise _failed("watch programs", error) from error
+        self.file = self._inotify.fileno()
 
     def __enter__(self) -> Arrivals:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        os.close(self.file)
+        self._inotify.__exit__(*unused)
 
     def watch(self, files: Iterable[str]) -> None:
         """These, too. A file that is watched already is watched once."""
         for file in files:
-            watch = self._libc.inotify_add_watch(self.file, os.fsencode(file), _IN_OPEN)
-            if watch < 0 and os.path.exists(file):  # a process may have ended
-                raise self._failed(f"watch {file}")
+            try:
+                self._inotify.watch(file, OPENED)
+            except OSError as error:
+                if os.path.exists(file):  # a process may have ended
+                    raise _failed(f"watch {file}", error) from error
 
     def started(self, again: Callable[[], Sequence[int]]) -> Iterator[Sequence[int]]:
         """Processes that may be new."""
-        os.read(self.file, _EVENTS)
+        list(self._inotify.events())  # which file it was does not matter
         yield from looks(again)
 
     def settled(self, again: Callable[[], Sequence[int]]) -> Sequence[int]:
@@ -83,6 +84,7 @@ class Arrivals:
         """Whether it has not begun to run `main`."""
         return False
 
-    def _failed(self, what: str) -> IpbpError:
-        reason = os.strerror(ctypes.get_errno())
-        return IpbpError("follow-failed", f"the kernel does not let us {what}: {reason}", "Try without --follow.")
+
+def _failed(what: str, error: OSError) -> IpbpError:
+    fact = f"the kernel does not let us {what}: {error.strerror}"
+    return IpbpError("follow-failed", fact, "Try without --follow.")

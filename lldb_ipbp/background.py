@@ -23,13 +23,19 @@ from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.inferior import NotYet
 from lldb_ipbp import stop_hook
+from lldb_ipbp.states import RUNNING
 from lldb_ipbp.stop_hook import tell
 from lldb_ipbp.stops import wants_stop
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL, _LOOK = 0.001, 0.02
+_SETTLING = 0.2  # seconds from a stop of the program's own to when lldb asks its hooks
 
 _waiting: list[_SilentStop] = []
+
+
+class AlreadyStopped(Exception):
+    """The program has stopped by itself, before anybody listened: nothing was done."""
 
 
 def run_in_silent_stop(
@@ -40,7 +46,7 @@ def run_in_silent_stop(
     """Run `action` in a stop that nobody sees; the milliseconds of the stop. `action` learns whether it is ours alone.
 
     0.0 when something of the program's own stopped it at the same moment: then it stays stopped.
-    Errors: `inferior-busy`, `inferior-unstoppable`, and what `action` raises.
+    Errors: `AlreadyStopped`, `inferior-busy`, `inferior-unstoppable`, and what `action` raises.
     """
     if _waiting and not (_waiting[0].is_over.is_set() or _waiting[0].is_given_up):
         raise IpbpError("inferior-busy", "the program is being patched already", "Wait until that is done.")
@@ -62,6 +68,9 @@ def _run(stop: _SilentStop, process: lldb.SBProcess) -> None:
     _read_symbols(process.GetTarget(), pid)
     stop_hook.listen(process.GetTarget(), stop_hook.SILENT, _stays_stopped)
     stop.requested = time.perf_counter()
+    if process.GetState() not in RUNNING:
+        _take_part(stop, process)
+        return
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     while not stop.is_over.wait(_LOOK) and not stop.has_begun and time.monotonic() < began + _PATIENCE:
@@ -81,6 +90,20 @@ def _run(stop: _SilentStop, process: lldb.SBProcess) -> None:
     if not stop.is_early:
         stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
         _waiting.clear()
+
+
+def _take_part(stop: _SilentStop, process: lldb.SBProcess) -> None:
+    """In a stop that came before our signal was sent: lldb may be on its way to the hook, or have passed it."""
+    if not stop.is_over.wait(_SETTLING) and not stop.has_begun:
+        stop.is_given_up = True
+        stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
+        _waiting.clear()
+        raise AlreadyStopped
+    stop.is_over.wait()
+    if stop.resumes:
+        _wait_until_resumed(process, stop)
+    stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
+    _waiting.clear()
 
 
 class _SilentStop:

@@ -24,7 +24,7 @@ from ipbp.host.plain_path import plain_path
 from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
 from lldb_ipbp import old_sources
-from lldb_ipbp.background import run_in_silent_stop, stop_hooks_off
+from lldb_ipbp.background import AlreadyStopped, run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.fresh import forget_frames, pc_of, with_true_frames
 from lldb_ipbp.packets import CommandsOf, Server
 from lldb_ipbp.remote import kernel_behind_platform, not_here
@@ -264,6 +264,8 @@ class LldbInferior:
             register = _register(frames[level], name)
             if register.IsValid() and register.GetValue() is not None:
                 values[name] = register.GetValueAsUnsigned() & _MASK
+        if "rip" not in values:  # lldb has not seen yet that the program was replaced (execve)
+            raise IpbpError("frame-none", "the selected frame has no registers", "Select one with `frame select N`.")
         return Frame(thread.GetThreadID(), level, values, above, self._fault(thread))
 
     @contextmanager
@@ -408,13 +410,7 @@ class LldbInferior:
         if self._until_running is not None and not self._is_in_hook:
             self._until_running()
         elif self._resumes_soon or self._is_stopped():
-            try:
-                with self._kept_selection():
-                    action()
-                then(0.0)
-            finally:
-                if self._owed:
-                    self._pay()
+            self._act_stopped(action, then)
             return
 
         described = replace(self.describe(), stopped=True)
@@ -442,10 +438,25 @@ class LldbInferior:
 
         try:
             milliseconds = run_in_silent_stop(self._debugger, process, act)
+        except AlreadyStopped:
+            if self._until_running is not None:
+                raise IpbpError("inferior-busy", "the program has stopped", "Try again when it runs.") from None
+            self._act_stopped(action, then)
+            return
         finally:
             self._is_in_hook, self._resumes_soon, self._described = False, False, None
         if not is_over:
             then(milliseconds)
+
+    def _act_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
+        """In a stop of the user's."""
+        try:
+            with self._kept_selection():
+                action()
+            then(0.0)
+        finally:
+            if self._owed:
+                self._pay()
 
     def _forget_registers(self) -> None:
         # After a stop hook has resumed the program lldb would still look at it: its lock against that stays open. Each

@@ -53,7 +53,9 @@ def leave(target: lldb.SBTarget, who: int) -> None:
 def tell(interpreter: lldb.SBCommandInterpreter, line: str) -> Optional[str]:
     """What a command would print; None when it failed."""
     result = lldb.SBCommandReturnObject()
-    interpreter.HandleCommand(line, result)
+    # Of the target alone: lldb would look for the selected frame first, and crash when the program stops just then.
+    context = lldb.SBExecutionContext(interpreter.GetDebugger().GetSelectedTarget())
+    interpreter.HandleCommand(line, context, result)
     return f"{result.GetOutput() or ''} " if result.Succeeded() else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts" / "lib"))
 
 from differential import case
 from differential.options import Options

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts" / "lib"))
+sys.path.append(str(ROOT / "scripts" / "lib"))
 
 from differential import __main__ as main  # noqa: E402
 from differential import case  # noqa: E402

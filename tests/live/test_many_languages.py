@@ -84,8 +84,6 @@ def test_a_server_is_patched_and_followed(built: Built, server: Prefork, debugge
         row = next_row(process)
         assert (row["pid"], row["outcome"]) == (held, "patched"), row
         process.kill()
-    if debugger == "gdb":  # docs/many.md, "Those that are started later"
-        assert server.ask(held, "first")[0] == 2000
     assert {server.ask(held, line)[0] for line in ("1", "-5")} == {2001, -1}
     everybody = [server.master, *server.workers()]
     undone = ipbp("undo", debugger, "--pid", numbers(everybody), "0")

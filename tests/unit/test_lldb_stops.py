@@ -84,17 +84,19 @@ class Point:
 def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """`stops` and `background`, without lldb."""
     lldb = ModuleType("lldb")
-    values = {**REASONS, "eStateStopped": "stopped"}
-    for name in ("Process", "Thread", "Target", "Breakpoint", "Debugger", "StructuredData", "ExecutionContext"):
+    states = ("Stopped", "Crashed", "Suspended", "Running", "Stepping")
+    values = {**REASONS, **{f"eState{name}": name.lower() for name in states}}
+    for name in ("Process", "Thread", "Target", "Breakpoint", "Debugger", "StructuredData"):
         values[f"SB{name}"] = object
     for name in ("Stream", "CommandInterpreter", "CommandReturnObject"):
         values[f"SB{name}"] = object
+    values["SBExecutionContext"] = lambda target: target
     lldb.__dict__.update(values)
     monkeypatch.setitem(sys.modules, "lldb", lldb)
-    names = ("lldb_ipbp.stops", "lldb_ipbp.background", "lldb_ipbp.stop_hook")
+    names = ("lldb_ipbp.stops", "lldb_ipbp.background", "lldb_ipbp.stop_hook", "lldb_ipbp.states")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    stops, background, stop_hook = map(import_module, names)
+    stops, background, stop_hook, _ = map(import_module, names)
     yield SimpleNamespace(stops=stops, background=background, stop_hook=stop_hook)
     for name in names:
         sys.modules.pop(name, None)
@@ -147,10 +149,14 @@ def test_a_stop_of_the_programs_own_stays(modules: Any) -> None:
 class Interpreter:
     """Of one debugger: the lines that it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, debugger: Target) -> None:
+        self.debugger = debugger
         self.lines: list[str] = []
 
-    def HandleCommand(self, line: str, result: Any) -> None:
+    def GetDebugger(self) -> Target:
+        return self.debugger
+
+    def HandleCommand(self, line: str, context: Any, result: Any) -> None:
         self.lines.append(line)
 
 
@@ -166,7 +172,10 @@ class Target:
     """Also its debugger, and the context of a stop of it."""
 
     def __init__(self) -> None:
-        self.interpreter = Interpreter()
+        self.interpreter = Interpreter(self)
+
+    def GetSelectedTarget(self) -> Target:
+        return self
 
     def GetDebugger(self) -> Target:
         return self

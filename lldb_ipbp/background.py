@@ -25,7 +25,7 @@ from ipbp.host.inferior import NotYet
 from lldb_ipbp import stop_hook
 from lldb_ipbp.states import RUNNING
 from lldb_ipbp.stop_hook import tell
-from lldb_ipbp.stops import wants_stop
+from lldb_ipbp.stops import is_seen, wants_stop
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL, _LOOK = 0.001, 0.02
@@ -68,9 +68,23 @@ def _run(stop: _SilentStop, process: lldb.SBProcess) -> None:
     _read_symbols(process.GetTarget(), pid)
     stop_hook.listen(process.GetTarget(), stop_hook.SILENT, _stays_stopped)
     stop.requested = time.perf_counter()
-    if process.GetState() not in RUNNING:
+    if process.GetState() in RUNNING or not is_seen(process):
+        _ask_to_stop(stop, pid)
+    else:
         _take_part(stop, process)
-        return
+    if stop.resumes:
+        _wait_until_resumed(process, stop)
+    if not stop.is_early:
+        _leave(process)
+
+
+def _leave(process: lldb.SBProcess) -> None:
+    stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
+    _waiting.clear()
+
+
+def _ask_to_stop(stop: _SilentStop, pid: int) -> None:
+    """Until it was stopped and the action is done."""
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()
     while not stop.is_over.wait(_LOOK) and not stop.has_begun and time.monotonic() < began + _PATIENCE:
@@ -85,25 +99,16 @@ def _run(stop: _SilentStop, process: lldb.SBProcess) -> None:
         if stop.due and time.monotonic() > stop.due:
             stop.due = time.monotonic() + _PATIENCE
             os.kill(pid, signal.SIGSTOP)
-    if stop.resumes:
-        _wait_until_resumed(process, stop)
-    if not stop.is_early:
-        stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
-        _waiting.clear()
 
 
 def _take_part(stop: _SilentStop, process: lldb.SBProcess) -> None:
     """In a stop that came before our signal was sent: lldb may be on its way to the hook, or have passed it."""
     if not stop.is_over.wait(_SETTLING) and not stop.has_begun:
         stop.is_given_up = True
-        stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
-        _waiting.clear()
+        _leave(process)
         raise AlreadyStopped
     stop.is_over.wait()
-    if stop.resumes:
-        _wait_until_resumed(process, stop)
-    stop_hook.leave(process.GetTarget(), stop_hook.SILENT)
-    _waiting.clear()
+    stop.is_early = False  # no signal of ours is to come
 
 
 class _SilentStop:

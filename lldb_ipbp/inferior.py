@@ -439,8 +439,8 @@ class LldbInferior:
         try:
             milliseconds = run_in_silent_stop(self._debugger, process, act)
         except AlreadyStopped:
-            if self._until_running is not None:
-                raise IpbpError("inferior-busy", "the program has stopped", "Try again when it runs.") from None
+            if self._until_running is not None or not self._is_stopped():
+                raise IpbpError("inferior-busy", "the program has just stopped", "Try again.") from None
             self._act_stopped(action, then)
             return
         finally:

@@ -5,10 +5,17 @@ The key says all that the value depends on, as the hash of a content does.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import wraps
 from typing import Generic, TypeVar
+
+
+def file_state(status: os.stat_result) -> tuple[int, ...]:
+    """For a key: what tells a file from another one at its path, and from itself before something was written to it."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")

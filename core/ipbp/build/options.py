@@ -82,9 +82,9 @@ def expanded(line: Sequence[str], directory: str, depth: int = 0) -> list[str]:
     libiberty's rules (GCC manual, "Overall Options", @file): separated by white space, quotes of both kinds, a
     backslash quotes any character. A file that cannot be read stays as it is, which is what the compiler does.
     """
-    result: list[str] = []
     if not _names_responses(tuple(line)):
         return list(line)
+    result: list[str] = []
     for word in line:
         text = _response(word, directory) if word.startswith("@") and depth < 8 else None
         result.extend([word] if text is None else expanded(_response_words(text), directory, depth + 1))

@@ -12,6 +12,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ipbp.kept import file_state
+
 _PART = 1 << 16  # bytes that are read at once
 MISSING = -1
 """Modification time of a file that is not there, or cannot be reached."""
@@ -98,7 +100,7 @@ def _state(path: str) -> tuple[int, ...]:
         found = os.stat(path)
     except OSError:
         return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return (*file_state(found), found.st_ctime_ns)
 
 
 def _modified_ns(path: str) -> int:

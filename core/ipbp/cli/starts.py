@@ -17,6 +17,7 @@ from ipbp.cli.arrivals import Arrivals
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.journal import identity
+from ipbp.kept import file_state
 
 _LINES = 1 << 16  # bytes
 _PATIENCE, _TICK = 5.0, 0.001  # seconds
@@ -51,7 +52,7 @@ class HeldStarts:
         self.file = self._output.fileno()
         self._unread = b""
         self._held: set[int] = set()
-        self._watched: set[tuple[int, int, int, int]] = set()
+        self._watched: set[tuple[int, ...]] = set()
         first = self._lines()[0]
         self.reason = "" if first == "ready" else first.removeprefix("no ")
 
@@ -71,7 +72,7 @@ class HeldStarts:
                 status = os.stat(file)
             except OSError:  # the process whose file it is has ended
                 continue
-            key = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+            key = file_state(status)
             if key not in self._watched:
                 self._watched.add(key)
                 self._tell(f"watch {main_of(file):x} {os.fsencode(file).hex()}")

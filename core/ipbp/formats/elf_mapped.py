@@ -20,6 +20,7 @@ from ipbp.errors import IpbpError
 from ipbp.formats.elf_linked import PT_LOAD, LinkedFile, map_file, read_linked
 from ipbp.graph.image import MemoryReader
 from ipbp.host.mapped_head import is_head_of
+from ipbp.kept import file_state
 from ipbp.protocol import Region
 
 _DELETED = " (deleted)"
@@ -96,9 +97,7 @@ def open_mapped(pid: int, file: MappedFile, read: MemoryReader) -> tuple[LinkedF
     relocated by (0 for a file). Errors: `image-unreadable`, `image-malformed`, `image-wrong-architecture`.
     """
     for path in _by_inode(pid, file):
-        state = os.stat(path)
-        key = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-        return _linked_once(path, file.path, key), path, 0
+        return _linked_once(path, file.path, file_state(os.stat(path))), path, 0
     head = read([(file.start, min(_PAGE, file.regions[0].end - file.start))])[0]
     if head is None:
         raise _unreadable(file, "its memory cannot be read either")

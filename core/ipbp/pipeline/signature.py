@@ -20,6 +20,7 @@ from ipbp.formats.signatures import SECTIONS, signatures
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind
 from ipbp.graph.unit import UNBOUND
+from ipbp.kept import file_state
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.layouts import sections_of_image, sections_of_object
 from ipbp.pipeline.record import UnitRecord
@@ -70,8 +71,7 @@ def _version(image: LoadedImage) -> tuple[int, ...] | None:
     """What tells the image's file from another one at its path; None when only memory has it."""
     if not image.file:
         return None
-    state = os.stat(image.file)
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+    return file_state(os.stat(image.file))
 
 
 def _is_shared(unit: Judged, block: int) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +13,37 @@ import pytest
 from ipbp.cli.debuggers import find_debugger
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slice", metavar="SEED", help="of each live test two variants only, others with another SEED")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"slice: {config.getoption('--slice') or 'none'}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Long runs have two hours each, all else what pyproject.toml gives: a test that hangs fails."""
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(7200))
+    if seed := config.getoption("--slice"):
+        left_out = _left_out(items, seed)
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
+
+
+def _left_out(items: list[pytest.Item], seed: str) -> set[pytest.Item]:
+    """What a slice does without: of each live test all variants but two, of which one is for each debugger."""
+    variants: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.path.parent.name == "live" and not item.get_closest_marker("slow"):
+            variants[item.nodeid.partition("[")[0]].append(item)
+    left_out: set[pytest.Item] = set()
+    for name, every in variants.items():
+        drawn = random.Random(f"{seed} {name}").sample(every, len(every))
+        drawn.sort(key=lambda item: "lldb" in item.name)
+        left_out.update(drawn[1:-1])
+    return left_out
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -257,6 +257,7 @@ def test_a_crash_in_a_callee_begins_again(session: Session, project: Answerer, t
 def test_an_endless_loop_is_patched_while_it_waits(session: Session, project: Answerer, talk: Talk) -> None:
     session.resume()
     assert talk.ask("plain") == "41"
+    talk.until_it_reads()
     session.stop()
     assert select_frame(session, project.main) > 0
     old, new, said = LOOP[project.language]

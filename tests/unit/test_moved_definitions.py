@@ -109,6 +109,45 @@ def test_a_deleted_file_leaves_its_functions_to_another(tmp_path: Path) -> None:
     assert plan.data == ()
 
 
+TROUBLE = """\
+#include <typeinfo>
+struct Trouble { unsigned code; virtual ~Trouble() {} };
+struct Small : Trouble { Small(unsigned c) { code = c; } };
+struct Keyed { virtual ~Keyed(); };
+struct Locked : Keyed { int x = 1; };
+"""
+THROWS = """\
+#include "trouble.h"
+int f(int x) { if (x == 7) throw Small(x); if (x == 8) throw Locked(); return x; }
+"""
+CATCHES = """\
+#include "trouble.h"
+int f(int);
+int g(int x) { try { return f(x); } catch (const Trouble &t) { return t.code; } }
+"""
+PLAIN = "int f(int);\nint g(int x) { return f(x); }\n"
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+@pytest.mark.parametrize("before", [CATCHES, PLAIN])
+def test_a_class_that_a_file_begins_to_use_is_what_it_was(before: str, compiler: str, tmp_path: Path) -> None:
+    thrown = "if (x == 9) throw Small(x); if (x == 10) throw Locked(); return f(x)"
+    edited = '#include "trouble.h"\n' * (before is PLAIN) + before.replace("return f(x)", thrown)
+    files = {
+        "main.c": MAIN.replace("f(1)", "g(1)").replace("int f", "int g"),
+        "f.cc": THROWS,
+        "g.cc": before,
+        "keyed.cc": '#include "trouble.h"\nKeyed::~Keyed() {}\n',
+    }
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/trouble.h").write_text(TROUBLE)
+    with running(build_sources(tmp_path / "tree", files, "-O1", compiler=compiler)) as process:
+        write_sources(tmp_path / "tree", {"f.cc": THROWS.replace("return x", "return x + 1"), "g.cc": edited})
+        plan = plan_for(process).plan
+    assert plan is not None
+    assert rows(plan) == {"f(int)": "changed", "g(int)": "changed"}
+
+
 PAIR = (
     "struct pair { int a; int b; };\nstatic struct pair kept = {1, 2};\nint f(int x) { return kept.a += x + kept.b; }\n"
 )

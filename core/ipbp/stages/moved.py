@@ -72,19 +72,24 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
     first_block, first_symbol = len(mine.blocks), len(mine.symbols)
     home = np.where(theirs.symbols.block >= 0, theirs.symbols.block + first_block, theirs.symbols.block)
     home[theirs.symbols.block <= SIDE_BASE] = UNDEFINED
-    name = [text if keep else "" for text, keep in zip(theirs.symbols.name, kept.tolist(), strict=True)]
+    defined = (theirs.symbols.block >= 0) | (theirs.symbols.block == COMMON)
+    known = kept | (~defined & (theirs.symbols.binding != Binding.LOCAL))
+    name = [text if keep else "" for text, keep in zip(theirs.symbols.name, known.tolist(), strict=True)]
     row = np.arange(len(theirs.symbols), dtype=np.int32) + first_symbol
-    address, arrived = own.address.copy(), np.where(kept, other.address, UNBOUND)
+    anchor = row[theirs.blocks.anchor]
+    address, arrived = own.address.copy(), np.where(known, other.address, UNBOUND)
     symbols = _joined_symbols(mine.symbols, theirs.symbols, home)
-    for symbol, meant in _references(mine, theirs, kept).items():
+    for symbol, meant in _references(mine, theirs).items():
+        row[symbol] = meant
         if kept[symbol]:  # own references to it are references to the definition now
             symbols.block[meant], symbols.offset[meant] = home[symbol], theirs.symbols.offset[symbol]
             symbols.type[meant], address[meant] = theirs.symbols.type[symbol], other.address[symbol]
-        row[symbol], name[symbol], arrived[symbol] = meant, "", UNBOUND
+            anchor[theirs.blocks.anchor == symbol] = meant
+        name[symbol], arrived[symbol] = "", UNBOUND
     graph = replace(
         mine,
         sections=SectionTable.of((*mine.sections, *theirs.sections)),
-        blocks=_joined_blocks(mine, theirs, row),
+        blocks=_joined_blocks(mine, theirs, anchor),
         symbols=replace(symbols, name=Names.of([*mine.symbols.name, *name])),
         edges=_joined_edges(mine.edges, theirs.edges, first_block, row),
         first_edge=np.concatenate([mine.first_edge, theirs.first_edge[1:] + len(mine.edges)]),
@@ -113,14 +118,15 @@ def _kept(own: OldSide, other: OldSide, shared: Container[str], static: Containe
     return kept
 
 
-def _references(mine: LinkGraph, theirs: LinkGraph, kept: npt.NDArray[np.bool_]) -> dict[int, int]:
-    """Symbols of the other unit that stand for one that the own unit has already, by shared name."""
+def _references(mine: LinkGraph, theirs: LinkGraph) -> dict[int, int]:
+    """Symbols of the other unit that stand for one that the own unit has already, by shared name: what several units
+    define, as inline functions and typeinfos, is there once."""
     own = {
         name: row
         for row, name in enumerate(mine.symbols.name)
         if name and mine.symbols.binding[row] != Binding.LOCAL and mine.symbols.block[row] > SIDE_BASE
     }
-    rows = np.flatnonzero((theirs.symbols.binding != Binding.LOCAL) & ((theirs.symbols.block < 0) | kept)).tolist()
+    rows = np.flatnonzero((theirs.symbols.binding != Binding.LOCAL) & (theirs.symbols.block > SIDE_BASE)).tolist()
     names = theirs.symbols.name
     return {row: own[names[row]] for row in rows if names[row] in own}
 
@@ -138,7 +144,7 @@ def _joined_symbols(mine: Symbols, theirs: Symbols, home: I32) -> Symbols:
     )
 
 
-def _joined_blocks(mine: LinkGraph, theirs: LinkGraph, row: I32) -> Blocks:
+def _joined_blocks(mine: LinkGraph, theirs: LinkGraph, anchor: I32) -> Blocks:
     one, other = mine.blocks, theirs.blocks
     return Blocks(
         section=np.concatenate([one.section, other.section + len(mine.sections)]).astype(np.int32),
@@ -146,7 +152,7 @@ def _joined_blocks(mine: LinkGraph, theirs: LinkGraph, row: I32) -> Blocks:
         size=np.concatenate([one.size, other.size]),
         alignment=np.concatenate([one.alignment, other.alignment]),
         kind=np.concatenate([one.kind, other.kind]),
-        anchor=np.concatenate([one.anchor, row[other.anchor]]).astype(np.int32),
+        anchor=np.concatenate([one.anchor, anchor]).astype(np.int32),
         mergeable=np.concatenate([one.mergeable, other.mergeable]),
     )
 

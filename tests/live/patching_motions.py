@@ -2,7 +2,9 @@
 
 In gdb it is sourced, in lldb imported. `motions_stopped()` works on the stopped program; `motions_running(n)` makes n
 silent stops of a running one, and prints `motions done: 3 times, 3 silent`. `motions_meanwhile(n)` does so in lldb in a
-thread of its own, as soon as the program runs. Python 3.9, standard library only.
+thread of its own, as soon as the program runs; `motions_at(name)` makes one right after a breakpoint was set. lldb's
+`lldb.target`, and where `print` leads to, are not there at a stop of which a hook is just told (19): so its debugger is
+kept, and written to. Python 3.9, standard library only.
 """
 
 from __future__ import annotations
@@ -14,17 +16,30 @@ from typing import Any
 
 NEAR = 0x10000000  # nothing is there, in reach of nobody: what matters is the system call
 
+_lldb: list[Any] = []  # its debugger
+
+
+def __lldb_init_module(debugger: Any, session: Any) -> None:
+    _lldb[:] = [debugger]
+
+
+def say(text: str) -> None:
+    if not _lldb:
+        print(text, flush=True)
+        return
+    file = _lldb[0].GetOutputFile()
+    file.Write(f"{text}\n".encode())
+    file.Flush()
+
 
 def inferior() -> Any:
     if "gdb" in sys.modules:
         from gdb_ipbp.inferior import GdbInferior
 
         return GdbInferior(lambda error: print("late:", error))
-    import lldb
-
     from lldb_ipbp.inferior import LldbInferior
 
-    return LldbInferior(lldb.debugger, lldb.debugger.GetSelectedTarget())
+    return LldbInferior(_lldb[0], _lldb[0].GetSelectedTarget())
 
 
 def motions_stopped() -> None:
@@ -35,7 +50,7 @@ def motions_stopped() -> None:
     for protection in ("rx", "rw"):
         inject.allocate(found, NEAR, 8192, protection)
         inject.release(found, NEAR, 8192)
-    print("motions done")
+    say("motions done")
 
 
 def motions_running(count: int, found: Any = None) -> None:
@@ -55,17 +70,22 @@ def motions_running(count: int, found: Any = None) -> None:
         if "gdb" in sys.modules and len(times) < count:
             found.while_stopped(act, then)
         elif len(times) == count:
-            print(f"motions done: {len(times)} times, {sum(time > 0 for time in times)} silent", flush=True)
+            say(f"motions done: {len(times)} times, {sum(time > 0 for time in times)} silent")
 
     found.while_stopped(act, then)
     while "gdb" not in sys.modules and len(times) < count:
         found.while_stopped(act, then)
 
 
+def motions_at(function: str) -> None:
+    _lldb[0].GetSelectedTarget().BreakpointCreateByName(function)
+    motions_running(1)
+
+
 def motions_meanwhile(count: int) -> None:
     import lldb
 
-    found, process = inferior(), lldb.debugger.GetSelectedTarget().GetProcess()  # it is None when this is over
+    found, process = inferior(), _lldb[0].GetSelectedTarget().GetProcess()
 
     def work() -> None:
         while process.GetState() != lldb.eStateRunning:
@@ -73,6 +93,6 @@ def motions_meanwhile(count: int) -> None:
         try:
             motions_running(count, found)
         except Exception as error:
-            print(f"motions failed: {error!r}", flush=True)
+            say(f"motions failed: {error!r}")
 
     threading.Thread(target=work, daemon=True).start()

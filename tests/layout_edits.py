@@ -157,6 +157,21 @@ REFUSED_CXX = {
     "base classes swapped": Edit(
         "Both : One, Two", "Both : Two, One", "Both", "the base class struct Two moved from byte 4 to byte 0"
     ),
+    "a destructor, where there was none": Edit(
+        "int x, y; };",
+        "int x, y; ~Point() { x = 0; } };",
+        "deep::Point",
+        "were given the value itself and are given its",
+    ),
+    "a constructor that copies": Edit(
+        "T value; int count; };",
+        "T value; int count; Box() {} Box(const Box &other) { count = 0; } };",
+        "Box<int>",
+        "by value",
+    ),
+    "what moves no more": Edit(
+        "int x, y; };", "int x, y; Point() {} Point(Point &&) = delete; };", "deep::Point", "are given its address"
+    ),
     "a base class less": Edit(
         "Square : Shape, Named", "Square : Shape", "Square", "the base class struct Named is gone"
     ),
@@ -204,6 +219,11 @@ HARMLESS_CXX = {
         "Square square;",
         "struct Circle : Shape { int area() const override { return 3; } };\nCircle circle;\nSquare square;",
     ),
+    "a constructor": Edit("T value; int count; };", "T value; int count; Box() {} Box(const T &v) : value(v) {} };"),
+    "a destructor as it was": Edit(
+        "int x, y; };", "int x, y; ~Point() = default; Point() {} Point(const Point &) = default; };"
+    ),
+    "another destructor": Edit("virtual ~Shape() {}", "virtual ~Shape() { made--; }"),
     "class for struct": Edit("struct Named { const char *name; };", "class Named { public: const char *name; };"),
     "private for public": Edit("    int side;", "private:\n    int side;"),
     "another instance of a template": Edit("Box<int> box;", "Box<int> box; Box<long> boxes;"),

@@ -8,6 +8,7 @@ and where in them the attributes lie that matter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -64,12 +65,17 @@ _AT_EXTERNAL, _AT_ABSTRACT_ORIGIN, _AT_SPECIFICATION, _AT_TYPE, _AT_VTABLE_SLOT,
     *(0x3F, 0x31, 0x47, 0x49, 0x4D, 0x69),
 )
 _AT_DATA_BIT_OFFSET, _AT_LINKAGE_NAME, _AT_STR_OFFSETS_BASE, _AT_SIBLING, _AT_DECL_COLUMN = 0x6B, 0x6E, 0x72, 0x01, 0x39
+_AT_CALLING_CONVENTION, _AT_DELETED, _AT_DEFAULTED = 0x36, 0x8A, 0x8B
 _WANTED = frozenset(
     {_AT_LOCATION, _AT_NAME, _AT_BYTE_SIZE, _AT_BIT_OFFSET, _AT_BIT_SIZE, _AT_CONST_VALUE, _AT_CONTAINING_TYPE}
     | {_AT_UPPER_BOUND, _AT_ARTIFICIAL, _AT_COUNT, _AT_MEMBER_LOCATION, _AT_DECL_FILE, _AT_DECL_LINE, _AT_DECLARATION}
     | {_AT_ENCODING, _AT_EXTERNAL, _AT_SPECIFICATION, _AT_TYPE, _AT_VTABLE_SLOT, _AT_SIGNATURE, _AT_DATA_BIT_OFFSET}
     | {_AT_LINKAGE_NAME, _AT_STR_OFFSETS_BASE, _AT_ABSTRACT_ORIGIN, _AT_DECL_COLUMN}
+    | {_AT_CALLING_CONVENTION, _AT_DELETED, _AT_DEFAULTED}
 )
+_PASS_BY_REFERENCE, _DEFAULTED_IN_CLASS = 0x04, 0x01
+# Linkage names of destructors, and of constructors that take a reference to what the name has named before.
+_SPECIAL = re.compile(rb"[^\0]*(?:D4Ev|C4E(?:RK|R|O)S[0-9A-Z]*_)\0")
 _CALL = "operator()"
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
 _STATIC_STORAGE = frozenset({_OP_ADDR, _OP_ADDRX, _GNU_ADDR_INDEX})
@@ -121,7 +127,7 @@ class _Entry:
     """`found`: attribute -> (form, number or place of the text). `outer`: the entry that it is in. A unit has thousands
     of functions in which nothing is named, so that their names are not asked for."""
 
-    __slots__ = ("_scope", "children", "found", "name", "outer", "tag", "unit")
+    __slots__ = ("_scope", "children", "found", "name", "outer", "tag", "takes_matter", "unit")
 
     def __init__(
         self, tag: int, name: str, outer: _Entry | None, found: Mapping[int, tuple[int, int]], unit: _Unit
@@ -129,6 +135,13 @@ class _Entry:
         self.tag, self.name, self.outer, self.found, self.unit = tag, name, outer, found, unit
         self.children: list[_Entry] = []
         self._scope: str | None = None
+        # Not what a function with a name of its own takes, unless it may copy an object: most entries are parameters.
+        self.takes_matter = tag != _SUBPROGRAM or name == _CALL or self._is_constructor
+
+    @property
+    def _is_constructor(self) -> bool:
+        outer = self.outer
+        return outer is not None and outer.tag in _AGGREGATES and outer.name.partition("<")[0] == self.name != ""
 
     @property
     def scope(self) -> str:
@@ -150,12 +163,14 @@ class _Entry:
 @dataclass(frozen=True, slots=True)
 class _Abbreviation:
     """`sibling`: offset of the reference to the next sibling, -1 when there is none. `name_at`: of a function that is
-    declared and not virtual, the offset of its name in .debug_str; -1 for others."""
+    declared and not virtual, the offset of its name in .debug_str; -1 for others. `linkage_at`: likewise of its linkage
+    name, of those that the source has."""
 
     shape: Shape
     is_known: bool
     sibling: int
     name_at: int = -1
+    linkage_at: int = -1
 
 
 @dataclass(slots=True)
@@ -182,7 +197,10 @@ class _Reader:
         self.passed: dict[tuple[str, int], tuple[_Unit, _Entry | None]] = {}
         self.declared_calls: dict[int, tuple[str, int]] = {}
         self.typedefs: list[_Entry] = []
-        self.call_names = frozenset(_places_of(sections.get(".debug_str", b""), _CALL))
+        strings = sections.get(".debug_str", b"")
+        self.call_names = frozenset(_places_of(strings, _CALL))
+        self.special_names = frozenset(match.start() for match in _SPECIAL.finditer(strings))
+        self.by_reference: dict[int, bool] = {}
         self.types: list[_Entry] = []
         self.statics: list[_Entry] = []
         self.in_threads: list[_Entry] = []
@@ -343,24 +361,22 @@ class _Reader:
                 if shape.has_children:
                     outer.append(parent)
                 continue
-            if row.name_at >= 0:
-                target = place + row.name_at
-                if int.from_bytes(content[target : target + 4], "little") not in self.call_names:
-                    behind = place + shape.size
-                    if shape.has_children and parent is not None and parent.tag in _AGGREGATES:
-                        target = place + row.sibling
-                        behind = unit.start + int.from_bytes(content[target : target + 4], "little")
-                    elif shape.has_children:
-                        behind = _behind_parameters(content, behind, table)
-                    if behind >= 0:
-                        passed[section, at] = unit, parent
-                        place = behind
-                        continue
+            if row.name_at >= 0 and not self._is_asked_for(content, place, row):
+                behind = place + shape.size
+                if shape.has_children and parent is not None and parent.tag in _AGGREGATES:
+                    target = place + row.sibling
+                    behind = unit.start + int.from_bytes(content[target : target + 4], "little")
+                elif shape.has_children:
+                    behind = _behind_parameters(content, behind, table)
+                if behind >= 0:
+                    passed[section, at] = unit, parent
+                    place = behind
+                    continue
             if tag in _WRAPPERS and not shape.has_children:
                 passed[section, at] = unit, parent
                 place = shape.end(content, place)
                 continue
-            if tag == _FORMAL_PARAMETER and parent is not None and not _takes_matter(parent) and not shape.has_children:
+            if tag == _FORMAL_PARAMETER and parent is not None and not parent.takes_matter and not shape.has_children:
                 place = shape.end(content, place)
                 continue
             found, place = shape.read(content, place)
@@ -391,11 +407,18 @@ class _Reader:
                     self.statics.append(entry)
                 elif location is not None and self._is_in_thread(content, location):
                     self.in_threads.append(entry)
-            if parent is not None and parent.tag != _NAMESPACE and _takes_matter(parent):
+            if parent is not None and parent.tag != _NAMESPACE and parent.takes_matter:
                 parent.children.append(entry)
             if shape.has_children:
                 outer.append(parent)
                 parent = entry
+
+    def _is_asked_for(self, content: bytes, place: int, row: _Abbreviation) -> bool:
+        """Whether a function that is only declared is one of those that say something of a type."""
+        for at, names in ((row.name_at, self.call_names), (row.linkage_at, self.special_names)):
+            if at >= 0 and int.from_bytes(content[place + at : place + at + 4], "little") in names:
+                return True
+        return False
 
     def _is_static(self, content: bytes, location: tuple[int, int]) -> bool:
         form, at = location
@@ -489,9 +512,64 @@ class _Reader:
                 slots[self._slot(child)] = self._text(child, _AT_LINKAGE_NAME) or child.name
         kind = _AGGREGATES[entry.tag]
         size = entry.found[_AT_BYTE_SIZE][1]
+        is_by_reference = self._is_by_reference(entry)
         return Aggregate(
-            kind, size, tuple(members), tuple(bases), _Slots(sorted(slots.items())), *self._declared(entry)
+            kind,
+            size,
+            tuple(members),
+            tuple(bases),
+            _Slots(sorted(slots.items())),
+            is_by_reference,
+            *self._declared(entry),
         )
+
+    def _is_by_reference(self, entry: _Entry) -> bool:
+        """Whether a function that takes such a value gets its address (Itanium C++ ABI, 3.1.1): clang says so, gcc 12
+        says what it follows from."""
+        known = self.by_reference.get(id(entry))
+        if known is None:
+            self.by_reference[id(entry)] = False  # a type is no part of itself
+            said = entry.found.get(_AT_CALLING_CONVENTION)
+            known = said[1] == _PASS_BY_REFERENCE if said is not None else self._is_no_trivial_copy(entry)
+            self.by_reference[id(entry)] = known
+        return known
+
+    def _is_no_trivial_copy(self, entry: _Entry) -> bool:
+        has_deleted = has_defaulted = False
+        for child in entry.children:
+            if child.tag == _SUBPROGRAM:
+                if _AT_VTABLE_SLOT in child.found:
+                    return True
+                if _AT_ARTIFICIAL in child.found or not self._is_special(child, entry):
+                    continue
+                is_defaulted = child.found.get(_AT_DEFAULTED, (0, 0))[1] == _DEFAULTED_IN_CLASS
+                if _AT_DELETED not in child.found and not is_defaulted:
+                    return True
+                has_deleted |= _AT_DELETED in child.found
+                has_defaulted |= is_defaulted and child.name[:1] != "~"
+            elif child.tag in (_MEMBER, _INHERITANCE) and _AT_EXTERNAL not in child.found:
+                # The place of a virtual base is computed.
+                if child.tag == _INHERITANCE and child.found.get(_AT_MEMBER_LOCATION, (UDATA, 0))[0] in ANY_BLOCK:
+                    return True
+                part = self._held(child)
+                if part is not None and self._is_by_reference(part):
+                    return True
+        return has_deleted and not has_defaulted
+
+    def _is_special(self, child: _Entry, owner: _Entry) -> bool:
+        """Whether it is a destructor, or a constructor that copies or moves."""
+        if child.name.startswith("~"):
+            return True
+        taken = [row for row in child.children if self._is_taken(row)]
+        wanted = f"struct {owner.scope}"
+        return len(taken) == 1 and self._type(taken[0], _AT_TYPE).meaning in (f"{wanted} &", f"{wanted} &&")
+
+    def _held(self, entry: _Entry) -> _Entry | None:
+        """The class that a member or a base is of, also one in an array."""
+        target = self._target(entry, _AT_TYPE)
+        while target is not None and target.tag in (_ARRAY, _TYPEDEF, *_QUALIFIERS):
+            target = self._target(target, _AT_TYPE)
+        return target if target is not None and target.tag in _AGGREGATES else None
 
     def _member(self, entry: _Entry) -> Member:
         found = entry.found
@@ -646,11 +724,6 @@ def _behind_parameters(content: bytes, place: int, table: Mapping[int, _Abbrevia
     return place + 1
 
 
-def _takes_matter(entry: _Entry) -> bool:
-    """Not what a function with a name of its own takes: most of the entries are parameters."""
-    return entry.tag != _SUBPROGRAM or entry.name == _CALL
-
-
 def _abbreviations(content: bytes, place: int) -> dict[int, _Abbreviation]:
     return {code: _abbreviation(shape) for code, shape in shapes(content, place, _WANTED)}
 
@@ -663,7 +736,9 @@ def _abbreviation(shape: Shape) -> _Abbreviation:
         form, at = shape.places.get(_AT_NAME, (0, -1))
         is_plain = form == STRP and _AT_DECLARATION in shape.given and _AT_VTABLE_SLOT not in shape.given
         name_at = at if is_plain else -1
-    return _Abbreviation(shape, shape.tag in _KNOWN, sibling, name_at)
+    form, at = shape.places.get(_AT_LINKAGE_NAME, (0, -1))
+    linkage_at = at if form == STRP and _AT_ARTIFICIAL not in shape.given else -1
+    return _Abbreviation(shape, shape.tag in _KNOWN, sibling, name_at, linkage_at)
 
 
 def _signed(found: tuple[int, int]) -> int:

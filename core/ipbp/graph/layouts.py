@@ -36,13 +36,15 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class Aggregate:
     """`kind`: "struct", "class", "union" or "enum". `size`: bytes. `slots`: number in the table of virtual functions ->
-    linkage name, of those that the class declares itself."""
+    linkage name, of those that the class declares itself. `is_by_reference`: who takes or returns a value gets its
+    address (C++: what has a copy constructor or a destructor of its own)."""
 
     kind: str
     size: int
     members: tuple[Member, ...]
     bases: tuple[Member, ...]
     slots: Mapping[int, str]
+    is_by_reference: bool
     file: int
     line: int
 

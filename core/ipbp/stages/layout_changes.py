@@ -21,6 +21,7 @@ from ipbp.stages.cxx_names import plain_variable
 ALL = "all"
 """In `allowed`: every type."""
 _SHOWN = 3
+_HANDED = {False: "the value itself", True: "its address"}
 _CLOSURE = re.compile(r"<lambda\(|\(lambda at ")  # in names of instances of templates, as gcc and clang write them
 _ANY_POINTER = "void *"
 _ARRAY = re.compile(r"(\[\d*\])+\Z")
@@ -137,7 +138,7 @@ def _changed_pair(before: tuple[Aggregate, ...], after: tuple[Aggregate, ...]) -
 def _key(row: Aggregate) -> object:
     """Without the places in the source."""
     parts = tuple((m.name, m.bit, m.width, m.type.meaning) for m in (*row.bases, *row.members))
-    return row.kind.replace("class", "struct"), row.size, parts, row.slots
+    return row.kind.replace("class", "struct"), row.size, parts, row.slots, row.is_by_reference
 
 
 def _differences(old: Aggregate, new: Aggregate, same: _Same, slots: _Slots) -> Iterator[_Difference]:
@@ -152,6 +153,10 @@ def _differences(old: Aggregate, new: Aggregate, same: _Same, slots: _Slots) -> 
     yield from slots.differences(old, new)
     if old.size != new.size:
         yield _Difference(f"it had {old.size} bytes and has {new.size}", new.file, new.line, follows=True)
+    if old.is_by_reference != new.is_by_reference:
+        before, after = (_HANDED[row.is_by_reference] for row in (old, new))
+        words = f"functions that take or return it by value were given {before} and are given {after}"
+        yield _Difference(words, new.file, new.line, follows=True)
 
 
 def _changed_enumerators(old: Aggregate, new: Aggregate) -> Iterator[_Difference]:

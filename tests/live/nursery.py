@@ -16,13 +16,13 @@ AT_EXIT = ["-first 10", "-one 40", "-second 20", "-shared 30"]
 """What the destructors of the variables that the program begins with say."""
 
 
-def build_nursery(folder: Path, *flags: str, compiler: str = "g++") -> Project:
+def build_nursery(folder: Path, *flags: str, compiler: str = "g++", link: Sequence[str] = ()) -> Project:
     shutil.copytree(PROGRAMS / "nursery", folder)
     write_database(folder, *flags, compiler=compiler)
     for row in json.loads((folder / "compile_commands.json").read_text()):
         subprocess.run(row["arguments"], cwd=folder, check=True)
     objects = sorted(path.name for path in folder.glob("*.o"))
-    subprocess.run([compiler, *objects, "-o", "nursery", "-pthread"], cwd=folder, check=True)
+    subprocess.run([compiler, *link, *objects, "-o", "nursery", "-pthread"], cwd=folder, check=True)
     return Project(folder, folder / "nursery")
 
 

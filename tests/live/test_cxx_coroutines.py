@@ -9,6 +9,12 @@ from scenario import Project
 from sessions import Outcome, build_one, debugged
 
 pytestmark = pytest.mark.live
+LIBCXX = "clang++-19 -stdlib=libc++"
+
+
+def build_lazy(folder: Path, compiler: str, level: str) -> Project:
+    command, *library = compiler.split()
+    return build_one(folder, "lazy", level, "-std=c++20", *library, compiler=command, link=library, suffix="cpp")
 
 
 def edit(project: Project, old: str, new: str) -> str:
@@ -27,12 +33,14 @@ def edit(project: Project, old: str, new: str) -> str:
         ("lldb", "clang++-19", "-O0"),
         pytest.param("lldb", "g++", "-O0", marks=pytest.mark.slow),
         pytest.param("gdb", "clang++-19", "-O0", marks=pytest.mark.slow),
+        pytest.param("gdb", LIBCXX, "-O0", marks=pytest.mark.slow),
+        pytest.param("lldb", LIBCXX, "-O0", marks=pytest.mark.slow),
     ],
 )
 def test_it_goes_on_in_new_code_where_its_frame_was_kept(
     debugger: str, compiler: str, level: str, tmp_path: Path
 ) -> None:
-    project = build_one(tmp_path / "lazy", "lazy", level, "-std=c++20", compiler=compiler, suffix="cpp")
+    project = build_lazy(tmp_path / "lazy", compiler, level)
     with debugged(project.program, debugger) as (session, talk):
         # It waits at a co_yield, then at a co_await.
         assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
@@ -63,9 +71,9 @@ def test_it_goes_on_in_new_code_where_its_frame_was_kept(
         assert talk.close() == 0
 
 
-@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
-def test_where_its_frame_is_not_described_all_else_is_patched(debugger: str, tmp_path: Path) -> None:
-    project = build_one(tmp_path / "lazy", "lazy", "-O2", "-std=c++20", compiler="clang++-19", suffix="cpp")
+@pytest.mark.parametrize(("debugger", "compiler"), [("gdb", LIBCXX), ("lldb", "clang++-19")])
+def test_where_its_frame_is_not_described_all_else_is_patched(debugger: str, compiler: str, tmp_path: Path) -> None:
+    project = build_lazy(tmp_path / "lazy", compiler, "-O2")
     with debugged(project.program, debugger) as (session, talk):
         assert [talk.ask("next") for _ in range(3)] == ["1", "1", "3"]
         assert talk.ask("word") == "10"

@@ -18,11 +18,16 @@ from ipbp.cli.debuggers import find_debugger
 
 pytestmark = pytest.mark.live
 
+LIBCXX = "clang++-19 -stdlib=libc++"
 RUNS = [
     ("gdb", "g++", "-O0"),
     ("lldb", "clang++-19", "-O2"),
     ("gdbserver", "g++", "-O2"),
-    ("lldb-server", "clang++-19", "-O0"),
+    ("lldb-server", LIBCXX, "-O0"),
+    pytest.param(("lldb-server", "clang++-19", "-O0"), marks=pytest.mark.slow),
+    pytest.param(("gdb", LIBCXX, "-O2"), marks=pytest.mark.slow),
+    pytest.param(("lldb", LIBCXX, "-O2"), marks=pytest.mark.slow),
+    pytest.param(("gdb", LIBCXX, "-O0"), marks=pytest.mark.slow),
     pytest.param(("gdb", "g++", "-O2"), marks=pytest.mark.slow),
     pytest.param(("lldb", "clang++-19", "-O0"), marks=pytest.mark.slow),
     pytest.param(("lldb", "g++", "-O0"), marks=pytest.mark.slow),
@@ -63,7 +68,14 @@ class Nursery:
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """The program of each compiler and level is built once."""
-    return cache(lambda compiler, level: build_nursery(tmp_path_factory.mktemp("b") / "n", level, compiler=compiler))
+
+    @cache
+    def build(compiler: str, level: str) -> Project:
+        name, *library = compiler.split()
+        folder = tmp_path_factory.mktemp("b") / "n"
+        return build_nursery(folder, level, *library, compiler=name, link=library)
+
+    return build
 
 
 @pytest.fixture(params=RUNS, ids=" ".join)

@@ -14,13 +14,23 @@ from scenario import Project, Talk
 from sessions import Session, build_one, debugged
 
 pytestmark = pytest.mark.live
-RUNS = [("gdb", "g++", "-O0"), ("lldb", "g++", "-O2"), ("lldb", "clang++-19", "-O0"), ("gdb", "clang++-19", "-O2")]
+LIBCXX = "clang++-19 -stdlib=libc++"
+RUNS = [
+    ("gdb", "g++", "-O0"),
+    ("lldb", "g++", "-O2"),
+    ("lldb", "clang++-19", "-O0"),
+    ("gdb", LIBCXX, "-O2"),
+    pytest.param(("gdb", "clang++-19", "-O2"), marks=pytest.mark.slow),
+    pytest.param(("lldb", LIBCXX, "-O2"), marks=pytest.mark.slow),
+    pytest.param(("gdb", LIBCXX, "-O0"), marks=pytest.mark.slow),
+]
 
 
 @contextmanager
 def running(run: tuple[str, str, str], name: str, folder: Path) -> Iterator[tuple[Session, Talk, Path]]:
     debugger, compiler, level = run
-    project = build_one(folder, name, level, compiler=compiler, suffix="cpp")
+    command, *library = compiler.split()
+    project = build_one(folder, name, level, *library, compiler=command, link=library, suffix="cpp")
     with debugged(project.program, debugger) as (session, talk):
         yield session, talk, project.folder / f"{name}.cpp"
 
@@ -128,14 +138,15 @@ int use(int x) { return count(x); }
 
 def build_two(folder: Path, compiler: str, level: str, count: str = COUNT, use: str = USE) -> Project:
     folder.mkdir(parents=True)
+    command, *library = compiler.split()
     rows = []
     for name, text in (("main", MAIN), ("count", count), ("use", use)):
         (folder / f"{name}.cpp").write_text(text)
-        words = [compiler, level, "-g", "-c", f"{name}.cpp", "-o", f"{name}.o"]
+        words = [command, *library, level, "-g", "-c", f"{name}.cpp", "-o", f"{name}.o"]
         rows.append({"directory": str(folder), "file": f"{name}.cpp", "arguments": words})
         subprocess.run(words, cwd=folder, check=True)
     (folder / "compile_commands.json").write_text(json.dumps(rows))
-    subprocess.run([compiler, "main.o", "count.o", "use.o", "-o", "two"], cwd=folder, check=True)
+    subprocess.run([command, *library, "main.o", "count.o", "use.o", "-o", "two"], cwd=folder, check=True)
     return Project(folder, folder / "two")
 
 

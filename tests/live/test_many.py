@@ -181,27 +181,28 @@ def next_row(process: subprocess.Popen[str]) -> dict[str, Any]:
     return row
 
 
-def follow_one(server: Prefork, process: subprocess.Popen[str]) -> None:
-    """Until the family is patched, and the first one that was started after that: whoever follows is awake then."""
+def family_is_patched(process: subprocess.Popen[str], server: Prefork) -> None:
     for _ in [server.master, *server.workers()]:
         assert next_row(process)["outcome"] == "patched"
-    started = server.start_worker("exec")
-    row = next_row(process)
-    assert (row["pid"], row["outcome"]) == (started, "patched"), row
 
 
-def test_what_is_started_by_exec_is_followed(project: Project, pair: Prefork, debugger: str, tmp_path: Path) -> None:
+def test_what_is_started_by_exec_is_followed_and_runs_no_old_code(
+    project: Project, pair: Prefork, debugger: str, tmp_path: Path
+) -> None:
     project.edit(ANSWER)
     runs, path = counting_compiler(tmp_path)
+    (worker,) = pair.workers()
     with following(pair, debugger, PATH=path) as process:
-        follow_one(pair, process)
+        assert next_row(process)["pid"] == pair.master
+        # While the others are being patched, too.
         started = pair.start_worker("exec")
-        row = next_row(process)
-        assert (row["pid"], row["outcome"]) == (started, "patched"), row
+        rows = [next_row(process) for _ in (worker, started)]
+        assert [(row["pid"], row["outcome"]) for row in rows] == [(worker, "patched"), (started, "patched")], rows
+        assert pair.ask(started, "first")[0] == 1000
         assert pair.ask(started, "1")[0] == 1001
         process.send_signal(signal.SIGINT)
         total = next_row(process)
-    assert (total["outcome"], total["notes"], total["plans"]) == ("patched", [], 3)
+    assert (total["outcome"], total["notes"], total["plans"]) == ("patched", [], 2)
     assert compiles(runs) == 1
     assert pair.ask(pair.start_worker("exec"), "first")[0] == 1  # whoever is not followed is not held
 
@@ -210,7 +211,10 @@ def test_what_is_started_by_exec_is_followed(project: Project, pair: Prefork, de
 def test_what_may_not_be_held_is_followed_all_the_same(project: Project, pair: Prefork) -> None:
     project.edit(ANSWER)
     with following(pair, "gdb", "setpriv", "--bounding-set=-sys_admin") as process:
-        follow_one(pair, process)
+        family_is_patched(process, pair)
+        started = pair.start_worker("exec")
+        row = next_row(process)
+        assert (row["pid"], row["outcome"]) == (started, "patched"), row
         process.send_signal(signal.SIGINT)
         total = next_row(process)
     assert total["outcome"] == "patched"
@@ -221,7 +225,7 @@ def test_what_may_not_be_held_is_followed_all_the_same(project: Project, pair: P
 def test_what_is_held_goes_on_when_nobody_follows_any_more(project: Project, pair: Prefork) -> None:
     project.edit(ANSWER)
     with following(pair, "gdb") as process:
-        follow_one(pair, process)
+        family_is_patched(process, pair)
         known = {pair.master, *pair.workers()}
         pair.tell_master("exec")
         pair.wait_until(lambda: any(status_field(pid, "State")[:1] == "T" for pid in pair.children() - known))

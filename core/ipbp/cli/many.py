@@ -66,9 +66,10 @@ class Many:
         plans = Plans()
         with one_build():
             act = partial(self._plan_and_patch, plans.plan)
-            self._generations(choice, act)
-            if getattr(self._arguments, "follow", False) and not self._is_interrupted:
+            if getattr(self._arguments, "follow", False):
                 self._follow(choice, act)
+            else:
+                self._generations(choice, act)
         notes = [*choice.notes, *([self._starts.note] if self._starts is not None and self._starts.note else [])]
         return {**self._tally.total(notes, self._stopped), "plans": plans.made}
 
@@ -104,12 +105,11 @@ class Many:
         return found
 
     def _follow(self, choice: Chosen, act: Callable[[Sequence[int]], None]) -> None:
-        """Patch what is started from now on, until Ctrl-C, or until all that were named have ended."""
+        """Patch these, and then what is started, until Ctrl-C, or until all that were named have ended."""
         try:
-            files = [] if self._arguments.exe is None else [str(self._arguments.exe)]
             with starts_of(choice.named) as starts, Lives(choice.named) as lives:
                 self._starts = starts
-                starts.watch([*files, *map(program_of, self._tally.outcomes)])
+                act(self._unknown(choice.pids))
                 # Something was started before it was watched for, perhaps.
                 self._take(looks(partial(starts.settled, choice.again)), act)
                 while not self._is_interrupted and self._interruptibly(partial(lives.wait, starts.file)):
@@ -125,7 +125,6 @@ class Many:
                 return
             unknown = self._unknown(pids)
             fresh = [pid for pid in pids if pid in unknown or self._waits(pid)]
-            self._starts.watch(map(program_of, fresh))
             for pid in fresh:
                 wait_until_started(pid)
             act(fresh)
@@ -154,11 +153,19 @@ class Many:
 
         for pid in pids:
             self._settle(pid, partial(prepare, pid))
+        self._watch(pids)
         if getattr(self._arguments, "atomic", False):
             self._patch_all_or_none(prepared, partial(self._plan_of_newcomers, plan))
             return
         for row in prepared:
             self._settle(row.pid, partial(attach.patch, self._arguments, row, plan))
+
+    def _watch(self, pids: Iterable[int]) -> None:
+        """Hold what is started of these programs from now on. Not before, since a compile takes its time; and not after
+        the first of them is patched, since what is started then would be missed."""
+        if self._starts is not None and not self._is_interrupted:
+            files = [] if self._arguments.exe is None else [str(self._arguments.exe)]
+            self._starts.watch([*files, *map(program_of, pids)])
 
     def _patch_all_or_none(self, prepared: Sequence[attach.Prepared], newcomers: Newcomers) -> None:
         self._seen = {*self._tally.outcomes, *(row.pid for row in prepared)}
@@ -202,8 +209,12 @@ class Many:
             return
         if outcome["outcome"] == "error" and pid not in self._named and has_ended(pid):
             outcome = ENDED
-        if outcome["outcome"] == "error" and self._starts is not None and name_of(pid) not in (str(pid), *self._known):
-            return  # it has replaced its program since, and is found again as that
+        if outcome["outcome"] == "error" and pid not in self._named and self._is_another(pid):
+            return  # it is found again as that
         if outcome["outcome"] == "patched" and self._starts is not None and self._starts.is_held(pid):
             outcome["notes"] = [*outcome.get("notes", ()), "it was held before `main` until it was patched"]
         self._show(self._tally.add(pid, outcome))
+
+    def _is_another(self, pid: int) -> bool:
+        """Whether it has replaced its program since it was looked at, while newcomers are waited for."""
+        return self._starts is not None and name_of(pid) not in (str(pid), *self._known)

@@ -302,9 +302,15 @@ def is_running() -> bool:
 
 
 def runs() -> IpbpError:
-    """The error that says why nothing is done while the program runs."""
-    fact = "the program runs, and behind a remote stub ipbp does not stop it by itself"
-    return IpbpError("inferior-running", fact, "Stop it (Ctrl-C, or `interrupt`), then `hotpatch`.")
+    """The error that says why nothing is done while the program runs. gdbserver's only answer to an interrupt is a
+    SIGINT for the whole process group, and nothing when the program leads none (gdbserver, "linux-low.cc",
+    `request_interrupt`)."""
+    fact = (
+        "the program runs, and ipbp does not stop it behind a remote stub: gdbserver would send a SIGINT to its whole "
+        "process group, to processes that gdb does not hold, too"
+    )
+    advice = "Stop it (Ctrl-C, `interrupt`; where these do nothing, `kill -INT PID` on its machine), then `hotpatch`."
+    return IpbpError("inferior-running", fact, advice)
 
 
 def _others_run() -> bool:

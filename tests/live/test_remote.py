@@ -107,11 +107,19 @@ def test_a_watch_is_refused(session: Session, talk: Talk) -> None:
 
 
 @pytest.mark.parametrize("session", ["remote"], indirect=True)
-def test_a_program_that_runs_behind_gdbserver_is_left_alone(session: Session, talk: Talk) -> None:
+def test_a_program_that_runs_behind_gdbserver_is_left_alone_until_it_is_stopped(
+    project: Project, session: Session, talk: Talk
+) -> None:
+    project.edit(EDITS[0])
     session.resume()
     said = session.tell("hotpatch")
     assert "[inferior-running]" in said, said
+    assert "kill -INT" in said, said
     assert talk.ask("body 5") == "6"
+    session.stop()  # as it was said
+    assert session.call("")["outcome"] == "patched"
+    session.resume()
+    assert talk.ask("body 5") == "1005"
 
 
 @pytest.mark.parametrize("session", ["lldb-server"], indirect=True)

@@ -1,4 +1,4 @@
-"""Saved patches of C++ and of Rust, applied to other processes of the build when compilers and sources are gone."""
+"""Patch files of C++ and of Rust, applied to other processes of the build when compilers and sources are gone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cargo_project import EDITS, CargoProject
+from cargo_project import EDITS, CargoProject, build_cargo_project
 from parlour import STEPS, build_parlour, make
 from scenario import Talk
 from sessions import Outcome, Session, debug_with, debugged
 
+from ipbp.cli import main
 from ipbp.cli.debuggers import find_debugger
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 WORKSPACE = "market"
 BY_NAME = {edit.name: edit for edit in EDITS}
+CHANGING = ("statics keep what they hold", "thread-local variable")
+"""What each question changes, so that the answer of one that was asked before is another one."""
 OTHER = {"gdb": "lldb", "lldb": "gdb"}
 
 
@@ -101,3 +104,34 @@ def test_crates_of_rust(crates: CargoProject, debugger: str, tmp_path: Path, mon
     finally:
         talk.kill()
         away.rename(crates.folder)
+
+
+@pytest.mark.parametrize("debugger", ["gdb", pytest.param("lldb", marks=pytest.mark.slow)])
+def test_crates_of_two_build_trees(debugger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = [edit for edit in EDITS if edit.name != "functions of std that the program had not used"]
+    project = build_cargo_project(tmp_path / "market")
+    old, file = tmp_path / "old", tmp_path / "market.patch"
+    shutil.copytree(project.program.parent, old)
+    project.edit(*edits)
+    project.cargo("build")
+    assert main.main(["build-patch", str(old), str(project.program.parent), "-o", str(file)]) == 0
+    program = leave_alone(old / WORKSPACE, tmp_path, monkeypatch)
+    for gone in (old, project.folder):
+        shutil.rmtree(gone)
+    path = find_debugger(debugger)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    talk = Talk(program)
+    try:
+        with debug_with(debugger, path) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            for edit in edits:
+                assert [talk.ask(command) for command, _, _ in edit.ask] == [row[1] for row in edit.ask], edit.name
+            loaded(session, file)
+            for edit in edits:
+                assert [talk.ask(command) for command, _, _ in edit.ask] == [row[2] for row in edit.ask], edit.name
+            assert session.call("undo")["outcome"] == "undone"
+            for edit in [edit for edit in edits if edit.name not in CHANGING]:
+                assert [talk.ask(command) for command, _, _ in edit.ask] == [row[1] for row in edit.ask], edit.name
+    finally:
+        talk.kill()

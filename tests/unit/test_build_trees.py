@@ -171,13 +171,6 @@ def test_a_program_without_a_build_id_is_refused(tmp_path: Path) -> None:
     assert codes(lambda: patch(before, after)) == ["no-build-id"]
 
 
-def test_crates_of_rust_are_refused(old: Path, tmp_path: Path) -> None:
-    before, after = shutil.copytree(old, tmp_path / "a"), build(tmp_path / "new", BODY)
-    for tree, source in ((before, "help.o"), (after, "main.o")):
-        shutil.copy(tree / source, tree / "app-0123.abc.rcgu.o")
-    assert codes(lambda: patch(before, after)) == ["crate-in-tree"]
-
-
 def test_folders_without_a_program_or_that_are_not_there(old: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, code in ((tmp_path / "empty", "build-tree-empty"), (tmp_path / "none", "build-tree-unreadable")):

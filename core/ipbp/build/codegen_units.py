@@ -46,9 +46,9 @@ def made_objects(crate: CrateCommand, workshop: Workshop) -> tuple[CrateObject, 
     words = workshop.linked(crate).read_bytes().decode("utf-8", "surrogateescape").split("\0")
     files = [os.path.basename(word) for word in words if word.endswith(OBJECT)]
     # A linker is given one object more, the program's choice of an allocator, which is nobody's source.
-    session = _session_of({unit_name(file, crate) for file in files}, sessions(crate, workshop.incremental))
+    session = _session_of({unit_name(file, crate.stem) for file in files}, sessions(crate, workshop.incremental))
     kept = {entry.name: entry.path for entry in os.scandir(workshop.objects(crate))}
-    made = {unit_name(file, crate): kept[file] for file in files if file in kept}
+    made = {unit_name(file, crate.stem): kept[file] for file in files if file in kept}
     numbered = {name: path for name, path in made.items() if _NUMBERED.match(name)}
     return _some([CrateObject(name, path) for name, path in sorted((session or numbered or made).items())], crate)
 
@@ -65,7 +65,7 @@ def built_objects(crate: CrateCommand, names: Collection[str], image_mtime_ns: i
                 return None
             return _of_library(crate.product, crate, None, image_mtime_ns)
         for session in sessions(crate):
-            files = _session_objects(session)
+            files = session_objects(session)
             if not files.keys().isdisjoint(names) and all(
                 os.stat(path).st_mtime_ns <= image_mtime_ns for path in files.values()
             ):
@@ -83,7 +83,7 @@ def _of_library(
     with library.open("rb") as file:
         content = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
     try:
-        rows = {unit_name(name, crate): row for name, row in members(content) if name.endswith(OBJECT)}
+        rows = {unit_name(name, crate.stem): row for name, row in members(content) if name.endswith(OBJECT)}
     except NotAnArchive as error:
         raise IpbpError(
             "object-malformed", f"{library}: {error}", "The file is damaged or was still being written: build it again."
@@ -103,7 +103,7 @@ def _of_library(
 def _session_of(made: Collection[str], sessions: Iterable[Path]) -> dict[str, str]:
     """The objects of the session whose units were made, or nothing."""
     for session in sessions:
-        files = _session_objects(session)
+        files = session_objects(session)
         if files and files.keys() <= set(made):
             return files
     return {}
@@ -118,7 +118,7 @@ def sessions(crate: CrateCommand, instead: Path | None = None) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _session_objects(session: Path) -> dict[str, str]:
+def session_objects(session: Path) -> dict[str, str]:
     """The objects of the last finished compile (rustc_incremental, "persist/fs.rs": `s-time-random-hash`)."""
     finished = sorted(path for path in session.glob("s-*-*-*") if not path.name.endswith("-working"))
     if not finished:
@@ -136,9 +136,10 @@ def _some(rows: Sequence[CrateObject], crate: CrateCommand) -> tuple[CrateObject
     return tuple(rows)
 
 
-def unit_name(name: str, crate: CrateCommand) -> str:
-    """The codegen unit's name alone: `app-1f2e.4x3.0k1.rcgu.o` has a number of the invocation in it, and in the
-    incremental directory the same object is `4x3.o`. Without one it is `app-1f2e.app.98ab-cgu.0.rcgu.o`."""
-    middle = name.removeprefix(f"{crate.stem}.").removesuffix(OBJECT).removesuffix(".o")
+def unit_name(name: str, stem: str) -> str:
+    """The codegen unit's name alone. `stem`: `app-1f2e` of `app-1f2e.4x3.0k1.rcgu.o`, which has a number of the
+    invocation in it, and in the incremental directory the same object is `4x3.o`. Without one it is
+    `app-1f2e.app.98ab-cgu.0.rcgu.o`."""
+    middle = name.removeprefix(f"{stem}.").removesuffix(OBJECT).removesuffix(".o")
     numbered = _NUMBERED.match(middle)
     return f"{numbered[0] if numbered else middle.partition('.')[0]}.o"

@@ -68,7 +68,7 @@ class EarlyObjects:
             for path in paths:
                 is_object = path.name.startswith(f"{self._row.stem}.") and path.name.endswith(OBJECT)
                 if is_object and len(found) < _MOST and path.stat().st_size:
-                    found[unit_name(path.name, self._row)] = self._store.put(path)
+                    found[unit_name(path.name, self._row.stem)] = self._store.put(path)
             if found != self._found and (old := self._running(found)):
                 self._early(self._row, old, found)
         self._found = found

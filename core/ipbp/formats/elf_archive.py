@@ -31,7 +31,7 @@ def is_archive(content: bytes) -> bool:
     return content[: len(MAGIC)] == MAGIC
 
 
-def objects_of(content: bytes, path: str) -> Mapping[str, memoryview]:
+def objects_of(content: bytes | memoryview, path: str) -> Mapping[str, memoryview]:
     """The ELF members of an archive by name, in order."""
     try:
         return {name: row for name, row in members(content) if row[:4] == _ELF and not name.endswith(".rmeta")}

@@ -21,6 +21,8 @@ _ASK = {
     "lldb": ("--no-lldbinit", "-b", "-o", "script print(6 * 7)"),
 }
 _PATIENCE = 60  # seconds for a debugger to start, on a machine that is busy
+_known: set[tuple[str, str]] = set()
+"""Name and path of those that have Python: a command that patches many processes asks each once."""
 
 
 def find_debugger(name: str) -> str:
@@ -60,10 +62,15 @@ def _versioned_lldb() -> list[str]:
 
 
 def _has_python(name: str, path: str) -> bool:
+    if (name, path) in _known:
+        return True
     try:
         run = subprocess.run(
             [path, *_ASK[name]], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return "42" in run.stdout.split()
+    if "42" not in run.stdout.split():
+        return False
+    _known.add((name, path))
+    return True

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_formats import TARGETS, compiled, graph_of
+from foreign_formats import TARGETS, compiled, graph_of, linked
 
 from ipbp.errors import IpbpError, Refused
 from ipbp.formats.coff_file import read_coff
+from ipbp.formats.elf_linked import read_linked
+from ipbp.formats.elf_object import read_object
 from ipbp.formats.objects import read_any_object
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind, LinkGraph, SymbolType, Visibility
@@ -179,3 +181,16 @@ def test_other_machines_are_told(content: bytes, said: str) -> None:
         read_any_object(content, "unit.o")
     assert raised.value.code == "object-wrong-architecture"
     assert said in raised.value.fact
+
+
+@targets
+def test_what_links_and_patches_says_that_it_does_not_take_these(kind: str, clang: str, tmp_path: Path) -> None:
+    unit = compiled(tmp_path, clang, TARGETS[kind], "int start(int x) { return x; }")
+    linked(TARGETS[kind], [unit], tmp_path / "program", "start")
+    for read, path, code in (
+        (read_object, unit, "object-wrong-architecture"),
+        (read_linked, tmp_path / "program", "image-wrong-architecture"),
+    ):
+        with pytest.raises(IpbpError, match="only programs of ELF are linked and patched") as caught:
+            read(path.read_bytes(), str(path))
+        assert caught.value.code == code

@@ -41,6 +41,7 @@ EM_X86_64, EM_AARCH64 = 62, 183
 MACHINES = {EM_X86_64: "x86_64", EM_AARCH64: "aarch64"}
 """`e_machine` -> what graphs and images call it."""
 _BITCODE_MAGIC = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
+_OTHERS = {b"\xcf\xfa\xed\xfe": "Mach-O", b"\x64\x86": "COFF", b"\x64\xaa": "COFF", b"MZ": "PE"}
 _TYPES = 2048  # beyond every number that an ABI has given to a relocation
 _SIZE_LIMIT = 1 << 40  # of one section; keeps (section, offset) in 64 bits
 _JUDGED_SECTIONS = 1024  # headers that lief is shown: it makes an object of each, and takes a microsecond for it
@@ -195,10 +196,22 @@ def malformed(path: str, fact: str) -> NoReturn:
     )
 
 
+def refuse_other_formats(magic: bytes, path: str, code: str) -> None:
+    """What the first four bytes of a file say is none of ELF's, where a program is to be patched or linked."""
+    other = next((name for start, name in _OTHERS.items() if magic.startswith(start)), "")
+    if other:
+        raise IpbpError(
+            code,
+            f"{path}: this is a {other} file, and only programs of ELF are linked and patched",
+            "`ipbp diff` compares objects of Mach-O and COFF; docs/platforms.md says what is missing for more.",
+        )
+
+
 def _check_header(view: memoryview, path: str) -> None:
     magic = bytes(view[:4])
     if magic in _BITCODE_MAGIC:
         _is_bytecode(path, "LLVM bitcode")
+    refuse_other_formats(magic, path, "object-wrong-architecture")
     if len(view) < 64 or magic != b"\x7fELF":
         malformed(path, "not an ELF file")
     if view[4] != 2 or view[5] != 1:

@@ -18,7 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.errors import IpbpError
-from ipbp.formats.elf_file import MACHINES, SHN_XINDEX, SHT_NOBITS, SHT_NOTE, SHT_STRTAB, names_in
+from ipbp.formats.elf_file import (
+    MACHINES,
+    SHN_XINDEX,
+    SHT_NOBITS,
+    SHT_NOTE,
+    SHT_STRTAB,
+    names_in,
+    refuse_other_formats,
+)
 from ipbp.graph.names import Names
 from ipbp.host.mapped_head import build_id_in
 
@@ -183,6 +191,7 @@ def read_debug_parts(content: bytes | memoryview | Any, path: str) -> LinkedFile
 
 
 def _is_pie(view: memoryview, path: str) -> bool:
+    refuse_other_formats(bytes(view[:4]), path, "image-wrong-architecture")
     if len(view) < 64 or bytes(view[:4]) != b"\x7fELF":
         malformed(path, "not an ELF file")
     if view[4] != 2 or view[5] != 1 or _number(view, 18, 2) not in MACHINES:

@@ -91,7 +91,7 @@ def patch_of_trees(
     if not before.images:
         raise IpbpError(
             "build-tree-empty",
-            f"{old} has no linked program or library in it",
+            f"{old} has no linked program or library of ELF in it",
             "Give the folder that the build left, with the program and the objects that it was linked from.",
         )
     images = _one_of_each(before.images)

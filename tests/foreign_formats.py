@@ -1,7 +1,7 @@
 """Mach-O and COFF without their systems: programs cross-compiled by clang, linked by lld, run in an emulator.
 
-A program here is one image without a loader, a C library or threads. `Emulated` holds its memory and calls its
-functions; `patch` is what the engine does for an edit, from both objects to the bytes that are written.
+A program here is one image; an emulated one has no loader, C library or threads. `Emulated` holds its memory and calls
+its functions; `Program.patch` is what the engine does for an edit, from both objects to the bytes that are written.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from ipbp.stages.select import OldSide, select
 PAGE = 0x4000
 _STACK, _STACK_SIZE, _RETURN = 0x7000_0000_0000, 1 << 20, 0x7100_0000_0000
 _ARENA_SIZE = 1 << 18
+ARENA = 3 * _ARENA_SIZE
 
 
 @dataclass(frozen=True)
@@ -155,50 +156,105 @@ class Patch:
         return {self.new.block_name(block) for block in self.unit.carried.tolist()}
 
 
-class Emulated:
+class Program:
+    """An image in memory, what was written to it, and room for more from `arena_base` on, `ARENA` bytes."""
+
+    def __init__(self, image: LoadedImage, arena_base: int) -> None:
+        self.image = image
+        self.arena_base = arena_base
+        self.entries: dict[int, bytes] = {}
+        self.before: dict[int, bytes] = {}
+        parts = enumerate(("rx", "r", "rw"))
+        self.arena = Arena(arena_base, tuple(Part(p, arena_base + n * _ARENA_SIZE, _ARENA_SIZE) for n, p in parts))
+
+    def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        raise NotImplementedError
+
+    def write(self, address: int, content: bytes) -> None:
+        raise NotImplementedError
+
+    def address(self, name: str) -> int:
+        (row,) = self.image.symbols.by_name[name]
+        return int(self.image.symbols.address[row])
+
+    def read_original(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
+        """Memory without the jumps of earlier patches."""
+        found: list[bytes | None] = []
+        for (address, size), content in zip(ranges, self.read(ranges), strict=True):
+            assert content is not None
+            octets = bytearray(content)
+            for place, before in self.before.items():
+                for row, octet in enumerate(before, place - address):
+                    if 0 <= row < size:
+                        octets[row] = octet
+            found.append(bytes(octets))
+        return found
+
+    def apply(self, patch: Patch) -> None:
+        assert patch.refusals == ()
+        for address, content in patch.segments.items():
+            self.write(address, content)
+        for row in patch.replacements:
+            assert self.read([(row.address, len(row.expected))]) == [row.expected]
+            self.write(row.address, row.replacement)
+            self.before.setdefault(row.address, row.expected)
+            self.entries[row.address] = row.replacement
+        assert patch.layout is not None
+        self.arena = self.arena.taken(patch.layout.ends())
+
+    def undo(self) -> None:
+        """All functions as they were built."""
+        for address, content in self.before.items():
+            self.write(address, content)
+
+    def patch(self, old: LinkGraph, new: LinkGraph) -> Patch:
+        """The patch that makes `new` of the object `old`, which is in the image."""
+        image = self.image
+        attested = attest(old, image, self.read_original)
+        side = OldSide(old, attested.address, attested.proved, {})
+        correlation = correlate(old, new)
+        comparison = compare(old, new, correlation)
+        selection = select("unit.c", new, side, Copies(correlation, comparison), image.key)
+        units, refusals = resolve([selection.unit], {image.key: OneImage(image)})
+        (placed,) = layouts([Group(units, self.arena)])
+        found = (*comparison.refusals, *selection.refusals, *refusals, *placed.refusals)
+        if found:
+            return Patch(comparison, new, units[0], None, {}, (), found)
+        made = relocate(units, placed)
+        rows = [
+            Entry(row.name, "unit.c", row.entry, row.old_size, int(placed.units[0].block[row.block]), 0, row.targets)
+            for row in selection.replaced
+        ]
+        replacements, wrong = rewrite_entries(rows, [image], self.read, self.entries)
+        segments = {placed.written(key)[0]: content for key, content in made.segments.items() if content}
+        return Patch(comparison, new, units[0], placed, segments, replacements, (*made.refusals, *wrong))
+
+
+class Emulated(Program):
     """An image in memory, and a processor."""
 
     def __init__(self, image: LoadedImage) -> None:
-        self.image = image
+        start, end = image.start // PAGE * PAGE, -(-image.end // PAGE) * PAGE
+        super().__init__(image, end + 16 * PAGE)
         if image.machine == "x86_64":
             self.processor = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         else:
             self.processor = unicorn.Uc(unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
-        start, end = image.start // PAGE * PAGE, -(-image.end // PAGE) * PAGE
-        self.arena_base = end + 16 * PAGE
         self.processor.mem_map(start, end - start)
-        self.processor.mem_map(self.arena_base, 3 * _ARENA_SIZE)
+        self.processor.mem_map(self.arena_base, ARENA)
         self.processor.mem_map(_STACK, _STACK_SIZE)
         self.processor.mem_map(_RETURN, PAGE)
         for part in image.parts:
             content = image.original(part.start, part.end - part.start)
             assert content is not None, part
             self.processor.mem_write(part.start, content)
-        self.entries: dict[int, bytes] = {}
-        self.before: dict[int, bytes] = {}
-        parts = enumerate(("rx", "r", "rw"))
-        self.arena = Arena(
-            self.arena_base, tuple(Part(p, self.arena_base + n * _ARENA_SIZE, _ARENA_SIZE) for n, p in parts)
-        )
-
-    def address(self, name: str) -> int:
-        (row,) = self.image.symbols.by_name[name]
-        return int(self.image.symbols.address[row])
 
     def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         return [bytes(self.processor.mem_read(address, size)) for address, size in ranges]
 
-    def read_original(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        """Memory without the jumps of earlier patches."""
-        found: list[bytes | None] = []
-        for address, size in ranges:
-            octets = bytearray(self.processor.mem_read(address, size))
-            for place, content in self.before.items():
-                for row, octet in enumerate(content, place - address):
-                    if 0 <= row < size:
-                        octets[row] = octet
-            found.append(bytes(octets))
-        return found
+    def write(self, address: int, content: bytes) -> None:
+        self.processor.mem_write(address, content)
+        self.processor.ctl_remove_cache(address, address + len(content))
 
     def number(self, name: str, size: int = 4) -> int:
         return int.from_bytes(self.processor.mem_read(self.address(name), size), "little", signed=True)
@@ -225,41 +281,6 @@ class Emulated:
         self.processor.emu_start(self.address(name), _RETURN, count=1_000_000)
         value = self.processor.reg_read(result) & 0xFFFFFFFF
         return value - (1 << 32) if value >> 31 else value
-
-    def apply(self, patch: Patch) -> None:
-        assert patch.refusals == ()
-        for address, content in patch.segments.items():
-            self.processor.mem_write(address, content)
-        for row in patch.replacements:
-            assert bytes(self.processor.mem_read(row.address, len(row.expected))) == row.expected
-            self.processor.mem_write(row.address, row.replacement)
-            self.before.setdefault(row.address, row.expected)
-            self.entries[row.address] = row.replacement
-        assert patch.layout is not None
-        self.arena = self.arena.taken(patch.layout.ends())
-        self.processor.ctl_remove_cache(self.image.start, self.arena_base + 3 * _ARENA_SIZE)
-
-    def patch(self, old: LinkGraph, new: LinkGraph) -> Patch:
-        """The patch that makes `new` of the object `old`, which is in the image."""
-        image = self.image
-        attested = attest(old, image, self.read_original)
-        side = OldSide(old, attested.address, attested.proved, {})
-        correlation = correlate(old, new)
-        comparison = compare(old, new, correlation)
-        selection = select("unit.c", new, side, Copies(correlation, comparison), image.key)
-        units, refusals = resolve([selection.unit], {image.key: OneImage(image)})
-        (placed,) = layouts([Group(units, self.arena)])
-        found = (*comparison.refusals, *selection.refusals, *refusals, *placed.refusals)
-        if found:
-            return Patch(comparison, new, units[0], None, {}, (), found)
-        made = relocate(units, placed)
-        rows = [
-            Entry(row.name, "unit.c", row.entry, row.old_size, int(placed.units[0].block[row.block]), 0, row.targets)
-            for row in selection.replaced
-        ]
-        replacements, wrong = rewrite_entries(rows, [image], self.read, self.entries)
-        segments = {placed.written(key)[0]: content for key, content in made.segments.items() if content}
-        return Patch(comparison, new, units[0], placed, segments, replacements, (*made.refusals, *wrong))
 
 
 def known_addresses(graph: LinkGraph, image: LoadedImage) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -13,8 +13,9 @@ from build_tree import COMPILERS, command, contents, run, write
 
 from ipbp.build.command import Command
 from ipbp.build.compile import Compiled, compile_units
+from ipbp.build.compiler_run import Began
 from ipbp.build.dirty import Dirty, dirty
-from ipbp.build.snapshot import digest_of
+from ipbp.build.snapshot import Snapshot, digest_of
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refused
 
@@ -162,6 +163,19 @@ def test_file_saved_during_its_compile_is_compiled_again(tree, tmp_path):
 
     assert "$0x7" in run("objdump", "-d", only.object, cwd=tmp_path)
     assert only.dependencies[str(tree / "a.h")] == digest_of(str(tree / "a.h"))
+
+
+def test_a_file_is_held_against_the_clock_of_its_file_system(tmp_path):
+    path = tmp_path / "a.h"
+    path.touch()
+    os.utime(path, ns=(150, 150))
+    device = path.stat().st_dev
+
+    assert Began(device, 151, 100).is_after(Snapshot(), str(path))
+    assert not Began(device, 150, 200).is_after(Snapshot(), str(path))
+    assert Began(device + 1, 100, 151).is_after(Snapshot(), str(path))
+    assert not Began(device + 1, 200, 150).is_after(Snapshot(), str(path))
+    assert Began(device, 1, 1).is_after(Snapshot(), str(tmp_path / "missing"))
 
 
 def test_file_that_never_stays_the_same_is_an_error(tree, tmp_path):

@@ -125,7 +125,7 @@ def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], runn
         files = _files(command, made.depfile)
         snapshot = Snapshot(made.hashed)
         after = {path: snapshot.digest(path) for path in files}
-        if after == before or all(snapshot.modified_ns(path) < made.began_ns for path in files):
+        if after == before or all(made.began.is_after(snapshot, path) for path in files):
             digest = store.put(made.object)
             note_compiled(command, flags, after)
             milliseconds = (time.perf_counter() - start) * 1000

@@ -19,15 +19,30 @@ from ipbp.errors import IpbpError
 
 _TICK_MILLISECONDS = 12
 """CONFIG_HZ of Linux is 100 or more."""
+_CLOCK_REALTIME_COARSE = 5  # linux/time.h
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The moment before a compiler was started, in nanoseconds since the epoch. `place_ns`: by the clock of the file
+    system that is `device`. `elsewhere_ns`: the kernel's own, which no time stamp of this machine is behind."""
+
+    device: int
+    place_ns: int
+    elsewhere_ns: int
+
+    def is_after(self, snapshot: Snapshot, path: str) -> bool:
+        """Whether the file was last saved before."""
+        at_ns = self.place_ns if snapshot.device(path) == self.device else self.elsewhere_ns
+        return snapshot.modified_ns(path) < at_ns
 
 
 @dataclass(frozen=True, slots=True)
 class CompilerRun:
-    """`began_ns`: the file system's clock when it began. `status`: negative for a signal. `messages`: all that was
-    printed. `object` and `depfile`: where these are if it went well. `hashed`: files that it was expected to read, as
-    they were hashed while it ran."""
+    """`status`: negative for a signal. `messages`: all that was printed. `object` and `depfile`: where these are if it
+    went well. `hashed`: files that it was expected to read, as they were hashed while it ran."""
 
-    began_ns: int
+    began: Began
     status: int
     messages: str
     object: Path
@@ -93,27 +108,32 @@ def compile_into(
 
     Errors: `build-directory-missing`, `compiler-missing`.
     """
-    snapshot = Snapshot()
-    began_ns = _make_later_than(place, max(map(snapshot.modified_ns, (str(command.source), *edited))))
+    began = _made_after(place, [str(command.source), *edited])
     object, depfile = place / f"{command.source.stem}.o", place / "dependencies"
     status, messages = _run(command, for_patch(command, object, depfile, flags), compilers)
-    return CompilerRun(began_ns, status, messages, object, depfile)
+    return CompilerRun(began, status, messages, object, depfile)
 
 
-def _make_later_than(place: Path, saved_ns: int) -> int:
-    """Make the folder; the file system's clock then. That stands still for some milliseconds: what was saved in the
-    same tick would be taken for saved since, and compiled twice."""
-    for _ in range(_TICK_MILLISECONDS):
-        place.mkdir(parents=True)
-        began_ns = place.stat().st_mtime_ns
-        if began_ns > saved_ns:
+def _made_after(place: Path, saved: Sequence[str]) -> Began:
+    """Make the folder. Clocks of file systems stand still for some milliseconds: what was saved in the same tick would
+    be taken for saved since, and compiled twice. So the next tick is waited for; or none where a time stamp that was
+    looked at makes the next one finer (Linux 6.13, "multigrain timestamps")."""
+    snapshot = Snapshot()
+    place.mkdir(parents=True)
+    began = _now(place)
+    for attempt in range(_TICK_MILLISECONDS):
+        if all(began.is_after(snapshot, path) for path in saved):
             break
-        time.sleep(0.001)
-        place.rmdir()
-    else:  # a time stamp of tomorrow
-        place.mkdir(parents=True)
-        began_ns = place.stat().st_mtime_ns
-    return began_ns
+        if attempt:
+            time.sleep(0.001)
+        os.utime(place)
+        began = _now(place)
+    return began  # also when a file is of tomorrow
+
+
+def _now(place: Path) -> Began:
+    elsewhere_ns, status = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE), place.stat()
+    return Began(status.st_dev, status.st_mtime_ns, elsewhere_ns)
 
 
 def _run(command: Command, words: Sequence[str], compilers: Compilers) -> tuple[int, str]:

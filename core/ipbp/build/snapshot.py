@@ -16,7 +16,7 @@ from ipbp.kept import file_state
 
 _PART = 1 << 16  # bytes that are read at once
 MISSING = -1
-"""Modification time of a file that is not there, or cannot be reached."""
+"""Modification time and file system of a file that is not there, or cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Snapshot:
 
     def __init__(self, hashed: Mapping[str, Hashed] = _NOTHING) -> None:
         self._hashed = hashed
-        self._times: dict[str, int] = {}
+        self._states: dict[str, tuple[int, int]] = {}  # modification time, device
         self._digests: dict[str, str] = {}
         self._located: dict[str, dict[str, str]] = {}
 
@@ -50,10 +50,17 @@ class Snapshot:
 
     def modified_ns(self, path: str) -> int:
         """Modification time in nanoseconds since the epoch, or MISSING."""
-        time = self._times.get(path)
-        if time is None:
-            time = self._times[path] = _modified_ns(path)
-        return time
+        return self._looked_at(path)[0]
+
+    def device(self, path: str) -> int:
+        """Number of the file system that it is on, or MISSING."""
+        return self._looked_at(path)[1]
+
+    def _looked_at(self, path: str) -> tuple[int, int]:
+        state = self._states.get(path)
+        if state is None:
+            state = self._states[path] = _time_and_device(path)
+        return state
 
     def digest(self, path: str) -> str:
         """sha256 of the content, in hex; "" for what is no readable file, which equals no content."""
@@ -103,8 +110,9 @@ def _state(path: str) -> tuple[int, ...]:
     return (*file_state(found), found.st_ctime_ns)
 
 
-def _modified_ns(path: str) -> int:
+def _time_and_device(path: str) -> tuple[int, int]:
     try:
-        return os.stat(path).st_mtime_ns
+        found = os.stat(path)
     except OSError:
-        return MISSING
+        return MISSING, MISSING
+    return found.st_mtime_ns, found.st_dev

@@ -97,6 +97,17 @@ class DynamicTables:
 
     def exports(self, name: str) -> bool:
         """Whether the image defines `name`, or `name@VERSION`, for others, and not as protected."""
+        known = self._exports.get(name)
+        if known is None:
+            known = self._exports[name] = self._is_exported(name)
+        return known
+
+    @cached_property
+    def _exports(self) -> dict[str, bool]:
+        """What was asked for before: the names of a unit are those of its next version."""
+        return {}
+
+    def _is_exported(self, name: str) -> bool:
         symbols = self.symbols
         base, _, version = name.partition("@")
         return any(

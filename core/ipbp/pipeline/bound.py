@@ -11,6 +11,7 @@ from ipbp.build.store import Store
 from ipbp.errors import Refusal
 from ipbp.formats.elf_process import ImageScope, LoadedProcess
 from ipbp.formats.elf_threads import descriptors, thread_block
+from ipbp.formats.foreseen import Foreseen
 from ipbp.graph.model import I64, LinkGraph, SymbolType
 from ipbp.graph.threads import NOT_SHOWN, ShownThreads, ThreadBlock
 from ipbp.graph.unit import UNBOUND, Unit
@@ -26,6 +27,8 @@ def bound(
 ) -> tuple[list[Unit], tuple[Refusal, ...]]:
     """The units with all outside names bound; the calls that ask for thread-local variables are gone. `defined`: see
     `defined_names`."""
+    at_once = Foreseen((process.modules[0].pid, process.modules[0].key, "names"), process.read)
+    process = replace(process, read=at_once)  # what each name's pointer cell holds
     scopes = {unit.image: process.scope(unit.image) for unit in units}
     patched = patched_blocks(record, process.read)
     found: dict[int, Unit] = {}
@@ -39,6 +42,7 @@ def bound(
         found.update(zip(rows, (replace(unit, shown=shown) for unit in threaded), strict=True))
         refusals += refused
     resolved, undefined = resolve([found[row] for row in range(len(units))], scopes, defined)
+    at_once.done()
     return resolved, (*refusals, *undefined)
 
 

@@ -123,8 +123,9 @@ def _unit_record(
         if unit.old.graph.blocks.kind[block] == BlockKind.CODE or is_shared:
             retired[name] = place, int(unit.old.graph.blocks.size[block])
     left = {name: row for name, row in retired.items() if name not in names}
-    old = zip(unit.old.graph.symbols.name, unit.old.address.tolist(), strict=True)
-    fresh = {name for name, place in old if place not in (UNBOUND, names.get(name, place))}
+    had = unit.old.address != UNBOUND
+    old = zip(unit.old.graph.symbols.name.take(had), unit.old.address[had].tolist(), strict=True)
+    fresh = {name for name, place in old if place != names.get(name, place)}
     beside = tuple(sorted((fresh | set(before.beside if before else ())) & names.keys()))
     straight = tuple(sorted(unit.old.straight))
     copies = {name: tuple(rows) for name, rows in unit.selection.copies.items()}
@@ -150,8 +151,8 @@ def _linked_object(unit: Judged, store: Store) -> str | None:
 
 
 def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:
-    wanted = np.flatnonzero(rows & (address != UNBOUND)).tolist()
-    return {graph.symbols.name[row]: int(address[row]) for row in wanted if graph.symbols.name[row]}
+    wanted = rows & (address != UNBOUND) & graph.symbols.name.are_given()
+    return dict(zip(graph.symbols.name.take(wanted), address[wanted].tolist(), strict=True))
 
 
 def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:

@@ -69,6 +69,5 @@ def _needs_base(unit: Unit, edges: CarriedEdges) -> bool:
 
 
 def _named(unit: Unit) -> I64:
-    outside = np.flatnonzero(unit.graph.symbols.block == UNDEFINED)
-    names = unit.graph.symbols.name
-    return np.array([row for row in outside.tolist() if names[row] == GOT_NAME], dtype=np.int64)
+    symbols = unit.graph.symbols
+    return np.flatnonzero((symbols.block == UNDEFINED) & symbols.name.equal(GOT_NAME.encode()))

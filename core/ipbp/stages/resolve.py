@@ -190,7 +190,7 @@ def _hiding(units: Sequence[Unit], scopes: Mapping[str, Scope]) -> set[str]:
     for unit in units:
         symbols = unit.graph.symbols
         rows = (symbols.block >= 0) & (symbols.binding == Binding.GLOBAL) & (symbols.visibility == Visibility.DEFAULT)
-        names = (symbols.name[row] for row in np.flatnonzero(rows & (unit.address != UNBOUND)).tolist())
+        names = symbols.name.take(rows & (unit.address != UNBOUND))
         scope = scopes[unit.image]
         if any(not scope.exports(name) and _of_image(name, scope.image) is not None for name in names):
             found.add(unit.image)

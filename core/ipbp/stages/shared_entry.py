@@ -66,35 +66,45 @@ def _running_names(
         found[int(table.address[row])][_plain(table.name[row])] += 1
     by_units: dict[int, Counter[str]] = {entry: Counter() for entry in entries}
     for old in running:
-        for symbol in _functions(old.graph):
-            names = by_units.get(int(old.address[symbol]))
+        for symbol in _functions_at(old, entries):
+            names = by_units[int(old.address[symbol])]
             name, is_local = _plain(old.graph.symbols.name[symbol]), old.graph.symbols.binding[symbol] == Binding.LOCAL
             # A shared function that moved from one unit to another is on the old sides of both.
-            if names is not None and (is_local or not names[name]):
+            if is_local or not names[name]:
                 names[name] += 1
     return {entry: found[entry] | by_units[entry] for entry in entries}
 
 
-def _functions(graph: LinkGraph) -> list[int]:
-    """Rows of symbols at the start of code."""
+def _functions_at(old: OldSide, entries: Iterable[int]) -> list[int]:
+    """Rows of symbols at the start of code that is at one of these load addresses."""
+    graph = old.graph
     symbols = graph.symbols
     home = np.maximum(symbols.block, 0)
     starts = (symbols.block >= 0) & (symbols.offset == 0) & is_one_of(symbols.type, _FUNCTION)
     if len(graph.blocks):
         starts &= graph.blocks.kind[home] == BlockKind.CODE
-    return np.flatnonzero(starts).tolist()
+    rows = np.flatnonzero(starts)
+    found: list[int] = rows[np.isin(old.address[rows], list(entries))].tolist()
+    return found
 
 
 def _forget_removed(
     names: Mapping[int, Counter[str]], selections: Sequence[Selection], running: Sequence[OldSide]
 ) -> None:
     """Static functions that the new source has no more: nobody calls them by that name from now on."""
-    left = {name for selection in selections for name in selection.unit.graph.symbols.name}
     for old in running:
-        for symbol in _functions(old.graph):
-            name, entry = old.graph.symbols.name[symbol], int(old.address[symbol])
-            if entry in names and old.graph.symbols.binding[symbol] == Binding.LOCAL and name not in left:
-                names[entry][_plain(name)] -= 1
+        rows = [row for row in _functions_at(old, names) if old.graph.symbols.binding[row] == Binding.LOCAL]
+        left = _left([old.graph.symbols.name[row] for row in rows], selections)
+        for row in rows:
+            name = old.graph.symbols.name[row]
+            if name not in left:
+                names[int(old.address[row])][_plain(name)] -= 1
+
+
+def _left(names: Sequence[str], selections: Iterable[Selection]) -> set[str]:
+    """Those of the names that a new object has."""
+    tables = [selection.unit.graph.symbols.name for selection in selections] if names else []
+    return {names[at] for table in tables for at in np.flatnonzero(table.rows_of(names) >= 0).tolist()}
 
 
 def _forget_former(
@@ -102,13 +112,14 @@ def _forget_former(
 ) -> None:
     """Functions of which another one is the next version, under its own name; and that of which an earlier patch
     brought the version before, with another linkage."""
-    left = {name for selection in selections for name in selection.unit.graph.symbols.name}
     for entry, claimed in claims.items():
-        formers = {claim.row.former for claim in claimed} - left - {""}
+        former_names = sorted({claim.row.former for claim in claimed} - {""})
+        formers = set(former_names) - _left(former_names, selections)
         for former in formers:
             names[entry][_plain(former)] = 0
         linked = {plain_function(claim.row.name) for claim in claimed if formers}
-        for name in names[entry].keys() - left if linked else ():
+        here = list(names[entry]) if linked else []
+        for name in set(here) - _left(here, selections):
             names[entry][name] -= plain_function(name) in linked
 
 

@@ -78,7 +78,7 @@ NOT_CHECKED = {
         process-main-thread-ended process-missing process-permission process-traced program-start""",
     "something failed that should not, and nothing announces it": """
         bug engine-bug image-short inferior-debugger inferior-ptrace inferior-register inferior-symbols inject-failed
-        plan-malformed rollback-incomplete write-lost""",
+        plan-malformed rollback-incomplete symbols-lost write-lost""",
 }
 """Why the doctor does not look -> codes."""
 

@@ -90,6 +90,21 @@ def test_segments_are_where_the_file_says_and_hold_the_final_bytes(gcc: str, tmp
         assert there == linked.image.segments[segment.protection]
 
 
+def test_without_debug_information_the_segments_are_the_same(gcc: str, tmp_path: Path) -> None:
+    linked = _linked(tmp_path, gcc, "-g")
+    whole, plain = (
+        patch_file(linked.units, linked.layout, linked.image, is_plain=is_plain) for is_plain in (False, True)
+    )
+
+    assert plain.segments == whole.segments
+    end = max(segment.file_offset + segment.size for segment in whole.segments)
+    start = min(segment.file_offset for segment in whole.segments)
+    assert plain.content[start:end] == whole.content[start:end]
+    names = [{row.name for row in ELFFile(io.BytesIO(file.content)).iter_sections()} for file in (whole, plain)]
+    assert {name for name in names[0] - names[1] if not name.startswith(".debug_")} == set()
+    assert ".debug_line" in names[0] - names[1]
+
+
 def test_zeroed_memory_has_no_bytes_in_the_file(gcc: str, tmp_path: Path) -> None:
     source = "static char big[65536]; char *f(void) { return big; }"
     linked = link([unit_of(graph_of(compile_object(tmp_path, source, gcc, "-O2", "-fPIE")))])

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ipbp.afterwards import afterwards
 from ipbp.build.command import Command, refusals
 from ipbp.build.compiler_run import CompilerRun, Compilers, compile_into
 from ipbp.build.once import is_one_build
@@ -112,7 +113,7 @@ class _Begun:
             early.compilers.stop()
         for early in self._every:
             early.ended()
-            early.forget()
+            afterwards(early.forget)
 
 
 class _Early:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ipbp import __version__
+from ipbp.afterwards import answered_first
 from ipbp.build.notes import write_whole
 from ipbp.build.store import user_store
 from ipbp.build.trust import agree
 from ipbp.engine.channel import Channel
 from ipbp.engine.garbage import keep_modules
+from ipbp.engine.put_off import finish, require_finished, will_be_finished
 from ipbp.engine.together import Together
 from ipbp.engine.watching import follow, saves
 from ipbp.errors import IpbpError, Refused
@@ -48,20 +50,33 @@ def serve(channel: Channel) -> int:
     load_lief()
     keep_modules()
     while True:
-        try:
-            request = channel.next_request()
-            if request is None:
+        with answered_first() as jobs:
+            if not _answer_next(channel):
                 return 0
-            channel.answer(_dispatch(channel, request))
-        except Refused as refused:
-            channel.fail({**refused.to_json(), "refusals": [r.to_json() for r in refused.refusals]})
-        except IpbpError as error:
-            channel.fail(error.to_json())
-        except Exception as error:  # the one place: a bug costs this request, and is shown as what it is
-            known = shortage(error) or ended(error)
-            if known is None:
-                traceback.print_exc(file=sys.stderr)
-            channel.fail(known.to_json() if known is not None else _bug(error))
+        finish(jobs, _shown)
+
+
+def _answer_next(channel: Channel) -> bool:
+    """False when there is no request any more."""
+    try:
+        request = channel.next_request()
+        if request is None:
+            return False
+        channel.answer(_dispatch(channel, request))
+    except Refused as refused:
+        channel.fail({**refused.to_json(), "refusals": [r.to_json() for r in refused.refusals]})
+    except Exception as error:  # the one place: a bug costs this request, and is shown as what it is
+        channel.fail(_shown(error).to_json())
+    return True
+
+
+def _shown(error: Exception) -> IpbpError:
+    if isinstance(error, IpbpError):
+        return error
+    known = shortage(error) or ended(error)
+    if known is None:
+        traceback.print_exc(file=sys.stderr)
+    return known if known is not None else _bug(error)
 
 
 def _dispatch(channel: Channel, request: dict[str, Any]) -> Answer:
@@ -90,6 +105,10 @@ def plan(channel: Channel, params: Answer) -> Answer:
     frame = {} if outcome.frame is None else {"frame": asdict(outcome.frame)}
     if outcome.plan is None:
         return {"outcome": "unchanged", "notes": list(outcome.notes), "times": outcome.times, **frame}
+    later = {}
+    if request.symbols_later:
+        will_be_finished(outcome.plan.files)
+        later = {"symbols_later": True}
     sides = {"sides": sides_for(request, outcome.plan, channel.read_memory)} if params.get("sides") else {}
     return {
         "outcome": "planned",
@@ -97,8 +116,15 @@ def plan(channel: Channel, params: Answer) -> Answer:
         "is_first": outcome.is_first,
         **frame,
         **sides,
+        **later,
         "offers": list(outcome.offers),
     }
+
+
+def symbols(channel: Channel, params: Answer) -> Answer:
+    """When the patch files of a plan have their debug information. Errors: why they have not."""
+    require_finished(params["files"])
+    return {}
 
 
 def report(channel: Channel, params: Answer) -> Answer:
@@ -126,6 +152,7 @@ def trust(channel: Channel, params: Answer) -> Answer:
 VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {
     "hello": hello,
     "plan": plan,
+    "symbols": symbols,
     "doctor": doctor,
     "agree": trust,
     "report": report,
@@ -135,10 +162,10 @@ VERBS: dict[str, Callable[[Channel, Answer], Answer]] = {
 }
 
 
-def _bug(error: Exception) -> Answer:
+def _bug(error: Exception) -> IpbpError:
     return IpbpError(
         "engine-bug",
         f"the engine failed with {type(error).__name__}: {error}",
         "This is a bug in ipbp; the process is untouched. Please report it with the engine's log.",
         "".join(traceback.format_exception(error)),
-    ).to_json()
+    )

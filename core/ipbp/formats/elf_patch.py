@@ -78,12 +78,15 @@ class _Writer:
         self.content += section.content
 
 
-def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: LinkedImage, machine: str = "") -> PatchFile:
-    """Write the patch to `path`, whole or not at all. `machine`: of a patch without units.
+def write_patch(
+    path: Path, units: Sequence[Unit], layout: Layout, linked: LinkedImage, machine: str = "", is_plain: bool = False
+) -> PatchFile:
+    """Write the patch to `path`, whole or not at all. `machine`: of a patch without units. `is_plain`: without debug
+    information, which changes nothing of where its segments are.
 
     Errors: OSError; `debug-too-large`.
     """
-    patch = patch_file(units, layout, linked, machine)
+    patch = patch_file(units, layout, linked, machine, is_plain)
     half_written = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         half_written.touch(mode=0o600)
@@ -94,7 +97,9 @@ def write_patch(path: Path, units: Sequence[Unit], layout: Layout, linked: Linke
     return patch
 
 
-def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage, machine: str = "") -> PatchFile:
+def patch_file(
+    units: Sequence[Unit], layout: Layout, linked: LinkedImage, machine: str = "", is_plain: bool = False
+) -> PatchFile:
     """The file as bytes. Errors: `debug-too-large`."""
     used = [protection for protection in PROTECTIONS if protection in layout.ends()]
     headers_size = _EHDR_SIZE + _PHDR_SIZE * (len(used) + 1)
@@ -107,7 +112,7 @@ def patch_file(units: Sequence[Unit], layout: Layout, linked: LinkedImage, machi
             segments.append(segment)
     _write_symbols(writer, units, layout)
     late: list[LateField] = []
-    for debug in merge_debug(units, layout):
+    for debug in () if is_plain else merge_debug(units, layout):
         flags = debug.flags & _SHF_MERGE_STRINGS
         writer.append(
             _Section(

@@ -290,7 +290,8 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     is_for_one = not command.is_our_stop and not command.together
     offered = frames.offered_for(command.inferior, options) if frame is None and is_for_one else None
     given = getattr(options, "plan", None)
-    answer = _given_plan(given) if given else _plan(command, options, journal, frame or offered)
+    later = frame is None and is_for_one
+    answer = _given_plan(given) if given else _plan(command, options, journal, frame or offered, later)
     going_on = frames.GoingOn(command.inferior, frame, options, answer)
     if answer["outcome"] == "unchanged":
         return command.while_stopped(going_on.alone, journal) if frame else command.show(answer)
@@ -322,6 +323,7 @@ def apply(command: Command, options: argparse.Namespace) -> int:
         def then() -> None:
             outcome["notes"] += still_running(stacks, plan, journal)
             began = time.perf_counter()
+            outcome["notes"] += _symbols_of(command, plan) if "symbols_later" in answer else ()
             _settle(command, journal, stacks)
             outcome["times"]["announce"] = 1000 * (time.perf_counter() - began)
             going_on.tell(outcome)
@@ -371,6 +373,15 @@ def _load_first(command: Command, options: argparse.Namespace, prepared: transac
         return outcome
 
     return command.while_stopped(action, journal)
+
+
+def _symbols_of(command: Command, plan: PatchPlan) -> list[str]:
+    """Wait for the debug information of a patch that runs already; why there is none."""
+    try:
+        command.ask("symbols", {"files": list(plan.files)})
+    except IpbpError as error:
+        return [f"the debugger does not know the lines and variables of the new code: {error}"]
+    return []
 
 
 def _settle(command: Command, journal: Journal, stacks: Sequence[Stack]) -> None:
@@ -560,11 +571,14 @@ def plan_params(
 
 
 def _plan(
-    command: Command, options: argparse.Namespace, journal: Journal, frame: Optional[Frame] = None
+    command: Command, options: argparse.Namespace, journal: Journal, frame: Optional[Frame] = None, later: bool = False
 ) -> dict[str, Any]:
+    # `later`: the debug information may be written while the patch is applied.
     params = command.plan_params(options, journal)
     if frame is not None:
         params["frame"] = frames.params(frame, options, journal)
+    if later:
+        params["symbols_later"] = True
     try:
         return command.ask("plan", params)
     except Refused as refused:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
+from ipbp.afterwards import afterwards
 from ipbp.errors import raise_all
-from ipbp.formats.elf_patch import write_patch
+from ipbp.formats.elf_patch import PatchFile, write_patch
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import Scope
-from ipbp.graph.layout import ThreadImage, UnitLayout, Unwinder
+from ipbp.graph.layout import Layout, LinkedImage, ThreadImage, UnitLayout, Unwinder
 from ipbp.graph.unit import Unit
 from ipbp.pipeline.loader import LIBGCC, LIBUNWIND, find_loader
 from ipbp.pipeline.request import Request
@@ -67,7 +70,7 @@ def link_units(
     rows = zip(parts.groups, parts.order, parts.is_new, placed, linked, strict=True)
     for group, order, is_new, layout, image in rows:
         file = request.folder / f"patch-{request.number}{f'-{len(groups)}' if groups else ''}.elf"
-        patch = write_patch(file, group.units, layout, image)
+        patch = _written(file, group.units, layout, image, request.symbols_later)
         if layout.thread and loader:
             loads.append(thread_load(layout.thread, layout, image, loader, file, patch))
         groups.append(LinkedGroup(file, group.units, [replaced[row] for row in order], layout, patch.segments))
@@ -77,6 +80,18 @@ def link_units(
     in_order = tuple(columns[row] for row in range(len(units)))
     threads = tuple(layout.thread for layout in placed if layout.thread)
     return LinkedUnits(tuple(groups), in_order, tuple(allocations), tuple(arenas.values()), threads, tuple(loads))
+
+
+def _written(file: Path, units: Sequence[Unit], layout: Layout, image: LinkedImage, symbols_later: bool) -> PatchFile:
+    """The patch file. Debug information takes as long as all the rest, and nothing but the debugger needs it."""
+    if not symbols_later or layout.thread:
+        return write_patch(file, units, layout, image)
+    afterwards(partial(_complete, file, units, layout, image))
+    return write_patch(file, units, layout, image, is_plain=True)
+
+
+def _complete(file: Path, units: Sequence[Unit], layout: Layout, image: LinkedImage) -> None:
+    write_patch(file, units, layout, image)
 
 
 def _unwinders(scope: Scope) -> tuple[Unwinder, ...]:

@@ -20,7 +20,8 @@ class Request:
     instead of a build. `allow_layout`: types whose layout may change. `exact`: lines that moved change
     functions, too. `load`: libraries that the user agrees to have loaded first. `frame`: what shall go on in new code.
     `plain`: names of files and functions to compile without optimisation, `fast`: of those where that is to be taken
-    back, () for all. `patch_file`: to be applied, instead of a build."""
+    back, () for all. `patch_file`: to be applied, instead of a build.
+    `symbols_later`: the debug information of the patch may be written when the plan is handed over."""
 
     description: Description
     regions: tuple[Region, ...]
@@ -40,6 +41,7 @@ class Request:
     plain: tuple[str, ...] = ()
     fast: tuple[str, ...] | None = None
     patch_file: Path | None = None
+    symbols_later: bool = False
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> Request:
@@ -63,6 +65,7 @@ class Request:
             plain=tuple(row.get("deopt") or ()),
             fast=tuple(row["reopt"]) if row.get("reopt") is not None else None,
             patch_file=_path(row.get("patch_file")),
+            symbols_later=bool(row.get("symbols_later")),
         )
 
 

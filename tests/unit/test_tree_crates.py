@@ -118,3 +118,14 @@ def test_a_program_that_does_not_tell_its_crates_is_refused(trees: Trees, tmp_pa
     ((code, fact),) = refused(lambda: patch(other))
     assert code == "objects-missing"
     assert "no debug information of its crates" in fact
+
+
+def test_an_edit_of_a_library_that_other_crates_are_compiled_against_is_refused(tmp_path: Path) -> None:
+    at, trees = tmp_path / "src", Trees(tmp_path / "old", tmp_path / "new")
+    package = '[package]\nname = "part"\nversion = "0.1.0"\nedition = "2021"\n[lib]\ncrate-type = ["dylib"]\n'
+    write(at, {"Cargo.toml": package})
+    for tree, text in ((trees.old, "x * 2"), (trees.new, "x * 3")):
+        write(at, {"src/lib.rs": f"#[inline(never)]\npub fn twice(x: u64) -> u64 {{ {text} }}\n"})
+        run("cargo", "build", "--offline", "--quiet", cwd=at)
+        shutil.copytree(at / "target/debug", tree)
+    assert [code for code, _ in refused(lambda: patch(trees))] == ["cargo-library"]

@@ -32,6 +32,8 @@ from ipbp.pipeline.crates_of_trees import (
     KEEP_OBJECTS,
     crates_that_differ,
     crates_undescribed,
+    in_dylib,
+    is_dylib,
     is_of_crate,
     is_undescribed,
     only_in_one_tree,
@@ -234,6 +236,8 @@ class _Parts:
         if not homes and not self._is_anothers(before):
             self.refusals.append(_not_linked(old_name, self.images.values()))
         for home in homes:
+            if unit.is_crate and is_dylib(Path(self.images[home].path)):
+                self.refusals.append(in_dylib(old_name, self.images[home].path))
             if home in self.linked and not _homes(after, {home: self.linked[home]}):
                 self.refusals.append(_not_linked(new_name, [self.linked[home]]))
             self._add(home, unit, name)

@@ -23,6 +23,8 @@ _OF_STD = ("/rustc/", "/rust/deps/")
 """Where the sources of std and of its crates are said to be: nobody edits them, and a tree has no objects of them."""
 _RUNTIME = "rust_eh_personality"
 _BUILD_SCRIPTS = ("build-script-", "build_script_")
+_METADATA = b"rust_metadata_"
+"""What a symbol of a dynamic library begins with that rustc compiles other crates against (`dylib`)."""
 _MACROS = b"__rustc_proc_macro_decls_"
 """What the symbol of a procedural macro begins with (rustc, "rustc_session/src/config.rs")."""
 
@@ -37,6 +39,11 @@ def runs_at_build(path: Path) -> bool:
     if path.parent.parent.name == "build" and path.name.startswith(_BUILD_SCRIPTS):
         return True
     return path.suffix == ".so" and _MACROS in bytes(mapped(path))
+
+
+def is_dylib(path: Path) -> bool:
+    """Whether rustc compiles other crates against this library."""
+    return path.suffix == ".so" and _METADATA in bytes(mapped(path))
 
 
 def crates_that_differ(
@@ -94,6 +101,17 @@ def only_in_one_tree(crate: TreeCrate, image: str) -> Refusal:
         "built with other settings (its version, its features, the profile, the compiler)",
         "Build both trees with the same settings, and keep to edits of sources; or restart the program.",
         file=crate.name,
+    )
+
+
+def in_dylib(crate: str, image: str) -> Refusal:
+    """Of a crate that differs in such a library."""
+    return Refusal(
+        "cargo-library",
+        f"{crate} differs, a part of {Path(image).name}, which is a `dylib`: rustc compiles the crates that use one "
+        "against the linked file",
+        "Make it an `rlib` (the default) or a `cdylib`, or leave it out of the edit.",
+        file=Path(image).name,
     )
 
 

@@ -76,7 +76,7 @@ def _as_recorded(graph: LinkGraph, address: I64, proved: npt.NDArray[np.bool_], 
     # JSON makes lists of them.
     retired = {name: (place, size) for name, (place, size) in record.retired.items()}
     copies = {name: tuple((place, size) for place, size in rows) for name, rows in record.copies.items()}
-    return OldSide(graph, address, proved, retired, frozenset(record.straight), copies)
+    return OldSide(graph, address, proved, retired, frozenset(record.straight), copies, record.formers)
 
 
 def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader, ahead: Ahead) -> tuple[OldSide, Attestation]:

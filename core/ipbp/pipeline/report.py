@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.moves import Followed
 from ipbp.pipeline.record import Record, UnitRecord
 from ipbp.protocol import FunctionChange
+from ipbp.stages.name_numbers import base_name
 
 
 def function_rows(unit: Judged, place: I64, followed: Followed, image: int) -> list[FunctionChange]:
@@ -124,7 +125,7 @@ def _unit_record(
             retired[name] = place, int(unit.old.graph.blocks.size[block])
     left = {name: row for name, row in retired.items() if name not in names}
     had = unit.old.address != UNBOUND
-    old = zip(unit.old.graph.symbols.name.take(had), unit.old.address[had].tolist(), strict=True)
+    old = list(zip(unit.old.graph.symbols.name.take(had), unit.old.address[had].tolist(), strict=True))
     fresh = {name for name, place in old if place != names.get(name, place)}
     beside = tuple(sorted((fresh | set(before.beside if before else ())) & names.keys()))
     straight = tuple(sorted(unit.old.straight))
@@ -133,7 +134,10 @@ def _unit_record(
     found, files, flags = {**bound, **names}, unit.edited.dependencies, unit.edited.flags
     linked = before.linked if before is not None else _linked_object(unit, store)
     level = unit.edited.is_optimised
-    return UnitRecord(unit.edited.digest, found, files, left, beside, straight, copies, members, flags, linked, level)
+    formers = {**unit.old.formers, **_formers(old, names)}
+    return UnitRecord(
+        unit.edited.digest, found, files, left, beside, straight, copies, members, flags, linked, level, formers
+    )
 
 
 def _linked_object(unit: Judged, store: Store) -> str | None:
@@ -153,6 +157,16 @@ def _linked_object(unit: Judged, store: Store) -> str | None:
 def _by_name(graph: LinkGraph, address: I64, rows: npt.NDArray[np.bool_]) -> dict[str, int]:
     wanted = rows & (address != UNBOUND) & graph.symbols.name.are_given()
     return dict(zip(graph.symbols.name.take(wanted), address[wanted].tolist(), strict=True))
+
+
+def _formers(old: Iterable[tuple[str, int]], names: Mapping[str, int]) -> dict[str, int]:
+    """Of old names and their addresses those that are gone, while what is there has another name."""
+    gone = {name: place for name, place in old if name and name not in names}
+    there: dict[int, set[str]] = {place: set() for place in gone.values()}
+    for name, place in names.items():
+        if place in there:
+            there[place].add(base_name(name))
+    return {name: place for name, place in gone.items() if there[place] and base_name(name) not in there[place]}
 
 
 def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:

@@ -100,6 +100,7 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
         np.concatenate([own.proved, other.proved]),
         {**other.retired, **own.retired},
         own.straight | other.straight,
+        formers={**other.formers, **own.formers},
     )
 
 

@@ -45,7 +45,7 @@ class OldSide:
     """What is known of the code that runs now. Per old symbol the load address or UNBOUND; per old block whether
     memory was proved to hold it; `retired`: load address and size of what an earlier patch removed, by name;
     `straight`: exported names that the unit's code reaches without the dynamic loader's help; `copies`: load address
-    and size of more copies of a function, all of the same code, by name."""
+    and size of more copies of a function, all of the same code, by name; `formers`: see `pipeline.record`."""
 
     graph: LinkGraph
     address: I64
@@ -53,6 +53,7 @@ class OldSide:
     retired: Mapping[str, tuple[int, int]]
     straight: frozenset[str] = frozenset()
     copies: Mapping[str, Sequence[Place]] = field(default_factory=dict)
+    formers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

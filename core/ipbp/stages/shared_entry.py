@@ -18,7 +18,6 @@ from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.rows import is_one_of
-from ipbp.stages.linkage import plain_function
 from ipbp.stages.name_numbers import base_name
 from ipbp.stages.rust_names import is_rust
 from ipbp.stages.select import OldSide, Replaced, Selection
@@ -44,7 +43,7 @@ def one_jump_each(
             claims.setdefault(row.entry, []).append(_Claim(unit, row))
     names = _running_names(claims, running, image)
     _forget_removed(names, selections, running)
-    _forget_former(names, claims, selections)
+    _forget_former(names, claims, selections, running)
     refusals = []
     for entry, claimed in claims.items():
         others = names[entry] - Counter(name for claim in claimed for name in _names(selections[claim.unit], claim.row))
@@ -108,19 +107,21 @@ def _left(names: Sequence[str], selections: Iterable[Selection]) -> set[str]:
 
 
 def _forget_former(
-    names: Mapping[int, Counter[str]], claims: Mapping[int, Sequence[_Claim]], selections: Sequence[Selection]
+    names: Mapping[int, Counter[str]],
+    claims: Mapping[int, Sequence[_Claim]],
+    selections: Sequence[Selection],
+    running: Sequence[OldSide],
 ) -> None:
-    """Functions of which another one is the next version, under its own name; and that of which an earlier patch
-    brought the version before, with another linkage."""
+    """Functions of which another one is the next version, under its own name; and those names that the image still has
+    of what earlier patches gave other ones."""
     for entry, claimed in claims.items():
         former_names = sorted({claim.row.former for claim in claimed} - {""})
-        formers = set(former_names) - _left(former_names, selections)
-        for former in formers:
+        for former in set(former_names) - _left(former_names, selections):
             names[entry][_plain(former)] = 0
-        linked = {plain_function(claim.row.name) for claim in claimed if formers}
-        here = list(names[entry]) if linked else []
-        for name in set(here) - _left(here, selections):
-            names[entry][name] -= plain_function(name) in linked
+    for old in running:
+        here = [former for former, entry in old.formers.items() if entry in names]
+        for former in set(here) - _left(here, selections):
+            names[old.formers[former]][_plain(former)] -= 1
 
 
 def _names(selection: Selection, row: Replaced) -> Iterable[str]:

@@ -381,7 +381,8 @@ class LldbInferior:
         module = lldb.SBModule(specification)
         if not module.IsValid():
             raise IpbpError("inferior-symbols", f"lldb cannot load {image}", "Report this as a bug.")
-        module.FindFunctions("", lldb.eFunctionNameTypeFull)
+        if self._target.GetNumBreakpoints():
+            _read(module)
         errors: list[lldb.SBError] = []
 
         def place() -> None:
@@ -606,6 +607,15 @@ class LldbInferior:
             yield
         finally:
             self._debugger.SetAsync(before)
+
+
+def _read(module: lldb.SBModule) -> None:
+    """When a module comes lldb looks in it for the places of all breakpoints, and for that it reads all of the debug
+    information, unless it has done so."""
+    for symbol in module:
+        name = symbol.GetMangledName() or symbol.GetName()
+        for found in module.FindFunctions(name, lldb.eFunctionNameTypeFull) if name else ():
+            found.GetFunction().GetPrologueByteSize()
 
 
 _FLAGS = {"eflags": "rflags"}

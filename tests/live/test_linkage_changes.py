@@ -15,15 +15,16 @@ from sessions import Session, build_one, debugged
 
 pytestmark = pytest.mark.live
 LIBCXX = "clang++-19 -stdlib=libc++"
-RUNS = [
+_EVERY = [
     ("gdb", "g++", "-O0"),
     ("lldb", "g++", "-O2"),
     ("lldb", "clang++-19", "-O0"),
     ("gdb", LIBCXX, "-O2"),
-    pytest.param(("gdb", "clang++-19", "-O2"), marks=pytest.mark.slow),
-    pytest.param(("lldb", LIBCXX, "-O2"), marks=pytest.mark.slow),
-    pytest.param(("gdb", LIBCXX, "-O0"), marks=pytest.mark.slow),
+    ("gdb", "clang++-19", "-O2"),
+    ("lldb", LIBCXX, "-O2"),
+    ("gdb", LIBCXX, "-O0"),
 ]
+RUNS = [*_EVERY[:4], *(pytest.param(row, marks=pytest.mark.slow) for row in _EVERY[4:])]
 
 
 @contextmanager
@@ -240,3 +241,51 @@ def test_so_does_one_that_clang_keeps_in_parts(debugger: str, tmp_path: Path) ->
         assert session.call("undo 0")["outcome"] == "undone"
         assert talk.ask("1") == str(70 + 15)
         assert talk.close() == 0
+
+
+BLOCKS = """
+__attribute__((noinline)) static int near(int x) { asm volatile("" : "+r"(x)); return x; }
+__attribute__((noinline)) static int far(int x) { asm volatile("" : "+r"(x)); return x * 10; }
+template <class F> int once(F f, int x) { static int n = 100; n += f(x); return n; }
+int count(int x)
+{
+    static int turn;
+    turn++;
+    // more
+    if (near(turn) % 2) { static int n = 1000; return n += x; }
+    if (far(turn) % 10 == 0) { static int n = 9000; return n -= x; }
+    return once([](int y) { return y; }, x);
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "run", [_EVERY[0], *(pytest.param(row, marks=pytest.mark.slow) for row in _EVERY[1:])], ids=" ".join
+)
+def test_variables_of_one_name_keep_their_values_whatever_their_numbers(
+    run: tuple[str, str, str], tmp_path: Path
+) -> None:
+    debugger, compiler, level = run
+    project = build_two(tmp_path / "two", compiler, level, BLOCKS)
+    source = project.folder / "count.cpp"
+    with debugged(project.program, debugger) as (session, talk):
+        assert [talk.ask("1") for _ in range(4)] == ["1001", "8999", "1002", "8998"]
+        # It is the first of its name now, and the others have the next numbers.
+        more = "if (far(near(turn)) > 100000) { static int n = 7; return ++n; }"
+        source.write_text(BLOCKS.replace("// more", more))
+        patch_or_refuse(session)
+        assert [talk.ask("1") for _ in range(4)] == ["1003", "8997", "1004", "8996"]
+        # The number of an expression says as little.
+        again = f"if (once([](int y) {{ return y * 500; }}, x) == 7) return 7;\n    {more}"
+        source.write_text(BLOCKS.replace("// more", again))
+        patch_or_refuse(session)
+        assert [talk.ask("1") for _ in range(4)] == ["1005", "8995", "1006", "8994"]
+        assert [talk.ask("1") for _ in range(2)] == ["1007", "8993"]
+        assert talk.close() == 0
+
+
+def patch_or_refuse(session: Session) -> None:
+    """Whether it can be told which is which is the compiler's doing; that none takes another's value is ours."""
+    outcome = session.call("apply")
+    codes = {row["code"] for row in outcome["refusals"]}
+    assert outcome["outcome"] == "patched" or codes == {"ambiguous-static"}, outcome["text"]

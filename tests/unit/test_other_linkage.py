@@ -219,6 +219,29 @@ inline int f(long x) { static int last; return last += x; }
 """
 
 
+LAMBDA = """
+template <class F> int once(F f, int x) {{ static int n = 100; n += f(x); return n; }}
+int run(int x) {{ {more} return once([](int y) {{ return y; }}, x); }}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+def test_of_instances_that_are_called_by_the_number_of_a_lambda_expression(compiler: str) -> None:
+    def of(more: str) -> LinkGraph:
+        return graph(LAMBDA.format(more=more), compiler, "-O0")
+
+    def statics(found: LinkGraph) -> list[str]:
+        return [name for name in found.symbols.name if name.startswith("_ZZ4once")]
+
+    old, alone, both = of(""), of("[](int y) { return y * 2; }(x);"), of("once([](int y) { return y * 2; }, x);")
+    # What has another number is the variable of before; of two it is either.
+    assert pairs(old, alone)[statics(old)[0]] == statics(alone)[0]
+    renewed = [name for name in both.symbols.name if "once" in name]
+    found = correlate(old, both, renewed, declared=one)
+    assert {both.symbols.name[row] for row, _ in found.ambiguous} == set(statics(both))
+    assert len(statics(both)) == 2
+
+
 def test_another_overload_that_is_used_now_may_have_been_there_before() -> None:
     old, new = OVERLOADS + "int use() { return f(1); }", OVERLOADS + "int use() { return f(1L); }"
     assert doubtful(old, new, lambda _: 2) == {"_ZZ1flE4last"}

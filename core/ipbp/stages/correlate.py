@@ -17,6 +17,7 @@ import numpy as np
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import UNDEFINED, Binding, LinkGraph
 from ipbp.graph.rows import ByteRows, representatives
+from ipbp.stages.discriminators import doubted, pair_guards, with_discriminators
 from ipbp.stages.identity import Side, colours, has_content_identity, mask
 from ipbp.stages.linkage import Declared, pair_other_linkage, pair_statics
 from ipbp.stages.name_numbers import NameNumbers, base_name, name_numbers
@@ -84,7 +85,10 @@ def correlate(
     if successors:
         symbol[new.symbols.name.rows_of(list(successors))] = old.symbols.name.rows_of(list(successors.values()))
     doubtful = pair_statics(old, new, symbol, declared)
-    ambiguous = pair_numbered(old, new, names, symbol, parts)
+    by_name = symbol.copy()
+    ambiguous = pair_numbered(old, new, with_discriminators(names, old, new), symbol, parts)
+    ambiguous += doubted(old, new, by_name, symbol, ambiguous)
+    pair_guards(old, new, symbol)
     ambiguous += tuple(pair for pair in doubtful if symbol[pair[0]] == UNPAIRED and pair[0] not in parts)
     _part_unlike(old, new, old_content, new_content, symbol)
 

@@ -18,14 +18,16 @@ _UNNAMED = "(anonymous namespace)"
 _IN_FUNCTION = re.compile(r"_Z(?:GV)?Z")
 _SOURCE_NAME = re.compile(r"E(\d+)(?=[A-Za-z_])")
 _DISCRIMINATOR = re.compile(r"(_\d|__\d+_)?")
+_CLOSURE_NUMBER = re.compile(r"'lambda\d*'|\$_\d+")
 _CLOSURE = re.compile(r"'lambda.*|\$_\d+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalName:
     """Of a static variable in a function, or of its guard. `key`: equal for those of functions that are called alike,
-    whatever they take; instances of a template are called otherwise, but for the `declaration`, which they share.
-    `variable`: its own name. `is_certain`: the whole of the name was understood."""
+    whatever they take; instances of a template are called otherwise, but for those of lambda expressions, which have
+    only their number, and for the `declaration`, which all share. `variable`: its own name. `is_certain`: the whole of
+    the name was understood."""
 
     key: str
     declaration: str
@@ -120,6 +122,7 @@ def _scope(node: Any, arguments: bool) -> str:
         return _scope(node.name, arguments)
     if node.kind == "template":
         given = ", ".join(part.spell() for part in node.arguments) if arguments else ""
+        given = _CLOSURE_NUMBER.sub(lambda match: "$_" if match[0][0] == "$" else "'lambda'", given)
         return f"{_scope(node.base, arguments)}<{given.replace(_UNNAMED + '::', '')}>"
     text = str(node.spell())
     return "'lambda'" if _CLOSURE.fullmatch(text) else text

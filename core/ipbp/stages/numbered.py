@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from ipbp.stages.name_numbers import NameNumbers
 from ipbp.stages.referrers import Referrers, reference_marks
 
 UNPAIRED = -1
+_Sequence = Sequence[tuple[int, int]]
+"""(mark, member) of each reference (`stages.referrers`)."""
+_Ranks = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ def _members(old: LinkGraph, new: LinkGraph, names: NameNumbers) -> tuple[_Membe
         (old, names.old_base, names.old_is_numbered),
         (new, names.new_base, names.new_is_numbered),
     ):
-        row, is_code = _local_definitions(graph)
+        row, is_code = _definitions(graph)
         keys.append(base[row] * 2 + is_code)
         rows.append(row)
         wanted[keys[-1][numbered[row]]] = True
@@ -118,10 +122,12 @@ def _members(old: LinkGraph, new: LinkGraph, names: NameNumbers) -> tuple[_Membe
     return sides[0], sides[1]
 
 
-def _local_definitions(graph: LinkGraph) -> tuple[I64, Flags]:
-    """Local symbols outside of read-only data, and whether they are code."""
-    home = graph.symbols.block
-    rows = np.flatnonzero((graph.symbols.binding == Binding.LOCAL) & (home >= 0))
+def _definitions(graph: LinkGraph) -> tuple[I64, Flags]:
+    """Local symbols and variables of C++ functions outside of read-only data, and whether they are code. Guards follow
+    what they guard (`stages.discriminators`)."""
+    home, name = graph.symbols.block, graph.symbols.name
+    is_member = (graph.symbols.binding == Binding.LOCAL) | name.start_with(b"_ZZ")
+    rows = np.flatnonzero(is_member & ~name.start_with(b"_ZGVZ") & (home >= 0))
     kinds = graph.blocks.kind[home[rows]]
     wanted = ~is_one_of(kinds, READ_ONLY)
     return rows[wanted], kinds[wanted] == BlockKind.CODE
@@ -150,7 +156,8 @@ def _votes(old: Referrers, new: Referrers, names: NameNumbers) -> tuple[I64, I64
     voted = [np.repeat(np.stack([one.member[left[both]], other.member[right[both]]], axis=1), 2, axis=0)]
     for index in np.flatnonzero(~alike).tolist():
         before, after = one.sequence(int(at_old[index])), other.sequence(int(at_new[index]))
-        found = [*_aligned(before, after), *_aligned(before[::-1], after[::-1])]
+        ranks = _ranks(before, old.graph), _ranks(after, new.graph)
+        found = [*_aligned(before, after, *ranks), *_aligned(before[::-1], after[::-1], ranks[0][::-1], ranks[1][::-1])]
         voted.append(np.array([pair for pair in found if min(pair) >= 0], dtype=np.int64).reshape(-1, 2))
     keys = np.concatenate(voted) @ np.array([1 << 32, 1], dtype=np.int64)
     different = distinct(keys)
@@ -158,11 +165,26 @@ def _votes(old: Referrers, new: Referrers, names: NameNumbers) -> tuple[I64, I64
     return np.stack([different >> 32, different & 0xFFFFFFFF], axis=1), votes
 
 
-def _aligned(old: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _aligned(old: _Sequence, new: _Sequence, old_rank: _Ranks, new_rank: _Ranks) -> Iterator[tuple[int, int]]:
+    """Where members follow each other with nothing between, an optimiser may have put them into any order. There as
+    many must be on the other side, and their numbers in the same order."""
     matcher = SequenceMatcher(None, [mark for mark, _ in old], [mark for mark, _ in new], autojunk=False)
     for first, second, length in matcher.get_matching_blocks():
         for step in range(length):
-            yield old[first + step][1], new[second + step][1]
+            if old_rank[first + step] == new_rank[second + step]:
+                yield old[first + step][1], new[second + step][1]
+
+
+def _ranks(sequence: _Sequence, graph: LinkGraph) -> _Ranks:
+    """For each reference how many members there are among those of its mark around it, and which of them it is by its
+    number."""
+    found: list[tuple[int, int]] = []
+    for _mark, group in groupby(sequence, key=lambda row: row[0]):
+        members = [member for _, member in group]
+        named = {graph.symbols.name[member]: member for member in members if member >= 0}
+        place = {named[name]: rank for rank, name in enumerate(sorted(named, key=lambda name: (len(name), name)))}
+        found += [(len(place), place.get(member, 0)) for member in members]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

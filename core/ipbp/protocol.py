@@ -235,7 +235,7 @@ class OldCaller:
     """Code of `caller` that must not be under way when what `callee` does changes, and why; `file`: of both. `start`
     and `size`: where it was before any patch; versions of earlier patches are meant as well, and the newest one unless
     it `is_same` as what this patch would make. `on_undo`: what is meant is this patch's own code, there, when the patch
-    is undone."""
+    is undone. `way_out`: what else the user can do than wait, the end of a sentence."""
 
     caller: str
     callee: str
@@ -245,6 +245,7 @@ class OldCaller:
     size: int
     is_same: bool = False
     on_undo: bool = False
+    way_out: str = ""
 
 
 @dataclass(frozen=True)

@@ -73,3 +73,56 @@ def test_registers_that_a_running_loop_counts_on_are_not_overwritten(
         session.stop()
         session.detach()
     assert loop.close() == 0
+
+
+RETYPED = (("answer(int x)", "answer(int x, int y)"), ("x + 1", "x + y"), ("(atoi(line))", "(atoi(line), 5)"))
+THROWING = ((" noexcept", ""), ("return x + 1", "if (x == 7) throw 9; return x + 1"))
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("debugger", "compiler", "level", "name", "edits", "why"),
+    [
+        ("gdb", "gcc", "-O0", "answer.c", RETYPED, "takes or returns something else now"),
+        ("lldb", "clang-19", "-O0", "answer.c", RETYPED, "takes or returns something else now"),
+        ("gdb", "clang++-19", "-O2", "silent.cpp", THROWING, "may throw now"),
+        pytest.param("lldb", "g++", "-O2", "silent.cpp", THROWING, "may throw now", marks=slow),
+        pytest.param("gdb", "g++", "-O0", "silent.cpp", THROWING, "may throw now", marks=slow),
+        pytest.param("lldb", "clang++-19", "-O0", "silent.cpp", THROWING, "may throw now", marks=slow),
+    ],
+)
+def test_what_a_running_caller_was_not_compiled_for_is_refused(
+    debugger: str,
+    compiler: str,
+    level: str,
+    name: str,
+    edits: tuple[tuple[str, str], ...],
+    why: str,
+    tmp_path: Path,
+) -> None:
+    stem, suffix = name.split(".")
+    project = build_one(tmp_path / "project", stem, level, compiler=compiler, suffix=suffix)
+    source, talk = project.folder / name, Talk(project.program)
+    original = edited = source.read_text()
+    for before, after in edits:
+        assert before in edited
+        edited = edited.replace(before, after)
+    try:
+        with debug_with(debugger, find_debugger(debugger)) as session:
+            session.attach(talk.process.pid)
+            session.resume()
+            assert talk.ask("7") == "8"
+            source.write_text(edited)
+            outcome = session.call("apply")
+            assert [row["code"] for row in outcome["refusals"]] == ["caller-running"], outcome["text"]
+            assert why in outcome["text"]
+            assert talk.ask("7") == "8"
+            source.write_text(original.replace("x + 1", "x + 2"))
+            outcome = session.call("apply")
+            assert outcome["outcome"] == "patched", outcome["text"]
+            assert talk.ask("7") == "9"
+            session.stop()
+            session.detach()
+        assert talk.close() == 0
+    finally:
+        talk.kill()

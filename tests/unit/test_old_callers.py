@@ -10,7 +10,7 @@ from ipbp.arch.x86_64_clobbers import EVERYTHING, changed_registers
 from ipbp.graph.unit import UNBOUND
 from ipbp.host.old_callers import places_of
 from ipbp.host.safepoint import Stack
-from ipbp.stages.old_callers import ARGUMENTS, REGISTERS, old_callers
+from ipbp.stages.old_callers import ARGUMENTS, NO_CALLEES, REGISTERS, SIGNATURE, THROWS, Callees, old_callers
 from ipbp.stages.select import OldSide
 
 LOOP = """
@@ -21,14 +21,21 @@ int other(int n) { return small(n) + small(n + 1); }
 SMALL = "__attribute__((noinline)) %s int small(int x) { return %s; }"
 
 
-def reasons(before: str, after: str, compiler: str, entries: tuple[int, ...] = ()) -> set[tuple[str, str, str, bool]]:
+def reasons(
+    before: str,
+    after: str,
+    compiler: str,
+    entries: tuple[int, ...] = (),
+    callees: Callees = NO_CALLEES,
+    level: str = "-O2",
+) -> set[tuple[str, str, str, bool]]:
     """(caller, callee, why, on undo) for the first pair of objects."""
-    pair = pairs(before, after, compiler, ("-O2",))[0]
+    pair = pairs(before, after, compiler, (level,))[0]
     old = pair.old
     address = np.where(old.symbols.block >= 0, 0x1000 * (1 + np.arange(len(old.symbols))), UNBOUND)
     side = OldSide(old, address, np.ones(len(old.blocks), dtype=bool), {})
     place = 0x100000 + 0x1000 * np.arange(len(pair.new.blocks))
-    found = old_callers(side, pair.new, pair.comparison, place, entries, "a.c")
+    found = old_callers(side, pair.new, pair.comparison, place, entries, "a.c", callees, level != "-O0")
     return {(row.caller, row.callee, row.why, row.on_undo) for row in found}
 
 
@@ -115,3 +122,44 @@ def test_what_a_debugger_cannot_unwind_may_be_a_place_to_come_back_to(unwound: l
     words = [1, 0x5010, 0x7030, 0x7040, 2, 0x6020, 3]
     stack = Stack(7, 0x4000, b"".join(word.to_bytes(8, "little") for word in words))
     assert places_of(stack, unwound, [(0x7001, 0x7100)]) == [0x4000, *found]
+
+
+def test_who_calls_what_takes_something_else_is_told_whatever_the_level() -> None:
+    before = "int f(int x) { return x; } int g(int x) { return f(x) + 1; } int h(int x) { return g(x); }"
+    after = "int f(int x, int y) { return x + y; } int g(int x) { return f(x, 2) + 1; } int h(int x) { return g(x); }"
+    callees = Callees(frozenset({"f", "g"}), frozenset({"f"}))
+    for compiler in ("gcc", "clang-19"):
+        found = reasons(before, after, compiler, callees=callees, level="-O0")
+        assert found == {("g", "f", SIGNATURE, False), ("g", "f", SIGNATURE, True)}
+
+
+THROWN = """\
+struct Left {{ ~Left(); }};
+int more();
+volatile int seen;
+__attribute__((noinline)) int f(int x){} {{ {} return x + seen; }}
+int g(int x) {{ Left left; try {{ while (more()) x += f(x); }} catch (int thrown) {{ return thrown; }} return x; }}
+"""
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+def test_who_was_compiled_for_a_function_that_throws_nothing_is_told(compiler: str, level: str) -> None:
+    never, now = THROWN.format(" noexcept", ""), THROWN.format("", "if (x == 7) throw 5;")
+    callees = Callees(frozenset({"_Z1fi"}))
+    assert reasons(never, now, compiler, callees=callees, level=level) == {("_Z1gi", "_Z1fi", THROWS, False)}
+    # What could throw before may throw something else, and what throws nothing any more may be called by all.
+    other = now.replace("throw 5", "throw 6").replace("x += f(x)", "x -= f(x)")
+    assert reasons(now, other, compiler, callees=callees, level=level) == set()
+    assert reasons(now, never, compiler, callees=callees, level=level) == {("_Z1gi", "_Z1fi", THROWS, True)}
+
+
+def test_a_caller_without_handlers_is_told_when_the_new_one_has_them_for_what_is_replaced() -> None:
+    before = "int more(); int f(int x) { return x; } int g(int x) { while (more()) x += f(x); return x; }"
+    after = (
+        "int more(); int f(int x) { if (x == 7) throw 5; return x; }"
+        "int g(int x) { try { while (more()) x += f(x); } catch (int thrown) { return thrown; } return x; }"
+    )
+    told = {("_Z1gi", "_Z1fi", THROWS, False)}
+    assert reasons(before, after, "g++", callees=Callees(frozenset({"_Z1fi"})), level="-O0") == told
+    assert reasons(before, after, "g++", level="-O0") == set()

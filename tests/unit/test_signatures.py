@@ -48,3 +48,28 @@ def test_damaged_debug_information_ends_in_no_signature(sections: dict[str, byte
             signatures({**sections, ".debug_info": damaged}, {"wide", "nothing"})  # and it ends
     for size in range(0, len(content), 7):
         signatures({**sections, ".debug_info": content[:size]}, {"wide"})
+
+
+CLASSES = """
+namespace space {
+struct Pair { int a; Pair *next(int x); template <class T> T as(T x) { return x + a; } };
+double global(const Pair &pair) { return pair.a; }
+static int hidden(int x) { return x; }
+Pair *Pair::next(int x) { return hidden(x) && as(x) ? this : nullptr; }
+}
+"""
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+def test_what_functions_of_classes_and_namespaces_return_is_told(compiler: str, level: str, tmp_path: Path) -> None:
+    (tmp_path / "unit.cc").write_text(CLASSES)
+    subprocess.run([compiler, "-g", level, "-c", "unit.cc"], cwd=tmp_path, check=True)
+    sections = sections_of_object(read_unit((tmp_path / "unit.o").read_bytes(), "unit.o"), SECTIONS)
+    names = {"_ZN5space6globalERKNS_4PairE", "_ZN5space4Pair4nextEi"}
+    found = signatures(sections, names, shared=False)
+    assert {name: text.partition(" (")[0] for name, text in found.items()} == {
+        "_ZN5space6globalERKNS_4PairE": "double",
+        "_ZN5space4Pair4nextEi": "struct Pair *",
+    }
+    assert signatures(sections, names) == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ipbp.formats.leb import sleb, uleb
+from ipbp.graph.leb import sleb, uleb
 
 IMPLICIT_CONST = 0x21
 """DW_FORM_implicit_const: the value stands in the declaration."""

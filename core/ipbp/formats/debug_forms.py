@@ -4,7 +4,7 @@ machine with 8-byte addresses."""
 from __future__ import annotations
 
 from ipbp.formats.debug_abbreviations import IMPLICIT_CONST
-from ipbp.formats.leb import sleb, uleb
+from ipbp.graph.leb import sleb, uleb
 
 FIXED = {
     form: size

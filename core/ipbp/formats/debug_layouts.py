@@ -16,8 +16,8 @@ from ipbp.errors import IpbpError
 from ipbp.formats.debug_entries import MALFORMED, Sections, Shape, Texts, shapes
 from ipbp.formats.debug_forms import ANY_BLOCK, LEB_BLOCKS, LOCAL_REFERENCES, REF4, REF_SIG8, STRP, UDATA
 from ipbp.formats.debug_parts import pieces
-from ipbp.formats.leb import uleb
 from ipbp.graph.layouts import Aggregate, Closure, Definition, Member, TypeText, UnitTypes
+from ipbp.graph.leb import uleb
 
 _ARRAY, _CLASS, _ENUMERATION, _FORMAL_PARAMETER, _MEMBER, _POINTER, _REFERENCE = (
     0x01,

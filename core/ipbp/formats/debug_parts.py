@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ipbp.formats.leb import uleb
+from ipbp.graph.leb import uleb
 
 _OP_ADDR, _OP_ADDRX, _OP_PIECE = 0x03, 0xA1, 0x93
 _PLAIN = frozenset({0x06, 0x1C, 0x1E, 0x22, 0x9F, *range(0x30, 0x50)})  # deref, minus, mul, plus, stack_value, literals

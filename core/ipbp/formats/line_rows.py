@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ipbp.errors import IpbpError
-from ipbp.formats.leb import sleb, uleb
 from ipbp.graph.layouts import SourcePlace
+from ipbp.graph.leb import sleb, uleb
 from ipbp.graph.model import LinkGraph, SideSection
 from ipbp.graph.types import Waits
 

@@ -25,34 +25,41 @@ from ipbp.formats.debug_forms import (
     text_at,
     values,
 )
-from ipbp.formats.leb import uleb
+from ipbp.graph.leb import uleb
 
 SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
 """Those that are looked at."""
 _ARRAY, _CLASS, _ENUMERATION, _PARAMETER, _POINTER, _COMPILE_UNIT = 0x01, 0x02, 0x04, 0x05, 0x0F, 0x11
 _STRUCTURE, _SUBROUTINE, _TYPEDEF, _UNION, _UNSPECIFIED = 0x13, 0x15, 0x16, 0x17, 0x18
 _CONST, _SUBPROGRAM, _VOLATILE, _RESTRICT, _ATOMIC = 0x26, 0x2E, 0x35, 0x37, 0x47
+_NAMESPACE, _REFERENCE, _RVALUE_REFERENCE = 0x39, 0x10, 0x42
+_ADDRESSES = frozenset({_POINTER, _ARRAY, _REFERENCE, _RVALUE_REFERENCE})
 _PEELED = frozenset({_TYPEDEF, _CONST, _VOLATILE, _RESTRICT, _ATOMIC})
 _KEYWORD = {_STRUCTURE: "struct", _UNION: "union", _ENUMERATION: "enum", _CLASS: "class"}
 _AT_SIBLING, _AT_NAME, _AT_BYTE_SIZE, _AT_DECLARATION, _AT_EXTERNAL, _AT_TYPE = 0x01, 0x03, 0x0B, 0x3C, 0x3F, 0x49
-_AT_STR_OFFSETS_BASE = 0x72
+_AT_STR_OFFSETS_BASE, _AT_SPECIFICATION, _AT_LINKAGE_NAME = 0x72, 0x47, 0x6E
 _REF_ADDR = 0x10
 _DEEPEST = 8
 
 
-def signatures(sections: Mapping[str, bytes], names: Collection[str], source: str = "") -> dict[str, str]:
-    """By name the signature of those global C functions that these `SECTIONS` define and describe; {} where they cannot
-    be read. `source`: base name of the only unit to look at."""
+def signatures(
+    sections: Mapping[str, bytes], names: Collection[str], source: str = "", shared: bool = True
+) -> dict[str, str]:
+    """By name in the symbol table the signature of those functions that these `SECTIONS` define and describe; {} where
+    they cannot be read. `source`: base name of the only unit to look at. `shared`: global C functions only."""
     found: dict[str, str] = {}
     try:
         for unit in _units(sections):
             if source and Path(unit.name).name != source:
                 continue
-            for function in unit.functions():
-                name = unit.text(function, _AT_NAME)
-                if name in names and _AT_EXTERNAL in function.found and _AT_DECLARATION not in function.found:
-                    found.setdefault(name, unit.signature(function))
-    except (KeyError, ValueError, IndexError):
+            for function in unit.functions(not shared and any(name.startswith("_ZN") for name in names)):
+                if _AT_DECLARATION in function.found or (shared and _AT_EXTERNAL not in function.found):
+                    continue
+                declared = unit.declaration(function)
+                name = unit.text(declared, _AT_LINKAGE_NAME) or unit.text(declared, _AT_NAME)
+                if name in names:
+                    found.setdefault(name, unit.signature(function, declared))
+    except (KeyError, ValueError, IndexError, RecursionError):
         return {}
     return found
 
@@ -122,10 +129,19 @@ class _Unit:
     def name(self) -> str:
         return self.text(self.top, _AT_NAME)
 
-    def functions(self) -> Iterator[_Entry]:
-        for place, row in self._children(self.top):
+    def functions(self, in_namespaces: bool, parent: _Entry | None = None) -> Iterator[_Entry]:
+        for place, row in self._children(parent or self.top):
             if row.tag == _SUBPROGRAM:
                 yield self.entry(place)
+            elif row.tag == _NAMESPACE and row.has_children and in_namespaces:
+                yield from self.functions(True, self.entry(place))
+
+    def declaration(self, function: _Entry) -> _Entry:
+        """Where its name is: a member of a class, or of a namespace, is declared there (DWARF 5, 2.13.2)."""
+        form, value = function.found.get(_AT_SPECIFICATION, (0, 0))
+        if not form or form not in LOCAL_REFERENCES:
+            return function
+        return self.entry(value + self.start)
 
     def entry(self, place: int) -> _Entry:
         code, at = uleb(self.content, place)
@@ -156,14 +172,15 @@ class _Unit:
             depth += row.has_children
             place = place + row.size if row.size >= 0 else skip(content, row.forms, place)
 
-    def signature(self, function: _Entry) -> str:
+    def signature(self, function: _Entry, declared: _Entry) -> str:
         taken = []
         for place, row in self._children(function):
             if row.tag == _PARAMETER:
                 taken.append(self._type(self.entry(place)))
             elif row.tag == _UNSPECIFIED:
                 taken.append("...")
-        return f"{self._type(function)} ({', '.join(taken) or 'void'})"
+        given = function if _AT_TYPE in function.found else declared
+        return f"{self._type(given)} ({', '.join(taken) or 'void'})"
 
     def _type(self, entry: _Entry, by_value: bool = True, depth: int = 0) -> str:
         if _AT_TYPE not in entry.found:
@@ -176,7 +193,7 @@ class _Unit:
         target = self.entry(value + self.start if form in LOCAL_REFERENCES else value)
         if target.tag in _PEELED:
             return self._type(target, by_value, depth + 1)
-        if target.tag in (_POINTER, _ARRAY):
+        if target.tag in _ADDRESSES:
             return f"{self._type(target, False, depth + 1)} *"
         if target.tag == _SUBROUTINE:
             return "function"

@@ -16,7 +16,7 @@ from ipbp.errors import IpbpError
 from ipbp.formats.debug_entries import MALFORMED, Found, Sections, Shape, Texts, shapes
 from ipbp.formats.debug_forms import ANY_BLOCK, LOCAL_REFERENCES
 from ipbp.formats.debug_split import Skeleton
-from ipbp.formats.leb import uleb
+from ipbp.graph.leb import uleb
 from ipbp.graph.types import Part, TypeLayout
 
 _CLASS, _ENUMERATION, _MEMBER, _STRUCTURE, _UNION = 0x02, 0x04, 0x0D, 0x13, 0x17

@@ -63,8 +63,7 @@ def _refusal(row: OldCaller, thread: int) -> Refusal:
     return Refusal(
         RUNNING,
         f"thread {thread} is in the old code of '{row.caller}', which calls '{row.callee}', and {row.why}",
-        f"Try again when it has left '{row.caller}', or restart the program; to have it patched while it runs, build "
-        "this file without optimisation.",
+        f"Try again when it has left '{row.caller}', or restart the program{row.way_out}.",
         row.callee,
         row.file,
     )

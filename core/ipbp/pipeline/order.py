@@ -40,6 +40,7 @@ from ipbp.pipeline.readable import readable, readable_errors, readable_plan
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.report import function_rows, new_variables, record_after
 from ipbp.pipeline.request import Request
+from ipbp.pipeline.signature import changed_callees
 from ipbp.pipeline.supplied import with_archives
 from ipbp.pipeline.texts import edited_texts
 from ipbp.protocol import FrameMove, PatchPlan
@@ -209,6 +210,7 @@ def _linked(
     clock.lap("link")
     order = list(images)
     rewritten = {place - skipped for place in request.entries for skipped in (0, LANDING_SIZE)}
+    callees = changed_callees(changed)
     made = replace(
         made,
         functions=tuple(
@@ -230,9 +232,15 @@ def _linked(
         callers=tuple(
             row
             for unit, columns in zip(changed, linked.columns, strict=False)
-            if unit.edited.is_optimised
             for row in old_callers(
-                unit.old, unit.edited.new, unit.comparison, columns.block, rewritten, unit.edited.name
+                unit.old,
+                unit.edited.new,
+                unit.comparison,
+                columns.block,
+                rewritten,
+                unit.edited.name,
+                callees,
+                unit.edited.is_optimised,
             )
         ),
         reclaimable=_reclaimable(changed, linked) if not runs else (),

@@ -10,7 +10,7 @@ take, so these are other functions.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ipbp.errors import Refusal
 from ipbp.formats.signatures import SECTIONS, signatures
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import Binding, BlockKind
+from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND
 from ipbp.kept import file_state
 from ipbp.pipeline.judge import Judged
@@ -26,6 +27,8 @@ from ipbp.pipeline.layouts import sections_of_image, sections_of_object
 from ipbp.pipeline.record import UnitRecord
 from ipbp.pipeline.unit_names import stored_names
 from ipbp.stages.callers import direct_calls, functions_at
+from ipbp.stages.compare import Status
+from ipbp.stages.old_callers import CALLS, Callees
 
 Known = Mapping[str, UnitRecord]
 """What the record says of the units of an image."""
@@ -47,6 +50,32 @@ def refuse_old_callers(judged: Sequence[Judged], known: Known, store: Store, ima
             if before[name] != after[name]
         ]
     return tuple(refusals)
+
+
+def changed_callees(units: Sequence[Judged]) -> Callees:
+    """What a patch of these units does to functions that old code of theirs may call. Which take or return something
+    else now is told by debug information: of C++ functions, whose names carry what they take, what they return."""
+    replaced = frozenset(row.name for unit in units for row in unit.selection.replaced)
+    called = set[str]().union(*map(_called_before, units))
+    return Callees(replaced, _retyped(units, replaced & called))
+
+
+def _called_before(unit: Judged) -> set[str]:
+    """The names of what the old code of changed functions calls."""
+    comparison, graph = unit.comparison, unit.old.graph
+    callers = [*comparison.old_block[comparison.status == Status.CHANGED].tolist(), *comparison.removed]
+    calls = np.isin(graph.edges.block, callers) & is_one_of(graph.edges.kind, CALLS)
+    return set(graph.symbols.name.take(np.unique(graph.edges.target[calls])))
+
+
+def _retyped(units: Sequence[Judged], names: Collection[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for unit in units:
+        own = {row.name for row in unit.selection.replaced if row.name in names and not unit.edited.is_crate}
+        before = _old_signatures(unit, own, unit.edited.image, shared=False) if own else {}
+        after = signatures(sections_of_object(unit.edited.new, SECTIONS), own, shared=False) if before else {}
+        found.update(name for name in before.keys() & after.keys() if before[name] != after[name])
+    return frozenset(found)
 
 
 def _callers(judged: Sequence[Judged], known: Known, store: Store, image: LoadedImage) -> dict[str, str]:
@@ -95,10 +124,12 @@ def _inside(judged: Iterable[Judged], place: np.ndarray) -> np.ndarray:
     return result
 
 
-def _old_signatures(unit: Judged, names: set[str], image: LoadedImage) -> dict[str, str]:
+def _old_signatures(unit: Judged, names: set[str], image: LoadedImage, shared: bool = True) -> dict[str, str]:
     if not unit.is_lifted:
-        return signatures(sections_of_object(unit.old.graph, SECTIONS), names)
-    return signatures(sections_of_image(image, SECTIONS), names, unit.edited.new.source) if image.debug_file else {}
+        return signatures(sections_of_object(unit.old.graph, SECTIONS), names, shared=shared)
+    if not image.debug_file:
+        return {}
+    return signatures(sections_of_image(image, SECTIONS), names, unit.edited.new.source, shared)
 
 
 def _changed(name: str, file: str, before: str, after: str, caller: str) -> Refusal:

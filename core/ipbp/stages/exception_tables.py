@@ -24,7 +24,7 @@ def with_other_tables(old: LinkGraph, new: LinkGraph, correlation: Correlation) 
     known, wanted = correlation.old_colour[before], correlation.new_colour[after]
     if not len(before) or (np.isin(known, wanted).all() and np.isin(wanted, known).all()):
         return np.empty(0, dtype=np.int64)
-    one, other = (_table_of(graph) for graph in (old, new))
+    one, other = (table_of(graph) for graph in (old, new))
     rows = np.flatnonzero((correlation.block >= 0) & (other != _NONE))
     pair = one[correlation.block[rows]]
     different = (pair == _NONE) | (correlation.old_colour[pair] != correlation.new_colour[other[rows]])
@@ -63,10 +63,12 @@ def _tables(graph: LinkGraph) -> I64:
     return found
 
 
-def _table_of(graph: LinkGraph) -> I64:
-    """For each block of code the block that is its table, or _NONE."""
-    links = unwind_links(graph)
+def table_of(graph: LinkGraph) -> I64:
+    """For each block of code the block that is its table, or -1."""
     result = np.full(len(graph.blocks), _NONE, dtype=np.int64)
+    if not len(_tables(graph)):
+        return result
+    links = unwind_links(graph)
     home = graph.symbols.block[links.symbol]
     own = links.is_own & (home >= 0)
     result[links.block[own]] = home[own]

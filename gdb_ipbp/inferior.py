@@ -282,22 +282,20 @@ class GdbInferior:
         if self._remote is not None:
             self._remote.note_mapping(region, is_there)
 
-    def announce(self, image: str) -> None:
-        _process()
-        image = plain_path(image)
-        with kept_selection():
-            try:
-                # gdb shows a source as it first read it, otherwise.
-                tell("maintenance flush source-cache")
-                tell(f"add-symbol-file {quoted(image)} -o 0")
-            except gdb.error as error:
-                raise IpbpError("inferior-symbols", f"gdb cannot load {image}: {error}", "Report it.") from error
-        _Announced.add(image)
-
-    def withdraw(self, image: str) -> None:
+    def exchange(self, gone: Sequence[str], come: Sequence[str]) -> float:
         _process()
         with kept_selection():
-            _Announced.remove(plain_path(image))
+            for image in map(plain_path, gone):
+                _Announced.remove(image)
+            for image in map(plain_path, come):
+                try:
+                    # gdb shows a source as it first read it, otherwise.
+                    tell("maintenance flush source-cache")
+                    tell(f"add-symbol-file {quoted(image)} -o 0")
+                except gdb.error as error:
+                    raise IpbpError("inferior-symbols", f"gdb cannot load {image}: {error}", "Report it.") from error
+                _Announced.add(image)
+        return 0.0
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         def act(stop_is_ours: bool) -> None:

@@ -373,9 +373,33 @@ class LldbInferior:
     def note_mapping(self, region: Region, is_there: bool) -> None:
         """The kernel knows."""
 
-    def announce(self, image: str) -> None:
-        pid, image = self._pid(), plain_path(image)
-        # Symbols and debug information are read here, while the program runs.
+    def exchange(self, gone: Sequence[str], come: Sequence[str]) -> float:
+        pid = self._pid()
+        modules = [(image, self._read(image)) for image in map(plain_path, come)]
+        errors: list[str] = []
+        stopped: list[float] = []
+
+        def change() -> None:
+            for image in map(plain_path, gone):
+                self._forget(pid, image)
+            for other, old in [row for row in _announced if modules and row[0] != pid]:
+                self._forget(other, old)
+            for image, module in modules:
+                self._target.AddModule(module)
+                _announced.append((pid, image))
+                error = self._target.SetModuleLoadAddress(module, 0)
+                errors.extend([f"{image}: {error}"] if error.Fail() else [])
+
+        # By a command of the user's, or in a stop, by lldb's thread that handles stops. lldb (19) takes its locks of
+        # modules and of language runtimes in one order when a module comes, and in the other when it unwinds a stack,
+        # as at each stop: were the program to stop meanwhile, both threads would wait for ever.
+        self.while_stopped(change, stopped.append)
+        if errors:
+            raise IpbpError("inferior-symbols", f"lldb cannot place {'; '.join(errors)}", "Report this as a bug.")
+        return sum(stopped)
+
+    def _read(self, image: str) -> lldb.SBModule:
+        """Symbols and debug information, while the program runs."""
         specification = lldb.SBModuleSpec()
         specification.SetFileSpec(lldb.SBFileSpec(image, False))
         module = lldb.SBModule(specification)
@@ -383,28 +407,7 @@ class LldbInferior:
             raise IpbpError("inferior-symbols", f"lldb cannot load {image}", "Report this as a bug.")
         if self._target.GetNumBreakpoints():
             _read(module)
-        errors: list[lldb.SBError] = []
-
-        def place() -> None:
-            for other, old in [row for row in _announced if row[0] != pid]:
-                self._forget(other, old)
-            self._target.AddModule(module)
-            _announced.append((pid, image))
-            errors.append(self._target.SetModuleLoadAddress(module, 0))
-
-        self._change_modules(place)
-        if errors[0].Fail():
-            raise IpbpError("inferior-symbols", f"lldb cannot place {image}: {errors[0]}", "Report this as a bug.")
-
-    def withdraw(self, image: str) -> None:
-        pid = self._pid()
-        self._change_modules(lambda: self._forget(pid, plain_path(image)))
-
-    def _change_modules(self, change: Callable[[], None]) -> None:
-        # By a command of the user's, or in a stop, by lldb's thread that handles stops. lldb (19) takes its locks of
-        # modules and of language runtimes in one order when a module comes, and in the other when it unwinds a stack,
-        # as at each stop: were the program to stop meanwhile, both threads would wait for ever.
-        self.while_stopped(change, lambda _: None)
+        return module
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         process = self._process()

@@ -2,7 +2,7 @@
 
 A file like a patch, linked at addresses of its own, with types of which nobody needs any, is announced to a debugger
 that is attached to a program which runs: alone, and with a breakpoint on its function, which makes the debugger read
-all that is said of it. `blocked` is the time of `Inferior.announce`, in which the debugger does not answer; `stopped`
+all that is said of it. `blocked` is the time of `Inferior.exchange`, in which the debugger does not answer; `stopped`
 how much longer than it sleeps the program has not run meanwhile, as it has itself found.
 """
 
@@ -51,9 +51,9 @@ _TIMED = (
 )
 _RUN = {"gdb": ["continue &"], "lldb": ["script lldb.debugger.SetAsync(True)", "process continue"]}
 _ACT = {
-    "gdb": "sys.modules['gdb_ipbp.inferior'].GdbInferior(None).announce({file!r})",
+    "gdb": "sys.modules['gdb_ipbp.inferior'].GdbInferior(None).exchange([], [{file!r}])",
     "lldb": "sys.modules['lldb_ipbp.inferior'].LldbInferior(lldb.debugger, lldb.debugger.GetSelectedTarget())"
-    ".announce({file!r})",
+    ".exchange([], [{file!r}])",
 }
 
 

@@ -67,11 +67,11 @@ def announces_symbols(subject: Any) -> None:
     try:
         assert where.pending
         with inside_debugger.mapped_image(subject):
-            subject.inferior.announce(JOB["image"])
+            subject.inferior.exchange([], [JOB["image"]])
             assert address_of("patched_for_contract") == JOB["image_symbol"]
             assert [location.address for location in where.locations]
             assert gdb.find_pc_line(JOB["image_symbol"]).symtab.filename.endswith("patch.c")
-            subject.inferior.withdraw(JOB["image"])
+            subject.inferior.exchange([JOB["image"]], [])
         assert "<PENDING>" in gdb.execute("info breakpoints", to_string=True)
         assert not any(objfile.filename == JOB["image"] for objfile in gdb.objfiles())
     finally:

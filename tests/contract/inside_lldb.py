@@ -61,12 +61,12 @@ def main(debugger: Any, target: Any) -> None:
         point = target.BreakpointCreateByName("patched_for_contract")
         try:
             with inside_debugger.mapped_image(subject):
-                subject.inferior.announce(JOB["image"])
+                subject.inferior.exchange([], [JOB["image"]])
                 assert address_of("patched_for_contract") == JOB["image_symbol"]
                 assert point.GetNumResolvedLocations() == 1
                 address = target.ResolveLoadAddress(JOB["image_symbol"])
                 assert address.GetLineEntry().GetFileSpec().GetFilename() == "patch.c"
-                subject.inferior.withdraw(JOB["image"])
+                subject.inferior.exchange([JOB["image"]], [])
             assert target.FindFunctions("patched_for_contract").GetSize() == 0
         finally:
             target.BreakpointDelete(point.GetID())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from build_tree import command, run, set_age, write
 
+from ipbp.build import snapshot
 from ipbp.build.command import Command
 from ipbp.build.compile import compile_units
 from ipbp.build.dirty import dirty
@@ -152,7 +153,8 @@ def test_each_file_is_looked_at_once_for_a_thousand_units(tree, monkeypatch):
     for header in headers:
         set_age(tree / header, 10)
     looked: list[str] = []
-    monkeypatch.setattr("ipbp.build.snapshot._modified_ns", lambda p: looked.append(p) or os.stat(p).st_mtime_ns)
+    look = snapshot._time_and_device
+    monkeypatch.setattr(snapshot, "_time_and_device", lambda path: looked.append(path) or look(path))
 
     assert dirty(rows, image_time(tree) + 10**13, {}) == []
 

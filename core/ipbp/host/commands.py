@@ -203,7 +203,7 @@ class Command:
             outcome["times"]["stopped"] = stopped_ms
             after = outcome.pop("then", None)
             if after is not None:
-                after()
+                outcome["times"]["stopped"] += after() or 0.0
             following = outcome.pop("next", None)
             shown.append(following() if following is not None else self.show(outcome))
 
@@ -290,7 +290,7 @@ def apply(command: Command, options: argparse.Namespace) -> int:
     is_for_one = not command.is_our_stop and not command.together
     offered = frames.offered_for(command.inferior, options) if frame is None and is_for_one else None
     given = getattr(options, "plan", None)
-    later = frame is None and is_for_one
+    later = frame is None and offered is None and is_for_one
     answer = _given_plan(given) if given else _plan(command, options, journal, frame or offered, later)
     going_on = frames.GoingOn(command.inferior, frame, options, answer)
     if answer["outcome"] == "unchanged":
@@ -320,15 +320,16 @@ def apply(command: Command, options: argparse.Namespace) -> int:
         stacks = going_on.stacks(applied.stacks)
         outcome["notes"] += applied.notes
 
-        def then() -> None:
+        def then() -> float:
             outcome["notes"] += still_running(stacks, plan, journal)
             began = time.perf_counter()
             outcome["notes"] += _symbols_of(command, plan) if "symbols_later" in answer else ()
-            _settle(command, journal, stacks)
+            stopped = _settle(command, journal, stacks)
             outcome["times"]["announce"] = 1000 * (time.perf_counter() - began)
             going_on.tell(outcome)
             outcome["notes"] += frames.offers(offered, answer.get("offers", ())) if offered else ()
             outcome["notes"] += measured() if measured is not None else ()
+            return stopped
 
         outcome["then"] = then
         return outcome
@@ -384,10 +385,10 @@ def _symbols_of(command: Command, plan: PatchPlan) -> list[str]:
     return []
 
 
-def _settle(command: Command, journal: Journal, stacks: Sequence[Stack]) -> None:
-    """The debugger learns what changed. One that is attached for one command only has no use for it."""
-    if not command.is_our_stop:
-        symbols.settle(command.inferior, journal, stacks)
+def _settle(command: Command, journal: Journal, stacks: Sequence[Stack]) -> float:
+    """The debugger learns what changed. One that is attached for one command only has no use for it. The milliseconds
+    that the program was stopped for it once more."""
+    return 0.0 if command.is_our_stop else symbols.settle(command.inferior, journal, stacks)
 
 
 def preview(command: Command, options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ each point at which a debugger or a kernel may let us down is reached.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
@@ -229,11 +230,12 @@ class FakeInferior:
     def note_mapping(self, region: Region, is_there: bool) -> None:
         """Its `regions` know."""
 
-    def announce(self, image: str) -> None:
-        self._counted(lambda: self.announced.append(image))
-
-    def withdraw(self, image: str) -> None:
-        self._counted(lambda: self.announced.remove(image))
+    def exchange(self, gone: Sequence[str], come: Sequence[str]) -> float:
+        for image in gone:
+            self._counted(partial(self.announced.remove, image))
+        for image in come:
+            self._counted(partial(self.announced.append, image))
+        return 0.0
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         action()

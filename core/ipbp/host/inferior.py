@@ -181,11 +181,9 @@ class Inferior(Protocol):
     def note_mapping(self, region: Region, is_there: bool) -> None:
         """An injected call has mapped this, or unmapped it. For who cannot ask the kernel for `regions`."""
 
-    def announce(self, image: str) -> None:
-        """Load the symbols of a patch image, linked at its final addresses."""
-
-    def withdraw(self, image: str) -> None:
-        """Forget them."""
+    def exchange(self, gone: Sequence[str], come: Sequence[str]) -> float:
+        """Forget the symbols of the patch images that are `gone`, and load those of others, linked at their final
+        addresses. The milliseconds that the program was stopped for it; 0.0 when it was stopped before anyway."""
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         """Run `action` while every thread is stopped, then `then` with the milliseconds that the program was

@@ -25,9 +25,9 @@ _announced: dict[str, tuple[tuple[int, int], ...]] = {}
 """Patch files whose symbols this debugger has, with their code; their names are never used twice."""
 
 
-def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> None:
+def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> float:
     """Bring the debugger up to date with the journal, patches of earlier debuggers included. `stacks`: of all threads,
-    as they are or were a moment ago."""
+    as they are or were a moment ago. The milliseconds that the program was stopped for it."""
     patches = journal.patches()
     known = versions([row for patch in patches for row in patch.functions])
     current = {version.address for version in known if version.is_newest}
@@ -36,16 +36,15 @@ def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> Non
         code = _code(patch.plan)
         if _is_current(patch, current) or any(_runs(stacks, part) for part in code.values()):
             wanted.update(code)
-    for file, code_of_file in list(_announced.items()):
-        if file not in wanted and not _runs(stacks, code_of_file):
-            inferior.withdraw(file)
-            del _announced[file]
-    for file, code_of_file in wanted.items():
-        if file not in _announced:
-            inferior.announce(file)
-            _announced[file] = code_of_file
+    gone = [file for file, code in _announced.items() if file not in wanted and not _runs(stacks, code)]
+    for file in gone:
+        del _announced[file]
+    come = {file: code for file, code in wanted.items() if file not in _announced}
+    stopped = inferior.exchange(gone, list(come)) if gone or come else 0.0
+    _announced.update(come)
     inferior.retire(_left(known, stacks))
     inferior.mark([*_running(known, stacks), *_undone(journal, stacks)], texts_of(journal))
+    return stopped
 
 
 def _is_current(patch: Patch, current: set[int]) -> bool:

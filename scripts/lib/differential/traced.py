@@ -160,11 +160,8 @@ class TracedInferior:
     def note_mapping(self, region: Region, is_there: bool) -> None:
         return
 
-    def announce(self, image: str) -> None:
-        return
-
-    def withdraw(self, image: str) -> None:
-        return
+    def exchange(self, gone: Sequence[str], come: Sequence[str]) -> float:
+        return 0.0
 
     def while_stopped(self, action: Callable[[], None], then: Callable[[float], None]) -> None:
         action()

@@ -98,9 +98,9 @@ def test_saves_in_a_burst_are_one_patch(typed: Typed, ticker: Ticker) -> None:
     assert len(re.findall("patched", typed.terminal.screen)) == 2, typed.terminal.screen
 
 
-def test_a_command_that_waits_for_the_end_of_a_function_is_not_lost(
-    typed: Typed, ticker: Ticker, debugger: str
-) -> None:
+# lldb (19) sometimes goes on reading for the program after such a stop: docs/limits.md.
+@pytest.mark.parametrize("debugger", ["gdb", pytest.param("lldb", marks=pytest.mark.slow)], indirect=True)
+def test_a_command_that_waits_for_the_end_of_a_function_is_not_lost(typed: Typed, ticker: Ticker) -> None:
     typed.interrupt()
     typed.tell("break slow")
     typed.go("continue")
@@ -110,8 +110,7 @@ def test_a_command_that_waits_for_the_end_of_a_function_is_not_lost(
     typed.go("finish")
     ticker.save(7)
     typed.terminal.wait_for("slow is over")
-    # Without line editing, as here, lldb may show its prompt before such a stop, and then not once more.
-    typed.terminal.wait_for(r"main[\s\S]*db\) $" if debugger == "gdb" else r"main[\s\S]*\n")
+    typed.terminal.wait_for(r"main[\s\S]*db\) $")
     typed.go("continue")
     ticker.wait_for(7)
     assert typed.hears("afterwards")

@@ -172,6 +172,12 @@ REFUSED_CXX = {
     "what moves no more": Edit(
         "int x, y; };", "int x, y; Point() {} Point(Point &&) = delete; };", "deep::Point", "are given its address"
     ),
+    "memory of its own": Edit(
+        "int x, y; };",
+        "int x, y; void *operator new(unsigned long); void operator delete(void *); };",
+        "deep::Point",
+        "it has its own operator delete now, it has its own operator new now",
+    ),
     "a base class less": Edit(
         "Square : Shape, Named", "Square : Shape", "Square", "the base class struct Named is gone"
     ),

@@ -77,6 +77,7 @@ _PASS_BY_REFERENCE, _DEFAULTED_IN_CLASS = 0x04, 0x01
 # Linkage names of destructors, and of constructors that take a reference to what the name has named before.
 _SPECIAL = re.compile(rb"[^\0]*(?:D4Ev|C4E(?:RK|R|O)S[0-9A-Z]*_)\0")
 _CALL = "operator()"
+_ALLOCATORS = frozenset({"operator new", "operator new[]", "operator delete", "operator delete[]"})
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
 _STATIC_STORAGE = frozenset({_OP_ADDR, _OP_ADDRX, _GNU_ADDR_INDEX})
 _OP_CONST8U, _IN_THREAD = 0x0E, frozenset({0x9B, 0xE0})  # form_tls_address, GNU_push_tls_address
@@ -198,7 +199,7 @@ class _Reader:
         self.declared_calls: dict[int, tuple[str, int]] = {}
         self.typedefs: list[_Entry] = []
         strings = sections.get(".debug_str", b"")
-        self.call_names = frozenset(_places_of(strings, _CALL))
+        self.call_names = frozenset(place for name in (_CALL, *_ALLOCATORS) for place in _places_of(strings, name))
         self.special_names = frozenset(match.start() for match in _SPECIAL.finditer(strings))
         self.by_reference: dict[int, bool] = {}
         self.types: list[_Entry] = []
@@ -520,6 +521,7 @@ class _Reader:
             tuple(bases),
             _Slots(sorted(slots.items())),
             is_by_reference,
+            frozenset(child.name for child in entry.children if child.tag == _SUBPROGRAM) & _ALLOCATORS,
             *self._declared(entry),
         )
 

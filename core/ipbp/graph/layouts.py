@@ -37,7 +37,8 @@ class Member:
 class Aggregate:
     """`kind`: "struct", "class", "union" or "enum". `size`: bytes. `slots`: number in the table of virtual functions ->
     linkage name, of those that the class declares itself. `is_by_reference`: who takes or returns a value gets its
-    address (C++: what has a copy constructor or a destructor of its own)."""
+    address (C++: what has a copy constructor or a destructor of its own). `allocators`: the class's own operators that
+    give its objects memory, or take it back."""
 
     kind: str
     size: int
@@ -45,6 +46,7 @@ class Aggregate:
     bases: tuple[Member, ...]
     slots: Mapping[int, str]
     is_by_reference: bool
+    allocators: frozenset[str]
     file: int
     line: int
 

@@ -138,7 +138,7 @@ def _changed_pair(before: tuple[Aggregate, ...], after: tuple[Aggregate, ...]) -
 def _key(row: Aggregate) -> object:
     """Without the places in the source."""
     parts = tuple((m.name, m.bit, m.width, m.type.meaning) for m in (*row.bases, *row.members))
-    return row.kind.replace("class", "struct"), row.size, parts, row.slots, row.is_by_reference
+    return row.kind.replace("class", "struct"), row.size, parts, row.slots, row.is_by_reference, row.allocators
 
 
 def _differences(old: Aggregate, new: Aggregate, same: _Same, slots: _Slots) -> Iterator[_Difference]:
@@ -157,6 +157,9 @@ def _differences(old: Aggregate, new: Aggregate, same: _Same, slots: _Slots) -> 
         before, after = (_HANDED[row.is_by_reference] for row in (old, new))
         words = f"functions that take or return it by value were given {before} and are given {after}"
         yield _Difference(words, new.file, new.line, follows=True)
+    for name in sorted(old.allocators ^ new.allocators):
+        words = f"it has its own {name} now" if name in new.allocators else f"it has no {name} of its own any more"
+        yield _Difference(words, new.file, new.line)
 
 
 def _changed_enumerators(old: Aggregate, new: Aggregate) -> Iterator[_Difference]:

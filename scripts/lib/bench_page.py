@@ -32,8 +32,9 @@ LIVE = """
 Time begins when the source is saved and the command is given, and ends when the running program itself has run the new
 function. *Compiler* is the time in which the user's own compiler ran, *beyond* all the rest. *Stopped* is from the
 request to just before the program is resumed, with lldb's second stop for the symbols; *gap* is the longest time that
-the program did not get to its own loop (which pauses for some 0.15 ms), whoever kept it from that. A debugger that is attached already is meant: the first
-patch of a session also starts the engine, reads the program and maps memory, and is under "Growth".
+the program did not get to its own loop (which pauses for some 0.15 ms), whoever kept it from that. A debugger that is
+attached already is meant: the first patch of a session also starts the engine, reads the program and maps memory, and
+is under "Growth".
 """
 OTHERS = """
 What others publish of their tools, on other machines and programs, with the compiler's time:

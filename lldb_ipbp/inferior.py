@@ -375,7 +375,7 @@ class LldbInferior:
 
     def exchange(self, gone: Sequence[str], come: Sequence[str]) -> float:
         pid = self._pid()
-        modules = [(image, self._read(image)) for image in map(plain_path, come)]
+        modules = [(image, self._module(image)) for image in map(plain_path, come)]
         errors: list[str] = []
         stopped: list[float] = []
 
@@ -398,7 +398,7 @@ class LldbInferior:
             raise IpbpError("inferior-symbols", f"lldb cannot place {'; '.join(errors)}", "Report this as a bug.")
         return sum(stopped)
 
-    def _read(self, image: str) -> lldb.SBModule:
+    def _module(self, image: str) -> lldb.SBModule:
         """Symbols and debug information, while the program runs."""
         specification = lldb.SBModuleSpec()
         specification.SetFileSpec(lldb.SBFileSpec(image, False))

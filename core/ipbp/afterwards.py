@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Job = Callable[[], None]
+Job = Callable[[], object]
 
 _jobs: list[Job] | None = None
 

@@ -48,11 +48,12 @@ def signatures(
     """By name in the symbol table the signature of those functions that these `SECTIONS` define and describe; {} where
     they cannot be read. `source`: base name of the only unit to look at. `shared`: global C functions only."""
     found: dict[str, str] = {}
+    in_namespaces = not shared and any(name.startswith("_ZN") for name in names)
     try:
         for unit in _units(sections):
             if source and Path(unit.name).name != source:
                 continue
-            for function in unit.functions(not shared and any(name.startswith("_ZN") for name in names)):
+            for function in unit.functions(in_namespaces):
                 if _AT_DECLARATION in function.found or (shared and _AT_EXTERNAL not in function.found):
                     continue
                 declared = unit.declaration(function)

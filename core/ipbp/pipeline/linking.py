@@ -86,12 +86,8 @@ def _written(file: Path, units: Sequence[Unit], layout: Layout, image: LinkedIma
     """The patch file. Debug information takes as long as all the rest, and nothing but the debugger needs it."""
     if not symbols_later or layout.thread:
         return write_patch(file, units, layout, image)
-    afterwards(partial(_complete, file, units, layout, image))
+    afterwards(partial(write_patch, file, units, layout, image))
     return write_patch(file, units, layout, image, is_plain=True)
-
-
-def _complete(file: Path, units: Sequence[Unit], layout: Layout, image: LinkedImage) -> None:
-    write_patch(file, units, layout, image)
 
 
 def _unwinders(scope: Scope) -> tuple[Unwinder, ...]:

@@ -25,8 +25,8 @@ class UnitRecord:
     as they were linked, and `address` does not know them. None for all. `flags`: with which it was compiled, beside
     those of its command, because the user asked for it. `linked`: the object that the image was linked from, by its
     content hash in the store; "" where memory proved none, None where the image was built without the unit.
-    `is_optimised`: see `pipeline.edited.Edited`. `formers`: names that something had
-    before patches gave it another, by another linkage say, with the address: the image's symbols still say them."""
+    `is_optimised`: see `pipeline.edited.Edited`. `formers`: names that something had before patches gave
+    it another, by another linkage say, with the address: the image's symbols still say them."""
 
     object: str
     address: dict[str, int]

@@ -76,7 +76,6 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
     known = kept | (~defined & (theirs.symbols.binding != Binding.LOCAL))
     name = [text if keep else "" for text, keep in zip(theirs.symbols.name, known.tolist(), strict=True)]
     row = np.arange(len(theirs.symbols), dtype=np.int32) + first_symbol
-    anchor = row[theirs.blocks.anchor]
     address, arrived = own.address.copy(), np.where(known, other.address, UNBOUND)
     symbols = _joined_symbols(mine.symbols, theirs.symbols, home)
     for symbol, meant in _references(mine, theirs).items():
@@ -84,8 +83,9 @@ def joined(own: OldSide, other: OldSide, shared: Container[str], static: Contain
         if kept[symbol]:  # own references to it are references to the definition now
             symbols.block[meant], symbols.offset[meant] = home[symbol], theirs.symbols.offset[symbol]
             symbols.type[meant], address[meant] = theirs.symbols.type[symbol], other.address[symbol]
-            anchor[theirs.blocks.anchor == symbol] = meant
         name[symbol], arrived[symbol] = "", UNBOUND
+    named_here = kept[theirs.blocks.anchor]  # what stays behind pairs with nothing
+    anchor = np.where(named_here, row[theirs.blocks.anchor], theirs.blocks.anchor + first_symbol)
     graph = replace(
         mine,
         sections=SectionTable.of((*mine.sections, *theirs.sections)),

@@ -13,8 +13,10 @@ one that throws now where its caller was compiled for one that does not, so that
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -180,7 +182,7 @@ class _Calls:
         self._read: set[int] = set()
         self._own: dict[int, tuple[int, bool]] = {}  # what blocks change themselves
         self._taken: tuple[LinkGraph | None, Flags] = (None, np.empty(0, dtype=np.bool_))
-        self._tables: I64 | None = None
+        self._exceptions: dict[int, _Exceptions | None] = {}
 
     def callees(self, block: int) -> list[int]:
         """Blocks of code that this one calls or jumps to, itself among them when it calls itself."""
@@ -213,15 +215,23 @@ class _Calls:
 
     def exceptions(self, block: int) -> _Exceptions | None:
         """None for a function without an exception table, or with one that is not understood."""
-        if self._tables is None:
-            self._tables = table_of(self.graph)
+        if block not in self._exceptions:
+            self._exceptions[block] = self._told_exceptions(block)
+        return self._exceptions[block]
+
+    @cached_property
+    def _tables(self) -> I64:
+        return table_of(self.graph)
+
+    def _told_exceptions(self, block: int) -> _Exceptions | None:
         table = int(self._tables[block])
         sites = call_sites(bytes(self.graph.content(table))) if table >= 0 else None
         if sites is None:
             return None
-        found = _Exceptions()
+        found, starts = _Exceptions(), [row.start for row in sites]  # ascending
         for name, place in self._named_calls(block):
-            site = next((row for row in sites if row.start <= place < row.end), None)
+            at = bisect_right(starts, place) - 1
+            site = sites[at] if at >= 0 and place < sites[at].end else None
             (found.silent if site is None else found.loud).add(name)
             if site is not None and site.has_pad:
                 found.padded.add(name)

@@ -57,7 +57,8 @@ class Terminal:
         """What was shown since the last call, once `pattern` is in it, up to there."""
         deadline = time.monotonic() + PATIENCE
         while (found := re.compile(pattern).search(self.screen, self._seen)) is None:
-            assert time.monotonic() < deadline, f"no {pattern!r} after {self.screen[self._seen :]!r}"
+            shown = self.screen[self._seen :]
+            assert time.monotonic() < deadline, f"nothing came after {shown!r} that has {pattern!r} in it"
             self.read()
         shown = self.screen[self._seen : found.end()]
         self._seen = found.end()

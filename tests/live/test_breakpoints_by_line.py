@@ -17,7 +17,7 @@ def patched(typed: Typed, case: Case, main: str) -> None:
     """Stopped in `main`, with a patch before whose functions and in which two lines have come, and no breakpoint."""
     typed.tell(f"break {main}", "breakpoint set --name main")
     typed.terminal.type("run")
-    typed.terminal.wait_for(rf"(Breakpoint|stop reason)[\s\S]*\({typed.debugger}\) $")
+    typed.wait_for_stop()
     typed.edit(case)
     assert "patched" in typed.tell("hotpatch")
     typed.tell("delete", "breakpoint delete --force")
@@ -28,7 +28,7 @@ def stops(typed: Typed, case: Case, answer: str) -> list[str]:
     found = [typed.current(typed.stop("continue", case.word))[1]]
     while True:
         typed.terminal.type("continue")
-        shown = typed.terminal.wait_for(rf"(?<!\d){answer}\n|(Breakpoint \d|stop reason)[\s\S]*\({typed.debugger}\) $")
+        shown = typed.wait_for_stop(rf"(?<!\d){answer}\n")
         if shown.endswith(f"{answer}\n"):
             return found
         found.append(typed.current(shown)[1])

@@ -131,8 +131,20 @@ class Typed:
         self.terminal.type(line)
         self.terminal.wait_for(r"Starting program|launched|Continuing|resuming")
         self.terminal.type(word)
-        self.terminal.wait_for(r"Breakpoint \d|stop reason|SIGSEGV")
-        return self.terminal.wait_for(self._prompt)
+        return self.wait_for_stop()
+
+    def wait_for_stop(self, answer: str = r"\Z.") -> str:
+        """What is shown until the program has stopped, or, without that, until it has said `answer`.
+
+        lldb shows its prompt before it tells of the stop now and then, and not again.
+        """
+        prompt, early = self._prompt, r"\(lldb\) Process \d+ stopped\n[\s\S]*?\n-> \d+[^\n]*\n"
+        shown = self.terminal.wait_for(rf"{answer}|(Breakpoint \d|stop reason|SIGSEGV)[\s\S]*{prompt}|{early}")
+        if re.search(rf"{early}\Z", shown):
+            while self.terminal.read(1):
+                continue
+            shown += self.terminal.wait_for(r"\Z")
+        return shown
 
     def break_at(self, line: int) -> None:
         self.tell(f"break {self.source.name}:{line}", f"breakpoint set --file {self.source.name} --line {line}")
@@ -221,7 +233,7 @@ def test_new_code_is_shown_as_it_is_and_after_an_undo_as_it_was(debugger: str, l
         line, was_built = typed.number(case.line), typed.source.read_text().splitlines()
         typed.tell("break ledger::main" if language == "rust" else "break main", "breakpoint set --name main")
         typed.terminal.type("run")
-        typed.terminal.wait_for(rf"(Breakpoint|stop reason)[\s\S]*\({debugger}\) $")
+        typed.wait_for_stop()
         typed.edit(case)
         assert "patched" in typed.tell("hotpatch")
         typed.tell("delete", "breakpoint delete --force")

@@ -10,6 +10,7 @@ import lldb
 from ipbp.errors import IpbpError
 from ipbp.host.consent import is_yes, read_line
 from ipbp.host.render import shown
+from lldb_ipbp import stop_hook
 from lldb_ipbp.inferior import LldbInferior
 
 _LONG_HELP = """\
@@ -120,6 +121,7 @@ def _run(debugger: lldb.SBDebugger, target: lldb.SBTarget, arguments: str, conso
     from ipbp.host import commands
     from lldb_ipbp.remote import interrupted
 
+    stop_hook.prepare(target)
     inferior = LldbInferior(debugger, target)
     if arguments.split()[:1] in _OF_NO_PROGRAM:
         return commands.run(inferior, arguments, console)

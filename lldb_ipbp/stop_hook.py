@@ -13,6 +13,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host.garbage import without_collection
+from lldb_ipbp.states import RUNNING
 
 Listener = Callable[[lldb.SBExecutionContext], bool]
 
@@ -31,23 +32,45 @@ def listen(target: lldb.SBTarget, who: int, listener: Listener) -> None:
     """From now on it is asked at each stop of the target. Errors: `inferior-unstoppable` when lldb takes no hook."""
     index = target.GetDebugger().GetIndexOfTarget(target)
     _listeners[index] = {**_listeners.get(index, {}), who: listener}
-    interpreter = target.GetDebugger().GetCommandInterpreter()
-    number = _hooks.get(index)
-    if number is not None and tell(interpreter, f"target stop-hook enable {number}") is not None:
-        return
-    said = tell(interpreter, f"target stop-hook add -P {__name__}.StopHook")  # "Stop hook #1 added."
-    if said is None:
+    if not _enable(target, index) and not _add(target, index):
         fact = "lldb does not accept a stop hook"
         raise IpbpError("inferior-unstoppable", fact, "Stop the program with `process interrupt`, and try again.")
-    _hooks[index] = int(said.partition("#")[2].split()[0])
+
+
+def prepare(target: lldb.SBTarget) -> None:
+    """Have our hook in this target before somebody listens, while no stop can come.
+
+    lldb (19) lists a hook before it has made the object of our class, and a stop in between crashes it.
+    """
+    index = target.GetDebugger().GetIndexOfTarget(target)
+    if target.IsValid() and target.GetProcess().GetState() not in RUNNING and index not in _hooks:
+        _add(target, index)
+        _disable(target, index)
+
+
+def _add(target: lldb.SBTarget, index: int) -> bool:
+    said = tell(target.GetDebugger().GetCommandInterpreter(), f"target stop-hook add -P {__name__}.StopHook")
+    if said is not None:  # "Stop hook #1 added."
+        _hooks[index] = int(said.partition("#")[2].split()[0])
+    return said is not None
+
+
+def _enable(target: lldb.SBTarget, index: int) -> bool:
+    interpreter = target.GetDebugger().GetCommandInterpreter()
+    return index in _hooks and tell(interpreter, f"target stop-hook enable {_hooks[index]}") is not None
+
+
+def _disable(target: lldb.SBTarget, index: int) -> None:
+    if index in _hooks:
+        tell(target.GetDebugger().GetCommandInterpreter(), f"target stop-hook disable {_hooks[index]}")
 
 
 def leave(target: lldb.SBTarget, who: int) -> None:
     """It is not asked any more."""
     index = target.GetDebugger().GetIndexOfTarget(target)
     _listeners[index] = {key: other for key, other in _listeners.get(index, {}).items() if key != who}
-    if index in _hooks and not _listeners[index]:
-        tell(target.GetDebugger().GetCommandInterpreter(), f"target stop-hook disable {_hooks[index]}")
+    if not _listeners[index]:
+        _disable(target, index)
 
 
 def tell(interpreter: lldb.SBCommandInterpreter, line: str) -> Optional[str]:

@@ -173,6 +173,16 @@ class Target:
 
     def __init__(self) -> None:
         self.interpreter = Interpreter(self)
+        self.state = "stopped"
+
+    def IsValid(self) -> bool:
+        return True
+
+    def GetProcess(self) -> Target:
+        return self
+
+    def GetState(self) -> str:
+        return self.state
 
     def GetSelectedTarget(self) -> Target:
         return self
@@ -226,3 +236,19 @@ def test_there_is_one_hook_however_many_listen_and_it_sleeps_when_nobody_does(
     assert [line.split()[2] for line in target.interpreter.lines] == ["add", "enable"]
     hook.leave(target, hook.SOURCES)
     assert target.interpreter.lines[-1] == "target stop-hook disable 3"
+
+
+def test_the_hook_is_there_before_somebody_listens_unless_a_stop_may_come(
+    modules: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = modules.stop_hook
+    monkeypatch.setattr(hook.lldb, "SBCommandReturnObject", Result)
+    target = Target()
+    target.state = hook.lldb.eStateRunning
+    hook.prepare(target)
+    assert not target.interpreter.lines
+    target.state = hook.lldb.eStateStopped
+    for _ in range(2):
+        hook.prepare(target)
+    hook.listen(target, hook.SILENT, lambda context: True)
+    assert [line.split()[2] for line in target.interpreter.lines] == ["add", "disable", "enable"]

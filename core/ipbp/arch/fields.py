@@ -103,8 +103,9 @@ def write_fields(octets: U8, place: I64, kind: U8, value: I64) -> U8:
         widths = np.where(in_parts, 0, widths)
     for width in (1, 2, 4, 8):
         rows = np.flatnonzero(widths == width)
-        fields = place[rows, None] + np.arange(width)
-        written[fields] = value[rows].astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width]
+        places, values = place[rows], value[rows].astype("<i8").view(np.uint8).reshape(-1, 8)
+        for byte in range(width):
+            written[places + byte] = values[:, byte]
     return written
 
 

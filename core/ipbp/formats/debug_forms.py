@@ -3,6 +3,8 @@ machine with 8-byte addresses."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ipbp.formats.debug_abbreviations import IMPLICIT_CONST
 from ipbp.graph.leb import sleb, uleb
 
@@ -76,3 +78,12 @@ def values(content: bytes, forms: Forms, place: int) -> dict[int, tuple[int, int
 
 def text_at(content: bytes, at: int) -> str:
     return content[at : content.index(0, at)].decode("utf-8", "replace")
+
+
+def places_of(strings: bytes, name: str) -> Iterator[int]:
+    """Where a string stands, also as the end of another one."""
+    text = name.encode() + b"\0"
+    place = strings.find(text)
+    while place >= 0:
+        yield place
+        place = strings.find(text, place + 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ipbp.errors import IpbpError
 from ipbp.formats.debug_entries import MALFORMED, Sections, Shape, Texts, shapes
-from ipbp.formats.debug_forms import ANY_BLOCK, LEB_BLOCKS, LOCAL_REFERENCES, REF4, REF_SIG8, STRP, UDATA
+from ipbp.formats.debug_forms import ANY_BLOCK, LEB_BLOCKS, LOCAL_REFERENCES, REF4, REF_SIG8, STRP, UDATA, places_of
 from ipbp.formats.debug_parts import pieces
 from ipbp.graph.layouts import Aggregate, Closure, Definition, Member, TypeText, UnitTypes
 from ipbp.graph.leb import uleb
@@ -75,7 +75,8 @@ _WANTED = frozenset(
 )
 _PASS_BY_REFERENCE, _DEFAULTED_IN_CLASS = 0x04, 0x01
 # Linkage names of destructors, and of constructors that take a reference to what the name has named before.
-_SPECIAL = re.compile(rb"[^\0]*(?:D4Ev|C4E(?:RK|R|O)S[0-9A-Z]*_)\0")
+# Of each only the end is looked for: a pattern for the whole name would be tried anew at each of its bytes.
+_SPECIAL = (re.compile(rb"D4Ev\0"), re.compile(rb"C4E(?:RK|R|O)S[0-9A-Z]*_\0"))
 _CALL = "operator()"
 _ALLOCATORS = frozenset({"operator new", "operator new[]", "operator delete", "operator delete[]"})
 _OP_ADDR, _OP_CONSTU, _OP_ADDRX, _OP_PLUS_UCONST, _GNU_ADDR_INDEX = 0x03, 0x10, 0xA1, 0x23, 0xFB
@@ -199,8 +200,10 @@ class _Reader:
         self.declared_calls: dict[int, tuple[str, int]] = {}
         self.typedefs: list[_Entry] = []
         strings = sections.get(".debug_str", b"")
-        self.call_names = frozenset(place for name in (_CALL, *_ALLOCATORS) for place in _places_of(strings, name))
-        self.special_names = frozenset(match.start() for match in _SPECIAL.finditer(strings))
+        self.call_names = frozenset(place for name in (_CALL, *_ALLOCATORS) for place in places_of(strings, name))
+        self.special_names = frozenset(
+            strings.rfind(0, 0, match.start()) + 1 for ends in _SPECIAL for match in ends.finditer(strings)
+        )
         self.by_reference: dict[int, bool] = {}
         self.types: list[_Entry] = []
         self.statics: list[_Entry] = []
@@ -705,15 +708,6 @@ class _Slots(dict[int, str]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self.items()))
-
-
-def _places_of(strings: bytes, name: str) -> Iterator[int]:
-    """Where a string stands, also as the end of another one."""
-    text = name.encode() + b"\0"
-    place = strings.find(text)
-    while place >= 0:
-        yield place
-        place = strings.find(text, place + 1)
 
 
 def _behind_parameters(content: bytes, place: int, table: Mapping[int, _Abbreviation]) -> int:

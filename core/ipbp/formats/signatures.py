@@ -21,6 +21,7 @@ from ipbp.formats.debug_forms import (
     STRP,
     STRX,
     Forms,
+    places_of,
     skip,
     text_at,
     values,
@@ -40,6 +41,8 @@ _AT_SIBLING, _AT_NAME, _AT_BYTE_SIZE, _AT_DECLARATION, _AT_EXTERNAL, _AT_TYPE = 
 _AT_STR_OFFSETS_BASE, _AT_SPECIFICATION, _AT_LINKAGE_NAME = 0x72, 0x47, 0x6E
 _REF_ADDR = 0x10
 _DEEPEST = 8
+_FEW = 32
+"""Names: of more it is quicker to read those of all functions than to look for each."""
 
 
 def signatures(
@@ -49,11 +52,14 @@ def signatures(
     they cannot be read. `source`: base name of the only unit to look at. `shared`: global C functions only."""
     found: dict[str, str] = {}
     in_namespaces = not shared and any(name.startswith("_ZN") for name in names)
+    strings = sections.get(".debug_str", b"")
+    few = len(names) <= _FEW
+    wanted = frozenset(place for name in names for place in places_of(strings, name)) if few else None
     try:
         for unit in _units(sections):
             if source and Path(unit.name).name != source:
                 continue
-            for function in unit.functions(in_namespaces):
+            for function in unit.functions(in_namespaces, wanted):
                 if _AT_DECLARATION in function.found or (shared and _AT_EXTERNAL not in function.found):
                     continue
                 declared = unit.declaration(function)
@@ -68,13 +74,16 @@ def signatures(
 @dataclass(frozen=True, slots=True)
 class _Abbreviation:
     """`size`: of its entries without their code, -1 when that varies. `sibling`: offset of the reference to the next
-    sibling, -1 when there is none."""
+    sibling, -1 when there is none. `places`: attribute -> (form, offset) of those that have the same one in each of its
+    entries."""
 
     tag: int
     has_children: bool
     forms: Forms
     size: int
     sibling: int
+    places: Mapping[int, tuple[int, int]]
+    attributes: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +117,15 @@ def _table(content: bytes, place: int) -> dict[int, _Abbreviation]:
     table = {}
     for row in declarations(content, place):
         size, sibling = 0, -1
+        places = {}
         for attribute, form, _constant in row.forms:
+            if size >= 0:
+                places[attribute] = form, size
             if attribute == _AT_SIBLING and form == REF4 and size >= 0:
                 sibling = size
             size = size + FIXED[form] if form in FIXED and size >= 0 else -1
-        table[row.code] = _Abbreviation(row.tag, row.has_children, row.forms, size, sibling)
+        attributes = frozenset(attribute for attribute, _form, _constant in row.forms)
+        table[row.code] = _Abbreviation(row.tag, row.has_children, row.forms, size, sibling, places, attributes)
     return table
 
 
@@ -130,12 +143,33 @@ class _Unit:
     def name(self) -> str:
         return self.text(self.top, _AT_NAME)
 
-    def functions(self, in_namespaces: bool, parent: _Entry | None = None) -> Iterator[_Entry]:
-        for place, row in self._children(parent or self.top):
-            if row.tag == _SUBPROGRAM:
+    def functions(
+        self, in_namespaces: bool, wanted: Collection[int] | None, parent: _Entry | None = None
+    ) -> Iterator[_Entry]:
+        """Those that may have one of the names that are at these places of `.debug_str`, all for None."""
+        for place, row, start in self._children(parent or self.top):
+            if row.tag == _SUBPROGRAM and (wanted is None or self._may_be(row, start, wanted)):
                 yield self.entry(place)
             elif row.tag == _NAMESPACE and row.has_children and in_namespaces:
-                yield from self.functions(True, self.entry(place))
+                yield from self.functions(True, wanted, self.entry(place))
+
+    def _may_be(self, row: _Abbreviation, start: int, wanted: Collection[int]) -> bool:
+        """Whether the name of the function whose attributes begin at `start`, told by its bytes alone, is at one of
+        these places; also where that is not so easily told."""
+        if _AT_SPECIFICATION in row.attributes:
+            form, at = row.places.get(_AT_SPECIFICATION, (0, 0))
+            if form != REF4:
+                return True
+            code, start = uleb(self.content, self.start + self._word(start + at))
+            row = self.table[code]
+        attribute = _AT_LINKAGE_NAME if _AT_LINKAGE_NAME in row.attributes else _AT_NAME
+        if attribute not in row.attributes:
+            return False
+        form, at = row.places.get(attribute, (0, 0))
+        return form != STRP or self._word(start + at) in wanted
+
+    def _word(self, place: int) -> int:
+        return int.from_bytes(self.content[place : place + 4], "little")
 
     def declaration(self, function: _Entry) -> _Entry:
         """Where its name is: a member of a class, or of a namespace, is declared there (DWARF 5, 2.13.2)."""
@@ -150,20 +184,22 @@ class _Unit:
         inside = skip(self.content, row.forms, at) if row.has_children else -1
         return _Entry(row.tag, values(self.content, row.forms, at), inside)
 
-    def _children(self, parent: _Entry) -> Iterator[tuple[int, _Abbreviation]]:
-        """Where each begins, and what it is."""
+    def _children(self, parent: _Entry) -> Iterator[tuple[int, _Abbreviation, int]]:
+        """Where each begins, what it is, and where its attributes begin."""
         content, place, depth = self.content, parent.inside, 0
         while 0 <= place < self.end:
-            at = place
-            code, place = uleb(content, place)
+            at, code = place, content[place]
+            place += 1
             if code == 0:
                 depth -= 1
                 if depth < 0:
                     return
                 continue
+            if code >= 0x80:
+                code, place = uleb(content, at)
             row = self.table[code]
             if depth == 0:
-                yield at, row
+                yield at, row, place
             if row.has_children and row.sibling >= 0:
                 target = place + row.sibling
                 place = self.start + int.from_bytes(content[target : target + 4], "little")
@@ -175,7 +211,7 @@ class _Unit:
 
     def signature(self, function: _Entry, declared: _Entry) -> str:
         taken = []
-        for place, row in self._children(function):
+        for place, row, _start in self._children(function):
             if row.tag == _PARAMETER:
                 taken.append(self._type(self.entry(place)))
             elif row.tag == _UNSPECIFIED:

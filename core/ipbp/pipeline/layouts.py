@@ -29,6 +29,8 @@ _NEEDED = (".debug_info", ".debug_types", ".debug_abbrev", ".debug_str", ".debug
 _kept: Kept[object, UnitTypes] = Kept(64)
 _of_sides: deque[tuple[tuple[SideSection, ...], UnitTypes]] = deque(maxlen=4)
 """The last graphs that were asked about: the new side of one patch is the old side of the next."""
+_described: deque[tuple[tuple[SideSection, ...], dict[str, bytes]]] = deque(maxlen=2)
+"""Of the same kind, and fewer: they are large."""
 
 
 def types_of_object(graph: LinkGraph) -> UnitTypes:
@@ -36,12 +38,22 @@ def types_of_object(graph: LinkGraph) -> UnitTypes:
     for side, known in _of_sides:
         if side is graph.side:
             return known
-    sections = sections_of_object(graph, _NEEDED)
+    sections = described(graph)
     digest = hashlib.sha256()
     for name, content in sections.items():
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
     found = _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
     _of_sides.append((graph.side, found))
+    return found
+
+
+def described(graph: LinkGraph) -> dict[str, bytes]:
+    """The debug sections that say what types and functions an object has."""
+    for side, known in _described:
+        if side is graph.side:
+            return known
+    found = sections_of_object(graph, _NEEDED)
+    _described.append((graph.side, found))
     return found
 
 
@@ -119,6 +131,7 @@ def forget() -> None:
     """What was read is read again when it is asked for next."""
     _kept.clear()
     _of_sides.clear()
+    _described.clear()
 
 
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:

@@ -23,7 +23,7 @@ from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND
 from ipbp.kept import file_state
 from ipbp.pipeline.judge import Judged
-from ipbp.pipeline.layouts import sections_of_image, sections_of_object
+from ipbp.pipeline.layouts import described, sections_of_image
 from ipbp.pipeline.record import UnitRecord
 from ipbp.pipeline.unit_names import stored_names
 from ipbp.stages.callers import direct_calls, functions_at
@@ -43,7 +43,7 @@ def refuse_old_callers(judged: Sequence[Judged], known: Known, store: Store, ima
         if unit.edited.is_crate:
             continue  # all crates that use this one are compiled with it
         before = _old_signatures(unit, names, image) if names else {}
-        after = signatures(sections_of_object(unit.edited.new, SECTIONS), names) if before else {}
+        after = signatures(described(unit.edited.new), names) if before else {}
         refusals += [
             _changed(name, unit.edited.name, before[name], after[name], callers[name])
             for name in sorted(before.keys() & after.keys())
@@ -73,7 +73,7 @@ def _retyped(units: Sequence[Judged], names: Collection[str]) -> frozenset[str]:
     for unit in units:
         own = {row.name for row in unit.selection.replaced if row.name in names and not unit.edited.is_crate}
         before = _old_signatures(unit, own, unit.edited.image, shared=False) if own else {}
-        after = signatures(sections_of_object(unit.edited.new, SECTIONS), own, shared=False) if before else {}
+        after = signatures(described(unit.edited.new), own, shared=False) if before else {}
         found.update(name for name in before.keys() & after.keys() if before[name] != after[name])
     return frozenset(found)
 
@@ -126,7 +126,7 @@ def _inside(judged: Iterable[Judged], place: np.ndarray) -> np.ndarray:
 
 def _old_signatures(unit: Judged, names: set[str], image: LoadedImage, shared: bool = True) -> dict[str, str]:
     if not unit.is_lifted:
-        return signatures(sections_of_object(unit.old.graph, SECTIONS), names, shared=shared)
+        return signatures(described(unit.old.graph), names, shared=shared)
     if not image.debug_file:
         return {}
     return signatures(sections_of_image(image, SECTIONS), names, unit.edited.new.source, shared)

@@ -199,6 +199,51 @@ def test_code_is_replaced_again_and_taken_back(metronome: Metronome) -> None:
     assert [row[2] for row in rows] == [102 + 2 * n for n in range(11)]
 
 
+LIBRARY = """
+static __thread long own[2] = {5, 6};
+__thread long shared = 7;
+long tell(long n) { own[1] += n; shared += n; return own[1] + shared; }
+"""
+USER = """
+#include <stdio.h>
+#include <unistd.h>
+long tell(long n);
+__thread long before = 1000;
+__attribute__((noinline)) void tick(long n) { before++; printf("%ld %ld %ld\\n", n, tell(n), before); }
+int main(void) {
+    setvbuf(stdout, 0, _IOLBF, 0);
+    for (long n = 0;; n++, usleep(20000)) tick(n);
+}
+"""
+
+
+def test_a_librarys_variables_of_threads_are_where_they_were(tmp_path: Path, aarch64: str) -> None:
+    rows = []
+    for name, text in (("library", LIBRARY), ("user", USER)):
+        (tmp_path / f"{name}.c").write_text(text)
+        command = [aarch64, "-g", "-O2", "-fPIC", "-c", f"{name}.c", "-o", f"{name}.o"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        rows.append({"directory": str(tmp_path), "file": f"{name}.c", "arguments": command})
+    (tmp_path / "compile_commands.json").write_text(json.dumps(rows))
+    subprocess.run([aarch64, "-shared", "library.o", "-o", "liblibrary.so"], cwd=tmp_path, check=True)
+    subprocess.run([aarch64, "user.o", tmp_path / "liblibrary.so", "-o", "program"], cwd=tmp_path, check=True)
+    with _in_qemu(tmp_path, "library.c", "./program") as metronome:
+        said = metronome.session(
+            f"set solib-search-path {tmp_path}",
+            "tbreak tick if n == 3",
+            "continue",
+            metronome.edit("return own[1] + shared;", "return 1000 * own[1] + shared;"),
+            "hotpatch --json",
+            "tbreak tick if n == 6",
+            "continue",
+        )
+        assert outcomes(said) == ["patched"], said
+        sums = [0, 1, 3, 6, 10, 15]
+        old, new = [[13 + 2 * n, 1001 + at] for at, n in enumerate(sums)], [6007 + 1001 * n for n in sums]
+        rows = [row[1:] for row in metronome.printed()]
+        assert rows == [*old[:3], *([new[at], 1001 + at] for at in (3, 4, 5))], said
+
+
 @pytest.mark.parametrize("metronome", [["g++ -O2"]], indirect=True)
 def test_new_code_throws_and_catches_and_is_called_through_tables(metronome: Metronome) -> None:
     said = metronome.session(

@@ -3,13 +3,15 @@
 An executable's are at a place that the ABI fixes. For a library glibc writes the answer into its link map, and says for
 debuggers where in that structure (the `_thread_db_*` variables of libpthread, which libthread_db reads as well: size in
 bits, count, offset). Elsewhere a cell of the library tells that the loader has filled for it (R_X86_64_TPOFF64,
-R_X86_64_DTPMOD64; "ELF Handling For Thread-Local Storage", section 4.4).
+R_X86_64_DTPMOD64; "ELF Handling For Thread-Local Storage", section 4.4). On x86-64 all blocks lie below the thread
+pointer (variant II there), on AArch64 above it (variant I).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ipbp.arch.machines import X86_64
 from ipbp.formats.elf_dynamic import DynamicTables
 from ipbp.formats.elf_link_map import namespaces
 from ipbp.formats.elf_linked import PT_TLS
@@ -67,10 +69,9 @@ def _described(process: LoadedProcess, module: LoadedModule) -> tuple[int, int |
     contents = process.read([(link_map.address + field, 8) for field in fields if field is not None])
     if None in contents:
         return None
-    number, below = (int.from_bytes(content or b"", "little") for content in contents)
-    # Counted downwards from the thread pointer; 0 and the highest numbers say that there is none (NO_TLS_OFFSET,
-    # FORCED_DYNAMIC_TLS_OFFSET).
-    return number, -below if 0 < below < _FARTHEST else None
+    number, distance = (int.from_bytes(content or b"", "little") for content in contents)
+    # 0 and the highest numbers say that there is none (NO_TLS_OFFSET, FORCED_DYNAMIC_TLS_OFFSET).
+    return number, _direction(module) * distance if 0 < distance < _FARTHEST else None
 
 
 def _descriptor(process: LoadedProcess, name: str) -> int | None:
@@ -94,7 +95,12 @@ def _from_cells(module: LoadedModule, process: LoadedProcess) -> tuple[int, int 
         symbol = int(dynamic.relocations.symbol[row])
         place = int(dynamic.relocations.addend[row]) + (int(dynamic.symbols.value[symbol]) if symbol else 0)
         offset = _word(process, module.bias + int(dynamic.relocations.offset[row])) - place
-    return number, offset if -_FARTHEST < offset < 0 else None
+    return number, offset if 0 < _direction(module) * offset < _FARTHEST else None
+
+
+def _direction(module: LoadedModule) -> int:
+    """From the thread pointer to the blocks of libraries."""
+    return -1 if module.image.machine == X86_64 else 1
 
 
 def _own_rows(dynamic: DynamicTables, kind: int) -> list[int]:

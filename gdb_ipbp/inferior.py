@@ -142,7 +142,7 @@ class GdbInferior:
     def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         self._require_thread(thread)
         if self._remote is not None:
-            return self._remote.registers(thread, names)
+            return self._remote.vectors(thread, names)
         values = ptrace.read_vectors(thread)
         return {name: values[name] for name in names}
 
@@ -171,8 +171,7 @@ class GdbInferior:
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         if self._remote is not None:
-            number = self._remote.registers(thread, ("orig_rax",)).get("orig_rax", _MASK)
-            return number if number < 1 << 63 else None
+            return self._remote.interrupted_call(thread)
         where = procfs.system_call(_process(), thread)
         return None if where is None else where.number
 
@@ -182,8 +181,8 @@ class GdbInferior:
 
     def selected_frame(self) -> Frame:
         _process()
-        if self._remote is not None and not self._remote.is_known:
-            raise IpbpError("frame-machine", "frames behind a stub such as this one stay in old code", "Let it return.")
+        if self._remote is not None:
+            self._remote.require_movable_frames()
         self._refresh()
         try:
             frame = gdb.selected_frame()
@@ -220,7 +219,7 @@ class GdbInferior:
         _known.threads = None
         self._refresh()
         if self._remote is not None:
-            self._remote.require_vectors_kept(gdb.selected_thread().ptid[1])
+            self._remote.require_callable(gdb.selected_thread().ptid[1])
         with self._limited(CALL_SECONDS):
             self._refresh()
             return self._call(address, arguments)
@@ -424,6 +423,9 @@ def _process() -> int:
         )
     if is_remote() and remote.is_running():
         raise remote.runs()
+    if is_remote() and not process_behind_stub().is_process:
+        fact = "the stub debugs a machine with all that runs on it, and no process: it knows no auxiliary vector"
+        raise IpbpError("inferior-remote", fact, "Run gdbserver in the system on that machine, and connect to it.")
     if is_remote() and not architecture.startswith("aarch64") and not process_behind_stub().is_known:
         fact = "the stub gives no files of its machine and of the process, or cannot step one thread, or is non-stop"
         raise IpbpError("inferior-remote", fact, "Use gdbserver there, without `set non-stop on`.")

@@ -57,12 +57,13 @@ def process_behind_stub(is_new_command: bool = False) -> RemoteProcess:
         if known is None:
             raise runs()
         return known
-    name = f"{inferior.connection.num}.{inferior.num}.{hashlib.sha256(auxiliary_vector()).hexdigest()[:12]}"
+    vector = auxiliary_vector()
+    name = f"{inferior.connection.num}.{inferior.num}.{hashlib.sha256(vector).hexdigest()[:12]}"
     if known is None or known.name != name:
         if not _processes:
             gdb.events.cont.connect(_on_continue)
             gdb.events.exited.connect(_on_exit)
-        _processes[number] = RemoteProcess(name, inferior.pid)
+        _processes[number] = RemoteProcess(name, inferior.pid, bool(vector))
     return _processes[number]
 
 
@@ -82,9 +83,11 @@ def _on_exit(event: gdb.ExitedEvent) -> None:
 
 class RemoteProcess:
     """What `GdbInferior` asks about threads and memory. `name` tells it from others of this gdb. `mapped`: what ipbp
-    has mapped, where nobody else tells."""
+    has mapped, where nobody else tells. `is_process`: else the stub debugs a machine (a probe's, an emulator's own),
+    which gives no auxiliary vector, as kernels give each process."""
 
-    def __init__(self, name: str, pid: int) -> None:
+    def __init__(self, name: str, pid: int, is_process: bool) -> None:
+        self.is_process = is_process
         self.mapped: dict[int, Region] = {}
         self.name = name
         self._kernel: Optional[RemoteKernel] = kernel_behind_stub(pid)
@@ -173,6 +176,15 @@ class RemoteProcess:
                     continue
             return found
 
+    def interrupted_call(self, number: int) -> Optional[int]:
+        """The system call that a thread is in, None for none, or where that is not told."""
+        hidden = self._abi.hidden
+        if hidden:
+            call = self.registers(number, (hidden,)).get(hidden, _MASK)
+            return call if call < 1 << 63 else None
+        where = self._kernel.system_call(number) if self._kernel is not None else None
+        return None if where is None else where.number
+
     def set_registers(self, number: int, values: dict[str, int]) -> None:
         with self._raw() as packets:
             if packets is not None:
@@ -214,6 +226,10 @@ class RemoteProcess:
         self._unfiltered.add(thread)
         return False
 
+    def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
+        """Those that there are. gdb itself gives them in parts only."""
+        return self.registers(thread, names) if self._packets is not None else {}
+
     def set_vectors(self, thread: int, values: dict[str, int]) -> None:
         """gdbserver (13) cannot write them where the processor has AMX (`large_state`), and says so to nobody.
 
@@ -228,10 +244,25 @@ class RemoteProcess:
         self.set_registers(thread, values)
 
     def _has_matrix_registers(self) -> bool:
-        return self._kernel is not None and self._kernel.has_matrix_registers()
+        return self._kernel is not None and self._abi is X86_64 and self._kernel.has_matrix_registers()
 
-    def require_vectors_kept(self, thread: int) -> None:
-        """Before a call, after which they are to be as they were (`set_vectors`). In a system call nothing in them must
+    def require_movable_frames(self) -> None:
+        """Errors: `frame-machine`."""
+        if self._packets is None or self._abi is AARCH64:
+            why = "of AArch64 code" if self._abi is AARCH64 else "behind a stub such as this one"
+            raise IpbpError("frame-machine", f"frames {why} stay in old code so far", "Let the function return.")
+
+    def require_callable(self, thread: int) -> None:
+        """Before a call by this thread. On AArch64 gdb has functions come back to the program's entry.
+
+        Errors: `inferior-remote` when gdb does not know where that is; `inferior-register` as `_require_vectors_kept`.
+        """
+        if self._abi is AARCH64:
+            _executable()
+        self._require_vectors_kept(thread)
+
+    def _require_vectors_kept(self, thread: int) -> None:
+        """After a call they are to be as they were (`set_vectors`). In a system call nothing in them must
         be kept (psABI, "Register Usage").
 
         Errors: `inferior-register`.

@@ -89,3 +89,31 @@ def test_a_thread_is_stepped_out_word_by_word() -> None:
     cleared = safepoint.clear(inferior, [(entry + 1, entry + 16)])
     assert cleared.moved == [inferior.all_threads[0].id]
     assert inferior.all_threads[0].registers["pc"] == entry + 16
+
+
+def test_return_addresses_are_known_with_a_signature_and_in_the_link_register() -> None:
+    inferior = fake(threads=3)
+    in_link, on_stack, elsewhere = inferior.all_threads
+    caller, signature = CODE + 0x104, 0x2A << 48
+    in_link.registers.update(x30=caller | signature)
+    inferior.write(on_stack.registers["sp"] + 16, (caller | signature).to_bytes(8, "little"))
+    assert safepoint.users(inferior, [(CODE + 0x101, CODE + 0x110)]) == [in_link.id, on_stack.id]
+    # Where the address space is smaller, so that signatures have more bits, the processor says so.
+    elsewhere.registers.update(x30=caller | 1 << 45, pauth_cmask=1 << 47 | 1 << 45)
+    assert safepoint.users(inferior, [(CODE + 0x101, CODE + 0x110)]) == [row.id for row in inferior.all_threads]
+    assert [stack.link for stack in safepoint.stacks(inferior)][::2] == [caller, caller]
+
+
+def test_a_thread_that_the_kernel_has_yet_to_give_a_result_makes_no_call() -> None:
+    inferior = fake(threads=2)
+    forking, other = inferior.all_threads
+    forking.registers["pc"] = SVC + 4
+    inferior.interrupted_call = lambda number: 220 if number == forking.id else None  # type: ignore[method-assign]
+    before = dict(forking.registers)
+    forking.signals.append((HANDLER, "before"))  # which it would go to, if it were let go
+    inject.allocate(inferior, ARENA, PAGE, "rw")
+    assert forking.registers == before
+    assert len(forking.signals) == 1
+    other.registers["pc"] = SVC + 4
+    inject.allocate(inferior, ARENA + PAGE, PAGE, "rw")  # behind a call that is over
+    assert forking.registers == before

@@ -82,6 +82,13 @@ def test_memory_that_the_stack_may_grow_into_is_left_alone() -> None:
     assert arena.base >= stack.end or arena.end <= stack.start - (128 << 20)
 
 
+def test_a_program_above_half_of_the_larger_address_space_gets_its_arena_there() -> None:
+    image = (0xAAAA_AC0B_0000, 0xAAAA_AC0D_0000)  # of AArch64
+    arena = choose_arena([Region(*image, "r-x", 0, "/app")], *image)
+    assert arena.end <= image[0]
+    assert _farthest(arena, image) < REACH
+
+
 def test_an_arena_reaches_as_far_as_a_32_bit_distance_and_not_further() -> None:
     arena = choose_arena(_regions(PIE), *PIE)
     assert arena.reaches(PIE[0])

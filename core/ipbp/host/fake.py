@@ -165,7 +165,8 @@ class FakeInferior:
 
     def registers(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         wanted = [name for name in names if name != "orig_rax" or self.shows_orig_rax]
-        return self._counted(lambda: {name: self.thread(thread).registers[name] for name in wanted})
+        values = self.thread(thread).registers
+        return self._counted(lambda: {name: values[name] for name in wanted if name in values})
 
     def set_registers(self, thread: int, values: dict[str, int]) -> None:
         for name, value in values.items():
@@ -199,7 +200,7 @@ class FakeInferior:
         self._counted(lambda: self._step(self.thread(thread)))
 
     def interrupted_call(self, thread: int) -> Optional[int]:
-        number = self._counted(lambda: self.thread(thread).registers["orig_rax"])
+        number = self._counted(lambda: self.thread(thread).registers.get("orig_rax", MASK))
         return None if number == MASK else number
 
     def call(self, address: int, arguments: Sequence[int]) -> int:

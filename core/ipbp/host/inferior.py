@@ -133,7 +133,7 @@ class Inferior(Protocol):
     def set_registers(self, thread: int, values: dict[str, int]) -> None: ...
 
     def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
-        """Vector registers by name (xmm0..xmm15), 16 bytes each."""
+        """Vector registers by name: xmm0..xmm15, 16 bytes each; on AArch64 the scalable ones, where there are any."""
 
     def set_vectors(self, thread: int, values: dict[str, int]) -> None: ...
 
@@ -146,7 +146,7 @@ class Inferior(Protocol):
 
     def interrupted_call(self, thread: int) -> Optional[int]:
         """Number of the system call in which the thread was interrupted by the stop, if any. Only asked when
-        the value in rax says so (/proc/PID/task/TID/syscall, proc_pid_syscall(5))."""
+        the value in rax says so, or where it stands on AArch64 (/proc/PID/task/TID/syscall, proc_pid_syscall(5))."""
 
     def filters_calls(self, thread: int) -> bool:
         """Whether a seccomp filter looks at the thread's system calls, as far as that can be asked."""

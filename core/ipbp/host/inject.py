@@ -200,7 +200,7 @@ def _call_once(
     call.update({abi.number: number, abi.pc: site})
     if abi.hidden in saved:
         call[abi.hidden] = _MASK  # -1: not in a system call, so that the kernel restarts nothing
-    restored = _restored(saved, interrupted, abi)
+    restored, vectors = _restored(saved, interrupted, abi), inferior.vectors(thread, abi.lost) if abi.lost else {}
     done = _places_behind(site, abi)
     line = lifeline.lay(inferior, thread, ways, {**saved, **_begun_again(saved, interrupted, abi)}) if ways else None
     call[abi.stack] = line.pointer if line else saved[abi.stack]
@@ -209,16 +209,22 @@ def _call_once(
         inferior.step(thread)
         after = _read_registers(inferior, thread, (abi.pc, abi.result, abi.context, abi.stack))
     except BaseException:
-        _surely(inferior.set_registers, thread, restored)
+        _put_back(inferior, thread, restored, vectors)
         _take_up(inferior, line)
         raise
     if after[abi.pc] not in (site, *done) and after[abi.stack] != call[abi.stack]:
         result = _leave_to_handler(inferior, abi, thread, site, after[abi.context], saved, interrupted)
     else:
-        _surely(inferior.set_registers, thread, restored)
+        _put_back(inferior, thread, restored, vectors)
         result = _signed(after[abi.result]) if after[abi.pc] in done else None
     _take_up(inferior, line)
     return result
+
+
+def _put_back(inferior: Inferior, thread: int, registers: Registers, vectors: Registers) -> None:
+    _surely(inferior.set_registers, thread, registers)
+    if vectors:
+        _surely(inferior.set_vectors, thread, vectors)
 
 
 def _take_up(inferior: Inferior, line: Optional[lifeline.Lifeline]) -> None:
@@ -313,10 +319,18 @@ def _choose_thread(inferior: Inferior) -> int:
 
 def _is_amid_call(inferior: Inferior, description: Description, thread: int) -> bool:
     """Whether the kernel is still to give the thread the result of its system call: it is stopped by an event of the
-    call itself (ptrace(2), PTRACE_EVENT_FORK). Until then -ENOSYS stands in for the result (arch/x86/entry), and what a
-    debugger writes there is lost."""
+    call itself (ptrace(2), PTRACE_EVENT_FORK). Until then what a debugger writes there is lost, and on x86-64 -ENOSYS
+    stands in for the result (arch/x86/entry)."""
     abi = abi_of(description)
-    return abi.restarts and _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) == -errno.ENOSYS
+    if abi.restarts:
+        return _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) == -errno.ENOSYS
+    # The kernel has a call's number until the thread is back in the program, or at a signal.
+    return _is_behind_call(inferior, abi, thread) and inferior.interrupted_call(thread) is not None
+
+
+def _is_behind_call(inferior: Inferior, abi: Abi, thread: int) -> bool:
+    before = _read_registers(inferior, thread, (abi.pc,))[abi.pc] - len(abi.syscall)
+    return inferior.read(before, len(abi.syscall)) == abi.syscall
 
 
 def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -> bool:
@@ -328,7 +342,8 @@ def _may_be_in_call(inferior: Inferior, description: Description, thread: int) -
     if not abi.restarts:
         # It stands before its `svc`, and would only begin its call anew.
         pc = _read_registers(inferior, thread, (abi.pc,))[abi.pc]
-        return inferior.read(pc, len(abi.syscall)) == abi.syscall
+        is_before = inferior.read(pc, len(abi.syscall)) == abi.syscall
+        return is_before or _is_amid_call(inferior, description, thread)
     return _signed(_read_registers(inferior, thread, (abi.result,))[abi.result]) in (*_RESTARTS, -errno.ENOSYS)
 
 

@@ -43,7 +43,8 @@ def places_of(stack: Stack, addresses: Sequence[int], ranges: Ranges) -> list[in
     end = 0
     if addresses:
         end = stack.content.rfind(addresses[-1].to_bytes(8, "little")) + 8
-    return [stack.pc, *addresses, *safepoint.words_in(stack.content[max(end, 0) & ~7 :], ranges)]
+    link = [stack.link] if stack.link else []
+    return [stack.pc, *link, *addresses, *safepoint.words_in(stack.content[max(end, 0) & ~7 :], ranges)]
 
 
 def _code_of(row: OldCaller, patches: Sequence[Patch]) -> list[tuple[int, int]]:

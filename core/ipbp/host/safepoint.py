@@ -27,11 +27,13 @@ _STACK_LIMIT = 1 << 20  # bytes of a stack that are searched, from its innermost
 
 @dataclass(frozen=True)
 class Stack:
-    """Where a stopped thread is, and the bytes of its stack from its stack pointer on, in whole words."""
+    """Where a stopped thread is, and the bytes of its stack from its stack pointer on, in whole words. `link`: the
+    return address of its innermost call, where that is in a register. Return addresses have no signatures here."""
 
     thread: int
     pc: int
     content: bytes
+    link: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
 
 
 def _users(stacks: Sequence[Stack], span: _Span) -> list[int]:
-    return [stack.thread for stack in stacks if stack.pc in span or span.has_any(stack.content)]
+    return [stack.thread for stack in stacks if stack.pc in span or stack.link in span or span.has_any(stack.content)]
 
 
 def words_in(content: bytes, ranges: Ranges) -> list[int]:
@@ -147,7 +149,21 @@ def stacks(inferior: Inferior) -> list[Stack]:
 
 def _stacks(inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Region]) -> list[Stack]:
     starts = [region.start for region in regions]  # in address order
-    return [Stack(thread.id, thread.pc, _content(inferior, regions, starts, thread)) for thread in threads]
+    abi, found = abi_of(inferior.describe()), []
+    for thread in threads:
+        content, link = _content(inferior, regions, starts, thread), 0
+        if abi.link:
+            registers = inferior.registers(thread.id, (abi.link, abi.signature))
+            plain = (1 << abi.address_bits) - 1 & ~registers.get(abi.signature, 0)
+            content, link = _unsigned(content, plain), registers[abi.link] & plain
+        found.append(Stack(thread.id, thread.pc, content, link))
+    return found
+
+
+def _unsigned(content: bytes, plain: int) -> bytes:
+    """Words with these bits only: return addresses are signed in their upper ones (Arm Architecture Reference Manual,
+    "Pointer authentication")."""
+    return array("Q", [word & plain for word in array("Q", content)]).tobytes()
 
 
 def _content(inferior: Inferior, regions: Sequence[Region], starts: Sequence[int], thread: Thread) -> bytes:

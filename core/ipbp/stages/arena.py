@@ -29,7 +29,9 @@ instruction lengths are added to it."""
 LOW_END = 1 << 31
 """End of what a sign-extended 32-bit field can hold as an address."""
 LOWEST = 64 * KIB  # vm.mmap_min_addr as distributions set it
-HIGHEST = 1 << 47  # end of user addresses with four-level page tables
+HIGHEST = (1 << 47, 1 << 48)
+"""End of user addresses: with four-level page tables of x86-64; of AArch64, where a program may lie above that, too
+(Documentation/arch/arm64/memory.rst)."""
 PART_GRAIN = 64  # a patch starts at a cache line of its own
 DEFAULT_SIZES: Mapping[str, int] = {"rx": 4 * MIB, "r": 2 * MIB, "rw": 4 * MIB}
 
@@ -118,10 +120,11 @@ def choose_arena(
 
     Errors: `no-near-memory`.
     """
+    end = next((end for end in HIGHEST if image_end <= end), image_end)
     tries = [(distance, divisor) for distance in dict.fromkeys((reach, REACH)) for divisor in _DIVISORS]
     for distance, divisor in tries:
         lowest = max(LOWEST, image_end - distance)
-        highest = min(LOW_END if low_2g else HIGHEST, image_start + distance)
+        highest = min(LOW_END if low_2g else end, image_start + distance)
         holes = list(_holes(regions, lowest, highest))
         sizes = {
             protection: _whole_pages(max(size // divisor, 2 * (demand or {}).get(protection, 0)))

@@ -199,7 +199,7 @@ class LldbInferior:
 
     def step(self, thread: int) -> None:
         found = self._thread(thread)
-        if self._resumes_soon:
+        if self._is_unseen() and not self._is_at_trap(found):
             self._step_unseen(found)
             return
         if self._kernel is not None and self._fault(found) in _SENT:
@@ -220,6 +220,15 @@ class LldbInferior:
         pc = server.step(thread.GetThreadID())
         server.rest(thread.GetThreadID())
         thread.GetFrameAtIndex(0).SetPC(pc)  # lldb forgets what it knew of its registers
+
+    def _is_unseen(self) -> bool:
+        """Whether lldb has not shown this stop, and must not see the program go on and stop once more: it would show
+        its prompt then, before the stop. With a fault it has to, since that would be delivered (`_fault_held`)."""
+        return self._resumes_soon or (self._is_in_hook and not any(map(self._fault, self._process())))
+
+    def _is_at_trap(self, thread: lldb.SBThread) -> bool:
+        pc = thread.GetFrameAtIndex(0).GetPC()
+        return not self._resumes_soon and _TRAP in procfs.read_memory(self._pid(), pc, 1)
 
     def _server(self) -> Server:
         process = self._process()
@@ -309,7 +318,7 @@ class LldbInferior:
 
     def call(self, address: int, arguments: Sequence[int]) -> int:
         process = self._process()
-        if self._resumes_soon and not self._is_loaders(address):
+        if self._is_unseen() and not self._is_loaders(address):
             result, left = self._server().call(process.GetSelectedThread().GetThreadID(), address, arguments)
             if left:
                 fact = f"the call of {address:#x} in the program did not come back: {left}"

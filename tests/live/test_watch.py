@@ -98,8 +98,6 @@ def test_saves_in_a_burst_are_one_patch(typed: Typed, ticker: Ticker) -> None:
     assert len(re.findall("patched", typed.terminal.screen)) == 2, typed.terminal.screen
 
 
-# lldb (19) sometimes goes on reading for the program after such a stop: docs/limits.md.
-@pytest.mark.parametrize("debugger", ["gdb", pytest.param("lldb", marks=pytest.mark.slow)], indirect=True)
 def test_a_command_that_waits_for_the_end_of_a_function_is_not_lost(typed: Typed, ticker: Ticker) -> None:
     typed.interrupt()
     typed.tell("break slow")

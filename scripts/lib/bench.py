@@ -37,7 +37,7 @@ import measured
 from bench_machine import machine
 
 DEBUGGERS = ("gdb", "lldb")
-TABLE = ("live", "growth", "diff", "index")
+TABLE = ("live", "growth", "diff", "index", "symbols", "types")
 
 
 @dataclass(frozen=True)

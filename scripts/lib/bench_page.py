@@ -53,6 +53,20 @@ program takes that. The exponent is that of the power of the size by which the t
 logarithms): 1 is linear, 0 is no growth.
 """
 
+SYMBOLS = """
+## Telling the debugger about new code
+
+A file of this size, with types that nobody needs, comes as the symbols of a patch while the program runs. *Blocked* is
+the time in which the debugger does not answer, *stopped* the longest in which the program did not run meanwhile. With a
+breakpoint on its function a debugger reads all of it at once.
+"""
+
+TYPES = """
+## Knowing the types of a unit
+
+What is read of the new object of each patch, in milliseconds; the old side is known from the patch before.
+"""
+
 _GROWTHS = {"functions": "changed functions", "threads": "threads", "executable": "executable, MB"}
 
 
@@ -76,6 +90,10 @@ def write(found: Row, docs: Path = DOCS) -> None:
     for part, shown in (("diff", "Comparing two objects"), ("index", "Knowing the symbols of an executable")):
         if part in found:
             parts += _sizes(part, shown, found[part]["rows"], docs)
+    if "symbols" in found:
+        parts += [SYMBOLS, _symbols(found["symbols"]["rows"])]
+    if "types" in found:
+        parts += [TYPES, *_types(found["types"]["rows"])]
     (docs / "performance.md").write_text("\n".join(part.strip("\n") + "\n" for part in parts))
 
 
@@ -178,6 +196,44 @@ def _sizes(part: str, shown: str, rows: Sequence[Row], docs: Path) -> Iterable[s
     )
     yield _exponents(series)
     yield f"![{shown.lower()}](performance/{part}.svg)"
+
+
+def _symbols(rows: Sequence[Row]) -> str:
+    return _table(
+        ["debugger", "MB", "a breakpoint on the function", "blocked", "stopped"],
+        [
+            (
+                row["debugger"],
+                f"{row['megabytes']:.1f}",
+                "yes" if row["has_breakpoint"] else "no",
+                f"{row['median']:.1f}",
+                f"{row['stopped']:.1f}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _types(rows: Sequence[Row]) -> Iterable[str]:
+    yield _table(
+        ["unit", "MB", "types", "read", "processor ms", "known before", "compared", "compiler"],
+        [
+            (
+                row["what"],
+                f"{row['megabytes']:.2f}",
+                f"{row['types']:,}",
+                f"{row['new']:.1f}",
+                f"{row['cpu']:.1f}",
+                f"{row['known']:.1f}",
+                f"{row['compare']:.1f}",
+                f"{row['compile']:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    for row in rows:
+        if row["target"]:
+            yield _against(row["target"], f"for {row['what']}", [("read and compared", row["new"] + row["compare"])])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

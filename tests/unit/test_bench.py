@@ -114,7 +114,11 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
         for count in (1, 10)
     ]
     found = {"machine": json.loads(in_scripts("bench_machine, json; print(json.dumps(bench_machine.machine()))"))}
+    symbols = {"debugger": "lldb", "has_breakpoint": True, "megabytes": 20.0, "median": 9.0, "least": 8.0, "stopped": 7}
+    types = {"what": "C, 3000 lines", "megabytes": 0.1, "types": 1500, "new": 60.0, "cpu": 16.0, "known": 0.1}
+    types |= {"compare": 50.0, "compile": 900.0, "target": 100.0}
     found |= {"rounds": 3, "live": {"rows": [live]}, "growth": {"rows": growth}}
+    found |= {"symbols": {"rows": [symbols]}, "types": {"rows": [types]}}
     saved = tmp_path / "saved.json"
     saved.write_text(json.dumps(found))
     in_scripts(
@@ -125,6 +129,9 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     assert "ipbp in gdb 2.0 (missed)" in page
     assert "measured 2.0 (met)" in page
     assert "stopped, gdb 1.00; edit to live without the compiler, gdb 0.00" in page
+    assert "| lldb | 20.0 | yes | 9.0 | 7.0 |" in page
+    assert "| C, 3000 lines | 0.10 | 1,500 | 60.0 | 16.0 | 0.1 | 50.0 | 900 |" in page
+    assert "read and compared 110.0 (missed)" in page
     assert (tmp_path / "performance" / "threads.svg").read_text().count("<svg") == 1
 
 

@@ -11,14 +11,16 @@ import gdb
 
 from gdb_ipbp.settings import quoted
 from ipbp.errors import IpbpError
-from ipbp.host.remote_kernel import Link, RemoteKernel, entry_of, kernel_of
+from ipbp.host.remote_kernel import Link, RemoteKernel, content_by, entry_of, kernel_of
 
 _MTIME = 56  # offset in struct stat of the protocol, all of it big-endian (gdb manual, "struct stat")
 
 
 def kernel_behind_stub(pid: int) -> Optional[RemoteKernel]:
     """What the kernel there tells of the selected inferior; None where the stub gives no files."""
-    return kernel_of(Link(_get, _memory, _places, _modified), pid, lambda vector: vector == auxiliary_vector())
+    link = Link(content_by(_get), _get, _memory, _places, _modified)
+    vector = link.content(f"/proc/{pid}/auxv") or b""
+    return kernel_of(link, pid, vector) if vector == auxiliary_vector() else None
 
 
 def auxiliary_vector() -> bytes:

@@ -9,6 +9,7 @@ import lldb
 
 from ipbp.host.every import Member
 from lldb_ipbp.inferior import LldbInferior
+from lldb_ipbp.remote import is_traced_from_here
 from lldb_ipbp.states import RUNNING, STOPPED
 
 _ALIVE = (*STOPPED, *RUNNING)
@@ -33,5 +34,5 @@ def _member(debugger: lldb.SBDebugger, row: int, target: lldb.SBTarget) -> Membe
             debugger.SetSelectedTarget(before)
 
     process = target.GetProcess()
-    is_local = target.GetPlatform().GetName() == "host"
+    is_local = is_traced_from_here(int(process.GetProcessID()))
     return Member(f"target #{row}", int(process.GetProcessID()), process.GetState() in STOPPED, is_local, selected)

@@ -27,8 +27,8 @@ from lldb_ipbp import old_sources
 from lldb_ipbp.background import AlreadyStopped, run_in_silent_stop, stop_hooks_off
 from lldb_ipbp.fresh import forget_frames, pc_of, with_true_frames
 from lldb_ipbp.packets import CommandsOf, Server
-from lldb_ipbp.remote import kernel_behind_platform, not_here
-from lldb_ipbp.states import RUNNING, STOPPED
+from lldb_ipbp.remote import is_traced_from_here, kernel_behind_platform, kernel_behind_server, not_here, runs
+from lldb_ipbp.states import RUNNING, STOPPED, stands_still
 from lldb_ipbp.stops import is_seen
 
 _MASK = (1 << 64) - 1
@@ -501,33 +501,30 @@ class LldbInferior:
             return self._described.pid
         pid = int(self._process().GetProcessID())
         if pid != self._local and (self._kernel is None or self._kernel.pid != pid):
-            is_local = self._is_local(pid)
-            self._kernel = None if is_local else kernel_behind_platform(self._target)
-            if self._kernel is None and not is_local:
-                raise not_here(pid)
+            self._kernel = None if is_traced_from_here(pid) else self._kernel_there()
+            if self._kernel is None and not self._is_local(pid):
+                raise not_here(pid) if stands_still(self._target.GetProcess()) else runs()
         if self._kernel is not None and self._target.GetProcess().GetState() not in STOPPED:
-            fact = "the program runs, and behind a remote server ipbp does not stop it by itself"
-            raise IpbpError("inferior-running", fact, "Use `process interrupt`, then `hotpatch`.")
+            raise runs()
         self._local = pid
         return pid
 
+    def _kernel_there(self) -> Optional[RemoteKernel]:
+        kernel = kernel_behind_platform(self._target)
+        if kernel is None and stands_still(self._target.GetProcess()):  # else it would be interrupted for that
+            kernel = kernel_behind_server(self._target)
+        return kernel
+
     def _is_local(self, pid: int) -> bool:
-        # lldb's own server is a child of lldb.
         if not os.path.isdir(f"/proc/{pid}"):
             return bool(self._target.GetPlatform().GetName() == "host")  # it has ended; that will be said
-        server = tasks.tracer(pid)
-        return server != 0 and os.getpid() in (server, tasks.parent(server))
+        return is_traced_from_here(pid)
 
     def _is_stopped(self) -> bool:
         if self._resumes_soon:
             return True
         process = self._target.GetProcess()
-        if process.GetState() not in STOPPED:
-            return False
-        # For a moment after it was told to let the program go on, lldb still calls it stopped. Its lock is not so slow.
-        error = lldb.SBError()
-        process.ReadMemory(0, 1, error)
-        return "is running" not in (error.GetCString() or "") and self._stays_stopped(process)
+        return stands_still(process) and self._stays_stopped(process)
 
     def _stays_stopped(self, process: lldb.SBProcess) -> bool:
         stop = process.GetStopID()

@@ -6,3 +6,12 @@ import lldb
 
 STOPPED = (lldb.eStateStopped, lldb.eStateCrashed, lldb.eStateSuspended)
 RUNNING = (lldb.eStateRunning, lldb.eStateStepping)
+
+
+def stands_still(process: lldb.SBProcess) -> bool:
+    """For a moment after it was told to let a program go on, lldb still calls it stopped. Its lock is not so slow."""
+    if process.GetState() not in STOPPED:
+        return False
+    error = lldb.SBError()
+    process.ReadMemory(0, 1, error)
+    return "is running" not in (error.GetCString() or "")

@@ -1,4 +1,4 @@
-"""The contract suite inside lldb: `command script import inside_lldb.py`, launched or attached."""
+"""The contract suite inside lldb: `command script import inside_lldb.py`, launched, attached or connected."""
 
 # ruff: noqa: UP035
 
@@ -31,7 +31,9 @@ def run(debugger: Any, words: str, context: Any, result: Any, session: Any) -> N
 
 
 def main(debugger: Any, target: Any) -> None:
-    if JOB["pid"]:
+    if JOB.get("remote"):
+        process = target.GetProcess()  # `gdb-remote` came before this command
+    elif JOB["pid"]:
         error = lldb.SBError()
         process = target.AttachToProcessWithID(debugger.GetListener(), JOB["pid"], error)
         assert error.Success(), error

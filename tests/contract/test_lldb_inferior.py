@@ -1,4 +1,4 @@
-"""lldb keeps the contract: launched and attached."""
+"""lldb keeps the contract: launched and attached, by a server of its own and behind others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import contract_runs
 import pytest
 from contract_runs import Ground
-from lldb_servers import platform_server
+from lldb_servers import platform_server, process_server
 from test_fake_inferior import contract
 
 from ipbp.cli.path import load_line
@@ -27,23 +27,32 @@ def ground(tmp_path_factory: pytest.TempPathFactory, gcc: str) -> Ground:
     return contract_runs.prepare(tmp_path_factory.mktemp("lldb-contract"), gcc)
 
 
-@pytest.fixture(scope="module", params=["launched", "attached", "behind lldb-server"])
+BEHIND_ONE_PROCESS = pytest.param("behind lldb-server gdbserver", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["launched", "attached", "behind lldb-server", BEHIND_ONE_PROCESS])
 def results(
     request: pytest.FixtureRequest, ground: Ground, lldb: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("results")
     driver = f"command script import {Path(__file__).with_name('inside_lldb.py')}"
     lines = [load_line("lldb"), driver, "run_contract"]
-    command = [lldb, "--no-lldbinit", "-b", *(word for line in lines for word in ("-o", line)), str(ground.program)]
-    if request.param == "behind lldb-server":
-        with platform_server(folder) as url, contract_runs.started(ground.program) as process:
-            lines[:0] = ["platform select remote-linux", f"platform connect {url}", f"target create {ground.program}"]
-            command = [lldb, "--no-lldbinit", "-b", *(word for line in lines for word in ("-o", line))]
-            return contract_runs.run_inside(command, {"pid": process.pid}, folder, ground)
+    create = f"target create {ground.program}"
+
+    def run(*first: str, **job: object) -> dict[str, str]:
+        words = (word for line in [*first, *lines] for word in ("-o", line))
+        return contract_runs.run_inside([lldb, "--no-lldbinit", "-b", *words], job, folder, ground)
+
     if request.param == "launched":
-        return contract_runs.run_inside(command, {"pid": 0}, folder, ground)
+        return run(create, pid=0)
     with contract_runs.started(ground.program) as process:
-        return contract_runs.run_inside(command, {"pid": process.pid}, folder, ground)
+        if request.param == "behind lldb-server":
+            with platform_server(folder) as url:
+                return run("platform select remote-linux", f"platform connect {url}", create, pid=process.pid)
+        if request.param == "behind lldb-server gdbserver":
+            with process_server("--attach", process.pid) as place:
+                return run(create, f"gdb-remote {place}", pid=process.pid, remote=place)
+        return run(create, pid=process.pid)
 
 
 @pytest.mark.parametrize("check", [*contract.CHECKS, *OWN])

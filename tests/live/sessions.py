@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, Protocol
 
 from debuggers import Gdb, Lldb
-from lldb_servers import platform_server
+from lldb_servers import platform_server, process_server
 from scenario import PROGRAMS, Project, Talk
 
 from ipbp.cli.debuggers import find_debugger
@@ -92,10 +92,14 @@ class Session(Protocol):
 
 @contextmanager
 def debug_with(name: str, path: str) -> Iterator[Any]:
-    """A session of `name` ("gdb", "gdbserver", "lldb" or "lldb-server"), which is ended in any case."""
+    """A session of `name` ("gdb", "gdbserver", "lldb", or lldb behind an "lldb-server" or "lldb-gdbserver"), which is
+    ended in any case."""
     if name in ("gdb", "gdbserver"):
         with Gdb(path) as gdb:
             yield (GdbSession if name == "gdb" else GdbserverSession)(gdb)
+    elif name == "lldb-gdbserver":
+        with ExitStack() as servers, Lldb(path) as lldb:
+            yield LldbGdbserverSession(lldb, servers)
     else:
         with _platform(name) as url, Lldb(path) as lldb:
             yield LldbServerSession(lldb, url) if url else LldbSession(lldb)
@@ -387,11 +391,22 @@ class LldbSession:
         return said.rpartition("<")[2].partition(">")[0]
 
 
-class LldbServerSession(LldbSession):
-    """lldb, its program behind the lldb-server at `url`."""
+class BehindLldbServer(LldbSession):
+    """lldb, its program behind an lldb-server. `stops_first`: the user stops it for each command, not ipbp."""
+
+    stops_first = True
+
+    def call(self, words: str) -> Outcome:
+        if not self.stops_first:
+            return super().call(words)
+        with _while_stopped(self):
+            return super().call(words)
+
+
+class LldbServerSession(BehindLldbServer):
+    """The server is a platform at `url`."""
 
     name = "lldb-server"
-    stops_first = True
 
     def __init__(self, lldb: Lldb, url: str) -> None:
         super().__init__(lldb)
@@ -403,11 +418,40 @@ class LldbServerSession(LldbSession):
         assert "Connected: yes" in said, said
         super().attach(pid)
 
-    def call(self, words: str) -> Outcome:
-        if not self.stops_first:
-            return super().call(words)
-        with _while_stopped(self):
-            return super().call(words)
+
+class LldbGdbserverSession(BehindLldbServer):
+    """The server is there for the program alone, and ends with `servers`. `wraps` its command."""
+
+    name = "lldb-gdbserver"
+    wraps: Sequence[str] = ()
+
+    def __init__(self, lldb: Lldb, servers: ExitStack) -> None:
+        super().__init__(lldb)
+        self._servers = servers
+
+    def attach(self, pid: int) -> None:
+        self.pid = pid
+        self._connect("--attach", pid, wraps=self.wraps)
+
+    def launch(self, program: Path, folder: Path, *, stop_at_entry: bool = False) -> None:
+        """The server gives the program a terminal, which is lldb's business: what
+        it writes there lldb shows, what it reads comes from nowhere."""
+        self._connect("--", program, wraps=self.wraps)
+        if not stop_at_entry:
+            self.tell("breakpoint set --one-shot true --name main")
+            self.go("process continue")
+            self.wait_until_stopped()
+        self.pid = int(self._python("lldb.debugger.GetSelectedTarget().GetProcess().GetProcessID()"))
+
+    def wait_until_shown(self, pattern: str) -> list[str]:
+        """Everywhere where it is in what lldb has shown, the launched program's lines among it."""
+        self._lldb.wait_until(lambda: re.search(pattern, self._lldb.history, re.M) is not None)
+        return re.findall(pattern, self._lldb.history, re.M)
+
+    def _connect(self, *process: object, wraps: Sequence[str]) -> None:
+        place = self._servers.enter_context(process_server(*process, wraps=wraps))
+        self.go(f"gdb-remote {place}")
+        self.wait_until_stopped()
 
 
 def _bytes_shown(lines: str) -> bytes:

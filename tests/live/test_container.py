@@ -124,3 +124,28 @@ def test_files_that_only_a_gdbserver_inside_has_are_copied(tmp_path: Path, gcc: 
     assert [json.loads(row)["outcome"] for row in re.findall(r'^\{".*', said, re.M)] == ["patched", "undone"], said
     printed = {int(n): int(beat) for n, beat in re.findall(r"^(\d+) (-?\d+) \d+$", said, re.M)}
     assert printed == {0: 0, 1: 2, 2: 207, 3: 307, 4: 407, 5: 10, 6: 12}, said
+
+
+@pytest.mark.slow
+def test_what_no_file_here_tells_of_a_program_behind_lldb_server_its_memory_does(tmp_path: Path, gcc: str) -> None:
+    """Its C library is nowhere here, its program at another path, and no process here has its number."""
+    project = build_one(tmp_path / "project", "metronome", "-O0", compiler=gcc)
+    inside, copy = tmp_path / "inside", tmp_path / "copy" / "metronome"
+    make_root(tmp_path / "files", (project.program, "/metronome"))
+    for folder in (inside, copy.parent):
+        folder.mkdir()
+    project.program.rename(copy)
+    library = next((tmp_path / "files").rglob("libc.so.6"))
+    fill = f"mount -t tmpfs tmpfs {inside} && cp {library} {tmp_path}/files/metronome {inside}"
+    serve = ("sh", "-c", f'{fill} && LD_LIBRARY_PATH={inside} exec "$@"', "sh")
+    with debug_with("lldb-gdbserver", find_debugger("lldb")) as session:
+        session.wraps = ("unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child", *serve)
+        session.tell(f"target create {copy}")
+        session.launch(inside / "metronome", tmp_path)
+        source = project.folder / "metronome.c"
+        source.write_text(source.read_text().replace("return n * 2;", "return n * 100 + 6 + (getppid() > 0);"))
+        outcome = session.call("")
+        assert outcome["outcome"] == "patched", outcome
+        session.resume()
+        beats = session.wait_until_shown(r"^([3-9]) (\d+) \d+\r?$")
+        assert {int(beat) - int(n) * 100 for n, beat in beats} == {7}, beats

@@ -116,23 +116,24 @@ def test_lldb_refuses_core_files_and_programs_that_have_ended(
         assert "[inferior-core]" in debugger.tell("hotpatch status")
 
 
-def test_lldb_refuses_what_another_server_traces(lldb: str, program: Path) -> None:
-    server_path = shutil.which("lldb-server-19") or shutil.which("lldb-server")
-    assert server_path is not None
-    server = subprocess.Popen(
-        [server_path, "gdbserver", "--pipe", "1", "127.0.0.1:0", "--", str(program)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        assert server.stdout is not None
-        port = server.stdout.read1(16).rstrip(b"\0").decode()  # type: ignore[attr-defined]
-        with Lldb(lldb, str(program)) as debugger:
-            debugger.tell(load_line("lldb"))
-            debugger.tell(f"gdb-remote 127.0.0.1:{port}")
-            debugger.wait_for("stop")
-            assert "[inferior-remote]" in debugger.tell("hotpatch status")
-    finally:
-        server.kill()
-        server.communicate()
+def test_lldb_refuses_what_another_stub_traces_and_lets_it_run(lldb: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("wb") as output, subprocess.Popen(["/bin/sleep", "600"]) as program:
+        words = ["gdbserver", "--once", "--attach", "127.0.0.1:0", str(program.pid)]
+        server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            with Lldb(lldb, "/bin/sleep") as debugger:
+                debugger.tell(load_line("lldb"))
+                debugger.wait_until(lambda: b"Listening on port" in said.read_bytes())
+                port = said.read_text().rpartition("Listening on port ")[2].strip()
+                debugger.tell(f"gdb-remote 127.0.0.1:{port}")
+                debugger.wait_for("stop")
+                assert "[inferior-remote]" in debugger.tell("hotpatch status")
+                debugger.tell("process continue")
+                debugger.wait_for("resuming")
+                assert "[inferior-running]" in debugger.tell("hotpatch status")
+                assert "running" in debugger.tell("process status")
+        finally:
+            server.kill()
+            server.communicate()
+            program.kill()

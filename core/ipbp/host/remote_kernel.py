@@ -14,7 +14,7 @@ import struct
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Optional, Sequence
+from typing import Callable, Container, Iterable, Iterator, Optional, Sequence
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
@@ -25,14 +25,19 @@ from ipbp.protocol import Region
 
 _AT_ENTRY = 9  # getauxval(3)
 _PAGE = 4096
+_START, _STACK_START = 22, 28  # fields of proc_pid_stat(5): in ticks after the boot; where argc is
+_AT_NULL = bytes(16)  # ends an auxiliary vector
+_LONGEST = 64 * 16  # bytes of one; the kernel has room for some twenty entries (AT_VECTOR_SIZE)
 
 
 @dataclass(frozen=True)
 class Link:
-    """What a debugger can do there. `get`: copies a file to a path of this machine; whether it is one that there is.
-    `read`: memory of the process, None when there is none. `places`: where this machine may have a file of that one,
-    beside its own path. `modified`: when a file that `get` has just got was modified, in seconds."""
+    """What a debugger can do there. `content`: all of a small text file, None where there is none. `get`: copies a file
+    to a path of this machine; whether that was done. `read`: memory of the process, None when there is none. `places`:
+    where this machine may have a file of that one, beside its own path. `modified`: when a file that `get` has just got
+    was modified, in seconds."""
 
+    content: Callable[[str], Optional[bytes]]
     get: Callable[[str, str], bool]
     read: Callable[[int, int], Optional[bytes]]
     places: Callable[[str], Iterable[str]]
@@ -52,7 +57,7 @@ class RemoteKernel:
 
     def regions(self) -> list[Region]:
         """All mappings, with the paths that their files have here."""
-        content = _read(self.link, f"/proc/{self.pid}/maps")
+        content = self.link.content(f"/proc/{self.pid}/maps")
         if not content:
             raise IpbpError("inferior-gone", f"process {self.pid} is gone", "Start it again.")
         return list(self._with_paths_here(procfs.parse_maps(content.decode(errors="surrogateescape"))))
@@ -63,17 +68,17 @@ class RemoteKernel:
 
     def filters_calls(self, thread: int) -> bool:
         """Whether a seccomp filter looks at the thread's system calls (proc_pid_status(5))."""
-        content = _read(self.link, f"/proc/{self.pid}/task/{thread}/status") or b""
+        content = self.link.content(f"/proc/{self.pid}/task/{thread}/status") or b""
         return re.search(rb"^Seccomp:\s*2", content, re.MULTILINE) is not None
 
     def system_call(self, thread: int) -> Optional[procfs.SystemCall]:
         """Where a stopped thread is, None when that is not told."""
-        content = _read(self.link, f"/proc/{self.pid}/task/{thread}/syscall")
+        content = self.link.content(f"/proc/{self.pid}/task/{thread}/syscall")
         return procfs.parse_system_call(content.decode("ascii")) if content else None
 
     def has_matrix_registers(self) -> bool:
         """Whether that machine's processor has AMX (proc_cpuinfo(5))."""
-        return b" amx_tile " in (_read(self.link, "/proc/cpuinfo") or b"")
+        return b" amx_tile " in (self.link.content("/proc/cpuinfo") or b"")
 
     def _with_paths_here(self, regions: Sequence[Region]) -> Iterator[Region]:
         code = {(row.path, row.inode) for row in regions if "x" in row.protection and row.path.startswith("/")}
@@ -103,15 +108,42 @@ class RemoteKernel:
         return path
 
 
-def kernel_of(link: Link, pid: int, is_vector: Callable[[bytes], bool]) -> Optional[RemoteKernel]:
-    """None where the debugger gets no files, or those of a machine that does not know this process. `is_vector`:
-    whether it is of this auxiliary vector, as far as the debugger knows."""
-    vector = _read(link, f"/proc/{pid}/auxv")
-    boot, stat = _read(link, "/proc/sys/kernel/random/boot_id"), _read(link, f"/proc/{pid}/stat")
-    if not (vector and boot and stat and is_vector(vector)):
+def kernel_of(link: Link, pid: int, vector: bytes) -> Optional[RemoteKernel]:
+    """None where the debugger gets no files. `vector`: the auxiliary vector of the process, as that machine's kernel
+    tells it."""
+    boot, stat = link.content("/proc/sys/kernel/random/boot_id"), link.content(f"/proc/{pid}/stat")
+    if not (vector and boot and stat):
         return None
-    start = int(stat.decode(errors="replace").rpartition(")")[2].split()[19])  # proc_pid_stat(5), field 22
+    start = _stat_field(stat, _START)
     return RemoteKernel(link, pid, process_name(boot.decode().strip(), pid, start, vector), entry_of(vector))
+
+
+def vector_on_stack(link: Link, pid: int, digests: Container[bytes]) -> bytes:
+    """The auxiliary vector whose MD5 is one of these, from the program's memory; b"" where there is none (any more)."""
+    stat, maps = link.content(f"/proc/{pid}/stat"), link.content(f"/proc/{pid}/maps")
+    if not stat or not maps:
+        return b""
+    start = _stat_field(stat, _STACK_START)
+    stack = next((r for r in procfs.parse_maps(os.fsdecode(maps)) if r.start <= start < r.end), None)
+    content = link.read(start, stack.end - start) if stack is not None else None
+    return _vector_in(content or b"", digests)
+
+
+def _vector_in(stack: bytes, digests: Container[bytes]) -> bytes:
+    # argc, argv, envp come first, each a list of pointers; but programs change theirs, and where these end does not
+    # tell where the vector begins.
+    end = stack.find(_AT_NULL)
+    while end >= 0:
+        for begin in range(end, max(end - _LONGEST, -1), -16) if end % 8 == 0 else ():
+            if hashlib.md5(stack[begin : end + 16], usedforsecurity=False).digest() in digests:
+                return stack[begin : end + 16]
+        end = stack.find(_AT_NULL, end + 1)
+    return b""
+
+
+def _stat_field(stat: bytes, number: int) -> int:
+    # The second one, a name, may hold anything; the first one here is the third.
+    return int(stat.decode(errors="replace").rpartition(")")[2].split()[number - 3])
 
 
 def entry_of(vector: bytes) -> int:
@@ -158,11 +190,15 @@ def _cache() -> Path:
     raise IpbpError("folder-untrusted", f"{folder} is not a folder that only you can write to", "Remove it.")
 
 
-def _read(link: Link, path: str) -> Optional[bytes]:
-    """All of a small file of that machine; None when it has none such."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = os.path.join(folder, "copy")
-        if not link.get(path, copy):
-            return None
-        with open(copy, "rb") as file:
-            return file.read()
+def content_by(get: Callable[[str, str], bool]) -> Callable[[str], Optional[bytes]]:
+    """All of a small file of that machine, where `get` copies any file; None when it has none such."""
+
+    def content(path: str) -> Optional[bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = os.path.join(folder, "copy")
+            if not get(path, copy):
+                return None
+            with open(copy, "rb") as file:
+                return file.read()
+
+    return content

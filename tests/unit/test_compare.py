@@ -203,6 +203,18 @@ def test_a_function_and_its_cold_part_change_together(old: str, new: str) -> Non
         assert pair.named(Status.CHANGED, Status.NEW) == {"f", "f.cold"}
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_a_constant_of_a_cold_part_alone_changes_its_function(compiler: str) -> None:
+    source = """
+    int report(const char *, int) __attribute__((cold));
+    static const int limits[5] = {1, 2, 3, 4, 5};
+    int unrelated(int x) { return x + 1; }
+    int f(int x) { if (__builtin_expect(x < 0, 0)) { report("a", limits[x & 3]); report("b", x); } return x * 3; }
+    """
+    for pair in pairs(source, source.replace("3, 4", "3, 9"), compiler, ("-O2", "-fPIE")):
+        assert pair.named(Status.CHANGED, Status.NEW) - {"f.cold"} == {"f", "limits"}
+
+
 def test_short_and_long_tail_calls_are_the_same_code_also_with_a_switch_behind() -> None:
     source = """
     __attribute__((noinline)) static int last(int x) { static volatile int n; return n += x; }

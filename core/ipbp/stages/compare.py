@@ -86,12 +86,12 @@ def compare(old: LinkGraph, new: LinkGraph, correlation: Correlation) -> Compari
         found.setdefault(block, "its exception table differs")
     for block, words in found.items():
         status[block], reason[block] = Status.CHANGED, words
-    _join_parts(old, new, correlation, status, reason)
     _spread_constants(new, status, reason)
     if len(old.exception_tables) or len(new.exception_tables):
         for block in with_changed_tables(old, new, correlation, status != Status.SAME).tolist():
             if status[block] == Status.SAME:
                 status[block], reason[block] = Status.CHANGED, "its exception table differs"
+    join_parts(new, status, reason)
     removed = _removed(old, correlation)
     notes += _compiler_note(old, new)
     refusals += _common_refusals(old, new, correlation)
@@ -235,8 +235,8 @@ def _initial_values_differ(old: LinkGraph, before: int, new: LinkGraph, block: i
     return one.rstrip(b"\0") != other.rstrip(b"\0") or bool(fixups)
 
 
-def _join_parts(old: LinkGraph, new: LinkGraph, correlation: Correlation, status: U8, reason: dict[int, str]) -> None:
-    """A function and its cold parts share one judgement; a part that is gone changes its function."""
+def join_parts(new: LinkGraph, status: U8, reason: dict[int, str]) -> None:
+    """A function and its cold parts share one judgement, whatever made the one or the other a changed one."""
     for block, whole in _parts(new):
         name, parent = new.block_name(block), new.block_name(whole)
         if status[block] != Status.SAME and status[whole] == Status.SAME:

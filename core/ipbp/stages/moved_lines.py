@@ -14,7 +14,7 @@ from ipbp.graph.columns import I64, U64
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.graph.rows import words_at
 from ipbp.stages.aligned import aligned_edges
-from ipbp.stages.compare import Comparison, Status
+from ipbp.stages.compare import Comparison, Status, join_parts
 from ipbp.stages.panic_locations import POSITION, SIZE
 
 
@@ -26,7 +26,9 @@ def with_moved_lines(old: LinkGraph, new: LinkGraph, comparison: Comparison, exa
     if exact:
         status, words = comparison.status.copy(), "its panics name other lines"
         status[moved] = Status.CHANGED
-        return replace(comparison, status=status, reason={**comparison.reason, **dict.fromkeys(moved.tolist(), words)})
+        reason = {**comparison.reason, **dict.fromkeys(moved.tolist(), words)}
+        join_parts(new, status, reason)
+        return replace(comparison, status=status, reason=reason)
     one = len(moved) == 1
     note = (
         f"{'a function' if one else f'{len(moved)} functions'} in {new.path} did not change but for the lines that "

@@ -24,7 +24,7 @@ from ipbp.graph.model import I32, I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.graph.names import Names
 from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Slot, Unit
-from ipbp.stages.compare import Status
+from ipbp.stages.compare import Status, part_of
 from ipbp.stages.copies import Copies
 from ipbp.stages.correlate import Correlation
 from ipbp.stages.entry_targets import entry_targets
@@ -103,7 +103,7 @@ def select(
 
 def is_part(name: str) -> bool:
     """Whether this is a split-off part of a function (gcc's and LLVM's `.cold`), entered by jumps from it only."""
-    return ".cold" in name
+    return part_of(name) is not None
 
 
 class _Selector:
@@ -131,6 +131,7 @@ class _Selector:
         slots = tuple(self._slots())
         for block in (*self._roots(), *self._new_targets(slots)):
             self._carry(block)
+        self._refuse_lone_parts()
         carried = np.array(sorted(self.carried), dtype=np.int32)
         replaced = self._replaced(carried)
         replaced += self._more_entries({row.block for row in replaced})
@@ -156,6 +157,14 @@ class _Selector:
         added = np.concatenate([added, starts(self.new, status != Status.SAME)])
         roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added]
         return [block for block in roots if not self._is_elsewhere(block)]
+
+    def _refuse_lone_parts(self) -> None:
+        """A part that changed and that no function brings along would be in force nowhere."""
+        changed = np.flatnonzero((self.new.blocks.kind == BlockKind.CODE) & (self.comparison.status == Status.CHANGED))
+        for block in {*changed.tolist()} - self.carried:
+            whole = part_of(self.new.symbols.name[int(self.new.blocks.anchor[block])])
+            if whole is not None and whole not in self.elsewhere:
+                self.refusals.append(_lone(self.new.block_name(block), self.name))
 
     def _slots(self) -> Iterator[Slot]:
         """Of running tables of virtual functions."""
@@ -418,6 +427,11 @@ def _unproved(name: str, file: str) -> Refusal:
         name,
         file,
     )
+
+
+def _lone(name: str, file: str) -> Refusal:
+    fact = f"'{name}' changed, which is a part of a function that was not found to be another one"
+    return Refusal("part-alone", fact, "Report this as a bug; another change to the function works.", name, file)
 
 
 def _stored_label(name: str, file: str) -> Refusal:

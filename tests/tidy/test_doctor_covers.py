@@ -55,7 +55,7 @@ NOT_CHECKED = {
         indirect-function-changed label-in-variable layout-changed
         library-not-loaded method-table-changed new-initialiser new-thread-local not-the-running-code
         object-compression object-lto object-malformed object-missing object-not-relocatable object-shares-sections
-        object-undecodable object-wrong-architecture out-of-reach-data refused relocation-out-of-range
+        object-undecodable object-wrong-architecture out-of-reach-data part-alone refused relocation-out-of-range
         relocation-unsupported several-copies shared-constant-changed signature-changed size-of-outside-symbol
         suspension-ambiguous symbol-ambiguous thread-local undefined-symbol unit-ambiguous unwind-data-not-carried
         unwind-malformed variable-split variable-type-changed variable-unlocated""",

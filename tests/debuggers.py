@@ -12,7 +12,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,6 +50,18 @@ class _Debugger:
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
+
+    def tell(self, line: str) -> str:
+        raise NotImplementedError
+
+    def _tell_first(self, lines: Iterable[str]) -> None:
+        """Whoever gets no debugger cannot end it."""
+        try:
+            for line in lines:
+                self.tell(line)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def wait_for(self, text: str) -> str:
         """All that was printed since the last line was told, once `text` is in it."""
@@ -94,8 +106,8 @@ class Gdb(_Debugger):
         self._number = 0
         self.records: list[dict[str, Any]] = []
         self.stopped = True
-        for setting in ("confirm off", "pagination off", "mi-async on", "print thread-events off"):
-            self.tell(f"set {setting}")
+        settings = ("confirm off", "pagination off", "mi-async on", "print thread-events off")
+        self._tell_first([f"set {setting}" for setting in settings])
 
     def tell(self, line: str) -> str:
         """What the console shows of a command, and its error."""
@@ -125,9 +137,8 @@ class Lldb(_Debugger):
     def __init__(self, path: str, *arguments: str, **environment: str) -> None:
         super().__init__([path, "--no-lldbinit", *arguments], **environment)
         self._number = 0
-        for line in ("settings set use-color false", "settings set auto-confirm true"):
-            self.tell(line)
-        self.tell("script lldb.debugger.SetAsync(True)")
+        settings = ["settings set use-color false", "settings set auto-confirm true"]
+        self._tell_first([*settings, "script lldb.debugger.SetAsync(True)"])
 
     def tell(self, line: str) -> str:
         """What lldb prints of a command. Its echo of the line is the first line of it."""

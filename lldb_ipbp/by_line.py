@@ -19,6 +19,7 @@ import lldb
 
 from ipbp.host.inferior import OldText
 from ipbp.host.texts import is_shown, numbers_of, text_at
+from lldb_ipbp.stops import is_internal
 
 _RESUMING = (
     *("process continue", "process launch", "thread continue", "thread until"),
@@ -65,6 +66,8 @@ def is_elsewhere(thread: lldb.SBThread) -> bool:
     count = thread.GetStopReasonDataCount()
     data = [thread.GetStopReasonDataAtIndex(index) for index in range(count)]
     pairs = list(zip(data[::2], data[1::2]))
+    if any(is_internal(number) for number, _place in pairs):
+        return False
     return bool(pairs) and all(_is_elsewhere(target.FindBreakpointByID(int(a)), int(b)) for a, b in pairs)
 
 

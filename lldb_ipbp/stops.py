@@ -12,6 +12,7 @@ import lldb
 
 _DECISION = 0.5  # seconds in which lldb has let a program go on, if it does
 _POLL = 0.001
+_OF_LIBRARIES = "target.process.stop-on-sharedlibrary-events"
 
 # Of a fork(2) lldb takes note, and lets the program go on by itself.
 _FORKS = (lldb.eStopReasonFork, lldb.eStopReasonVFork, lldb.eStopReasonVForkDone)
@@ -35,22 +36,40 @@ def wants_stop(thread: lldb.SBThread) -> bool:
     reason = thread.GetStopReason()
     if reason in _FORKS or reason in _NOTHING:
         return False
+    if reason == lldb.eStopReasonBreakpoint:
+        return not all(map(is_internal, _breakpoints(thread))) or _stops_for_libraries(thread)
     if reason != lldb.eStopReasonSignal:
         return True
     return bool(thread.GetProcess().GetUnixSignals().GetShouldStop(thread.GetStopReasonDataAtIndex(0)))
 
 
 def _is_conditional(thread: lldb.SBThread) -> bool:
-    # Whether it is at breakpoints each of which may let it go on. The data are pairs of breakpoint and location.
+    # Whether it is at breakpoints each of which may let it go on.
     if thread.GetStopReason() != lldb.eStopReasonBreakpoint:
         return False
     target = thread.GetProcess().GetTarget()
-    numbers = [thread.GetStopReasonDataAtIndex(row) for row in range(0, thread.GetStopReasonDataCount(), 2)]
-    return all(_may_go_on(target, number) for number in numbers)
+    return all(_may_go_on(target, number) for number in _breakpoints(thread))
+
+
+def _breakpoints(thread: lldb.SBThread) -> list[int]:
+    # The data are pairs of breakpoint and location.
+    return [thread.GetStopReasonDataAtIndex(row) for row in range(0, thread.GetStopReasonDataCount(), 2)]
+
+
+def _stops_for_libraries(thread: lldb.SBThread) -> bool:
+    # At a breakpoint of its own lldb learns of libraries, and goes on unless the user wants to hear of them.
+    debugger = thread.GetProcess().GetTarget().GetDebugger()
+    said = debugger.GetInternalVariableValue(_OF_LIBRARIES, debugger.GetInstanceName())
+    return bool(said.GetStringAtIndex(0) == "true")
+
+
+def is_internal(number: int) -> bool:
+    """Whether a stop's data mean a breakpoint of lldb's own: those have negative numbers, and no SBBreakpoint."""
+    return bool(number >> 31)
 
 
 def _may_go_on(target: lldb.SBTarget, number: int) -> bool:
-    if number >> 31:  # lldb's own have negative numbers
+    if is_internal(number):
         return True
     point = target.FindBreakpointByID(number)
     if not point.IsValid():  # it was there for one time

@@ -18,7 +18,9 @@ CONDITIONAL, PLAIN, ONCE, INTERNAL = 1, 2, 3, 0xFFFF_FFFF_FFFF_FFFE  # breakpoin
 
 class Process:
     """`reasons`: of each thread, a name and the number that goes with it. `leaves_after`: how often it is still called
-    stopped, None for always."""
+    stopped, None for always. `libraries`: whether the user wants to hear of them."""
+
+    libraries = "false"
 
     def __init__(self, *reasons: tuple[str, int], stop: int = 7, leaves_after: int | None = None) -> None:
         self.threads = [Thread(self, REASONS[f"eStopReason{name}"], number) for name, number in reasons]
@@ -40,7 +42,13 @@ class Process:
         return "stopped" if self.leaves_after >= 0 else "running"
 
     def GetTarget(self) -> Any:
-        return SimpleNamespace(FindBreakpointByID=Point, BreakpointDelete=lambda number: None)
+        debugger = SimpleNamespace(
+            GetInstanceName=lambda: "debugger_1",
+            GetInternalVariableValue=lambda name, of: SimpleNamespace(GetStringAtIndex=lambda row: self.libraries),
+        )
+        return SimpleNamespace(
+            FindBreakpointByID=Point, BreakpointDelete=lambda number: None, GetDebugger=lambda: debugger
+        )
 
 
 class Thread:
@@ -128,6 +136,16 @@ def test_a_stop_is_answered_alike_for_each_thread_that_has_something_to_tell(mod
     assert acted == [True]
     assert stop.handle(Process(("Signal", signal.SIGSTOP), stop=8)) is False  # once more our signal, late
     assert stop.handle(Process(("Signal", signal.SIGSTOP), stop=9)) is True  # and the user's
+
+
+def test_a_library_that_comes_with_our_signal_is_no_stop_unless_asked_for(modules: Any) -> None:
+    reasons = ("Signal", signal.SIGSTOP), ("Breakpoint", INTERNAL)
+    acted: list[bool] = []
+    assert modules.background._SilentStop(acted.append).handle(Process(*reasons)) is False
+    process = Process(*reasons)
+    process.libraries = "true"
+    assert modules.background._SilentStop(acted.append).handle(process) is True
+    assert acted == [True, False]
 
 
 def test_a_stop_that_nobody_wants_is_not_ours(modules: Any) -> None:

@@ -64,7 +64,10 @@ def allocate(inferior: Inferior, address: int, size: int, protection: str) -> No
         release(inferior, result & _MASK, size)
         raise _taken(address, size)
     inferior.note_mapping(Region(address, address + size, protection, 0, ""), True)
-    if not is_mapped(inferior.regions(), address, size, protection):
+    regions = inferior.regions()
+    if not regions:  # it was killed just now
+        raise IpbpError("inferior-gone", "the program has ended", "Start it again.")
+    if not is_mapped(regions, address, size, protection):
         raise IpbpError(
             "inject-failed",
             f"the kernel said that it mapped {size} bytes at {address:#x}, but they are not there",

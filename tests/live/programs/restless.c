@@ -82,7 +82,7 @@ static void exit_soon(void) {
 /* No room for 2 GiB on both sides of the program. */
 static void fill_memory(void) {
     unsigned long around = (unsigned long)&fill_memory & ~0xfffffUL;
-    unsigned long from = around - 0x80000000UL, to = around + 0x80000000UL;
+    unsigned long from = around - 0x80000000UL, to = around + 0x80100000UL; /* code may be a megabyte further up */
     for (unsigned long size = 1 << 20; size >= 4096; size /= 16)
         for (unsigned long at = from; at < to; at += size)
             mmap((void *)at, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1, 0);

@@ -25,7 +25,7 @@ from ipbp.host.inferior import NotYet
 from lldb_ipbp import stop_hook
 from lldb_ipbp.states import RUNNING
 from lldb_ipbp.stop_hook import tell
-from lldb_ipbp.stops import is_seen, wants_stop
+from lldb_ipbp.stops import breakpoints_of, is_seen, wants_stop
 
 _PATIENCE = 5.0  # seconds in which the program must have stopped, and gone on afterwards
 _POLL, _LOOK = 0.001, 0.02
@@ -225,9 +225,8 @@ def _reasons(process: lldb.SBProcess, places: Sequence[int]) -> tuple[bool, bool
 
 
 def _is_at(thread: lldb.SBThread, places: Sequence[int]) -> bool:
-    # The data are pairs of breakpoint and location.
-    count = thread.GetStopReasonDataCount()
-    return all(thread.GetStopReasonDataAtIndex(row) in places for row in range(0, count, 2)) and count > 0
+    numbers = [number for number, _ in breakpoints_of(thread)]
+    return bool(numbers) and all(number in places for number in numbers)
 
 
 def _wait_until_resumed(process: lldb.SBProcess, stop: _SilentStop) -> None:

@@ -19,7 +19,7 @@ import lldb
 
 from ipbp.host.inferior import OldText
 from ipbp.host.texts import is_shown, numbers_of, text_at
-from lldb_ipbp.stops import is_internal
+from lldb_ipbp.stops import breakpoints_of, is_internal
 
 _RESUMING = (
     *("process continue", "process launch", "thread continue", "thread until"),
@@ -62,13 +62,10 @@ def is_elsewhere(thread: lldb.SBThread) -> bool:
     """Whether it has stopped in a place that is none of its breakpoint's."""
     if thread.GetStopReason() != lldb.eStopReasonBreakpoint:
         return False
-    target = thread.GetProcess().GetTarget()
-    count = thread.GetStopReasonDataCount()
-    data = [thread.GetStopReasonDataAtIndex(index) for index in range(count)]
-    pairs = list(zip(data[::2], data[1::2]))
-    if any(is_internal(number) for number, _place in pairs):
+    target, pairs = thread.GetProcess().GetTarget(), breakpoints_of(thread)
+    if any(is_internal(number) for number, _ in pairs):
         return False
-    return bool(pairs) and all(_is_elsewhere(target.FindBreakpointByID(int(a)), int(b)) for a, b in pairs)
+    return bool(pairs) and all(_is_elsewhere(target.FindBreakpointByID(a), b) for a, b in pairs)
 
 
 def _is_elsewhere(point: lldb.SBBreakpoint, number: int) -> bool:

@@ -501,8 +501,9 @@ class LldbInferior:
             return self._described.pid
         pid = int(self._process().GetProcessID())
         if pid != self._local and (self._kernel is None or self._kernel.pid != pid):
-            self._kernel = None if is_traced_from_here(pid) else self._kernel_there()
-            if self._kernel is None and not self._is_local(pid):
+            is_here = is_traced_from_here(pid)
+            self._kernel = None if is_here else self._kernel_there()
+            if self._kernel is None and not is_here and not self._has_ended_here(pid):
                 raise not_here(pid) if stands_still(self._target.GetProcess()) else runs()
         if self._kernel is not None and self._target.GetProcess().GetState() not in STOPPED:
             raise runs()
@@ -515,10 +516,9 @@ class LldbInferior:
             kernel = kernel_behind_server(self._target)
         return kernel
 
-    def _is_local(self, pid: int) -> bool:
-        if not os.path.isdir(f"/proc/{pid}"):
-            return bool(self._target.GetPlatform().GetName() == "host")  # it has ended; that will be said
-        return is_traced_from_here(pid)
+    def _has_ended_here(self, pid: int) -> bool:
+        # That will be said.
+        return not os.path.isdir(f"/proc/{pid}") and bool(self._target.GetPlatform().GetName() == "host")
 
     def _is_stopped(self) -> bool:
         if self._resumes_soon:

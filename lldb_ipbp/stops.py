@@ -37,7 +37,7 @@ def wants_stop(thread: lldb.SBThread) -> bool:
     if reason in _FORKS or reason in _NOTHING:
         return False
     if reason == lldb.eStopReasonBreakpoint:
-        return not all(map(is_internal, _breakpoints(thread))) or _stops_for_libraries(thread)
+        return not all(is_internal(number) for number, _ in breakpoints_of(thread)) or _stops_for_libraries(thread)
     if reason != lldb.eStopReasonSignal:
         return True
     return bool(thread.GetProcess().GetUnixSignals().GetShouldStop(thread.GetStopReasonDataAtIndex(0)))
@@ -48,12 +48,13 @@ def _is_conditional(thread: lldb.SBThread) -> bool:
     if thread.GetStopReason() != lldb.eStopReasonBreakpoint:
         return False
     target = thread.GetProcess().GetTarget()
-    return all(_may_go_on(target, number) for number in _breakpoints(thread))
+    return all(_may_go_on(target, number) for number, _ in breakpoints_of(thread))
 
 
-def _breakpoints(thread: lldb.SBThread) -> list[int]:
-    # The data are pairs of breakpoint and location.
-    return [thread.GetStopReasonDataAtIndex(row) for row in range(0, thread.GetStopReasonDataCount(), 2)]
+def breakpoints_of(thread: lldb.SBThread) -> list[tuple[int, int]]:
+    """Of a thread that stopped at some: the numbers of each one and of its location."""
+    data = [int(thread.GetStopReasonDataAtIndex(row)) for row in range(thread.GetStopReasonDataCount())]
+    return list(zip(data[::2], data[1::2]))
 
 
 def _stops_for_libraries(thread: lldb.SBThread) -> bool:

@@ -74,8 +74,7 @@ def signatures(
 @dataclass(frozen=True, slots=True)
 class _Abbreviation:
     """`size`: of its entries without their code, -1 when that varies. `sibling`: offset of the reference to the next
-    sibling, -1 when there is none. `places`: attribute -> (form, offset) of those that have the same one in each of its
-    entries."""
+    sibling, -1 when there is none. `places`: attribute -> (form, offset), -1 where that varies."""
 
     tag: int
     has_children: bool
@@ -83,7 +82,6 @@ class _Abbreviation:
     size: int
     sibling: int
     places: Mapping[int, tuple[int, int]]
-    attributes: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +114,13 @@ def _units(sections: Mapping[str, bytes]) -> Iterator[_Unit]:
 def _table(content: bytes, place: int) -> dict[int, _Abbreviation]:
     table = {}
     for row in declarations(content, place):
-        size, sibling = 0, -1
-        places = {}
+        size, places = 0, {}
         for attribute, form, _constant in row.forms:
-            if size >= 0:
-                places[attribute] = form, size
-            if attribute == _AT_SIBLING and form == REF4 and size >= 0:
-                sibling = size
+            places[attribute] = form, size
             size = size + FIXED[form] if form in FIXED and size >= 0 else -1
-        attributes = frozenset(attribute for attribute, _form, _constant in row.forms)
-        table[row.code] = _Abbreviation(row.tag, row.has_children, row.forms, size, sibling, places, attributes)
+        form, sibling = places.get(_AT_SIBLING, (0, -1))
+        sibling = sibling if form == REF4 else -1
+        table[row.code] = _Abbreviation(row.tag, row.has_children, row.forms, size, sibling, places)
     return table
 
 
@@ -156,17 +151,17 @@ class _Unit:
     def _may_be(self, row: _Abbreviation, start: int, wanted: Collection[int]) -> bool:
         """Whether the name of the function whose attributes begin at `start`, told by its bytes alone, is at one of
         these places; also where that is not so easily told."""
-        if _AT_SPECIFICATION in row.attributes:
-            form, at = row.places.get(_AT_SPECIFICATION, (0, 0))
-            if form != REF4:
+        if _AT_SPECIFICATION in row.places:
+            form, at = row.places[_AT_SPECIFICATION]
+            if form != REF4 or at < 0:
                 return True
             code, start = uleb(self.content, self.start + self._word(start + at))
             row = self.table[code]
-        attribute = _AT_LINKAGE_NAME if _AT_LINKAGE_NAME in row.attributes else _AT_NAME
-        if attribute not in row.attributes:
+        attribute = _AT_LINKAGE_NAME if _AT_LINKAGE_NAME in row.places else _AT_NAME
+        if attribute not in row.places:
             return False
-        form, at = row.places.get(attribute, (0, 0))
-        return form != STRP or self._word(start + at) in wanted
+        form, at = row.places[attribute]
+        return form != STRP or at < 0 or self._word(start + at) in wanted
 
     def _word(self, place: int) -> int:
         return int.from_bytes(self.content[place : place + 4], "little")

@@ -23,14 +23,12 @@ from ipbp.formats.debug_layouts import Chosen, layouts
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import LinkGraph, SideSection
-from ipbp.kept import Kept
+from ipbp.kept import Kept, of_the_last
 
 _NEEDED = (".debug_info", ".debug_types", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
 _kept: Kept[object, UnitTypes] = Kept(64)
 _of_sides: deque[tuple[tuple[SideSection, ...], UnitTypes]] = deque(maxlen=4)
 """The last graphs that were asked about: the new side of one patch is the old side of the next."""
-_described: deque[tuple[tuple[SideSection, ...], dict[str, bytes]]] = deque(maxlen=2)
-"""Of the same kind, and fewer: they are large."""
 
 
 def types_of_object(graph: LinkGraph) -> UnitTypes:
@@ -47,14 +45,10 @@ def types_of_object(graph: LinkGraph) -> UnitTypes:
     return found
 
 
+@of_the_last(2)  # they are large
 def described(graph: LinkGraph) -> dict[str, bytes]:
     """The debug sections that say what types and functions an object has."""
-    for side, known in _described:
-        if side is graph.side:
-            return known
-    found = sections_of_object(graph, _NEEDED)
-    _described.append((graph.side, found))
-    return found
+    return sections_of_object(graph, _NEEDED)
 
 
 def sections_of_object(graph: LinkGraph, names: Iterable[str] = ()) -> dict[str, bytes]:
@@ -131,7 +125,6 @@ def forget() -> None:
     """What was read is read again when it is asked for next."""
     _kept.clear()
     _of_sides.clear()
-    _described.clear()
 
 
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:

@@ -148,22 +148,25 @@ class _Selector:
 
     def _roots(self) -> list[int]:
         status = self.comparison.status
-        code = self.new.blocks.kind == BlockKind.CODE
-        changed = np.flatnonzero(code & (status == Status.CHANGED))
         added = np.flatnonzero((status == Status.NEW) & is_one_of(self.new.blocks.kind, (BlockKind.CODE, *DATA_KINDS)))
         added = added[self.new.symbols.binding[self.new.blocks.anchor[added]] != Binding.LOCAL]
         if self.wanted is not None:
             added = added[self.wanted.rows_of([self.new.block_name(int(block)) for block in added]) >= 0]
         added = np.concatenate([added, starts(self.new, status != Status.SAME)])
-        roots = [int(b) for b in changed if not self._is_part(int(b))] + [int(b) for b in added]
+        roots = [b for b in self.changed_code if not self._is_part(b)] + [int(b) for b in added]
         return [block for block in roots if not self._is_elsewhere(block)]
+
+    @cached_property
+    def changed_code(self) -> list[int]:
+        is_code = self.new.blocks.kind == BlockKind.CODE
+        found: list[int] = np.flatnonzero(is_code & (self.comparison.status == Status.CHANGED)).tolist()
+        return found
 
     def _refuse_lone_parts(self) -> None:
         """A part that changed and that no function brings along would be in force nowhere."""
-        changed = np.flatnonzero((self.new.blocks.kind == BlockKind.CODE) & (self.comparison.status == Status.CHANGED))
-        for block in {*changed.tolist()} - self.carried:
+        for block in self.changed_code:
             whole = part_of(self.new.symbols.name[int(self.new.blocks.anchor[block])])
-            if whole is not None and whole not in self.elsewhere:
+            if block not in self.carried and whole is not None and whole not in self.elsewhere:
                 self.refusals.append(_lone(self.new.block_name(block), self.name))
 
     def _slots(self) -> Iterator[Slot]:

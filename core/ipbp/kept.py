@@ -9,7 +9,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import wraps
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 
 def file_state(status: os.stat_result) -> tuple[int, ...]:
@@ -57,20 +57,27 @@ class Kept(Generic[_Key, _Value]):
         self._size = 0
 
 
-def of_the_last(number: int) -> Callable[[Callable[[_Key], _Value]], Callable[[_Key], _Value]]:
+def _itself(value: object) -> object:
+    return value
+
+
+def of_the_last(
+    number: int, by: Callable[[Any], object] = _itself
+) -> Callable[[Callable[[_Key], _Value]], Callable[[_Key], _Value]]:
     """For a function of one value that is never changed: what it said of the last few is not worked out again. Values
-    are told apart by being the very same."""
+    are told apart by being the very same, or by what `by` takes of them being so."""
 
     def keeping(function: Callable[[_Key], _Value]) -> Callable[[_Key], _Value]:
-        said: deque[tuple[_Key, _Value]] = deque(maxlen=number)
+        said: deque[tuple[object, _Value]] = deque(maxlen=number)
 
         @wraps(function)
         def asked(of: _Key) -> _Value:
+            mark = by(of)
             for known, value in tuple(said):
-                if known is of:
+                if known is mark:
                     return value
             found = function(of)
-            said.append((of, found))
+            said.append((mark, found))
             return found
 
         return asked

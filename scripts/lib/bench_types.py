@@ -102,4 +102,4 @@ def _row(what: str, source: Path, text: str, target: float, rounds: int) -> Row:
 
 
 def _read(graph: LinkGraph) -> UnitTypes:
-    return layouts.types_of_object(replace(graph))  # as one that was not asked about before
+    return layouts.types_of_object(replace(graph, side=(*graph.side,)))  # as one that was not asked about before

@@ -44,6 +44,19 @@ def test_what_was_said_of_the_very_same_value_is_said_again() -> None:
     assert len(asked) == 4, "the first one was forgotten"
 
 
+def test_values_may_be_told_apart_by_a_part_of_them() -> None:
+    asked: list[tuple[list[int], str]] = []
+
+    @of_the_last(2, lambda of: of[0])
+    def total(of: tuple[list[int], str]) -> int:
+        asked.append(of)
+        return sum(of[0])
+
+    rows = [1, 2]
+    assert [total((rows, "one")), total((rows, "other")), total(([1, 2], "one"))] == [3, 3, 3]
+    assert asked == [(rows, "one"), ([1, 2], "one")]
+
+
 def test_the_ones_that_were_used_last_are_kept_up_to_a_size() -> None:
     kept: Kept[str, str] = Kept(10)
     for key in "abc":

@@ -129,7 +129,7 @@ def _compile(unit: Dirty, folder: Path, store: Store, flags: Sequence[str], runn
             digest = store.put(made.object)
             note_compiled(command, flags, after)
             milliseconds = (time.perf_counter() - start) * 1000
-            return Compiled(str(command.source), store.get(digest), digest, after, milliseconds, made.messages, unit)
+            return Compiled(str(command.source), store.place(digest), digest, after, milliseconds, made.messages, unit)
         before = after
     raise IpbpError(
         "sources-changing",

@@ -28,7 +28,7 @@ class Store:
         """Keep a file's content; its digest. Two processes may put the same content at once."""
         data = content if isinstance(content, bytes) else content.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        place = self._place(digest)
+        place = self.place(digest)
         if self._is_intact(place, digest) and self.keep(digest):
             return digest
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ class Store:
 
     def get(self, digest: str) -> Path:
         """The file with this content. `store-object-missing` when it was pruned, or is not what its name says."""
-        place = self._place(digest)
+        place = self.place(digest)
         if not self._is_intact(place, digest):
             raise IpbpError(
                 "store-object-missing",
@@ -62,7 +62,7 @@ class Store:
         return place
 
     def has(self, digest: str) -> bool:
-        return self._is_intact(self._place(digest), digest)
+        return self._is_intact(self.place(digest), digest)
 
     def prune(self, keep: Collection[str], max_bytes: int, max_age_seconds: float) -> list[str]:
         """Remove objects that are older than the age, then the least recently used ones until the size fits;
@@ -86,7 +86,8 @@ class Store:
             removed.append(place.stem)
         return removed
 
-    def _place(self, digest: str) -> Path:
+    def place(self, digest: str) -> Path:
+        """Where the file with this content is, or would be: of one that was put just now."""
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             raise ValueError(f"not a sha256 digest: {digest!r}")
         return self.root / digest[:2] / f"{digest}.o"

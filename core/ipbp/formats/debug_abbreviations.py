@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ipbp.graph.leb import sleb, uleb
 
@@ -21,12 +21,14 @@ class Declaration:
     forms: tuple[tuple[int, int, int], ...]
 
 
-def declarations(content: bytes, place: int) -> Iterator[Declaration]:
+@lru_cache(8)  # an edit seldom changes one, and several readers ask
+def declarations(content: bytes, place: int) -> tuple[Declaration, ...]:
     """The table at `place`. Errors: IndexError when it does not end."""
+    found: list[Declaration] = []
     while True:
         code, place = uleb(content, place)
         if code == 0:
-            return
+            return tuple(found)
         tag, place = uleb(content, place)
         has_children = bool(content[place])
         place += 1
@@ -40,4 +42,4 @@ def declarations(content: bytes, place: int) -> Iterator[Declaration]:
             if attribute == 0 and form == 0:
                 break
             forms.append((attribute, form, constant))
-        yield Declaration(code, tag, has_children, tuple(forms))
+        found.append(Declaration(code, tag, has_children, tuple(forms)))

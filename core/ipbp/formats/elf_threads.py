@@ -100,7 +100,7 @@ def _from_cells(module: LoadedModule, process: LoadedProcess) -> tuple[int, int 
 
 def _direction(module: LoadedModule) -> int:
     """From the thread pointer to the blocks of libraries."""
-    return -1 if module.image.machine == X86_64 else 1
+    return -1 if module.file.machine == X86_64 else 1
 
 
 def _own_rows(dynamic: DynamicTables, kind: int) -> list[int]:

@@ -7,8 +7,9 @@ looked at, and what those functions refer to that are asked for: a unit may have
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ipbp.formats.debug_abbreviations import declarations
@@ -27,6 +28,7 @@ from ipbp.formats.debug_forms import (
     values,
 )
 from ipbp.graph.leb import uleb
+from ipbp.kept import of_the_last
 
 SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
 """Those that are looked at."""
@@ -51,7 +53,8 @@ def signatures(
     """By name in the symbol table the signature of those functions that these `SECTIONS` define and describe; {} where
     they cannot be read. `source`: base name of the only unit to look at. `shared`: global C functions only."""
     found: dict[str, str] = {}
-    in_namespaces = not shared and any(name.startswith("_ZN") for name in names)
+    if shared:  # the names of others say what they take
+        names = frozenset(name for name in names if not name.startswith("_Z"))
     strings = sections.get(".debug_str", b"")
     few = len(names) <= _FEW
     wanted = frozenset(place for name in names for place in places_of(strings, name)) if few else None
@@ -59,8 +62,8 @@ def signatures(
         for unit in _units(sections):
             if source and Path(unit.name).name != source:
                 continue
-            for function in unit.functions(in_namespaces, wanted):
-                if _AT_DECLARATION in function.found or (shared and _AT_EXTERNAL not in function.found):
+            for function in unit.functions(wanted):
+                if shared and _AT_EXTERNAL not in function.found:
                     continue
                 declared = unit.declaration(function)
                 name = unit.text(declared, _AT_LINKAGE_NAME) or unit.text(declared, _AT_NAME)
@@ -93,9 +96,10 @@ class _Entry:
     inside: int
 
 
-def _units(sections: Mapping[str, bytes]) -> Iterator[_Unit]:
+@of_the_last(3)  # the new side of one patch is the old side of the next, and asked about before it
+def _units(sections: Mapping[str, bytes]) -> list[_Unit]:
     content = sections.get(".debug_info", b"")
-    tables: dict[int, dict[int, _Abbreviation]] = {}
+    found = []
     start = 0
     while start + 11 < len(content):
         length, version = int.from_bytes(content[start : start + 4], "little"), content[start + 4]
@@ -104,14 +108,15 @@ def _units(sections: Mapping[str, bytes]) -> Iterator[_Unit]:
         kind = content[start + 6] if version == 5 else 1
         at = start + (8 if version == 5 else 6)
         table_at = int.from_bytes(content[at : at + 4], "little")
-        if table_at not in tables:
-            tables[table_at] = _table(sections.get(".debug_abbrev", b""), table_at)
+        table = _table(sections.get(".debug_abbrev", b""), table_at)
         if kind in (1, 3):  # a whole unit or a partial one (DWARF 5, 7.5.1)
-            yield _Unit(sections, start, start + 4 + length, start + (12 if version == 5 else 11), tables[table_at])
+            found.append(_Unit(sections, start, start + 4 + length, start + (12 if version == 5 else 11), table))
         start += 4 + length
+    return found
 
 
-def _table(content: bytes, place: int) -> dict[int, _Abbreviation]:
+@lru_cache(8)
+def _table(content: bytes, place: int) -> Mapping[int, _Abbreviation]:
     table = {}
     for row in declarations(content, place):
         size, places = 0, {}
@@ -138,30 +143,35 @@ class _Unit:
     def name(self) -> str:
         return self.text(self.top, _AT_NAME)
 
-    def functions(
-        self, in_namespaces: bool, wanted: Collection[int] | None, parent: _Entry | None = None
-    ) -> Iterator[_Entry]:
+    def functions(self, wanted: Iterable[int] | None) -> Iterator[_Entry]:
         """Those that may have one of the names that are at these places of `.debug_str`, all for None."""
-        for place, row, start in self._children(parent or self.top):
-            if row.tag == _SUBPROGRAM and (wanted is None or self._may_be(row, start, wanted)):
-                yield self.entry(place)
-            elif row.tag == _NAMESPACE and row.has_children and in_namespaces:
-                yield from self.functions(True, wanted, self.entry(place))
+        numbers = (-1, *wanted) if wanted is not None else self._by_name
+        return (self.entry(place) for number in numbers for place in self._by_name.get(number, ()))
 
-    def _may_be(self, row: _Abbreviation, start: int, wanted: Collection[int]) -> bool:
-        """Whether the name of the function whose attributes begin at `start`, told by its bytes alone, is at one of
-        these places; also where that is not so easily told."""
+    @cached_property
+    def _by_name(self) -> dict[int, list[int]]:
+        """Where the functions begin that are defined outermost or in namespaces, by where in `.debug_str` the name is;
+        under -1 those of which that is not so easily told."""
+        found: dict[int, list[int]] = {}
+        parents = [self.top]
+        while parents:
+            for place, row, start in self._children(parents.pop()):
+                if row.tag == _SUBPROGRAM and _AT_DECLARATION not in row.places:
+                    found.setdefault(self._name_place(row, start), []).append(place)
+                elif row.tag == _NAMESPACE and row.has_children:
+                    parents.append(self.entry(place))
+        return found
+
+    def _name_place(self, row: _Abbreviation, start: int) -> int:
+        """Where in `.debug_str` the name of the function is whose attributes begin at `start`; -1 for not told."""
         if _AT_SPECIFICATION in row.places:
             form, at = row.places[_AT_SPECIFICATION]
             if form != REF4 or at < 0:
-                return True
+                return -1
             code, start = uleb(self.content, self.start + self._word(start + at))
             row = self.table[code]
-        attribute = _AT_LINKAGE_NAME if _AT_LINKAGE_NAME in row.places else _AT_NAME
-        if attribute not in row.places:
-            return False
-        form, at = row.places[attribute]
-        return form != STRP or at < 0 or self._word(start + at) in wanted
+        form, at = row.places.get(_AT_LINKAGE_NAME, row.places.get(_AT_NAME, (0, -1)))
+        return self._word(start + at) if form == STRP and at >= 0 else -1
 
     def _word(self, place: int) -> int:
         return int.from_bytes(self.content[place : place + 4], "little")

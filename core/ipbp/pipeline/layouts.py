@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,25 +26,24 @@ from ipbp.kept import Kept, of_the_last
 
 _NEEDED = (".debug_info", ".debug_types", ".debug_abbrev", ".debug_str", ".debug_line_str", ".debug_str_offsets")
 _kept: Kept[object, UnitTypes] = Kept(64)
-_of_sides: deque[tuple[tuple[SideSection, ...], UnitTypes]] = deque(maxlen=4)
-"""The last graphs that were asked about: the new side of one patch is the old side of the next."""
 
 
+def _side(graph: LinkGraph) -> tuple[SideSection, ...]:
+    """What two graphs of one object have in common: the new side of one patch is the old side of the next."""
+    return graph.side
+
+
+@of_the_last(4, _side)
 def types_of_object(graph: LinkGraph) -> UnitTypes:
     """The types of a unit's object. Errors: `debug-information-malformed`."""
-    for side, known in _of_sides:
-        if side is graph.side:
-            return known
     sections = described(graph)
     digest = hashlib.sha256()
     for name, content in sections.items():
         digest.update(name.encode() + len(content).to_bytes(8, "little") + content)
-    found = _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
-    _of_sides.append((graph.side, found))
-    return found
+    return _once(digest.digest(), lambda: _read([sections], graph.path, lambda: _split_of_object(graph)))
 
 
-@of_the_last(2)  # they are large
+@of_the_last(3, _side)  # they are large; the old side may be asked about after the new one
 def described(graph: LinkGraph) -> dict[str, bytes]:
     """The debug sections that say what types and functions an object has."""
     return sections_of_object(graph, _NEEDED)
@@ -124,7 +122,6 @@ def _split(debug: Any, package: Package | None, source: str = "") -> Iterator[Se
 def forget() -> None:
     """What was read is read again when it is asked for next."""
     _kept.clear()
-    _of_sides.clear()
 
 
 def _once(key: object, read: Callable[[], UnitTypes]) -> UnitTypes:

@@ -159,6 +159,14 @@ def test_an_entry_rewritten_behind_endbr64_is_found_again(linked: Linked) -> Non
     assert [change.address for change in made.replacements] == [TEXT + 4]
 
 
+def test_a_jump_right_behind_a_function_of_four_bytes_is_that_of_the_next_one(linked: Linked) -> None:
+    code, before = bytes.fromhex("8d047fc3"), jump(TEXT + 4, HIGH + 0x4000)  # lea (%rdi,%rdi,2),%eax; ret
+    memory, symbols = _cramped(code + before, NOPS, {"f": (TEXT, 4), "g": (TEXT + 4, 5)})
+    made = _plan(linked, memory, [_replaced(linked, "f", TEXT, 4)], symbols=symbols, entries={TEXT + 4: before})
+    gap = TEXT + 9
+    assert [(row.address, row.expected) for row in made.replacements] == [(gap, NOPS[:5]), (TEXT, code[:2])]
+
+
 def test_an_entry_that_somebody_else_changed_is_refused(linked: Linked) -> None:
     memory = Memory({TEXT: LONG})
     with pytest.raises(Refused) as caught:

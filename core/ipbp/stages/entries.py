@@ -65,8 +65,9 @@ class _Rewriting:
     refusals: list[Refusal] = field(default_factory=list)
 
     def rewrite(self, rows: Sequence[Entry]) -> None:
-        again = [(row, place) for row in rows if (place := _rewritten_place(row, self.entries))]
-        first = [row for row in rows if not _rewritten_place(row, self.entries)]
+        places = self._rewritten_places(rows)
+        again = list(places.items())
+        first = [row for row in rows if row not in places]
         # One round trip: earlier jumps where there are some, else the old code with its padding.
         relays = [self._relay_of(row, place) for row, place in again]
         ranges = [(place, len(self.entries[place])) for _row, place in again]
@@ -79,6 +80,18 @@ class _Rewriting:
         cramped = [row for row, code in zip(first, codes, strict=True) if not self._write_first(row, code)]
         if cramped:
             self._relay(cramped, dict(zip(first, codes, strict=True)))
+
+    def _rewritten_places(self, rows: Sequence[Entry]) -> dict[Entry, int]:
+        """Where earlier patches wrote their jumps over these entries, for those where they did: behind a landing pad,
+        if there is one; else what lies that far behind the entry may be the next function's."""
+        found = {row: row.entry for row in rows if row.entry in self.entries}
+        landed = [row for row in rows if row not in found and row.entry + LANDING_SIZE in self.entries]
+        codes = self.read([(row.entry, LANDING_SIZE) for row in landed]) if landed else ()
+        for row, code in zip(landed, codes, strict=True):
+            place = self._machine(row).place(row.entry, code or b"")
+            if place in self.entries:
+                found[row] = place
+        return found
 
     def _exchange(self, row: Entry, place: int, start: bytes | None, relayed: bytes | None) -> None:
         """The jump of an earlier patch for another one."""
@@ -156,11 +169,6 @@ def _with_size(row: Entry, loaded: LoadedImage) -> Entry:
     symbols = loaded.symbols
     same = slice(*np.searchsorted(symbols.address, [row.entry, row.entry + 1]).tolist())
     return replace(row, size=int(symbols.size[same].max(initial=0)))
-
-
-def _rewritten_place(row: Entry, entries: Mapping[int, bytes]) -> int:
-    # Where an earlier patch wrote its jump over this entry; 0 when none did.
-    return next((place for place in (row.entry, row.entry + LANDING_SIZE) if place in entries), 0)
 
 
 def _padding_after(row: Entry, loaded: LoadedImage) -> int:

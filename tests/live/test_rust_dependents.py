@@ -115,6 +115,34 @@ def test_dependents_are_compiled_when_they_may_notice(chain: Chain, debugger: st
     assert (fresh.close(), chain.talk.close()) == (0, 0)
 
 
+@pytest.mark.parametrize("debugger", ["gdb", "lldb"])
+def test_what_came_along_from_another_crate_is_edited_like_the_rest_and_keeps_its_state(
+    chain: Chain, debugger: str
+) -> None:
+    ask = chain.talk.ask
+    chain.edit(SECOND, ").sum()\n", ").sum::<u64>() + ground::named::spared(5)\n")
+    assert chain.compiled() == ["chain"]
+    chain.patch(debugger)
+    assert (ask("sum 1 2"), ask("sum 1 2")) == ("53", "54")
+
+    # What it uses, which nobody sees but its own object.
+    chain.edit(NAMED, "number * 10", "number * 100")
+    chain.patch(debugger)
+    assert ask("sum 1 2") == "505"
+
+    # Another one of that object, which uses both.
+    chain.edit(SECOND, "spared(5)", "spared_twice(5)")
+    chain.patch(debugger)
+    assert ask("sum 1 2") == str(3 + 503 + 604)
+
+    chain.edit(NAMED, "+ weighed(number)", "+ weighed(number) + 7")
+    chain.patch(debugger)
+    assert ask("sum 1 2") == str(3 + 505 + 7 + 606 + 7)
+    assert ipbp("undo", chain.talk.process.pid, debugger)["outcome"] == "undone"
+    assert ask("sum 1 2") == str(3 + 507 + 608)
+    assert chain.talk.close() == 0
+
+
 def test_a_line_that_moves_is_told_by_the_code_of_other_crates(chain: Chain) -> None:
     before = int(chain.talk.ask("line"))
     chain.edit(NAMED, "#[inline]", "// One line more.\n#[inline]")

@@ -20,6 +20,7 @@ from ipbp.pipeline.parts import PartPairs, pair_parts, unknown_parts
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
 from ipbp.pipeline.sources import statics_declared
+from ipbp.pipeline.taken import with_taken
 from ipbp.pipeline.types import judge_types
 from ipbp.stages.allocators import new_allocators
 from ipbp.stages.compare import Comparison, Status
@@ -121,6 +122,8 @@ def _sides(
         # Not the build that runs, so that nothing is known of the objects that are alike in both either.
         unit = whole(unit, store)
         old = lifted_side(unit.new, image, read)
+    if unit.is_crate:
+        old = with_taken(old, record.units(unit.image.key))
     lifted = image if source == LIFTED else None
     types = judge_types(unit, old.graph, lifted, read, allow_layout)
     return _Sides(unit, old, source == LIFTED, types)

@@ -191,7 +191,9 @@ def _linked(
     helpers = [unit for unit, _ in beside]
     helpers += catchers([unit for unit in (*selected, *helpers) if (unit.image, unit.name) in runs], process)
     selected += helpers
-    supplied = with_archives(selected, lambda units: bound(units, process, defined, request.record), edited.built)
+    supplied = with_archives(
+        selected, lambda units: bound(units, process, defined, request.record), edited.built, request.record
+    )
     raise_all(offered(supplied.refusals, process, request.description.local_pid), misaligned(supplied.units))
 
     # Memory is chosen, laid out and filled.

@@ -26,7 +26,9 @@ class UnitRecord:
     those of its command, because the user asked for it. `linked`: the object that the image was linked from, by its
     content hash in the store; "" where memory proved none, None where the image was built without the unit.
     `is_optimised`: see `pipeline.edited.Edited`. `formers`: names that something had before patches gave
-    it another, by another linkage say, with the address: the image's symbols still say them."""
+    it another, by another linkage say, with the address: the image's symbols still say them. `source`, `inner`: of what
+    was taken out of an archive, the unit that its object is of (STT_FILE), and the addresses of what that object alone
+    sees."""
 
     object: str
     address: dict[str, int]
@@ -40,6 +42,8 @@ class UnitRecord:
     linked: str | None = ""
     is_optimised: bool = True
     formers: dict[str, int] = field(default_factory=dict)
+    source: str = ""
+    inner: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ipbp.pipeline.bound import global_names
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.moves import Followed
 from ipbp.pipeline.record import Record, UnitRecord
+from ipbp.pipeline.taken import inner_names
 from ipbp.protocol import FunctionChange
 from ipbp.stages.name_numbers import base_name
 
@@ -92,8 +93,9 @@ def record_after(
             continue
         units = images.setdefault(extra.image, {})
         names = {name: found.address for name, found in global_names(extra.graph, row.copy).items()}
-        known = units[extra.name].address if extra.name in units else {}
-        units[extra.name] = UnitRecord("", {**known, **names})
+        known = units.get(extra.name, UnitRecord("", {}))
+        inner = {**known.inner, **inner_names(extra.graph, row.copy)}
+        units[extra.name] = UnitRecord("", {**known.address, **names}, source=extra.graph.source, inner=inner)
     for key, found in followed.items():
         units = images.setdefault(key, {})
         units.update((name, UnitRecord("", {})) for name in found.vacated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from ipbp.formats.elf_object import read_object
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.unit import Unit
 from ipbp.pipeline.edited import Built
+from ipbp.pipeline.record import Record, UnitRecord
+from ipbp.pipeline.taken import places
 from ipbp.stages.moved import shared_definitions
 from ipbp.stages.supply import supply
 
@@ -33,10 +35,10 @@ class Supplied:
     refusals: tuple[Refusal, ...]
 
 
-def with_archives(units: Sequence[Unit], bind: Bind, built: Sequence[Built]) -> Supplied:
+def with_archives(units: Sequence[Unit], bind: Bind, built: Sequence[Built], record: Record) -> Supplied:
     """The units as `bind` leaves them; what that does not find is looked for in the archives of the unit's image, in
     their order. These are asked for only then. What is in none of them stays refused."""
-    sources = {row.module.key: _Source(row) for row in built}
+    sources = {row.module.key: _Source(row, record.units(row.module.key)) for row in built}
     extra: list[Unit] = []
     refused: list[Refusal] = []
     for _ in range(ROUNDS):
@@ -60,8 +62,8 @@ class _Source:
     """The archives of one image, and what was wanted of them so far: names by archive and member, or by object and
     ""."""
 
-    def __init__(self, built: Built) -> None:
-        self._built = built
+    def __init__(self, built: Built, known: Mapping[str, UnitRecord]) -> None:
+        self._built, self._known = built, known
         self._index: list[tuple[Path, dict[str, str]]] = []
         self._unread: Iterator[Path] | None = None
         self._wanted: dict[tuple[Path, str], set[str]] = {}
@@ -84,8 +86,9 @@ class _Source:
             yield self._index[-1]
 
     def units(self) -> Iterator[tuple[Unit, tuple[Refusal, ...]]]:
+        running = places(self._known) if self._wanted else {}
         for (path, member), names in self._wanted.items():
-            yield _unit(path, member, names, self._built.module.image)
+            yield _unit(path, member, names, self._built.module.image, running)
 
 
 def _names(path: Path) -> Iterator[tuple[str, str]]:
@@ -99,8 +102,10 @@ def _names(path: Path) -> Iterator[tuple[str, str]]:
         return  # what is in it stays undefined
 
 
-def _unit(path: Path, member: str, names: set[str], image: LoadedImage) -> tuple[Unit, tuple[Refusal, ...]]:
+def _unit(
+    path: Path, member: str, names: set[str], image: LoadedImage, running: Mapping[str, int]
+) -> tuple[Unit, tuple[Refusal, ...]]:
     name = f"{path}({member})" if member else str(path)
     content = path.read_bytes()
     graph = read_object(objects_of(content, str(path))[member] if member else content, name)
-    return supply(name, graph, names, image)
+    return supply(name, graph, names, image, running)

@@ -7,7 +7,7 @@ nothing to compare: what has one name is one thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -22,10 +22,13 @@ _MANGLED = ("_R", "_ZN")
 """Beginnings of names that are unique in a program although they are local (Rust's manglings, with a hash)."""
 
 
-def supply(name: str, graph: LinkGraph, wanted: Iterable[str], image: LoadedImage) -> tuple[Unit, tuple[Refusal, ...]]:
+def supply(
+    name: str, graph: LinkGraph, wanted: Iterable[str], image: LoadedImage, patched: Mapping[str, int]
+) -> tuple[Unit, tuple[Refusal, ...]]:
     """The unit that carries the definitions of `wanted`, and a refusal for each variable that it needs and that may
-    be any of several in the program. `name`: of the unit, for messages."""
-    address = _running(graph, image)
+    be any of several in the program. `name`: of the unit, for messages. `patched`: where patches put what has a name.
+    """
+    address = _running(graph, image, patched)
     wanted = set(wanted)
     home = graph.symbols.block
     waiting = [int(home[row]) for row, symbol in enumerate(graph.symbols.name) if symbol in wanted and home[row] >= 0]
@@ -53,7 +56,7 @@ def supply(name: str, graph: LinkGraph, wanted: Iterable[str], image: LoadedImag
     )
 
 
-def _running(graph: LinkGraph, image: LoadedImage) -> I64:
+def _running(graph: LinkGraph, image: LoadedImage, patched: Mapping[str, int]) -> I64:
     """Load addresses of what the program has of this object: of global names, and of local ones that are unique by
     their making. A local constant is as good as its copy."""
     symbols, table = graph.symbols, image.symbols
@@ -65,6 +68,8 @@ def _running(graph: LinkGraph, image: LoadedImage) -> I64:
         if not name or symbols.type[row] == SymbolType.TLS or (local and (constant or not name.startswith(_MANGLED))):
             continue
         places = {int(table.address[found]) for found in table.by_name.get(name, ())}
+        if not places and name in patched:
+            places = {patched[name]}
         if len(places) == 1:
             address[row] = places.pop()
     return address

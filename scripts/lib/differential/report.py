@@ -34,6 +34,10 @@ FOUND = (
     "regression: `test_variable_parts.py`)",
     "a table of constants that only the cold part of a function uses (gcc's `.cold`): the function was not replaced "
     "and went on with the old table (seed 600114; regression: `test_compare.py`)",
+    "a function of four bytes right before one that was patched: the jump of the other was taken for its own and "
+    "changed (seed 602050; regression: `test_plan_entries.py`)",
+    "a function of a Rust library that the linker had left out, which a patch brought and a later edit changed: the "
+    "patched code went on with the first one (seed 602041; regression: `test_rust_dependents.py`)",
     "refused and right: a class that a file began to use while the file that had it was edited, too (seed 500002; "
     "regression: `test_moved_definitions.py`), and the second edit of a function that was no longer static (seed "
     "500104; regression: `test_linkage_changes.py`)",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import bench_instead
@@ -34,7 +34,7 @@ class Row:
     """Milliseconds. `way`: "ipbp in gdb", "rebuild with mold, restart", ... `live`: from the edit to the new code at
     work, None where the way does not work here; `compiler` of it the compiler's, 0 where that is not known apart;
     `beyond`: the rest. `stopped` and `gap` None where it is not told. `engine`: megabytes. `keeps_state`: of the
-    program. `target`: of `beyond`, or 0."""
+    program. `target`: of `beyond`, or 0. `parts`: medians of what `beyond` consists of, for ipbp."""
 
     case: str
     way: str
@@ -47,6 +47,7 @@ class Row:
     keeps_state: bool
     target: float
     note: str = ""
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def measure(cases: Sequence[str], debuggers: Sequence[str], rounds: int, lines: int) -> Iterator[Row]:
@@ -65,7 +66,7 @@ def measure(cases: Sequence[str], debuggers: Sequence[str], rounds: int, lines: 
 
 def in_debugger(program: Program, debugger: str, rounds: int) -> Row:
     """Patches in one session; the first, which also starts the engine and maps memory, is not counted."""
-    live, beyond, stopped, gaps, compilers = [], [], [], [], []
+    live, beyond, stopped, gaps, compilers, parts = [], [], [], [], [], []
     with program.running() as process, warm(debugger, process.pid, program.folder) as session:
         for generation in range(1, rounds + 2):
             program.edit(generation)
@@ -80,6 +81,7 @@ def in_debugger(program: Program, debugger: str, rounds: int) -> Row:
             compilers.append(times["compiler"])
             beyond.append(live[-1] - times["compiler"])
             stopped.append(times["stopped"])
+            parts.append(_parts(times, beyond[-1]))
             gaps += [gap for gap in [program.gap_ms()] if gap is not None]
         engine = session.engine_megabytes()
     return Row(
@@ -93,7 +95,22 @@ def in_debugger(program: Program, debugger: str, rounds: int) -> Row:
         engine,
         True,
         program.beyond,
+        parts={name: spread([row[name] for row in parts]).median for name in parts[0]},
     )
+
+
+def _parts(times: Mapping[str, float], beyond: float) -> dict[str, float]:
+    """What a patch took beside the compiler: the engine's steps, the stop, and the rest: the debugger before and after,
+    and the way between the two."""
+    found = {
+        "process": times["index"],
+        "around the compiler": times["compile"] - times["compiler"],
+        "compare": times["diff"],
+        "link": times["link"],
+        "stop, ours": times["work"],
+        "stop, the debugger's": times["stopped"] - times["work"],
+    }
+    return {**found, "rest": beyond - sum(found.values())}
 
 
 def _instead(program: Program, debuggers: Sequence[str], rounds: int, compiler: float) -> Iterator[Row]:

@@ -36,6 +36,22 @@ the program did not get to its own loop (which pauses for some 0.15 ms), whoever
 attached already is meant: the first patch of a session also starts the engine, reads the program and maps memory, and
 is under "Growth".
 """
+PARTS = """
+### Where that time goes
+
+Medians of the rounds above, in milliseconds; what the compiler runs beside is not counted. *Process*: which images the
+program has, and whether they are as they were. *Around the compiler*: which files were edited, keeping the new object
+and reading it. *Compare*: pairing and comparing both sides, types included. *Rest*: the debugger's own part before and
+after, the symbols, and the way between debugger and engine. Of the stop *ours* is what is done between the debugger's
+own stopping and resuming of all threads; in lldb there is a second one for the symbols.
+"""
+WHY = """
+What is above its aim is the engine's work after the compiler. It is done by Python and numpy in some thousand short
+steps, none of which takes more than a few percent of the whole, so that no single one can be taken away: the object of
+a small file costs about what its number of steps costs. Of a unit with many templates the names and the debug
+information are read anew for each patch (a compiler numbers and places them anew): the old side is kept from the patch
+before, and what can be read before the new object is there is read while the compiler runs.
+"""
 OTHERS = """
 What others publish of their tools, on other machines and programs, with the compiler's time:
 
@@ -75,7 +91,7 @@ def write(found: Row, docs: Path = DOCS) -> None:
     (docs / "performance").mkdir(exist_ok=True)
     parts = [HEAD.format(**found["machine"], rounds=found["rounds"])]
     if "live" in found:
-        parts += [LIVE, *_live(found["live"]["rows"]), OTHERS]
+        parts += [LIVE, *_live(found["live"]["rows"]), *_parts(found["live"]["rows"]), OTHERS]
     if "growth" in found:
         rows = found["growth"]["rows"]
         parts.append(GROWTH)
@@ -121,6 +137,18 @@ def _live(rows: Sequence[Row]) -> Iterable[str]:
         if target:
             ours = [row for row in chosen if row["target"]]
             yield _against(target, "beyond the compiler", [(row["way"], row["beyond"]["median"]) for row in ours])
+
+
+def _parts(rows: Sequence[Row]) -> Iterable[str]:
+    ours = [row for row in rows if row["parts"]]
+    names = list(ours[0]["parts"]) if ours else []
+    if names:
+        yield PARTS
+        yield _table(
+            ["", *names], [(f"{row['case']}, {row['way']}", *(f"{row['parts'][n]:.1f}" for n in names)) for row in ours]
+        )
+    if any(row["target"] and row["beyond"]["median"] > row["target"] for row in ours):
+        yield WHY
 
 
 def _growth(what: str, shown: str, rows: Sequence[Row], docs: Path) -> Iterable[str]:

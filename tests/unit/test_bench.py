@@ -88,6 +88,7 @@ def test_an_edit_goes_live_beside_what_else_a_user_could_do() -> None:
         "frida's Interceptor.replace",
     ]
     assert 0 < ours["compiler"] < ours["live"]["median"]
+    assert sum(ours["parts"].values()) == pytest.approx(ours["beyond"]["median"], rel=1e-6)  # of one round
     # However slow the machine is: a stop is a small part of the way, and the engine is no hog.
     assert 0 < ours["stopped"]["median"] < ours["live"]["median"] / 2
     assert 0 < ours["engine"] < 400
@@ -107,6 +108,7 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     spread = {"least": 1.0, "median": 2.0, "most": 4.0}
     live = {"case": "small C file", "way": "ipbp in gdb", "live": spread, "compiler": 1.5, "beyond": spread}
     live |= {"stopped": spread, "gap": None, "engine": 100.0, "keeps_state": True, "target": 1.0, "note": ""}
+    live |= {"parts": {"compare": 0.75, "stopped": 1.25}}
     growth = [
         {"what": "threads", "count": count, "debugger": "gdb", "stopped": dict(spread, median=2.0 * count)}
         | {"floor": spread, "beyond": spread, "cold": 5.0, "kept": 0.0, "engine": 100.0}
@@ -127,6 +129,8 @@ def test_the_page_holds_what_was_measured(tmp_path: Path) -> None:
     page = (tmp_path / "performance.md").read_text()
     assert "| ipbp in gdb | 2 | 2 | 1.00 / **2.00** / 4.00 |" in page
     assert "ipbp in gdb 2.0 (missed)" in page
+    assert "| small C file, ipbp in gdb | 0.8 | 1.2 |" in page
+    assert "What is above its aim" in page
     assert "measured 2.0 (met)" in page
     assert "stopped, gdb 1.00; edit to live without the compiler, gdb 0.00" in page
     assert "| lldb | 20.0 | yes | 9.0 | 7.0 |" in page

@@ -108,8 +108,14 @@ def test_what_is_given_changes_no_other_choice() -> None:
     for seed in range(50):
         free = choose(seed, {})
         assert choose(seed, {"debugger": "lldb", "level": "-Os"}) == Options(
-            free.language, free.compiler, "-Os", free.pie, "lldb"
+            free.language, free.compiler, "-Os", free.pie, "lldb", free.library
         )
+
+
+def test_a_second_file_may_be_a_library_where_there_are_two() -> None:
+    rows = [choose(seed, {"library": True}) for seed in range(50)]
+    assert {row.language for row in rows if row.library} == {"c", "cxx"}
+    assert not any(choose(seed, {"library": True, "debugger": "qemu"}).library for seed in range(50))
 
 
 def test_a_campaign_goes_on_with_its_log(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ double work(int n) {
   if (&outside == (int *)&shared) { shared = 1; }
   return table[n & 1] * 2.25 + shared;
 }
+int (*const of_the_library[])(const char *) = {puts, atoi};
 void *addresses[] = {&shared, (void *)pick, &count};
 int (*chosen(void))(int) { return n_th(pick); }
 """

@@ -238,7 +238,7 @@ class _Attestor:
                 what = (int(target[row]), int(reading.means[row]), int(reading.cell[row]))
                 if what not in seen:
                     seen[what] = self._may_be(*what, address)
-                if not seen[what]:
+                if not seen[what] and not self._is_imported(reading, row):
                     block = int(reading.block[reading.owner[row]])
                     self.reasons.setdefault(block, f"it refers to another thing than '{self._say(what[0])}'")
         self._check_places(address)
@@ -295,6 +295,13 @@ class _Attestor:
             return image.start <= means < image.end
         is_known = name in image.symbols.by_name or address[symbol] != UNKNOWN or means in image.stubs
         return not is_known and name not in image.slots
+
+    def _is_imported(self, reading: Reading, row: int) -> bool:
+        """Whether the loader fills this very field with what another image has under the name."""
+        edge, owner = int(reading.edge[row]), int(reading.owner[row])
+        name = self.old.symbols.name[int(self.old.edges.target[edge])]
+        found = self.image.imported(int(reading.address[owner] + self.old.edges.offset[edge]))
+        return any(found in self.image.in_any_version(known) for known in possible_names(name)) if found else False
 
     def _is_named(self, name: str, symbol: int, means: int, cell: int, address: I64) -> bool:
         """Whether the image's tables call `means`, or the cell that it was read from, by this name."""

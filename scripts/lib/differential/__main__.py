@@ -34,6 +34,7 @@ def main() -> int:
         help="core: by ptrace(2); qemu: for AArch64, by gdb and qemu-user; idle: patches nothing",
     )
     parser.add_argument("--pie", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--library", action=argparse.BooleanOptionalAction, help="the second file is a shared library")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time")
     parser.add_argument("--log", type=Path, help="JSON lines; a run with the same log goes on with it")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "ipbp-wrong", metavar="DIR")
@@ -96,6 +97,7 @@ def of_today() -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, object]:
     names = {"language": "language", "compiler": "compiler", "optimise": "level", "debugger": "debugger", "pie": "pie"}
+    names |= {"library": "library"}
     found = {key: getattr(arguments, name) for name, key in names.items()}
     return {key: value for key, value in found.items() if value is not None}
 

@@ -17,6 +17,7 @@ from ipbp.errors import IpbpError
 
 _DRIVERS = {("c", "gcc"): "gcc", ("cxx", "gcc"): "g++", ("c", "clang"): "clang", ("cxx", "clang"): "clang++"}
 _SECONDS = 300
+_LIBRARY = "libpart.so"
 AARCH64 = "aarch64-linux-gnu"
 _SUPPORT = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "ipbp-differential"
 
@@ -86,10 +87,16 @@ class UnitBuild(_Sources):
         (self.folder / "compile_commands.json").write_text(json.dumps(commands))
         objects = [f"{Path(name).stem}.o" for name in units]
         link = [] if self._options.pie else ["-no-pie"]
-        run([*self._driver(), *link, *objects, str(self._main()), "-pthread", "-o", "program"], self.folder)
+        if self._options.library:
+            run([*self._driver(), "-shared", objects.pop(), "-o", _LIBRARY], self.folder)
+            link += [_LIBRARY, "-rdynamic", "-Wl,-rpath,$ORIGIN"]
+        run([*self._driver(), *objects, str(self._main()), *link, "-pthread", "-o", "program"], self.folder)
 
     def _compile(self, name: str) -> list[str]:
-        return [*self._driver(), "-w", *self._flags(), "-g", "-MD", "-c", name, "-o", f"{Path(name).stem}.o"]
+        is_library = self._options.library and name.startswith("b.")
+        position = "-fPIC" if is_library else self._position()
+        words = [self._options.level, position, *self._extra()]
+        return [*self._driver(), "-w", *words, "-g", "-MD", "-c", name, "-o", f"{Path(name).stem}.o"]
 
     def _main(self) -> Path:
         name = next(name for name in self._texts if name.startswith("main."))
@@ -113,11 +120,13 @@ class UnitBuild(_Sources):
             return [f"{AARCH64}-{name}"]
         return [_versioned(name), f"--target={AARCH64}"]
 
-    def _flags(self) -> list[str]:
-        extra = ["-I/usr/include/csmith"] if self._options.language == "csmith" else []
+    def _extra(self) -> list[str]:
+        return ["-I/usr/include/csmith"] if self._options.language == "csmith" else []
+
+    def _position(self) -> str:
         # On AArch64 -fpie counts from the GOT's page, which is refused (docs/limits.md, "AArch64").
         pie = "-fPIE" if self._options.is_aarch64 else "-fpie"
-        return [self._options.level, pie if self._options.pie else "-fno-pie", *extra]
+        return pie if self._options.pie else "-fno-pie"
 
 
 class CargoBuild(_Sources):

@@ -10,22 +10,26 @@ LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
 COMPILERS = {"c": ("gcc", "clang"), "csmith": ("gcc", "clang"), "cxx": ("gcc", "clang"), "rust": ("rustc",)}
 HOSTS = ("core", "gdb", "lldb", "idle", "qemu")
 _LANGUAGES = ("c",) * 4 + ("csmith",) * 2 + ("cxx",) * 6 + ("rust",) * 2
+_LIBRARIES = 0.25
 _HOSTS = ("core",) * 14 + ("gdb", "lldb")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """`language`: a key of COMPILERS, "csmith" is C by csmith(1). `debugger`: of HOSTS; with "qemu" the program is for
-    AArch64, and gdb patches it through the stub of qemu-user."""
+    AArch64, and gdb patches it through the stub of qemu-user. `library`: the second file is a shared library."""
 
     language: str
     compiler: str
     level: str
     pie: bool
     debugger: str
+    library: bool = False
 
     def __str__(self) -> str:
-        return " ".join((self.language, self.compiler, self.level, "pie" if self.pie else "no-pie", self.debugger))
+        kind = "pie" if self.pie else "no-pie"
+        rows = (self.language, self.compiler, self.level, kind, "library" * self.library, self.debugger)
+        return " ".join(filter(None, rows))
 
     @property
     def is_aarch64(self) -> bool:
@@ -49,4 +53,7 @@ def choose(seed: int, given: Mapping[str, object]) -> Options:
         language = language if language in ("c", "csmith") else "c"
     compilers = COMPILERS[language]
     chosen = Options(language, compilers[int(draws[0] * len(compilers))], draws[1], draws[2], draws[3])
-    return replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]
+    chosen = replace(chosen, library=Random(f"library {seed}").random() < _LIBRARIES)
+    chosen = replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]
+    has_library = chosen.library and language in ("c", "cxx") and not chosen.is_aarch64
+    return replace(chosen, library=has_library)

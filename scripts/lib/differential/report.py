@@ -87,13 +87,14 @@ def section(records: Sequence[Row], commands: Sequence[str]) -> list[str]:
         *_table("compiler", edits, lambda row: row["compiler"]),
         *_table("level", edits, lambda row: row["level"]),
         *_table("position", edits, lambda row: "PIE" if row["pie"] else "not PIE"),
+        *_table("images", edits, lambda row: "program and library" if row.get("library") else "program"),
         *_table("patched by (core: by ptrace)", edits, lambda row: str(row["debugger"])),
         *_refusals(refused, len(edits)),
         "Found so far by these programs and mended; the seeds were then run again, and the rows are the later ones:",
         "",
         *(f"* {row}." for row in FOUND),
         "",
-        "Not covered: programs with threads that run while they are patched (two threads wait), shared libraries, "
+        "Not covered: programs with threads that run while they are patched (two threads wait), "
         "coroutines, `async`, C++20 modules, more than three files, and code that neither csmith nor these generators "
         "write.",
     ]

@@ -199,6 +199,84 @@ def test_code_is_replaced_again_and_taken_back(metronome: Metronome) -> None:
     assert [row[2] for row in rows] == [102 + 2 * n for n in range(11)]
 
 
+@pytest.mark.parametrize("metronome", [[way] for way in C], indirect=True, ids=C)
+def test_code_is_replaced_when_its_object_is_gone(metronome: Metronome) -> None:
+    (metronome.folder / "unit.o").unlink()
+    said = metronome.session(
+        "tbreak tick if n == 2",
+        "continue",
+        metronome.edit("return n * 2;", "return n * 100 + 7;"),
+        "hotpatch --json",
+        "tbreak tick if n == 5",
+        "continue",
+        metronome.edit("return n * 100 + 7;", "static int fresh = 40; return n * 1000 + fresh++;"),
+        "hotpatch --json",
+        "tbreak tick if n == 8",
+        "continue",
+        "hotpatch undo --json",
+        "hotpatch undo --json",
+        "tbreak tick if n == 10",
+        "continue",
+    )
+    assert outcomes(said) == ["patched", "patched", "undone", "undone"], said
+    rows = metronome.printed()
+    assert [row[1] for row in rows] == [0, 2, 207, 307, 407, 5040, 6041, 7042, 16, 18], said
+    assert [row[2] for row in rows] == [102 + 2 * n for n in range(10)]
+
+
+HEADER = """
+inline int &counter() { static int count = 100; return count; }
+inline int twice(int n) { counter()++; return 2 * n; }
+template <class T> T least(T a, T b) { counter()++; return a < b ? a : b; }
+"""
+USES = """
+#include "shared.h"
+int used(int n) { return twice(n) + least(n, 3); }
+"""
+EDITED = """
+#include <cstdio>
+#include <unistd.h>
+#include "shared.h"
+int used(int n);
+__attribute__((noinline)) int speak(int n) { return n * 2; }
+__attribute__((noinline)) void tick(int n) { int said = speak(n); std::printf("%d %d %d\\n", n, said, used(n)); }
+int main() {
+    std::setvbuf(stdout, nullptr, _IOLBF, 0);
+    for (int n = 0;; n++, usleep(20000)) tick(n);
+}
+"""
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang"])
+def test_what_other_files_have_of_a_header_is_found_in_the_program(
+    compiler: str, tmp_path: Path, clang: str, aarch64: str
+) -> None:
+    own = aarch64.replace("gcc", "g++")
+    driver = [own] if compiler == "g++" else [clang, "--target=aarch64-linux-gnu"]
+    rows = []
+    for name, text in (("shared.h", HEADER), ("uses.cpp", USES), ("edited.cpp", EDITED)):
+        (tmp_path / name).write_text(text)
+        if name.endswith(".cpp"):
+            command = [*driver, "-g", "-O0", "-c", name, "-o", f"{name}.o"]
+            subprocess.run(command, cwd=tmp_path, check=True)
+            rows.append({"directory": str(tmp_path), "file": name, "arguments": command})
+    (tmp_path / "compile_commands.json").write_text(json.dumps(rows))
+    subprocess.run([own, "uses.cpp.o", "edited.cpp.o", "-o", "program"], cwd=tmp_path, check=True)
+    with _in_qemu(tmp_path, "edited.cpp", "./program") as metronome:
+        said = metronome.session(
+            "tbreak tick if n == 2",
+            "continue",
+            metronome.edit("return n * 2;", "return twice(n) + least(n, 9) + 1000 * counter();"),
+            "hotpatch --json",
+            "tbreak tick if n == 5",
+            "continue",
+        )
+        assert outcomes(said) == ["patched"], said
+        # Both files count in one variable.
+        new = [3 * n + 1000 * (102 + 4 * (n - 1)) for n in (2, 3, 4)]
+        assert [row[1] for row in metronome.printed()] == [0, 2, *new], said
+
+
 LIBRARY = """
 static __thread long own[2] = {5, 6};
 __thread long shared = 7;

@@ -84,7 +84,17 @@ def stored_places(code: bytes) -> list[tuple[int, int]]:
 
 def branch_targets(code: bytes) -> list[int]:
     """Offsets in the function, or outside of it, that its direct branches and calls go to."""
-    return [row.target for row in _fields(code, _BRANCHES)]
+    return [row.target for row in branch_fields(code)]
+
+
+def branch_fields(code: bytes) -> list[LocalField]:
+    """Every direct branch and call of a function."""
+    return _fields(code, _BRANCHES)
+
+
+def literal_fields(code: bytes) -> list[LocalField]:
+    """Every load of a literal."""
+    return _fields(code, _OPERANDS[1:])
 
 
 def call_returns(code: bytes) -> list[int]:

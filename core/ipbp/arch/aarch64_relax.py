@@ -265,7 +265,11 @@ class _Reader:
             self._say_distance(low[chosen], high[chosen], EdgeKind.LITERAL19, form)
 
     def _say_distance(self, rows: I64, nothing: I64, kind: EdgeKind, form: Form = Form.PLACE) -> None:
-        """The instructions of `rows` hold the whole distance, those of `nothing` are no more."""
+        """The instructions of `rows` hold the whole distance, those of `nothing` are no more: what they were for is
+        what the others tell."""
         self.known_change[rows] = self.known_change[nothing] = True
-        self.form[nothing] = Form.NONE
-        self._say(rows, form, part_of_word(np.full(len(rows), kind, np.uint8), self.now[rows]))
+        distance = part_of_word(np.full(len(rows), kind, np.uint8), self.now[rows])
+        self._say(rows, form, distance)
+        addend, place = self.filled.addend, self.filled.place
+        target = place[rows] + distance - addend[rows]
+        self._say(nothing, form, target + addend[nothing] - place[nothing])

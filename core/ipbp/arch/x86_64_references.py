@@ -7,28 +7,17 @@ instruction does not say whether it is an address.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from ipbp.arch.instructions import CodeReference
 from ipbp.arch.x86_64_code import displacement_width, instructions
 from ipbp.graph.edges import EdgeKind
 
 _OPERAND = re.compile(r"\[rip(?: ([+-]) (0x[0-9a-f]+|\d+))?\]")
 
 
-@dataclass(frozen=True, slots=True)
-class CodeReference:
-    """A pc-relative field at `field`; `kind` is BRANCH32, PCREL8 (a short branch) or PCREL32. `place`: the offset in
-    the code, or outside of it, that the processor goes to or reads; `after`: bytes from the field to the
-    instruction's end."""
-
-    field: int
-    kind: EdgeKind
-    place: int
-    after: int
-
-
-def code_references(code: bytes) -> list[CodeReference]:
-    """All of them that leave the function, in order."""
+def code_references(code: bytes, start: int, results: int) -> list[CodeReference]:
+    """All of them that leave the function, in order. `start`: its load address; `results` does not matter here. Kinds
+    are BRANCH32, PCREL8 (a short branch) and PCREL32."""
     found = []
     for row in instructions(code):
         end = row.offset + row.size
@@ -37,7 +26,7 @@ def code_references(code: bytes) -> list[CodeReference]:
         if width:
             distance = int.from_bytes(octets[-width:], "little", signed=True)
             kind = EdgeKind.BRANCH32 if width == 4 else EdgeKind.PCREL8
-            found.append(CodeReference(end - width, kind, end + distance, width))
+            found.append(_reference(end - width, kind, start + end + distance, width))
             continue
         operand = _OPERAND.search(row.operands)
         if operand is None:
@@ -45,8 +34,13 @@ def code_references(code: bytes) -> list[CodeReference]:
         distance = int(operand[2] or "0", 0) * (-1 if operand[1] == "-" else 1)
         field = _field(octets, distance)
         if field is not None:
-            found.append(CodeReference(row.offset + field, EdgeKind.PCREL32, end + distance, row.size - field))
-    return [reference for reference in found if not 0 <= reference.place < len(code)]
+            place = start + end + distance
+            found.append(_reference(row.offset + field, EdgeKind.PCREL32, place, row.size - field))
+    return [reference for reference in found if not start <= reference.place < start + len(code)]
+
+
+def _reference(field: int, kind: EdgeKind, place: int, after: int) -> CodeReference:
+    return CodeReference(field, kind, place, EdgeKind.GOT_PCREL32, after)
 
 
 def _field(octets: bytes, distance: int) -> int | None:

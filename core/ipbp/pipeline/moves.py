@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ipbp.arch.machines import machine_of
 from ipbp.build.command import Command
 from ipbp.build.compile import Tell
 from ipbp.build.dirty import dirty
@@ -23,7 +22,7 @@ from ipbp.build.plan import Commands
 from ipbp.build.producer import places_of
 from ipbp.build.store import Store
 from ipbp.build.trust import require_agreement
-from ipbp.errors import IpbpError, Refusal
+from ipbp.errors import Refusal
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.linkonce import is_linkonce
 from ipbp.graph.model import Binding, LinkGraph, SymbolType
@@ -273,26 +272,12 @@ class _Moves:
         files = {row.source.name for row in self.commands.vanished} if came else set()
         if returned:
             files.add(unit.edited.new.source)
-        self._require_lift(unit, arrived)
         other = lifted_side(unit.edited.new, self.scene.image, self.scene.read, files)
         static = statics(other.graph, range(len(other.graph.blocks))) if files else frozenset()
         if came:
             self.vacated.update(str(row.source) for row in self.commands.vanished)
         old = self._take(old, other, names, arrived, static)
         return self._take_variables(unit, old, other, names, gone, static)
-
-    def _require_lift(self, unit: Judged, arrived: set[str]) -> None:
-        machine = machine_of(unit.edited.new.machine)
-        if machine.follows_flow or not arrived:
-            return
-        shown = ", ".join(f"'{name}'" for name in sorted(arrived)[:_SHOWN]) + (", ..." if len(arrived) > _SHOWN else "")
-        name = unit.edited.new.source or unit.edited.name
-        raise IpbpError(
-            "image-not-lifted",
-            f"{name} has {shown} now, which the program has from other files, and on {machine.title} ipbp cannot "
-            "compare with the program alone",
-            "Use them where they were used before, or restart the program.",
-        )
 
     def _is_global_in_image(self, name: str) -> bool:
         table = self.scene.image.symbols

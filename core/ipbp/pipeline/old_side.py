@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.machines import machine_of
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError
 from ipbp.graph.image import LoadedImage, MemoryReader
@@ -87,15 +86,7 @@ def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader, ahead:
 
 
 def lifted_side(new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str] = ()) -> OldSide:
-    """The image itself. `sources`: see `lift`. Errors: `image-not-lifted` on machines whose code is not read so far."""
-    machine = machine_of(new.machine)
-    if not machine.follows_flow:
-        raise IpbpError(
-            "image-not-lifted",
-            f"the object that {new.source or new.path} was linked from is not there, or is not the one that runs, and "
-            f"on {machine.title} ipbp cannot compare with the program alone",
-            "Keep the build tree as the program was built, and edit after that.",
-        )
+    """The image itself. `sources`: see `lift`."""
     graph, found = lift(new, image, read, sources)
     side = OldSide(graph, found.address, found.proved, {})
     return replace(side, straight=straight_names(side, image, read))

@@ -16,5 +16,11 @@ def gcc_version(graph: LinkGraph) -> int:
     return max((int(match[1]) for match in found if match), default=0)
 
 
+def registers_of_results(graph: LinkGraph) -> int:
+    """In how many registers a function of this compiler may give back what it returns: gcc does what the C ABIs say
+    (two), LLVM has as many of them as arguments where the language is not C."""
+    return 2 if gcc_version(graph) else 8
+
+
 def is_of_clang(graph: LinkGraph) -> bool:
     return any(side.name == ".comment" and b"clang" in bytes(side.content) for side in graph.side)

@@ -14,13 +14,14 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ipbp.arch.x86_64_references import code_references
+from ipbp.arch.machines import machine_of
 from ipbp.errors import IpbpError
 from ipbp.graph.copies import with_copy_number
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I64, Binding, BlockKind, LinkGraph, SymbolType
 from ipbp.stages.attest import UNKNOWN, Attestation
 from ipbp.stages.candidates import candidates
+from ipbp.stages.compilers import registers_of_results
 from ipbp.stages.crate_rows import crate_rows, crate_sources, is_crate, promoted_constants
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.lifted_content import Outline, fill, section_of
@@ -33,7 +34,6 @@ from ipbp.stages.reshape import reshaped
 from ipbp.stages.rust_names import are_rust
 
 _TLS = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
-_JUMP = 9  # bytes at an entry that a patch may have rewritten: endbr64 and the jump
 _PROVED = (BlockKind.CODE, BlockKind.RODATA, BlockKind.RELRO)
 
 
@@ -114,11 +114,12 @@ class _Lifter:
         )
         rows = np.unique(self.named.row[shared])
         codes = read_pieces(self.read, table.address[rows], table.size[rows])
+        references, results = machine_of(self.new.machine).references, registers_of_results(self.new)
         return np.array(
             [
-                start + reference.place
+                reference.place
                 for start, code in zip(table.address[rows].tolist(), codes, strict=True)
-                for reference in code_references(code or b"")
+                for reference in references(code or b"", start, results)
             ],
             dtype=np.int64,
         )
@@ -291,9 +292,9 @@ class _Lifter:
         else writes to code. The first bytes may hold the jump of an earlier patch of another unit."""
         code = np.flatnonzero(graph.blocks.kind == BlockKind.CODE).tolist()
         ranges = [(self.outline.maker.address[block], self.outline.maker.sizes[block]) for block in code]
-        memory = self.read(ranges)
+        memory, jump = self.read(ranges), machine_of(graph.machine).entry.size
         return [
             block
             for block, (address, size), content in zip(code, ranges, memory, strict=True)
-            if content is None or content[_JUMP:] != (self.image.original(address, size) or b"")[_JUMP:]
+            if content is None or content[jump:] != (self.image.original(address, size) or b"")[jump:]
         ]

@@ -14,20 +14,24 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ipbp.arch.fields import PC_RELATIVE, WIDTH
-from ipbp.arch.x86_64_references import code_references
-from ipbp.graph.edges import EdgeKind
+from ipbp.arch.fields import PC_RELATIVE
+from ipbp.arch.instructions import CodeReference
+from ipbp.arch.machines import machine_of
+from ipbp.errors import IpbpError
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, I64, UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.stages.attest import UNKNOWN
+from ipbp.stages.compilers import registers_of_results
 from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
 from ipbp.stages.memory import read_pieces
-from ipbp.stages.name_numbers import are_numbered
+from ipbp.stages.name_numbers import are_numbered, base_name, is_numbered
 from ipbp.stages.panic_locations import POSITION, panic_locations
 from ipbp.stages.reading import Reading, read_blocks
 from ipbp.stages.wrapped import possible_names
 
+_NEAR = 4096
+"""A page, of which only the start may be known; and more than the fields that a distance leads over."""
 _TEXT = re.compile(rb"[\t-\r\x1b -~\x80-\xff]{2,}\0+", re.DOTALL)
 
 
@@ -57,7 +61,8 @@ def section_of(graph: LinkGraph, block: int) -> tuple[str, int]:
 
 class _Filler:
     """`unnamed`: blocks for unnamed constants by load address and size; `own`: symbols of named blocks; `cell_name`:
-    whose address each pointer cell holds."""
+    whose address each pointer cell holds; `unsure`: (place, block, offset in it) of references that may mean a place
+    near that one."""
 
     def __init__(self, outline: Outline, image: LoadedImage, read: MemoryReader) -> None:
         self.new, self.maker, self.image, self.read = outline.new, outline.maker, image, read
@@ -67,6 +72,7 @@ class _Filler:
         for row, symbol in enumerate(self.maker.symbols):
             self.own.setdefault(symbol.name, row)
         self.cell_name = {cell: name for name, cells in image.slots.items() for cell in cells}
+        self.unsure: list[tuple[int, int, int]] = []
         self.locations = panic_locations(self.new)
         self.by_content = has_content_identity(self.new, are_numbered(self.new.symbols.name))
 
@@ -84,6 +90,23 @@ class _Filler:
             self._fill_from([block for block in rest if self.guide_of[block] != UNKNOWN], self._read_original)
             self._fill_from(unguided, self._read_original)
             waiting = list(range(known, len(self.maker.kinds)))
+        if self.unsure:
+            self._require_told()
+
+    def _require_told(self) -> None:
+        """Which variable a reference leads to that is not surely known matters for those that are known by who refers
+        to them alone."""
+        names = {base_name(name) for name in self.new.symbols.name}
+        places = []
+        for symbol in self.maker.symbols:
+            is_member = is_numbered(symbol.name) or symbol.name.startswith("_ZZ")
+            if is_member and symbol.block >= 0 and base_name(symbol.name) in names:
+                start = self.maker.address[symbol.block] + symbol.offset
+                if self.maker.kinds[symbol.block] not in READ_ONLY:
+                    places.append((start - _NEAR, start + symbol.size + _NEAR))
+        for place, block, offset in self.unsure:
+            if any(start <= place < end for start, end in places):
+                raise self._not_lifted(block, offset)
 
     def _read_original(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         return [self.image.original(address, size) for address, size in ranges]
@@ -156,8 +179,9 @@ class _Filler:
         edges = self.new.edges
         kind, addend = edges.kind[edge], edges.addend[edge]
         in_code = self.new.blocks.kind[edges.block[edge]] == BlockKind.CODE
-        # An instruction counts from its end, an entry of a table from the table.
-        relative = np.where(in_code, addend + WIDTH[kind], addend - edges.offset[edge])
+        # An instruction of x86-64 counts from its end, an entry of a table from the table.
+        from_end = machine_of(self.new.machine).from_end
+        relative = np.where(in_code, addend + from_end[kind], addend - edges.offset[edge])
         result: I64 = np.where(PC_RELATIVE[kind] == 1, relative, addend)
         return result
 
@@ -255,13 +279,12 @@ class _Filler:
         self.maker.fill(block, content, self._decoded_edges(block, content) if is_code else ())
 
     def _decoded_edges(self, block: int, code: bytes) -> list[LiftedEdge]:
-        start = self.maker.address[block]
         found = []
-        for reference in code_references(code):
-            place, after = start + reference.place, reference.after
+        for reference in self._references(block, code):
+            place, after = reference.place, reference.after
             if place in self.cell_name:
                 target = self._by_name(self.cell_name[place])
-                found.append(LiftedEdge(reference.field, EdgeKind.GOT_PCREL32, target, -after))
+                found.append(LiftedEdge(reference.field, reference.cell_kind, target, -after))
                 continue
             if place in self.image.stubs:
                 target = self._by_name(self.image.stubs[place])
@@ -271,6 +294,35 @@ class _Filler:
             if at is not None:
                 found.append(LiftedEdge(reference.field, reference.kind, at[0], at[1] - after))
         return found
+
+    def _references(self, block: int, code: bytes) -> list[CodeReference]:
+        """Those of a function, without addresses that are only there to count others from."""
+        found = []
+        start, results = self.maker.address[block], registers_of_results(self.new)
+        for reference in machine_of(self.new.machine).references(code, start, results):
+            thing = self._thing(reference.place)
+            if reference.base is not None and self._thing(reference.base) == thing:
+                continue  # a part of that
+            if reference.may_be_end and reference.base is not None and self._thing(reference.place - 1) != thing:
+                continue  # the end of an array
+            if reference.is_unsure:
+                self.unsure.append((reference.place, block, reference.field))
+            elif not reference.reached or thing in map(self._thing, reference.reached):
+                found.append(reference)
+        return found
+
+    def _thing(self, place: int) -> int | None:
+        at = self._at_address(place)
+        return None if at is None else at[0]
+
+    def _not_lifted(self, block: int, offset: int) -> IpbpError:
+        name = self.maker.symbols[self.maker.anchors[block]].name
+        return IpbpError(
+            "image-not-lifted",
+            f"the object that {self.new.source or self.new.path} was linked from is not there, or is not the one that "
+            f"runs, and what '{name}' of {self.image.path} refers to at +{offset:#x} is not told by its code",
+            "Keep the build tree as the program was built, or do not change that function.",
+        )
 
 
 def _same_text(memory: bytes, wanted: bytes) -> bool:

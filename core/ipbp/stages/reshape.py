@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ipbp.arch.instructions import Instruction
-from ipbp.arch.x86_64_code import displacement_width, instructions, is_padding
+from ipbp.arch.machines import Machine, machine_of
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.model import I64, Edges, LinkGraph, Section, SectionTable
 
@@ -37,14 +37,14 @@ def reshaped(graph: LinkGraph, memory: Mapping[int, bytes]) -> LinkGraph:
 
 
 def _shape(graph: LinkGraph, block: int, memory: bytes) -> Shape | None:
-    content = bytes(graph.content(block))
+    content, machine = bytes(graph.content(block)), machine_of(graph.machine)
     rows = graph.edges_of(block)
     edges = graph.edges
     starts = edges.offset[rows]
     offset, kind = starts.copy(), edges.kind[rows].astype(np.int64)
     addend = edges.addend[rows].copy()
     result = bytearray(memory)
-    before, after = list(_real(content)), list(_real(memory))
+    before, after = list(_real(machine, content)), list(_real(machine, memory))
     if len(before) != len(after):
         return None
     place = {one.offset: index for index, one in enumerate(before)}
@@ -54,7 +54,7 @@ def _shape(graph: LinkGraph, block: int, memory: bytes) -> Shape | None:
         held = range(inside.start, inside.stop)
         new_code = content[one.offset : one.offset + one.size]
         old_code = memory[other.offset : other.offset + other.size]
-        new_width, old_width = displacement_width(new_code), displacement_width(old_code)
+        new_width, old_width = machine.displacement_width(new_code), machine.displacement_width(old_code)
         if new_width and old_width and one.mnemonic == other.mnemonic and len(held) <= 1:
             if not held and place.get(_goes_to(one, new_code, new_width)) != there.get(
                 _goes_to(other, old_code, old_width)
@@ -78,9 +78,10 @@ def _goes_to(row: Instruction, code: bytes, width: int) -> int:
     return row.offset + row.size + int.from_bytes(code[-width:], "little", signed=True)
 
 
-def _real(code: bytes) -> Iterator[Instruction]:
+def _real(machine: Machine, code: bytes) -> Iterator[Instruction]:
     """The instructions without fill."""
-    return (row for row in instructions(code) if not is_padding(code[row.offset : row.offset + row.size]))
+    rows = machine.instructions(code)
+    return (row for row in rows if not machine.is_padding(code[row.offset : row.offset + row.size]))
 
 
 def _with_shapes(graph: LinkGraph, shapes: Mapping[int, Shape]) -> LinkGraph:

@@ -23,7 +23,7 @@ from ipbp.stages.arena import Arena
 from ipbp.stages.got_base import place_bases, with_base
 from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
-from ipbp.stages.targets import CarriedEdges, Exports, carried_edges, copies, exported, meanings
+from ipbp.stages.targets import CarriedEdges, Exports, carried_edges, copies, exported, go_by_name, meanings
 from ipbp.stages.thread_image import THREAD_CHUNK, THREAD_EXTRA, align_threads, thread_image
 from ipbp.stages.thread_pairs import PAIR_SIZE, place_pairs
 from ipbp.stages.unwind import carried_table, unwind_section
@@ -98,7 +98,7 @@ def _finish(placed: _Placed, exports: Exports) -> Layout:
     units, arena, placer = placed.group.units, placed.group.arena, placed.placer
     bases = place_bases(units, placed.edges, placer)
     targets = [
-        UnitTargets(unit, rows, with_base(unit, meanings(unit, column, exports), base))
+        UnitTargets(unit, rows, with_base(unit, meanings(unit, column, exports), base), go_by_name(rows, column))
         for unit, rows, column, base in zip(units, placed.edges, placed.copy, bases, strict=True)
     ]
     reached, slots, stubs = place_stubs(targets, arena, placer)

@@ -22,7 +22,7 @@ from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.got_base import BASE_KINDS
 from ipbp.stages.stubs import shown
-from ipbp.stages.targets import BRANCHES, GOT_KINDS, CarriedEdges, carried_edges
+from ipbp.stages.targets import BRANCHES, GOT_KINDS, CarriedEdges, carried_edges, go_by_name
 from ipbp.stages.thread_image import late_fields, thread_targets
 from ipbp.stages.thread_locals import OFFSET_KINDS
 from ipbp.stages.thread_pairs import ASKING_KINDS, pair_targets
@@ -62,10 +62,11 @@ def relocate(units: Sequence[Unit], layout: Layout) -> LinkedImage:
 
 
 def _results(unit: Unit, columns: UnitLayout, edges: CarriedEdges, place: I64, layout: Layout) -> I64:
-    copy, meaning = columns.copy[edges.target], columns.meaning[edges.target]
-    target = np.where(edges.interior & (copy != UNBOUND), copy, meaning)
+    meaning, by_name = columns.meaning[edges.target], go_by_name(edges, columns.copy)
+    target = np.where(by_name, meaning, columns.copy[edges.target])
     # A stub stands for a call's target that is far, and for an indirect function wherever its address is used.
-    through_stub = (columns.stub[edges.target] != UNBOUND) & (is_one_of(edges.kind, BRANCHES) | (target == UNBOUND))
+    through_stub = by_name & (columns.stub[edges.target] != UNBOUND)
+    through_stub &= is_one_of(edges.kind, BRANCHES) | (target == UNBOUND)
     target = np.where(through_stub, columns.stub[edges.target], target)
     target = np.where(is_one_of(edges.kind, GOT_KINDS), columns.slot[edges.target], target)
     from_thread = thread_targets(unit, edges, meaning, layout)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
@@ -53,15 +54,17 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class UnitTargets:
-    """What a unit's carried edges lead to. `meaning`: per symbol, `stages.targets.meanings`."""
+    """What a unit's carried edges lead to. `meaning`: per symbol, `stages.targets.meanings`. `named`: rows of `edges`
+    that go by it."""
 
     unit: Unit
     edges: CarriedEdges
     meaning: I64
+    named: npt.NDArray[np.bool_]
 
     def of(self, kinds: Sequence[EdgeKind]) -> I64:
-        """The symbols that edges of these kinds target, ascending."""
-        return np.unique(self.edges.target[is_one_of(self.edges.kind, kinds)]).astype(np.int64)
+        """The symbols whose meanings edges of these kinds lead to, ascending."""
+        return np.unique(self.edges.target[self.named & is_one_of(self.edges.kind, kinds)]).astype(np.int64)
 
     def is_unknown(self, symbols: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         return np.asarray(self.meaning[symbols] == UNBOUND)

@@ -83,6 +83,13 @@ def copies(unit: Unit, block: I64) -> I64:
     return result
 
 
+def go_by_name(edges: CarriedEdges, copy: I64) -> npt.NDArray[np.bool_]:
+    """For each edge whether it leads to what its target's name stands for, and not into a carried copy, which is never
+    far. `copy`: `copies`."""
+    result: npt.NDArray[np.bool_] = ~edges.interior | (copy[edges.target] == UNBOUND)
+    return result
+
+
 def exported(units: Sequence[Unit], copy: Sequence[I64]) -> tuple[Exports, tuple[Refusal, ...]]:
     """Address of every name that the patch itself gives to other units, by image. Of several weak definitions the
     first counts, as for a linker (gABI, "Symbol Table"); two strong ones are refused as `duplicate-symbol`."""

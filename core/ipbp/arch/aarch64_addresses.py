@@ -23,6 +23,7 @@ from typing import NamedTuple
 from ipbp.arch.aarch64_code import WORD
 from ipbp.arch.aarch64_effects import SAVED, STACK, Effect, effects, targets_inside
 from ipbp.arch.fields import PAGE
+from ipbp.arch.instructions import Told
 
 _SLOTS = 1 << 40
 """In a state: what is in the frame at an offset from the stack pointer that the function began with."""
@@ -104,18 +105,17 @@ class Addresses:
         return tuple(sorted(found))
 
 
-def addresses(code: bytes, start: int, results: int, told: Mapping[int, int | None] | None = None) -> Addresses:
-    """The addresses that a function makes. `start`: its own. `results`: how many registers a call may give results in.
-    `told`: of an object, by the offset of a fixup the whole address that its instruction has a part of, None for one
-    that is not known; the instructions' own numbers mean nothing there."""
-    return _Follower(code, start, results, told or {}).run()
+def addresses(code: bytes, start: int, results: int, told: Told) -> Addresses:
+    """The addresses that a function makes. `start`: its own. `results`: how many registers a call may give results
+    in."""
+    return _Follower(code, start, results, told).run()
 
 
 class _Follower:
     """`first`: indexes of the instructions that begin a block; `orphans`: those that no direct branch leads to, and
     nothing runs on into."""
 
-    def __init__(self, code: bytes, start: int, results: int, told: Mapping[int, int | None]) -> None:
+    def __init__(self, code: bytes, start: int, results: int, told: Told) -> None:
         self.start, self.results, self.told = start, results, told
         self.rows = effects(code)
         self.targets = targets_inside(code)
@@ -229,13 +229,15 @@ class _Follower:
         if row.near is not None:
             place = self.told.get(offset, self.start + offset + row.near)
             return None if place is None else _Value(_Kind.PLACE, place, frozenset((offset,)))
+        if row.summand is not None and offset in self.told:
+            place = self.told[offset]
+            return None if place is None else _Value(_Kind.PLACE, place, frozenset((offset,)))
         base = state.get(row.summand) if row.summand is not None else None
         if base is None or base.kind is _Kind.MIXED:
             return None
         if base.kind is _Kind.FRAME:
             return base._replace(number=base.number + row.distance)
-        place = self.told.get(offset, base.number + row.distance)
-        return None if place is None else _Value(_Kind.PLACE, place, frozenset((offset,)), base.unsure)
+        return _Value(_Kind.PLACE, base.number + row.distance, frozenset((offset,)), base.unsure)
 
     def _note(self, index: int, row: Effect, state: _State) -> None:
         """Write down what the instruction makes and uses."""

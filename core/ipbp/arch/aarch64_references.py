@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipbp.arch.aarch64_addresses import Address, Addresses, addresses
 from ipbp.arch.aarch64_code import branch_fields, literal_fields, words
-from ipbp.arch.instructions import CodeReference
+from ipbp.arch.instructions import CodeReference, Told
 from ipbp.graph.edges import EdgeKind
 
 _LOAD, _LOAD_BITS = 0xF9400000, 0xFFC00000  # ldr xd, [xn, #imm12]
@@ -17,7 +17,7 @@ _LOAD, _LOAD_BITS = 0xF9400000, 0xFFC00000  # ldr xd, [xn, #imm12]
 def code_references(code: bytes, start: int, results: int) -> list[CodeReference]:
     """All of them that leave the function, in order. `start`: its load address; `results`: see `aarch64_addresses`. Of
     an address whose other half was not found the page, which is unsure."""
-    found = addresses(code, start, results)
+    found = addresses(code, start, results, {})
     rows = [
         CodeReference(row.field, row.kind, start + row.target, row.kind)
         for row in (*branch_fields(code), *literal_fields(code))
@@ -26,6 +26,12 @@ def code_references(code: bytes, start: int, results: int) -> list[CodeReference
     rows += [CodeReference(at, EdgeKind.PAGE21, page, EdgeKind.GOT_PAGE21, is_unsure=True) for at, page in found.apart]
     leaving = [row for row in rows if row.is_unsure or not start <= row.place < start + len(code)]
     return sorted(leaving, key=lambda row: row.field)
+
+
+def told_references(code: bytes, start: int, told: Told) -> list[CodeReference]:
+    """Of an object's function those that its fixups tell, and those that are counted from them. `start`: a number for
+    its place that no address in `told` has. Only gcc counts so: C's calls give back two registers."""
+    return sorted(_of_addresses(code, addresses(code, start, 2, told)), key=lambda row: row.field)
 
 
 def _of_addresses(code: bytes, found: Addresses) -> list[CodeReference]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,11 @@ class LocalField:
     field: int
     kind: EdgeKind
     target: int
+
+
+Told = Mapping[int, int | None]
+"""Of an object, by the offset of a fixup the whole address that its instruction has a part of; None for one that is not
+known. The instruction's own number means nothing there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from ipbp.arch import (
 )
 from ipbp.arch.entry import OldEntry
 from ipbp.arch.forms import Fields, Filled
-from ipbp.arch.instructions import CodeReference, Instruction, LocalField
+from ipbp.arch.instructions import CodeReference, Instruction, LocalField, Told
 from ipbp.arch.rewriting import Rewriting
 from ipbp.errors import Refusal
 from ipbp.graph.edges import EdgeKind
@@ -63,8 +63,9 @@ class EntryCode:
 class Machine:
     """`from_end`: per edge kind, how many bytes behind its field in code a distance counts from. `trap`: what stands
     between functions. `follows_flow`: whether what follows the flow of code (frames that move, new variables that get
-    values by code, coroutines that wait) is known for it. `references`: those of linked code (`code_references`). The
-    rest is what the functions of the same name in `arch` say."""
+    values by code, coroutines that wait) is known for it. `references`: those of linked code (`code_references`);
+    `told_references`: those of an object, where a compiler counts on from what its fixups name, or None. The rest is
+    what the functions of the same name in `arch` say."""
 
     name: str
     title: str
@@ -74,6 +75,7 @@ class Machine:
     displacement_width: Callable[[bytes], int]
     local_fields: Callable[[bytes], list[LocalField]]
     references: Callable[[bytes, int, int], list[CodeReference]]
+    told_references: Callable[[bytes, int, Told], list[CodeReference]] | None
     branch_targets: Callable[[bytes], list[int]]
     possible_branches: Callable[[U8], tuple[I64, I64]]
     takes_address: Callable[[U8, U8, I64], npt.NDArray[np.bool_]]
@@ -120,7 +122,8 @@ _MACHINES = {
         instructions=x86_64_code.instructions,
         displacement_width=x86_64_code.displacement_width,
         local_fields=x86_64_code.local_fields,
-        references=x86_64_references.code_references,
+        references=lambda code, start, results: x86_64_references.code_references(code, start),
+        told_references=None,
         branch_targets=x86_64_code.branch_targets,
         possible_branches=x86_64_code.possible_branches,
         takes_address=_x86_takes_address,
@@ -152,6 +155,7 @@ _MACHINES = {
         displacement_width=aarch64_code.displacement_width,
         local_fields=aarch64_code.local_fields,
         references=aarch64_references.code_references,
+        told_references=aarch64_references.told_references,
         branch_targets=aarch64_code.branch_targets,
         possible_branches=aarch64_code.possible_branches,
         takes_address=aarch64_code.takes_address,

@@ -15,9 +15,9 @@ from ipbp.graph.edges import EdgeKind
 _OPERAND = re.compile(r"\[rip(?: ([+-]) (0x[0-9a-f]+|\d+))?\]")
 
 
-def code_references(code: bytes, start: int, results: int) -> list[CodeReference]:
-    """All of them that leave the function, in order. `start`: its load address; `results` does not matter here. Kinds
-    are BRANCH32, PCREL8 (a short branch) and PCREL32."""
+def code_references(code: bytes, start: int) -> list[CodeReference]:
+    """All of them that leave the function, in order. `start`: its load address. Kinds are BRANCH32, PCREL8 (a short
+    branch) and PCREL32."""
     found = []
     for row in instructions(code):
         end = row.offset + row.size

@@ -24,6 +24,7 @@ from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.compilers import registers_of_results
 from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
+from ipbp.stages.meant import meant
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.name_numbers import are_numbered, base_name, is_numbered
 from ipbp.stages.panic_locations import POSITION, panic_locations
@@ -296,20 +297,11 @@ class _Filler:
         return found
 
     def _references(self, block: int, code: bytes) -> list[CodeReference]:
-        """Those of a function, without addresses that are only there to count others from."""
-        found = []
+        """Those of a function that are meant, and surely."""
         start, results = self.maker.address[block], registers_of_results(self.new)
-        for reference in machine_of(self.new.machine).references(code, start, results):
-            thing = self._thing(reference.place)
-            if reference.base is not None and self._thing(reference.base) == thing:
-                continue  # a part of that
-            if reference.may_be_end and reference.base is not None and self._thing(reference.place - 1) != thing:
-                continue  # the end of an array
-            if reference.is_unsure:
-                self.unsure.append((reference.place, block, reference.field))
-            elif not reference.reached or thing in map(self._thing, reference.reached):
-                found.append(reference)
-        return found
+        references = meant(machine_of(self.new.machine).references(code, start, results), self._thing)
+        self.unsure += [(row.place, block, row.field) for row in references if row.is_unsure]
+        return [row for row in references if not row.is_unsure]
 
     def _thing(self, place: int) -> int | None:
         at = self._at_address(place)

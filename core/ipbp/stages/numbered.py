@@ -18,6 +18,7 @@ import numpy as np
 from ipbp.graph.columns import I32, I64, Flags
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
 from ipbp.graph.rows import distinct, is_one_of, ragged
+from ipbp.stages.anchors import with_anchored_uses
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.identity import READ_ONLY
 from ipbp.stages.name_numbers import NameNumbers
@@ -54,13 +55,12 @@ def pair_numbered(
         return ()
     if known:
         before, after = _without(before, known.values()), _without(after, known)
+    one, other = with_anchored_uses(old), with_anchored_uses(new)
     if _has_clones(before) or _has_clones(after):
         # Without -ffunction-sections calls between local functions are not among the fixups. They are what tells one
         # clone of a function from another.
-        old_view = Referrers(with_local_branches(old), before.row)
-        new_view = Referrers(with_local_branches(new), after.row)
-    else:
-        old_view, new_view = Referrers(old, before.row), Referrers(new, after.row)
+        one, other = with_local_branches(one), with_local_branches(other)
+    old_view, new_view = Referrers(one, before.row), Referrers(other, after.row)
     pairs, votes = _votes(old_view, new_view, names)
     valid = before.of_symbol[pairs[:, 0]] == after.of_symbol[pairs[:, 1]]
     pairs, votes = pairs[valid], votes[valid]

@@ -19,6 +19,7 @@ from ipbp.arch import (
     aarch64_references,
     aarch64_relax,
     aarch64_tls,
+    x86_64_aligned,
     x86_64_clobbers,
     x86_64_code,
     x86_64_entry,
@@ -81,6 +82,7 @@ class Machine:
     takes_address: Callable[[U8, U8, I64], npt.NDArray[np.bool_]]
     stored_places: Callable[[bytes], list[tuple[int, int]]]
     changed_registers: Callable[[bytes], tuple[int, bool]]
+    aligned_operands: Callable[[bytes], list[tuple[int, int, bool]]]
     read_fields: Callable[[Filled], Fields]
     local_exec: Callable[[int, bytes, int], Sequence[Rewriting]]
     stub: Callable[[int, int], bytes]
@@ -129,6 +131,7 @@ _MACHINES = {
         takes_address=_x86_takes_address,
         stored_places=x86_64_code.stored_places,
         changed_registers=x86_64_clobbers.changed_registers,
+        aligned_operands=x86_64_aligned.aligned_operands,
         read_fields=x86_64_relax.read_fields,
         local_exec=x86_64_tls.local_exec,
         stub=x86_64_entry.stub,
@@ -161,6 +164,7 @@ _MACHINES = {
         takes_address=aarch64_code.takes_address,
         stored_places=aarch64_code.stored_places,
         changed_registers=aarch64_code.changed_registers,
+        aligned_operands=lambda code: [],  # Arm Architecture Reference Manual, "Unaligned data access"
         read_fields=aarch64_relax.read_fields,
         local_exec=aarch64_tls.local_exec,
         stub=aarch64_entry.stub,

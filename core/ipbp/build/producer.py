@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
-from elftools.elf.elffile import ELFFile
 
+from ipbp.build.debug_container import opened
 from ipbp.build.debug_sections import build_id, debug_information, has_debug_information
 from ipbp.build.notes import write_whole
 from ipbp.build.places import cache_folder
@@ -55,7 +55,7 @@ def source_units(debug_file: Path) -> tuple[SourceUnit, ...]:
         if kept is not None:
             return kept
         with debug_file.open("rb") as file:
-            elf = ELFFile(file)
+            elf = opened(file)
             units = tuple(_units(debug_information(elf, debug_file), _package(debug_file)))
     except OSError as error:
         raise IpbpError(
@@ -96,7 +96,7 @@ def _readable(debug_file: Path) -> Iterator[tuple[Any, Package | None] | None]:
     """Its debug information with that of its package; None when it has none. `debug-information-malformed`."""
     try:
         with debug_file.open("rb") as file:
-            elf = ELFFile(file)
+            elf = opened(file)
             known = has_debug_information(elf)
             yield (debug_information(elf, debug_file), _package(debug_file)) if known else None
     except (*_DAMAGE, OSError) as error:  # a place before the beginning of the file
@@ -249,7 +249,7 @@ def _key(path: Path, states: tuple[tuple[int, ...], ...]) -> str:
     """Names the content: by the build id where there is one, else by all bytes; "" without debug information. The size
     tells a stripped copy; that of a package, whether there is one. `states`: of the file and of its package."""
     with path.open("rb") as file:
-        elf = ELFFile(file)
+        elf = opened(file)
         if not has_debug_information(elf):
             return ""
         identity = build_id(elf)

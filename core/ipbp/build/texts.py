@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
+from ipbp.build.debug_container import opened
 from ipbp.build.debug_sections import section_content
 from ipbp.build.snapshot import MISSING, Snapshot
 from ipbp.build.store import Store
@@ -59,10 +59,10 @@ def sum_of(content: bytes) -> bytes:
 
 
 def line_tables(path: Path) -> bytes:
-    """Those of an ELF file, b"" when it has none or cannot be read."""
+    """Those of a linked file, b"" when it has none or cannot be read."""
     try:
         with path.open("rb") as file:
-            return section_content(ELFFile(file), "debug_line") or b""
+            return section_content(opened(file), "debug_line") or b""
     except (ELFError, OSError, ValueError):
         return b""
 

@@ -1,9 +1,10 @@
 """A relocatable COFF file of clang or rustc as a `LinkGraph`.
 
 A COFF linker moves whole sections; compilers give each function its own, and several files may bring the same one of
-which the linker keeps one (COMDAT). Symbols have no size and reach to the next one. A private label is not in the file:
-its section stands for it, and what is added says where. A weak external is a name with another symbol that it stands
-for when nobody else defines it; here it is a weak definition of what that symbol is.
+which the linker keeps one (COMDAT). Symbols have no size and reach to the next one; where a function ends its row of
+`.pdata` says, and where a section does, without the fill that GNU's assembler puts behind it, its symbol. A private
+label is not in the file: its section stands for it, and what is added says where. A weak external is a name with
+another symbol that it stands for when nobody else defines it; here it is a weak definition of what that symbol is.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ipbp.arch.machines import machine_of
 from ipbp.formats import coff_file as coff
 from ipbp.formats import elf_file as elf
 from ipbp.formats.coff_file import CoffFile, CoffSections, read_coff
 from ipbp.formats.coff_relocations import read_relocations
-from ipbp.formats.elf_blocks import NOT_PLACED
-from ipbp.formats.elf_file import ElfSections, ElfSymbols, malformed
+from ipbp.formats.elf_blocks import NOT_PLACED, SECTION_SHIFT, key
+from ipbp.formats.elf_file import ElfRelocations, ElfSections, ElfSymbols, malformed
 from ipbp.formats.elf_object import graph_of
 from ipbp.formats.translated import described, no_names, sizes_to_next, translated
 from ipbp.graph.columns import I64, U8, Flags
@@ -26,6 +28,8 @@ from ipbp.graph.model import Binding, BlockKind, LinkGraph, SymbolType, Visibili
 from ipbp.graph.names import Names
 from ipbp.graph.rows import ByteRows, is_one_of, words_at
 
+FORMAT = "coff"
+_LEAST_ALIGNMENT = 16  # GNU's assembler (gas, "config/obj-coff.c")
 WEAK_DEFAULT = b".weak."
 """How LLVM's names of what weak externals stand for begin."""
 _FUNCTION_TABLE = b".pdata"
@@ -47,16 +51,19 @@ def read_object(content: Any, path: str) -> LinkGraph:
     if (zeroed & (file.sections.relocations > 0)).any():
         malformed(path, "a relocation is in a section without bytes")
     relocations = read_relocations(file, (placement == NOT_PLACED)[1:], passed_over)
-    columns = _sections(file, passed_over), _symbols(file, placement), relocations
+    lengths = _lengths(file)
+    ends = _function_ends(file, relocations)
+    columns = _sections(file, passed_over, lengths), _symbols(file, placement, lengths, ends)
+    tables = (*columns, relocations)
     nothing = np.empty(0, dtype=np.int64)
     made = translated(
-        path, file.content, file.octets, file.machine, columns, _source(file), (nothing, nothing), ends_at_labels=True
+        path, file.content, file.octets, file.machine, tables, _source(file), (nothing, nothing), ends_at_labels=True
     )
     graph = graph_of(made, placement)
     # x86-64: start, end and description of a function; AArch64: start and description, if it is not in the record.
     size, place = (12, 8) if file.machine == "x86_64" else (8, 4)
-    tables = described(made, graph, made.sections.name.start_with(_FUNCTION_TABLE), size, 0, place)
-    return replace(graph, exception_tables=tables)
+    pairs = described(made, graph, made.sections.name.start_with(_FUNCTION_TABLE), size, 0, place)
+    return replace(graph, exception_tables=pairs, format=FORMAT, least_alignment=_LEAST_ALIGNMENT)
 
 
 def _placement(sections: CoffSections) -> U8:
@@ -98,12 +105,48 @@ def _passed_over(sections: CoffSections) -> Flags:
     return result
 
 
-def _sections(file: CoffFile, passed_over: Flags) -> ElfSections:
+def _lengths(file: CoffFile) -> I64:
+    """The size of each section without fill: what its symbol says ("PE Format", "Section Definitions"), where nothing
+    but fill follows that."""
+    rows, symbols = file.sections, file.symbols
+    result: I64 = rows.size.copy()
+    own = _section_symbols(file)
+    said = (words_at(file.octets, symbols.at[own + 1]) & np.uint64(0xFFFFFFFF)).astype(np.int64) if len(own) else own
+    is_fill = machine_of(file.machine).is_padding
+    for section, length in zip((symbols.section[own] - 1).tolist(), said.tolist(), strict=True):
+        start, size = int(rows.offset[section]), int(rows.size[section])
+        content = bytes(file.content[start + length : start + size]) if 0 < length < size else b""
+        zeroed = rows.flags[section] & coff.CNT_UNINITIALIZED != 0
+        code = rows.flags[section] & (coff.CNT_CODE | coff.MEM_EXECUTE) != 0
+        if 0 < length < size and (zeroed or (is_fill(content) if code else not any(content))):
+            result[section] = length
+    return result
+
+
+def _function_ends(file: CoffFile, relocations: ElfRelocations) -> tuple[I64, I64]:
+    """Keys of the starts of functions that have a row in `.pdata`, ascending, and of their ends."""
+    nothing = np.empty(0, dtype=np.int64)
+    if file.machine != "x86_64":
+        return nothing, nothing
+    holders = np.flatnonzero(file.sections.name.start_with(_FUNCTION_TABLE)) + 1
+    rows = np.flatnonzero(is_one_of(relocations.section, holders))
+    symbol = relocations.symbol[rows] - len(file.sections) - 1
+    place = key(file.symbols.section[symbol], file.symbols.value[symbol] + relocations.addend[rows])
+    field, record = relocations.offset[rows] % 12, key(relocations.section[rows], relocations.offset[rows] // 12)
+    one, other = np.flatnonzero(field == 0), np.flatnonzero(field == 4)
+    _, first, second = np.intersect1d(record[one], record[other], return_indices=True)
+    start, end = place[one[first]], place[other[second]]
+    order = np.argsort(start, kind="stable")
+    is_whole = (start > 0) & (end > start) & (start >> SECTION_SHIFT == end >> SECTION_SHIFT)
+    chosen = order[is_whole[order]]
+    return start[chosen], end[chosen]
+
+
+def _sections(file: CoffFile, passed_over: Flags, lengths: I64) -> ElfSections:
     rows, count = file.sections, 1 + len(file.sections)
     zeroed = rows.flags & coff.CNT_UNINITIALIZED != 0
     flags = np.where(rows.flags & coff.MEM_DISCARDABLE != 0, 0, elf.SHF_ALLOC)
-    # What describes functions is read for the graph's exception tables, and nothing else is asked of it.
-    flags = np.where(passed_over | rows.name.start_with(_FUNCTION_TABLE), elf.SHF_EXCLUDE, flags)
+    flags = np.where(passed_over, elf.SHF_EXCLUDE, flags)
     # 0: no alignment is given, which means 16 ("Section Flags").
     power = np.where(rows.flags >> 20 & 15 == 0, 5, rows.flags >> 20 & 15) - 1
     if (power > 13).any():
@@ -114,7 +157,7 @@ def _sections(file: CoffFile, passed_over: Flags) -> ElfSections:
         type=np.append(0, np.where(zeroed, elf.SHT_NOBITS, elf.SHT_PROGBITS)),
         flags=np.append(0, flags).astype(np.uint64),
         start=np.append(0, np.where(zeroed, 0, rows.offset)),
-        size=np.append(0, rows.size),
+        size=np.append(0, lengths),
         link=nothing,
         info=nothing,
         alignment=np.append(1, np.int64(1) << power),
@@ -161,10 +204,10 @@ def _groups(file: CoffFile) -> Names:
     return Names(ByteRows(rows.octets, np.where(some, rows.start[chosen], 0), np.where(some, rows.length[chosen], 0)))
 
 
-def _symbols(file: CoffFile, placement: U8) -> ElfSymbols:
+def _symbols(file: CoffFile, placement: U8, lengths: I64, ends: tuple[I64, I64]) -> ElfSymbols:
     """A row for nothing, one for each section, and the records of the file; what is no symbol has no name."""
-    rows, sections, before = file.symbols, file.sections, 1 + len(file.sections)
-    limit = np.append(0, sections.size)
+    rows, before = file.symbols, 1 + len(file.sections)
+    limit = np.append(0, lengths)
     section, value, storage = rows.section.copy(), rows.value.copy(), rows.storage
     weak = np.flatnonzero(rows.is_record & (storage == coff.WEAK_EXTERNAL) & (section == coff.UNDEFINED))
     if (rows.extra[weak] == 0).any():
@@ -189,7 +232,8 @@ def _symbols(file: CoffFile, placement: U8) -> ElfSymbols:
     common = outside & (storage == coff.EXTERNAL) & (value != 0)
     kind = placement[np.where(placed, section, 0)]
     starts = placed & ~hidden & (storage != coff.LABEL)
-    size = np.where(common, value, sizes_to_next(np.maximum(section, 0), value, starts, limit))
+    size = sizes_to_next(np.maximum(section, 0), value, starts, limit)
+    size = np.where(common, value, np.minimum(size, _sizes_by_rows(key(np.maximum(section, 0), value), ends)))
     home = np.where(common, -elf.SHN_COMMON, np.where(section == coff.ABSOLUTE, -elf.SHN_ABS, np.maximum(section, 0)))
     # A tentative definition says no alignment: as large as it is, up to 32 (lld, as link.exe).
     power = np.minimum(np.int64(1) << np.ceil(np.log2(np.maximum(value, 1))).astype(np.int64), 32)
@@ -213,6 +257,16 @@ def _symbols(file: CoffFile, placement: U8) -> ElfSymbols:
         value=np.append(nothing, value),
         size=np.append(nothing, size),
     )
+
+
+def _sizes_by_rows(start: I64, ends: tuple[I64, I64]) -> I64:
+    """How far it is from each place to the end of the function that begins there; very far where none is known."""
+    result = np.full(len(start), np.iinfo(np.int64).max, dtype=np.int64)
+    if len(ends[0]):
+        row = np.minimum(np.searchsorted(ends[0], start), len(ends[0]) - 1)
+        known = ends[0][row] == start
+        result[known] = ends[1][row[known]] - start[known]
+    return result
 
 
 def _types(kind: U8, is_function: Flags, placed: Flags) -> I64:

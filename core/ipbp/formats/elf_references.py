@@ -174,14 +174,27 @@ def _uses(
 
 
 def up_to_labels(file: TranslatedFile, placement: U8, refs: References, start: I64, size: I64) -> I64:
-    """The sizes of symbols that are only known to end where the next one begins, without what follows them in data and
-    is referred to by its section: assemblers say that of private labels alone (COFF)."""
+    """The sizes of symbols that are only known to end where the next one begins, without what follows them among
+    constants and is referred to by its section: LLVM's assembler says that of private labels alone (COFF). GNU's says
+    it of static symbols, too, also of a place inside one; so what may be written stays together, and so does what has a
+    section of its own."""
     if not file.ends_at_labels or len(start) == 0:
         return size
-    sure = refs.by_section & ~refs.unsure & (placement[refs.home] != BlockKind.CODE)
+    sure = refs.by_section & ~refs.unsure & (placement[refs.home] == BlockKind.RODATA) & ~_are_alone(file)[refs.home]
     labels = np.append(distinct(refs.keys(file.sections.size)[sure]), np.iinfo(np.int64).max)
     following = labels[np.searchsorted(labels, start, side="right")]
     return np.minimum(size, following - start)
+
+
+def _are_alone(file: TranslatedFile) -> Flags:
+    """For each section whether it is there for the symbol alone that its name says (`.rdata$limits`)."""
+    symbols, sections = file.symbols, file.sections
+    begins = np.flatnonzero((symbols.section > 0) & (symbols.value == 0) & symbols.name.are_given())
+    home = symbols.section[begins]
+    result = np.zeros(len(sections), dtype=np.bool_)
+    for row, section in zip(begins.tolist(), home.tolist(), strict=True):
+        result[section] |= sections.name[section].partition("$")[2] == symbols.name[row]
+    return result
 
 
 def safe_cuts(file: ElfFile, refs: References, access: I64, spans: Spans, fixups: I64) -> I64:

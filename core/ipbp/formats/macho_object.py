@@ -70,7 +70,11 @@ def read_object(content: Any, path: str) -> LinkGraph:
     graph = graph_of(made, placement)
     # What an assembler may not take apart it may compute, and only that.
     return replace(
-        graph, has_all_edges=True, tables=_tables(file, graph), exception_tables=_exception_tables(made, graph)
+        graph,
+        has_all_edges=True,
+        tables=_tables(file, graph),
+        exception_tables=_exception_tables(made, graph),
+        format="macho",
     )
 
 

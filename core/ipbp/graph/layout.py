@@ -54,8 +54,9 @@ class Stub:
 
 @dataclass(frozen=True, slots=True)
 class UnwindTable:
-    """The rows of `.eh_frame` that describe carried code. Edge columns: `unit` in the patch, `offset` in `content`,
-    `kind`, `target` symbol of that unit's graph, `addend`; they always mean carried copies."""
+    """The rows of `.eh_frame`, or of Windows' `.pdata`, that describe carried code. Edge columns: `unit` in the patch,
+    `offset` in `content`, `kind`, `target` symbol of that unit's graph, `addend`; they always mean carried copies.
+    `rows`: how many, where that has to be said."""
 
     address: int
     content: bytes
@@ -64,17 +65,21 @@ class UnwindTable:
     kind: U8
     target: I32
     addend: I64
+    section: str = ".eh_frame"
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Unwinder:
     """Functions of one unwinder in the inferior (a process may have several: one for each dlmopen namespace, or linked
     into an image). libgcc's __register_frame_info and __deregister_frame_info, of which the first takes memory for a
-    record of its own; or those of LLVM's libunwind, which do with the table (`takes_record` is then False)."""
+    record of its own; or those of LLVM's libunwind, which do with the table (`takes_record` is then False); or
+    Windows' RtlAddFunctionTable and RtlDeleteFunctionTable, whose rows count from `base`."""
 
     register: int
     deregister: int
     takes_record: bool = True
+    base: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

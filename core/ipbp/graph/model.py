@@ -243,7 +243,8 @@ class LinkGraph:
     """`has_all_edges`: whatever leads out of a block has an edge, so that code need not be searched for distances that
     an assembler knew (Mach-O). `tables`: rows of block, start and end of the data that the file says is in its code.
     `exception_tables`: rows of a block of code and a block that says what it catches, where that is not said by
-    `.eh_frame`."""
+    `.eh_frame`. `format`: of the file, "elf", "macho" or "coff". `least_alignment`: what its assembler may give
+    every section, so that blocks aligned to no more say nothing of their variables."""
 
     path: str
     source: str  # base name of the translation unit as the symbol table says it (STT_FILE); "" if it does not
@@ -258,6 +259,8 @@ class LinkGraph:
     has_all_edges: bool = False
     tables: I64 = field(default_factory=lambda: NO_TABLES)
     exception_tables: I64 = field(default_factory=lambda: NO_TABLES[:, :2])
+    format: str = "elf"
+    least_alignment: int = 1
 
     def content(self, block: int) -> memoryview:
         """The bytes of a block, fixup fields as the file has them; empty for BSS kinds."""

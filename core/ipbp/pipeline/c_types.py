@@ -30,10 +30,11 @@ def judge_layouts(unit: Edited, old: LinkGraph, image: LoadedImage | None, allow
     before = types_of_image(image, unit.new.source) if image is not None else types_of_object(old)
     if not new.is_described or not before.is_described:
         sides = Side(old, None), Side(unit.new, None)
-        is_lost = (new.is_lost or before.is_lost) and ALL not in allowed
+        is_lost = new.is_lost or before.is_lost
+        refusals = (_lost(unit.name),) if is_lost else (_needed(unit.name),) if unit.new.format == "coff" else ()
         return TypeChanges(
             frozenset(),
-            (_lost(unit.name),) if is_lost else (),
+            refusals if ALL not in allowed else (),
             (_UNSEEN.format(unit.name),),
             doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
         )
@@ -54,6 +55,27 @@ def judge_layouts(unit: Edited, old: LinkGraph, image: LoadedImage | None, allow
         doubts=lambda changed: changed_coroutines(*sides, changed, unit.name),
         agreed=found.agreed,
         sides=(before, new),
+    )
+
+
+def without_padding(refusals: Iterable[Refusal], types: TypeChanges) -> tuple[Refusal, ...]:
+    """What the comparison of two COFF objects refuses, without other sizes of variables of which both sides describe
+    the type, which is looked at then. These objects say no sizes: what was compared holds the fill behind a variable.
+    """
+    names: set[str] = set()
+    if types.sides is not None:
+        before, after = ({name.rpartition("::")[2] for name in side.variables} for side in types.sides)
+        names = before & after
+    return tuple(row for row in refusals if row.code != "data-size-changed" or base_name(row.symbol or "") not in names)
+
+
+def _needed(file: str) -> Refusal:
+    return Refusal(
+        "no-type-information",
+        "the object has no debug information, and an object of COFF says no sizes of variables either, so that a "
+        "changed layout would not be noticed",
+        "Build with -g; or use `hotpatch --allow-layout all` when no type was edited.",
+        file=file,
     )
 
 

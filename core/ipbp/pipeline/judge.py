@@ -14,6 +14,7 @@ from ipbp.errors import Refusal
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import BlockKind
 from ipbp.pipeline.ahead import Ahead
+from ipbp.pipeline.c_types import without_padding
 from ipbp.pipeline.edited import Edited, used_names, uses, whole
 from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
 from ipbp.pipeline.parts import PartPairs, pair_parts, unknown_parts
@@ -138,6 +139,9 @@ def judge_against(
     known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name, declared)
     copies = ahead.pair(old.graph, unit.new, types.renewed, types.successors, known.symbol, declared)
     unknown = unknown_parts(known, unit.new, copies.comparison, unit.name)
+    if unit.new.format == "coff":
+        sized = without_padding(copies.comparison.refusals, types)
+        copies = replace(copies, comparison=replace(copies.comparison, refusals=sized))
     types = replace(types, refusals=(*types.refusals, *known.refusals, *unknown))
     if unit.is_crate:
         copies = replace(copies, comparison=with_moved_lines(old.graph, unit.new, copies.comparison, exact))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
-from elftools.elf.elffile import ELFFile
 
+from ipbp.build.debug_container import opened
 from ipbp.build.debug_sections import sections_from, sections_of
 from ipbp.build.split_package import Package, package_of
 from ipbp.build.split_units import is_skeleton, split_sections, split_unit
@@ -84,7 +84,7 @@ def sections_of_image(image: LoadedImage, names: Iterable[str]) -> dict[str, byt
 
 def _opened(path: str, names: Iterable[str]) -> tuple[Any, dict[str, bytes]]:
     with open(path, "rb") as file:
-        debug = sections_of(ELFFile(file))
+        debug = sections_of(opened(file))
     found = ((name, getattr(debug, f"{name[1:]}_sec")) for name in names)
     return debug, {name: section.stream.getvalue() for name, section in found if section is not None}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ipbp.arch.machines import machine_of
 from ipbp.errors import Refusal
 from ipbp.graph.model import COMMON, BlockKind
 from ipbp.graph.rows import is_one_of
@@ -39,6 +40,7 @@ def misaligned(units: Sequence[Unit]) -> tuple[Refusal, ...]:
         for unit in units
         for symbol, alignment in _bound_variables(unit)
         if not _fits(unit, symbol, alignment)
+        and (alignment > unit.graph.least_alignment or symbol in _used_aligned(unit))
     ]
     return tuple(dict.fromkeys(found))
 
@@ -53,6 +55,19 @@ def _bound_variables(unit: Unit) -> Iterator[tuple[int, int]]:
         yield symbol, int(blocks.alignment[block])
     for symbol in used[home == COMMON].tolist():
         yield symbol, int(symbols.offset[symbol])
+
+
+def _used_aligned(unit: Unit) -> set[int]:
+    """Symbols at which carried code may have instructions that need it: such a one names it, or its place is in a
+    register, and the function has that of the symbol."""
+    graph, found = unit.graph, set[int]()
+    for block in unit.carried[unit.graph.blocks.kind[unit.carried] == BlockKind.CODE].tolist():
+        rows = graph.edges_of(block)
+        offset, target = graph.edges.offset[rows], graph.edges.target[rows]
+        for start, end, is_named in machine_of(graph.machine).aligned_operands(bytes(graph.content(block))):
+            used = target[(offset >= start) & (offset < end)] if is_named else target
+            found.update(used.tolist())
+    return found
 
 
 def _fits(unit: Unit, symbol: int, alignment: int) -> bool:

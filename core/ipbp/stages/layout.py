@@ -20,6 +20,7 @@ from ipbp.graph.layout import Layout, Registration, UnitLayout, Unwinder
 from ipbp.graph.model import COMMON, I64, Binding, BlockKind, SymbolType
 from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.stages.arena import Arena
+from ipbp.stages.function_table import ROW_SIZE, description_refusals, function_rows, function_table
 from ipbp.stages.got_base import place_bases, with_base
 from ipbp.stages.placer import Placer
 from ipbp.stages.stubs import SLOT_SIZE, UnitTargets, place_stubs, shown, target_refusals
@@ -104,10 +105,10 @@ def _finish(placed: _Placed, exports: Exports) -> Layout:
     reached, slots, stubs = place_stubs(targets, arena, placer)
     pairs = place_pairs(units, placed.edges, placer)
     thread = thread_image(placer, placed.group.library)
-    unwind = carried_table(units)
+    unwind = carried_table(units) or function_table(units, placed.blocks)
     registrations: list[Registration] = []
     if unwind is not None:
-        unwind = replace(unwind, address=placer.put(".eh_frame", len(unwind.content), 8))
+        unwind = replace(unwind, address=placer.put(unwind.section, len(unwind.content), 8))
         registrations = [
             Registration(row, placer.put(".bss", UNWIND_RECORD_SIZE, 16)) for row in placed.group.unwinders
         ]
@@ -140,7 +141,8 @@ def demand(units: Sequence[Unit], unwinders: Sequence[Unwinder] = ()) -> dict[st
         commons = symbols.block == COMMON
         section = unwind_section(unit.graph)
         need["rx"] += machine_of(unit.graph.machine).stub_size * (edges + 1)
-        need["r"] += PAIR_SIZE * (edges + 1) + (len(section.content) + 64 if section else 0)
+        table = len(section.content) if section else ROW_SIZE * len(function_rows(unit.graph).block)
+        need["r"] += PAIR_SIZE * (edges + 1) + (table + 64 if table else 0)
         tentative = int((symbols.size[commons] + symbols.offset[commons]).sum())
         need["r"] += tentative
         need["rw"] += SLOT_SIZE * edges + tentative
@@ -201,7 +203,7 @@ def _unwind_refusals(units: Sequence[Unit], result: Layout) -> list[Refusal]:
     table = result.unwind
     if table is None:
         return []
-    found = []
+    found = [refusal for unit in units for refusal in description_refusals(unit)]
     for number, target in dict.fromkeys(zip(table.unit.tolist(), table.target.tolist(), strict=True)):
         columns = result.units[number]
         if columns.copy[target] == UNBOUND and columns.meaning[target] == UNBOUND:

@@ -18,6 +18,7 @@ _PROTECTION = {
     ".tdata": "r",
     ".got": "r",
     ".eh_frame": "r",
+    ".pdata": "r",
     ".data": "rw",
     ".bss": "rw",
 }

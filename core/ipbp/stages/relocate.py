@@ -96,17 +96,19 @@ def _blocks(unit: Unit, columns: UnitLayout, edges: CarriedEdges, value: I64) ->
 
 def _unwind(units: Sequence[Unit], layout: Layout, table: UnwindTable) -> tuple[bytes, list[Refusal]]:
     # Rows of the table describe the copies: that is where the new code runs.
-    target = np.empty(len(table.offset), dtype=np.int64)
+    target, base = np.empty(len(table.offset), dtype=np.int64), np.zeros(len(table.offset), dtype=np.int64)
     for number, columns in enumerate(layout.units):
         rows = np.flatnonzero(table.unit == number)
+        base[rows] = units[number].got_base
         copy, meaning = columns.copy[table.target[rows]], columns.meaning[table.target[rows]]
         target[rows] = np.where(copy != UNBOUND, copy, meaning)
     place = table.address + table.offset
     value = results(table.kind, target + table.addend, place)
+    value = np.where(GOT_RELATIVE[table.kind] != 0, value - base, value)
     missed = [
         _out_of_range(
             units[int(table.unit[row])],
-            ".eh_frame",
+            table.section,
             int(table.target[row]),
             EdgeKind(int(table.kind[row])),
             int(value[row]),

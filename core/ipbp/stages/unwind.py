@@ -20,6 +20,7 @@ from ipbp.graph.layout import UnwindTable
 from ipbp.graph.model import I32, LinkGraph, SideSection
 from ipbp.graph.unit import Unit
 from ipbp.kept import of_the_last
+from ipbp.stages.function_table import function_rows
 
 UNWIND = ".eh_frame"
 TERMINATOR = bytes(4)
@@ -99,8 +100,9 @@ def unwind_links(graph: LinkGraph) -> UnwindLinks:
     """Everything that the rows of the graph's code refer to besides that code. Errors: `unwind-malformed`."""
     section = unwind_section(graph)
     if section is None or len(section.offset) == 0:
-        none = np.empty(0, dtype=np.int32)
-        return UnwindLinks(none, none, none.astype(np.bool_))
+        rows = function_rows(graph)
+        own = np.ones(len(rows.block), dtype=np.bool_)
+        return UnwindLinks(rows.block.astype(np.int32), rows.symbol.astype(np.int32), own)
     records = unwind_records(section.content, graph.path)
     block = described_blocks(graph, records, section)
     start = np.array([record.start for record in records], dtype=np.int64)

@@ -18,7 +18,7 @@ import gdb
 
 from gdb_ipbp import by_line, large_state, old_frames, old_sources, ptrace, remote, retired
 from gdb_ipbp.background import limited, require_alive, run_in_silent_stop
-from gdb_ipbp.remote import RemoteProcess, is_remote, process_behind_stub
+from gdb_ipbp.remote import RemoteProcess, is_remote
 from gdb_ipbp.settings import (
     breakpoints_off,
     changed,
@@ -28,6 +28,7 @@ from gdb_ipbp.settings import (
     with_interrupts,
     without_interrupts,
 )
+from gdb_ipbp.stub_processes import process_behind_stub
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
@@ -82,7 +83,7 @@ class GdbInferior:
         _process()
         self._refresh()
         addresses = []
-        with _thread(thread):
+        with _thread(thread), nullcontext() if self._remote is None else self._remote.unwinding():
             frame: Optional[gdb.Frame] = gdb.newest_frame()
             while frame is not None:
                 try:
@@ -93,7 +94,7 @@ class GdbInferior:
                 except gdb.error:  # no way to unwind from here; what was found stands
                     break
                 frame = older
-        return addresses
+        return addresses if self._remote is None else self._remote.proved(addresses)
 
     def read(self, address: int, size: int) -> bytes:
         _process()
@@ -218,9 +219,7 @@ class GdbInferior:
         _process()
         _known.threads = None
         self._refresh()
-        if self._remote is not None:
-            self._remote.require_callable(gdb.selected_thread().ptid[1])
-        with self._limited(CALL_SECONDS):
+        with nullcontext() if self._remote is None else self._remote.calling(), self._limited(CALL_SECONDS):
             self._refresh()
             return self._call(address, arguments)
 
@@ -230,8 +229,8 @@ class GdbInferior:
         return remote.limited(self, seconds) if self._remote.is_known else nullcontext()
 
     def _call(self, address: int, arguments: Sequence[int]) -> int:
-        words = ", ".join(f"{argument & _MASK:#x}UL" for argument in arguments)
-        expression = f"((unsigned long (*)()) {address:#x}UL)({words})"
+        words = ", ".join(f"{argument & _MASK:#x}ULL" for argument in arguments)
+        expression = f"((unsigned long long (*)()) {address:#x}ULL)({words})"
         safe = changed(language="c", scheduler_locking="on", unwindonsignal="on")
         kept = large_state.kept(gdb.selected_thread().ptid[1]) if self._remote is None else nullcontext()
         with kept_selection(), safe, breakpoints_off(), with_interrupts(), kept, _signals() as seen:
@@ -426,7 +425,7 @@ def _process() -> int:
     if is_remote() and not process_behind_stub().is_process:
         fact = "the stub debugs a machine with all that runs on it, and no process: it knows no auxiliary vector"
         raise IpbpError("inferior-remote", fact, "Run gdbserver in the system on that machine, and connect to it.")
-    if is_remote() and not architecture.startswith("aarch64") and not process_behind_stub().is_known:
+    if is_remote() and not process_behind_stub().is_enough:
         fact = "the stub gives no files of its machine and of the process, or cannot step one thread, or is non-stop"
         raise IpbpError("inferior-remote", fact, "Use gdbserver there, without `set non-stop on`.")
     if gdb.current_recording() is not None:

@@ -11,17 +11,16 @@ much counts as can be read.
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import signal
 import struct
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Callable, Iterable, Iterator, Optional
 
 import gdb
 
-from gdb_ipbp.packets import Packets, packets_of
-from gdb_ipbp.remote_link import auxiliary_vector, entry_of_program, kernel_behind_stub
+from gdb_ipbp.packets import Packets
+from gdb_ipbp.remote_link import entry_of_program
 from gdb_ipbp.settings import breakpoints_off, changed, kept_selection, without_interrupts
 from ipbp.errors import IpbpError
 from ipbp.host import inject
@@ -45,53 +44,18 @@ def is_remote() -> bool:
     return connection is not None and connection.type in _KINDS
 
 
-def process_behind_stub(is_new_command: bool = False) -> RemoteProcess:
-    """What is known of the selected inferior, which is such a process. `is_new_command`: it may run another program
-    since."""
-    inferior = gdb.selected_inferior()
-    number = (inferior.connection.num, inferior.num, inferior.pid)
-    known = _processes.get(number)
-    if known is not None and not is_new_command:
-        return known
-    if is_running():
-        if known is None:
-            raise runs()
-        return known
-    vector = auxiliary_vector()
-    name = f"{inferior.connection.num}.{inferior.num}.{hashlib.sha256(vector).hexdigest()[:12]}"
-    if known is None or known.name != name:
-        if not _processes:
-            gdb.events.cont.connect(_on_continue)
-            gdb.events.exited.connect(_on_exit)
-        _processes[number] = RemoteProcess(name, inferior.pid, bool(vector))
-    return _processes[number]
-
-
-_processes: dict[tuple[int, int, int], RemoteProcess] = {}
-
-
-def _on_continue(event: gdb.ContinueEvent) -> None:
-    for process in _processes.values():
-        process.forget()
-
-
-def _on_exit(event: gdb.ExitedEvent) -> None:
-    _processes.clear()
-    gdb.events.cont.disconnect(_on_continue)
-    gdb.events.exited.disconnect(_on_exit)
-
-
 class RemoteProcess:
     """What `GdbInferior` asks about threads and memory. `name` tells it from others of this gdb. `mapped`: what ipbp
     has mapped, where nobody else tells. `is_process`: else the stub debugs a machine (a probe's, an emulator's own),
-    which gives no auxiliary vector, as kernels give each process."""
+    which gives no auxiliary vector, as kernels give each process. `kernel`: what is told of the one there, `packets`:
+    how threads are read and stepped past gdb, where the stub gives that."""
 
-    def __init__(self, name: str, pid: int, is_process: bool) -> None:
+    def __init__(self, name: str, is_process: bool, kernel: Optional[RemoteKernel], packets: Optional[Packets]) -> None:
         self.is_process = is_process
         self.mapped: dict[int, Region] = {}
         self.name = name
-        self._kernel: Optional[RemoteKernel] = kernel_behind_stub(pid)
-        self._packets: Optional[Packets] = packets_of(pid) if self._kernel is not None else None
+        self._kernel = kernel
+        self._packets = packets
         self._regions: list[Region] = []  # as the kernel told them, while nothing ran since
         self._threads: list[gdb.InferiorThread] = []  # likewise: gdb asks the stub for them each time
         self._unfiltered: set[int] = set()  # threads without a seccomp filter
@@ -99,8 +63,13 @@ class RemoteProcess:
 
     @property
     def is_known(self) -> bool:
-        """Whether the stub is one that does all that a patch needs."""
+        """Whether the stub is one that tells of its kernel, and steps one thread."""
         return self._packets is not None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether what the stub does is all that a patch needs."""
+        return self.is_known or self._abi is AARCH64
 
     def describe(self, pid: int, stopped: bool) -> Description:
         architecture = gdb.selected_inferior().architecture().name()
@@ -108,7 +77,7 @@ class RemoteProcess:
             pid=pid,
             triple="aarch64-linux" if architecture.startswith("aarch64") else "x86_64-linux",
             debugger=f"gdb {gdb.VERSION}",
-            executable=_executable() if self._kernel is None else self._kernel.program(self.regions()),
+            executable=executable() if self._kernel is None else self._kernel.program(self.regions()),
             stopped=stopped,
             attached=True,
             local=False,
@@ -128,7 +97,10 @@ class RemoteProcess:
         if self._kernel is not None:
             self._regions = self._regions or self._kernel.regions()
             return self._regions
-        found = [*_files(), *self.mapped.values()]
+        return self._with_stacks([*_files(), *self.mapped.values()])
+
+    def _with_stacks(self, found: list[Region]) -> list[Region]:
+        """These regions and, of stacks that are in none of them, as much as can be read; in address order."""
         for thread in self.threads():
             pointer = thread.stack_pointer
             if pointer and not any(row.start <= pointer < row.end for row in found):
@@ -167,7 +139,7 @@ class RemoteProcess:
         with self._raw() as packets:
             if packets is not None:
                 return packets.read(number, names)
-        with _selected(number):
+        with selected(number):
             frame, found = gdb.newest_frame(), {}
             for name in names:
                 try:
@@ -190,7 +162,7 @@ class RemoteProcess:
             if packets is not None:
                 packets.write(number, values)
                 return
-        with _selected(number), changed(language="c"):
+        with selected(number), changed(language="c"):
             gdb.newest_frame().select()
             for name, value in values.items():
                 gdb.execute(f"set ${name} = {value:#x}", to_string=True)
@@ -201,7 +173,7 @@ class RemoteProcess:
             if packets is not None:
                 packets.step(number)
                 return
-        with _selected(number), breakpoints_off(), changed(scheduler_locking="on", suppress_cli_notifications="on"):
+        with selected(number), breakpoints_off(), changed(scheduler_locking="on", suppress_cli_notifications="on"):
             gdb.execute("stepi", to_string=True)
 
     @contextmanager
@@ -217,6 +189,14 @@ class RemoteProcess:
         """gdb's own commands about threads and frames may follow."""
         if self._packets is not None:
             self._packets.go_home()
+
+    def unwinding(self) -> AbstractContextManager[None]:
+        """While frames are asked for."""
+        return nullcontext()
+
+    def proved(self, addresses: list[int]) -> list[int]:
+        """Of the return addresses that gdb has found those that it may be believed."""
+        return addresses
 
     def filters_calls(self, thread: int) -> bool:
         if self._kernel is None or thread in self._unfiltered:
@@ -252,14 +232,17 @@ class RemoteProcess:
             why = "of AArch64 code" if self._abi is AARCH64 else "behind a stub such as this one"
             raise IpbpError("frame-machine", f"frames {why} stay in old code so far", "Let the function return.")
 
-    def require_callable(self, thread: int) -> None:
-        """Before a call by this thread. On AArch64 gdb has functions come back to the program's entry.
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """With the thread selected that is to call a function of the program. On AArch64 gdb has functions come back to
+        the program's entry.
 
         Errors: `inferior-remote` when gdb does not know where that is; `inferior-register` as `_require_vectors_kept`.
         """
         if self._abi is AARCH64:
-            _executable()
-        self._require_vectors_kept(thread)
+            executable()
+        self._require_vectors_kept(gdb.selected_thread().ptid[1])
+        yield
 
     def _require_vectors_kept(self, thread: int) -> None:
         """After a call they are to be as they were (`set_vectors`). In a system call nothing in them must
@@ -305,7 +288,7 @@ class RemoteProcess:
     def stopped_by(self, number: int) -> int:
         """Number of the signal that the thread was stopped by, 0 for none."""
         try:
-            with _selected(number):
+            with selected(number):
                 return int(gdb.parse_and_eval("$_siginfo.si_signo"))
         except gdb.error:  # a stub that does not tell, or no signal
             return 0
@@ -382,7 +365,7 @@ def _require(result: int) -> None:
         raise IpbpError("inferior-call", fact, "Look at the process's limits (ulimit -i).")
 
 
-class _selected:
+class selected:
     """With this thread selected."""
 
     def __init__(self, number: int) -> None:
@@ -400,7 +383,8 @@ class _selected:
         self._kept.__exit__(*what)  # type: ignore[arg-type]
 
 
-def _executable() -> str:
+def executable() -> str:
+    """The program's file, as gdb knows it."""
     name = gdb.current_progspace().filename
     if not name:
         raise IpbpError("inferior-remote", "gdb does not know which program runs", "`file PROGRAM`, then try again.")
@@ -409,7 +393,7 @@ def _executable() -> str:
 
 def _files() -> Iterator[Region]:
     """The segments of the program and its libraries, as they are mapped."""
-    program, entry = _executable(), entry_of_program()
+    program, entry = executable(), entry_of_program()
     header = _Header(program)
     yield from header.regions(entry - header.entry if header.is_pie and entry else 0)
     for at, path in _libraries():

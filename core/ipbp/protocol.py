@@ -129,7 +129,8 @@ class Call:
     """A function called in the inferior at the safe point, after the segments and before the replacements.
 
     `result_at`: where its 8-byte result is stored (the slot of an indirect function), if anywhere.
-    `on_undo`: the call is made when the patch is undone, not when it is applied.
+    `on_undo`: the call is made when the patch is undone, not when it is applied. `says_so`: its result, a BOOLEAN of
+    Windows, says whether it did what it was called for.
     """
 
     address: int
@@ -137,6 +138,7 @@ class Call:
     purpose: str
     result_at: Optional[int] = None
     on_undo: bool = False
+    says_so: bool = False
 
 
 @dataclass(frozen=True)
@@ -356,10 +358,7 @@ class PatchPlan:
                 )
                 for r in row["replacements"]
             ),
-            calls=tuple(
-                Call(r["address"], tuple(r["arguments"]), r["purpose"], r["result_at"], r["on_undo"])
-                for r in row["calls"]
-            ),
+            calls=tuple(Call(**{**r, "arguments": tuple(r["arguments"])}) for r in row["calls"]),
             forbidden=tuple((start, end) for start, end in row["forbidden"]),
             functions=tuple(FunctionChange(**r) for r in row["functions"]),
             data=tuple(row["data"]),

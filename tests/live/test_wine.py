@@ -1,80 +1,177 @@
-"""A program for Windows, under Wine: what the engine makes of an edit, written by gdb through its gdbserver there.
-
-Done by hand here is what a plugin for Windows would do: it asks for memory and writes; ipbp has none so far.
-"""
+"""Programs for Windows, in gdbserver.exe under Wine: `hotpatch` in gdb changes their code, again, and back."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from debuggers import Gdb
-from foreign_formats import ARENA, Program, graph_of
 
-from ipbp.formats import coff_image
-
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
+ROOT = Path(__file__).parents[2]
+COMPILER, DEBUGGER = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-gdb"
+SERVER = Path("/usr/share/win64/gdbserver.exe")  # Debian's gdb-mingw-w64-target
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("wine", COMPILER, DEBUGGER))) or not SERVER.exists(),
+        reason="needs Wine, MinGW's gcc, its gdb and its gdbserver.exe: IPBP_SETUP_WINE=yes scripts/setup",
+    ),
+]
 
 TEXT = """
+#include <setjmp.h>
 #include <stdio.h>
-static int asked;
+#include <stdlib.h>
+#include <windows.h>
+struct pair { int a; long long b; };
+static struct pair kept = {1, 2};
+static jmp_buf back;
+static int asked, deep;
 static const int limits[4] = {1, 2, 3, 4};
+static volatile long steps, last;
+
+/* Through how many functions the system's own unwinder comes from here. */
+__attribute__((noinline)) static int depth(void) {
+    CONTEXT at;
+    int count = 0;
+    RtlCaptureContext(&at);
+    while (at.Rip && count < 50) {
+        DWORD64 base, frame;
+        void *data;
+        PRUNTIME_FUNCTION row = RtlLookupFunctionEntry(at.Rip, &base, NULL);
+        if (row)
+            RtlVirtualUnwind(UNW_FLAG_NHANDLER, base, at.Rip, row, &at, &data, &frame, NULL);
+        else {
+            at.Rip = *(DWORD64 *)at.Rsp;
+            at.Rsp += 8;
+        }
+        count++;
+    }
+    return count;
+}
 __attribute__((noinline)) static int twice(int x) { static int inner; inner++; return 2 * x + inner; }
-__attribute__((noinline)) int answer(int x) { asked++; return WORK; }
+__attribute__((noinline)) static void leave(int x) { if (x % 2) longjmp(back, x + 1); }
+__attribute__((noinline)) int answer(int x) {
+    volatile int room[20];
+    room[x % 20] = x;
+    asked++;
+    kept.a++;
+    deep = depth();
+    leave(x);
+    return twice(x) + limits[1];
+}
+__attribute__((noinline)) int step(int x) { InterlockedIncrement(&steps); return x + 100; }
+static DWORD WINAPI work(void *unused) {
+    for (int x = 0;; x++) {
+        char *room = malloc(100 + x % 50);
+        room[0] = (char)(x & 15);
+        InterlockedExchange(&last, step(room[0]) - room[0]);
+        free(room);
+        if (x % 7 == 0) Sleep(1);
+    }
+    return 0;
+}
 __attribute__((noinline)) void turn(void) { __asm__ volatile(""); }
+__attribute__((noinline)) void wide(int now) { if (now > 1000) __asm__ volatile("vaddps %ymm0, %ymm1, %ymm2"); }
 int main(int count, char **words) {
     FILE *told = fopen(words[1], "w");
-    for (int x = 0; x < 1000; x++) { fprintf(told, "%d\\n", answer(x)); fflush(told); turn(); }
+    for (int n = atoi(words[2]); n > 0; n--) CreateThread(NULL, 0, work, NULL, 0, NULL);
+    for (volatile int x = 0; x < 1000; x++) {
+        int left = setjmp(back);
+        int value = left ? -left : answer(x);
+        fprintf(told, "%d %d %ld %ld\\n", value, deep, steps, last);
+        fflush(told);
+        Sleep(atoi(words[2]) ? 20 : 0);
+        free(malloc(10));
+        wide(x);
+        turn();
+    }
     return 0;
 }
 """
-COMPILER, DEBUGGER = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-gdb"
-SERVER = Path("/usr/share/win64/gdbserver.exe")  # Debian's gdb-mingw-w64-target
-MEM_COMMIT_RESERVE, PAGE_EXECUTE_READWRITE, GRANULE = 0x3000, 0x40, 1 << 16  # VirtualAlloc
+FLAGS = ("-g", "-O1")
+SEPARATE = ("-ffunction-sections", "-fdata-sections")
 
 
-class Debugged(Program):
-    """The program that gdb has stopped."""
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wine's folder, which it fills at the first start."""
+    return tmp_path_factory.mktemp("wine") / "prefix"
 
-    def __init__(self, path: Path, gdb: Gdb) -> None:
-        self._gdb = gdb
-        content = path.read_bytes()
-        linked = coff_image.read_image(content, str(path))
-        (row,) = linked.symbols.by_name["answer"]
-        base = linked.start + self.number_of("(unsigned long long)&answer") - int(linked.symbols.address[row])
-        image = coff_image.read_image(content, str(path), base)
-        near = -(-image.end // GRANULE) * GRANULE + (1 << 24)
-        kind = "(void *(*)(void *, unsigned long long, unsigned, unsigned))"
-        words = f"{near:#x}, {ARENA:#x}, {MEM_COMMIT_RESERVE:#x}, {PAGE_EXECUTE_READWRITE:#x}"
-        assert self.number_of(f"(unsigned long long)({kind}VirtualAlloc)({words})") == near
-        super().__init__(image, near)
 
-    def number_of(self, expression: str) -> int:
-        said = self._gdb.tell(f"output/x {expression}")
-        assert re.fullmatch(r"0x[0-9a-f]+\s*", said), said
-        return int(said, 16)
+@dataclass
+class Windows:
+    """A program that gdb holds at `turn`. `threads` more run beside its main one."""
 
-    def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
-        line = f"python for a, n in {list(ranges)}: print(bytes(gdb.selected_inferior().read_memory(a, n)).hex())"
-        return [bytes.fromhex(row) for row in self._gdb.tell(line).splitlines()]
+    gdb: Gdb
+    folder: Path
 
-    def write(self, address: int, content: bytes) -> None:
-        self._gdb.tell(f"python gdb.selected_inferior().write_memory({address}, bytes.fromhex('{content.hex()}'))")
+    def turn(self) -> list[int]:
+        """Lets it go round once: what it has told then (`answer` or the way past it, the unwinder's depth, the count of
+        steps, the last step)."""
+        self.go_on()
+        return [int(word) for word in (self.folder / "told.txt").read_text().splitlines()[-1].split()]
+
+    def go_on(self) -> None:
+        """To the next breakpoint."""
+        self.gdb.stopped = False
+        self.gdb.tell("continue")
+        self.gdb.wait_until(lambda: self.gdb.stopped)
+
+    def edit(self, old: str, new: str) -> None:
+        source = self.folder / "told.c"
+        text = source.read_text()
+        assert old in text
+        source.write_text(text.replace(old, new))
+
+    def object(self, name: str, work: str, *flags: str) -> Path:
+        """The object of the source with another `answer`."""
+        text = (self.folder / "told.c").read_text().replace("twice(x) + limits[1]", work)
+        (self.folder / f"{name}.c").write_text(text)
+        command = [COMPILER, *(flags or FLAGS), *SEPARATE, "-c", f"{name}.c", "-o", f"{name}.o"]
+        subprocess.run(command, cwd=self.folder, check=True)
+        return self.folder / f"{name}.o"
 
 
 @contextmanager
-def server_of(program: Path, told: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def started(
+    folder: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch, threads: int = 0, *flags: str
+) -> Iterator[Windows]:
+    """The program, built as its compile_commands.json says, that has gone three rounds."""
+    command = [COMPILER, *FLAGS, *flags, "-c", "told.c", "-o", "told.o"]
+    (folder / "told.c").write_text(TEXT)
+    row = {"directory": str(folder), "file": "told.c", "output": "told.o", "arguments": command}
+    (folder / "compile_commands.json").write_text(json.dumps([row]))
+    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run([COMPILER, "told.o", "-o", "told.exe"], cwd=folder, check=True)
+    with server_of(folder, prefix, monkeypatch, threads) as place, Gdb(DEBUGGER) as gdb:
+        for line in (f"file {folder}/told.exe", f"target remote {place}", f"source {ROOT}/gdb_ipbp/gdb_ipbp.py"):
+            gdb.tell(line)
+        gdb.tell("break turn")
+        windows = Windows(gdb, folder)
+        for _ in range(3):
+            windows.turn()
+        yield windows
+        gdb.tell("kill")
+
+
+@contextmanager
+def server_of(folder: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> Iterator[str]:
     """Wine's gdbserver with the program that it has started; where it listens."""
-    monkeypatch.setenv("WINEPREFIX", str(told.with_name("prefix")))
+    monkeypatch.setenv("WINEPREFIX", str(prefix))
     monkeypatch.setenv("WINEDEBUG", "-all")
     monkeypatch.delenv("DISPLAY", raising=False)
-    command = ["wine", str(SERVER), "127.0.0.1:0", program.name, told.name]
-    server = subprocess.Popen(command, cwd=program.parent, stderr=subprocess.PIPE, text=True)
+    command = ["wine", str(SERVER), "127.0.0.1:0", "told.exe", "told.txt", str(threads)]
+    server = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
         port = next(found[1] for line in server.stderr if (found := re.match(r"Listening on port (\d+)", line)))
@@ -85,43 +182,107 @@ def server_of(program: Path, told: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         server.communicate()
 
 
-@pytest.mark.skipif(
-    not all(map(shutil.which, ("wine", COMPILER, DEBUGGER))) or not SERVER.exists(),
-    reason="needs Wine, MinGW's gcc, its gdb and its gdbserver.exe: IPBP_SETUP_WINE=yes scripts/setup",
-)
-def test_a_function_of_a_program_for_windows_changes_and_is_put_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_named_objects_become_the_code_and_state_stays(
+    tmp_path: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "told.c").write_text(TEXT)
-    for name, work in (("old", "twice(x) + limits[1]"), ("new", "twice(x) * 1000 + limits[x & 3] + asked")):
-        # Without -ffunction-sections gcc has the unwind rows of all functions in one piece, which changes as a whole.
-        command = [COMPILER, "-g", "-O1", "-ffunction-sections", f"-DWORK={work}", "-c", "told.c", "-o", f"{name}.o"]
-        subprocess.run(command, cwd=tmp_path, check=True)
-    program, told = tmp_path / "told.exe", tmp_path / "told.txt"
-    subprocess.run([COMPILER, "old.o", "-o", program.name], cwd=tmp_path, check=True)
-    old = [3 * x + 3 for x in range(9)]
-    new = [(3 * x + 1) * 1000 + (x & 3) + 1 + x + 1 for x in range(9)]
+    with started(tmp_path, prefix, monkeypatch, 0, *SEPARATE) as windows:
+        old = tmp_path / "told.o"
+        new, newer = windows.object("new", "twice(x) * 1000 + limits[x & 3] + asked"), windows.object("newer", "kept.a")
+        value, depth, *_ = windows.turn()
+        assert value == -4  # by longjmp
+        # 4 = x, the third call of `twice`, the fifth of `answer`
+        said = windows.gdb.tell(f"hotpatch object {old} {new}")
+        assert said.startswith("patched 1 function in "), said
+        assert windows.turn()[:2] == [(2 * 4 + 3) * 1000 + limits(4) + 5, depth]
+        assert windows.turn()[:2] == [-6, depth]
 
-    with server_of(program, told, monkeypatch) as place, Gdb(DEBUGGER) as gdb:
+        said = windows.gdb.tell(f"hotpatch object {new} {newer}")
+        assert said.startswith("patched "), said
+        assert windows.turn()[:2] == [1 + 7, depth]
+        said = windows.gdb.tell("hotpatch status")
+        assert re.search(r"patch 1: .*\n  answer  version 2 .*\npatch 2: .*\n  answer  version 3 ", said), said
+        assert windows.gdb.tell("hotpatch undo").startswith("undone patch 2: answer")
+        assert windows.turn()[:2] == [-8, depth]
+        assert windows.turn()[0] == (2 * 8 + 4) * 1000 + limits(8) + 9
+        assert windows.gdb.tell("hotpatch undo").startswith("undone patch 1: answer")
+        assert windows.turn()[:2] == [-10, depth]
+        assert windows.turn()[:2] == [2 * 10 + 5 + 2, depth]
+        assert "no patch is applied" in windows.gdb.tell("hotpatch status")
 
-        def turn() -> None:
-            gdb.stopped = False
-            gdb.tell("continue")
-            gdb.wait_until(lambda: gdb.stopped)
 
-        for line in ("set architecture i386:x86-64", f"file {program}", f"target remote {place}", "break turn"):
-            gdb.tell(line)
-        for _ in range(3):
-            turn()
-        debugged = Debugged(program, gdb)
-        patch = debugged.patch(graph_of(tmp_path / "old.o"), graph_of(tmp_path / "new.o"))
-        assert patch.refusals == ()
-        assert {row.name for row in patch.replacements} == {"answer"}
-        debugged.apply(patch)
-        for _ in range(3):
-            turn()
-        debugged.undo()
-        for _ in range(3):
-            turn()
-        assert [int(line) for line in told.read_text().split()] == [*old[:3], *new[3:6], *old[6:]]
-        gdb.tell("kill")
+def limits(x: int) -> int:
+    return (1, 2, 3, 4)[x & 3]
+
+
+def test_edits_are_compiled_and_patched_while_threads_run(
+    tmp_path: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with started(tmp_path, prefix, monkeypatch, 4) as windows:
+        assert windows.turn()[3] == 100
+        assert "nothing changed" in windows.gdb.tell("hotpatch")
+        before = "x + 100"
+        for number in range(200, 208):
+            windows.edit(before, before := f"x + {number}")
+            said = windows.gdb.tell("hotpatch")
+            while "[program-busy]" in said:
+                windows.turn()
+                said = windows.gdb.tell("hotpatch")
+            assert said.startswith("patched 1 function in told.c: step"), said
+            steps = windows.turn()[2]
+            # What was under way is over when there was another one.
+            told = windows.turn()
+            while told[2] < steps + 50:
+                told = windows.turn()
+            assert told[3] == number
+        while "[program-busy]" in (said := windows.gdb.tell("hotpatch undo 0")):
+            windows.turn()
+        assert said.startswith("undone patches 8, 7, 6, 5, 4, 3, 2, 1: step"), said
+        steps = windows.turn()[2]
+        while (told := windows.turn())[2] < steps + 50:
+            pass
+        assert told[3] == 100
+
+        # Where a thread stands whose breakpoint gdb is still to be told of.
+        windows.edit("twice(x) + limits[1]", "twice(x) + limits[2]")
+        windows.gdb.tell("disable 1")
+        windows.gdb.tell("break *answer")
+        said = "[program-busy]"
+        while "[program-busy]" in said:
+            windows.go_on()
+            windows.gdb.tell("stepi")  # push %rdi
+            said = windows.gdb.tell("hotpatch")
+        assert "[safepoint-stuck]" in said
+
+
+def test_what_is_not_sure_is_refused(tmp_path: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(tmp_path, prefix, monkeypatch) as windows:
+        old, work = tmp_path / "told.o", "twice(x) + limits[2]"
+        plain = windows.object("plain", work, "-O1")
+        assert "[no-type-information]" in windows.gdb.tell(f"hotpatch object {old} {plain}")
+        windows.edit("twice(x) + limits[1]", work)
+        windows.edit("struct pair { int a;", "struct pair { int a, more;")
+        assert "[layout-changed]" in windows.gdb.tell("hotpatch")
+        windows.edit("struct pair { int a, more;", "struct pair { int a;")
+        windows.edit("static int asked,", "static long long asked; static int")
+        assert "[variable-type-changed]" in windows.gdb.tell("hotpatch")
+        windows.edit("static long long asked; static int", "static int asked,")
+        assert "[frame-machine]" in windows.gdb.tell("hotpatch --frame restart")
+        windows.gdb.tell("break RtlAllocateHeap")
+        windows.edit("return twice(x)", "return 1 + twice(x)")
+        windows.go_on()
+        assert "[program-busy]" in windows.gdb.tell("hotpatch")  # inside of the heap
+        windows.gdb.tell("delete 2")
+        windows.gdb.tell("break wide")
+        windows.go_on()
+        assert "[inferior-register]" in windows.gdb.tell("hotpatch")  # AVX may be in use
+        windows.gdb.tell("delete 3")
+        windows.turn()
+        assert "patched 1 function" in windows.gdb.tell("hotpatch")
+        subprocess.run(["gcc", "-g", "-c", "-x", "c", "-", "-o", "elf.o"], input=b"int answer(int x) { return x; }",
+                       cwd=tmp_path, check=True)  # fmt: skip
+        assert "[object-wrong-architecture]" in windows.gdb.tell(f"hotpatch object {old} {tmp_path}/elf.o")
+        # Another program than the one that runs.
+        subprocess.run([COMPILER, "told.o", "-s", "-o", "other.exe"], cwd=tmp_path, check=True)
+        windows.gdb.tell(f"file {tmp_path}/other.exe")
+        new = windows.object("new", work)
+        assert "[image-unreadable]" in windows.gdb.tell(f"hotpatch object {old} {new}")

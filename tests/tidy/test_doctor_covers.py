@@ -131,7 +131,7 @@ def test_an_object_that_was_thrown_away_is_found(tmp_path: Path) -> None:
 
 
 def test_memory_that_is_almost_used_up_is_found(tmp_path: Path) -> None:
-    image = SimpleNamespace(near_start=0x400000, near_end=0x500000, is_low=False)
+    image = SimpleNamespace(near_start=0x400000, near_end=0x500000, is_low=False, counts_upwards=False)
     room = Arena(0x600000, (Part("rx", 0x600000, 0x100000, 0x1000), Part("rw", 0x700000, 0x100000)))
     full = Arena(0x600000, (Part("rx", 0x600000, 0x100000, 0xFF000), Part("rw", 0x700000, 0x100000)))
     assert near_memory(request(tmp_path, arenas=(room,)), image) == "reserved at 0x600000"  # type: ignore[arg-type]

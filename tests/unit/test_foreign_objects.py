@@ -191,6 +191,6 @@ def test_what_links_and_patches_says_that_it_does_not_take_these(kind: str, clan
         (read_object, unit, "object-wrong-architecture"),
         (read_linked, tmp_path / "program", "image-wrong-architecture"),
     ):
-        with pytest.raises(IpbpError, match="only programs of ELF are linked and patched") as caught:
+        with pytest.raises(IpbpError, match="where one of ELF is needed") as caught:
             read(path.read_bytes(), str(path))
         assert caught.value.code == code

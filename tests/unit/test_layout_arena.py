@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from ipbp.errors import IpbpError
+from ipbp.graph.image import ImageSymbols, LoadedImage
+from ipbp.graph.name_index import NameIndex
+from ipbp.graph.names import Names
 from ipbp.protocol import Region
-from ipbp.stages.arena import LOW_END, REACH, Arena, choose_arena, room
+from ipbp.stages.arena import LOW_END, REACH, Arena, choose_arena, choose_arena_behind, room
 
 PIE = (0x5555_5555_4000, 0x5555_5556_0000)
 FIXED = (0x40_0000, 0x40_5000)
@@ -124,4 +130,38 @@ def test_a_smaller_arena_is_made_where_the_usual_one_does_not_fit() -> None:
     assert 0 < arena.end - arena.base < 3 << 20
     with pytest.raises(IpbpError) as caught:
         choose_arena(regions, image[0], image[0] + 0x5000, low_2g=True, demand={"rw": 2 << 20})
+    assert caught.value.code == "no-near-memory"
+
+
+WINDOWS = (0x1_4000_0000, 0x1_4003_F000)
+
+
+def _image_of_windows() -> LoadedImage:
+    names = Names.of(())
+    none = np.empty(0, dtype=np.int64)
+    octets = none.astype(np.uint8)
+    symbols = ImageSymbols(names, none, none, octets, octets, none, (), NameIndex(names))
+    start, end = WINDOWS
+    image = LoadedImage("told.exe", "told.exe", "", 0, start, end, symbols, {}, {}, (), 0, True)
+    return replace(image, near_start=start, near_end=end, format="coff", grain=1 << 16, counts_upwards=True)
+
+
+def test_where_fields_count_upwards_an_arena_lies_behind_the_image_and_all_others() -> None:
+    image = _image_of_windows()
+    library = Region(0x1_4050_0000, 0x1_4070_1000, "rx", 0, "C:\\a.dll")
+    regions = [Region(*WINDOWS, "rx", 0, "told.exe"), library]
+    first = choose_arena_behind(regions, image, ())
+    assert first.base >= library.end
+    assert _is_free(first, regions)
+    assert first.serves(image)
+    second = choose_arena_behind([*regions, Region(first.base, first.end, "")], image, [first], {"r": 5 << 20})
+    assert second.base >= first.end
+    assert second.part("r").size == 10 << 20
+    for part in (*first.parts, *second.parts):
+        assert part.start % (1 << 16) == part.size % (1 << 16) == 0
+    below = Arena(WINDOWS[0] - (1 << 28), tuple(replace(p, start=p.start - (1 << 29)) for p in first.parts))
+    assert not below.serves(image)
+    everything = [*regions, Region(library.end, WINDOWS[0] + (1 << 32), "")]
+    with pytest.raises(IpbpError) as caught:
+        choose_arena_behind(everything, image, ())
     assert caught.value.code == "no-near-memory"

@@ -92,6 +92,24 @@ def arena(inferior: FakeInferior) -> dict[int, bytes]:
     return {page: content for page, content in inferior.snapshot().items() if ARENA_CODE <= page < ARENA_DATA + PAGE}
 
 
+@pytest.mark.parametrize("answer", [1, 0x1_0000_0001, 0, 0x1_0000_0000])
+def test_a_call_that_says_whether_it_did_is_believed(tmp_path: Path, journal: Journal, answer: int):
+    inferior = make_inferior()
+    inferior.functions[REGISTER] = lambda *_: answer
+    before = program(inferior)
+    made = make_plan(tmp_path)
+    plan = replace(made, calls=(replace(made.calls[0], says_so=True), *made.calls[1:]))
+    if answer & 0xFF:
+        assert apply(inferior, plan, journal).number == 1
+        return
+    with pytest.raises(IpbpError) as caught:
+        apply(inferior, plan, journal)
+    assert caught.value.code == "inferior-call"
+    assert program(inferior) == before
+    assert inferior.calls == [(REGISTER, (ARENA_DATA, 1))]
+    assert PatchPlan.from_json(plan.to_json()).calls == plan.calls
+
+
 def test_an_applied_patch_is_all_there(tmp_path: Path, journal: Journal):
     inferior = make_inferior()
 

@@ -17,7 +17,7 @@ import numpy as np
 from ipbp.errors import IpbpError
 from ipbp.formats import coff_file as coff
 from ipbp.formats.coff_file import CoffSections, CoffSymbols, read_sections, read_symbols
-from ipbp.formats.coff_object import WEAK_DEFAULT
+from ipbp.formats.coff_object import FORMAT, WEAK_DEFAULT
 from ipbp.formats.elf_file import malformed
 from ipbp.formats.translated import image_errors, image_symbols, sizes_to_next, text
 from ipbp.graph.columns import I64, U8
@@ -29,6 +29,7 @@ from ipbp.graph.rows import words_at
 _PE32_PLUS, _HEADER, _IS_DLL, _RELOCS_STRIPPED = 0x20B, 24, 0x2000, 0x1
 _BASE_RELOCATIONS, _DIR64 = 5, 10
 _SYMBOL, _POINTER = 18, 8
+_GRAIN = 1 << 16  # dwAllocationGranularity of GetSystemInfo
 IMAGE_NAME, IMPORT_PREFIX = "__ImageBase", "__imp_"
 
 
@@ -74,7 +75,8 @@ def read_image(content: Any, path: str, base: int | None = None) -> LoadedImage:
             slots={name: [place + start] for name, place in cells.items()},
             sections=tuple((row.name, row.start, row.end) for row in parts),
             tls_size=0,
-            is_pie=not file.flags & _RELOCS_STRIPPED,
+            # Above 2 GiB no field of 32 bits holds an address of it, wherever it must be loaded.
+            is_pie=not file.flags & _RELOCS_STRIPPED or start >= 1 << 31,
             parts=parts,
             original=original,
             debug_file=path,
@@ -82,6 +84,9 @@ def read_image(content: Any, path: str, base: int | None = None) -> LoadedImage:
             near_end=start + file.size,
             is_executable=not file.flags & _IS_DLL,
             machine=file.machine,
+            format=FORMAT,
+            grain=_GRAIN,
+            counts_upwards=True,
         )
 
 

@@ -1,4 +1,5 @@
-"""The object of a translation unit, whatever it came as: one ELF object, or an archive of a crate's objects."""
+"""The object of a translation unit, whatever it came as: one object of ELF or COFF, or an archive of a crate's ELF
+objects."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from pathlib import Path
 
 from ipbp.archive import MAGIC, NotAnArchive, members
 from ipbp.errors import IpbpError
+from ipbp.formats import coff_object
+from ipbp.formats.coff_file import is_coff
 from ipbp.formats.elf_object import read_object
 from ipbp.graph.merge import merged
 from ipbp.graph.model import LinkGraph
@@ -19,6 +22,8 @@ def read_unit(content: bytes, path: str) -> LinkGraph:
 
     Errors: those of `read_object`; `object-malformed` for an archive that is damaged or has no object.
     """
+    if is_coff(content[:32]):
+        return coff_object.read_object(content, path)
     if not is_archive(content):
         return read_object(content, path)
     rows = objects_of(content, path)

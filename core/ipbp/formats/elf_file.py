@@ -202,8 +202,8 @@ def refuse_other_formats(magic: bytes, path: str, code: str) -> None:
     if other:
         raise IpbpError(
             code,
-            f"{path}: this is a {other} file, and only programs of ELF are linked and patched",
-            "`ipbp diff` compares objects of Mach-O and COFF; docs/platforms.md says what is missing for more.",
+            f"{path}: this is a {other} file, where one of ELF is needed",
+            "Look into docs/platforms.md for what is done with files of Mach-O, COFF and PE.",
         )
 
 

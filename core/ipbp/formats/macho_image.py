@@ -74,6 +74,7 @@ def _image(file: MachoFile, bias: int, start: int, end: int) -> LoadedImage:
         near_end=end + bias,
         is_executable=file.kind == macho.MH_EXECUTE,
         machine=file.machine,
+        format="macho",
     )
 
 

@@ -75,7 +75,9 @@ class LoadedImage:
     pointers into the image itself relocated; None when the range is not of one segment. `imported(address)`: the symbol
     of another image whose address the loader writes there, in data that is no GOT cell; "" where it writes none.
 
-    `inode`: of the mapped file. `is_executable`: the program itself, no library. `machine`: as of a `LinkGraph`.
+    `inode`: of the mapped file. `is_executable`: the program itself, no library. `machine`, `format`: as of a
+    `LinkGraph`. `grain`: what the addresses of memory that the process gets are multiples of. `counts_upwards`: some of
+    its fields are distances from its start that are never negative, so that new code must lie behind it.
     """
 
     path: str
@@ -105,6 +107,9 @@ class LoadedImage:
     inode: int = 0
     is_executable: bool = False
     machine: str = "x86_64"
+    format: str = "elf"
+    grain: int = 4096
+    counts_upwards: bool = False
 
     @property
     def is_low(self) -> bool:

@@ -7,7 +7,7 @@ its `svc` already, with the arguments it had (arch/arm64/kernel/signal.c, do_sig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipbp.protocol import Description
 
@@ -110,8 +110,18 @@ AARCH64 = Abi(
     # Documentation/arch/arm64/sve.rst, "System call behaviour". Other processors have none of these.
     lost=(*(f"z{number}" for number in range(32)), *(f"p{number}" for number in range(16)), "ffr"),
 )
+# The numbers of its system calls are another matter for each version of Windows, so none is made: functions of its
+# libraries are called instead (`virtual_memory`). What it stops in a call it takes up by itself.
+WINDOWS = replace(X86_64, restarts=False)
+
+
+def is_windows(description: Description) -> bool:
+    """Whether the process is one of Windows (or Wine)."""
+    return description.triple.endswith("-windows")
 
 
 def abi_of(description: Description) -> Abi:
     """The row of the machine that the process runs on."""
+    if is_windows(description):
+        return WINDOWS
     return AARCH64 if description.triple.startswith("aarch64") else X86_64

@@ -19,8 +19,8 @@ import errno
 from typing import Callable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import lifeline, procfs
-from ipbp.host.abi import NOP, X86_64, Abi, abi_of
+from ipbp.host import lifeline, procfs, virtual_memory
+from ipbp.host.abi import NOP, X86_64, Abi, abi_of, is_windows
 from ipbp.host.inferior import Inferior
 from ipbp.host.quiet import BUSY
 from ipbp.protocol import Description, Region
@@ -54,6 +54,12 @@ def allocate(inferior: Inferior, address: int, size: int, protection: str) -> No
     """
     if any(region.start < address + size and address < region.end for region in inferior.regions()):
         raise _taken(address, size)
+    if is_windows(inferior.describe()):
+        if not virtual_memory.allocate(inferior, address, size, protection):
+            inferior.note_mapping(Region(address, address + size, "", 0, ""), True)
+            raise _taken(address, size)
+        inferior.note_mapping(Region(address, address + size, protection, 0, ""), True)
+        return
     arguments = (address, size, _protection_bits(protection), _MAP_FLAGS, _MASK, 0)
     result = system_call(inferior, abi_of(inferior.describe()).mmap, arguments)
     if result == -errno.EEXIST:
@@ -76,7 +82,11 @@ def allocate(inferior: Inferior, address: int, size: int, protection: str) -> No
 
 
 def release(inferior: Inferior, address: int, size: int) -> None:
-    """Unmap whole pages."""
+    """Unmap whole pages, which were mapped together."""
+    if is_windows(inferior.describe()):
+        virtual_memory.release(inferior, address)
+        inferior.note_mapping(Region(address, address + size, "", 0, ""), False)
+        return
     result = system_call(inferior, abi_of(inferior.describe()).munmap, (address, size))
     _require_success(result, f"unmap {size} bytes at {address:#x}")
     inferior.note_mapping(Region(address, address + size, "", 0, ""), False)

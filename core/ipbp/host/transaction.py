@@ -265,6 +265,9 @@ def _make_calls(steps: Steps, plan: PatchPlan) -> None:
     steps.memory_kept = True
     for call in calls:
         result = steps.inferior.call(call.address, call.arguments)
+        if call.says_so and not result & 0xFF:
+            fact = f"the program could not {call.purpose}: the function at {call.address:#x} says no"
+            raise IpbpError("inferior-call", fact, "Look at the program's memory; then try again.")
         _store_result(steps, call, result)
     steps.memory_kept = False
 

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from elftools.elf.elffile import ELFFile
-
-from ipbp.arch.machines import machine_of
 from ipbp.build.command import Command, refusals
 from ipbp.build.crate_profile import refuse_lto
 from ipbp.build.crates import program_crates
+from ipbp.build.debug_container import opened
 from ipbp.build.debug_sections import has_debug_information
 from ipbp.build.environment import environment_of
 from ipbp.build.saves import Saves
@@ -26,7 +24,7 @@ from ipbp.graph.model import SymbolType
 from ipbp.pipeline.edited import buildable
 from ipbp.pipeline.process import process_of
 from ipbp.pipeline.request import Request
-from ipbp.stages.arena import choose_arena
+from ipbp.stages.grouping import new_arena
 
 _LEAST = 1 << 14  # bytes that a patch of some functions may need
 
@@ -149,9 +147,9 @@ def _debug_information(request: Request, process: LoadedProcess) -> str:
 
 
 def described(file: Path) -> bool:
-    """Whether an ELF file, or the part of it that was stripped off, has debug information."""
-    with file.open("rb") as opened:
-        return has_debug_information(ELFFile(opened))
+    """Whether a linked file, or the part of it that was stripped off, has debug information."""
+    with file.open("rb") as stream:
+        return has_debug_information(opened(stream))
 
 
 def patched_code(request: Request, read: MemoryReader) -> str:
@@ -199,7 +197,4 @@ def near_memory(request: Request, image: LoadedImage) -> str:
                 "Undo earlier patches, or restart the program.",
             )
         return f"reserved at {known.base:#x}"
-    arena = choose_arena(
-        request.regions, image.start, image.end, low_2g=image.is_low, reach=machine_of(image.machine).entry.reach
-    )
-    return f"free at {arena.base:#x}"
+    return f"free at {new_arena(image, {}, (), request.regions).base:#x}"

@@ -260,6 +260,8 @@ def as_edited(
             homes = [image for image in images if image.key not in described or has_undescribed(image, graph)]
             if len(images) > 1:
                 homes = images_by_symbols(graph, homes, row.source)
+            for image in homes:
+                _require_format_of(image, graph, row.source)
         except Refused as refused:
             refusals.extend(refused.refusals)
             continue
@@ -363,8 +365,24 @@ def _given(old: Path, new: Path, request: Request, process: LoadedProcess, store
         old_graph = read_unit(store.get(before).read_bytes(), str(old))
         images = images_by_memory(old_graph, process, process.read, str(old))
         known = [(str(old.absolute()), image) for image in images]
+    for _, image in known:
+        _require_format_of(image, graph, str(new))
     units = tuple(Edited(name, graph, digest, store.get(before), {}, image) for name, image in known)
     return EditedUnits(units, (), ())
+
+
+def _require_format_of(image: LoadedImage, graph: LinkGraph, name: str) -> None:
+    if graph.format != image.format:
+        raise Refused(
+            [
+                Refusal(
+                    "object-wrong-architecture",
+                    f"{name} is an object of another format ({graph.format}) than the program ({image.format})",
+                    "Build it for the system that the program runs on.",
+                    file=name,
+                )
+            ]
+        )
 
 
 def _content(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ipbp.formats.coff_process import WindowsProcess
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import SymbolType
@@ -40,6 +41,8 @@ def with_hooks(
     found = list(_hooks(executable, images, request.record))
     if not found:
         return plan
+    if isinstance(process, WindowsProcess):
+        return replace(plan, notes=(*plan.notes, "the program's hooks are not called: ipbp does not on Windows so far"))
     size = len(_description(plan, types, 0)[0])
     room = extra_room(arenas, request.regions, executable, size)
     content, undone = _description(plan, types, room.start)

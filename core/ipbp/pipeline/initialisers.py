@@ -89,9 +89,10 @@ class Apart:
 def taken_apart(unit: Judged, found: Initialisers, store: Store, tell: Tell) -> Apart:
     """The unit that does what `found` says. Refusals, in `found`: `new-initialiser`. Errors: `sources-changing`, those
     of `compile_units`."""
-    machine = machine_of(unit.edited.new.machine)
-    if not machine.follows_flow:
-        refused = [row for run in (*found.runs, *found.mixed) for row in not_run(run, unit.edited.name, machine.title)]
+    machine, is_elf = machine_of(unit.edited.new.machine), unit.edited.new.format == "elf"
+    if not machine.follows_flow or not is_elf:
+        where = machine.title if is_elf else "Windows"
+        refused = [row for run in (*found.runs, *found.mixed) for row in not_run(run, unit.edited.name, where)]
         return Apart(unit, replace(found, refusals=(*found.refusals, *refused), runs=(), mixed=()))
     if not found.mixed:
         return Apart(unit, found)

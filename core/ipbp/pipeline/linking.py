@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ipbp.afterwards import afterwards
 from ipbp.errors import raise_all
+from ipbp.formats.coff_process import WindowsProcess
 from ipbp.formats.elf_patch import PatchFile, write_patch
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import Scope
@@ -17,6 +18,7 @@ from ipbp.graph.unit import Unit
 from ipbp.pipeline.loader import LIBGCC, LIBUNWIND, find_loader
 from ipbp.pipeline.request import Request
 from ipbp.pipeline.threads import keeps_room, new_thread_locals, thread_load
+from ipbp.pipeline.windows import unwinder_of
 from ipbp.protocol import Allocation, Load
 from ipbp.stages.arena import Arena
 from ipbp.stages.grouping import grouped
@@ -47,7 +49,10 @@ def link_units(
     an old entry. Errors: `Refused`, `no-near-memory`, `debug-too-large`; OSError."""
     scopes = {unit.image: process.scope(unit.image) for unit in units}
     images = {key: scope.image for key, scope in scopes.items()}
-    unwinders = {key: _unwinders(scope) for key, scope in scopes.items()}
+    if isinstance(process, WindowsProcess):
+        unwinders: dict[str, tuple[Unwinder, ...]] = {key: (unwinder_of(process),) for key in scopes}
+    else:
+        unwinders = {key: _unwinders(scope) for key, scope in scopes.items()}
     parts = grouped(units, images, unwinders, request.arenas, request.regions)
 
     # Beyond this point no block may grow.

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ipbp.formats.coff_process import WindowsProcess
 from ipbp.formats.elf_linked import PF_X
 from ipbp.formats.elf_module import LoadedModule
 from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.layout import LateField
+from ipbp.pipeline.windows import quiet_of
 from ipbp.protocol import Call, Load, Quiet
 
 _NOW = 2  # RTLD_NOW, RTLD_LOCAL (dlfcn.h)
@@ -87,6 +89,8 @@ def quiet_for(
     """When a plan's loads and calls may be made. The unwinder that is told of a table wants a lock of its own, and
     LLVM's (which takes the table alone) may allocate memory for its rows; what chooses an indirect function (its result
     is kept) takes none. `runs_more`: code of the program's (hooks, initialisers), which may allocate memory."""
+    if isinstance(process, WindowsProcess):
+        return quiet_of(process) if calls else Quiet()
     registering = [call.address for call in calls if call.result_at is None]
     around = dict.fromkeys(row for address in registering for row in code_around(process, address))
     allocates = any(len(call.arguments) == 1 and not call.on_undo for call in calls if call.result_at is None)

@@ -86,7 +86,14 @@ def attested_side(old: LinkGraph, image: LoadedImage, read: MemoryReader, ahead:
 
 
 def lifted_side(new: LinkGraph, image: LoadedImage, read: MemoryReader, sources: Collection[str] = ()) -> OldSide:
-    """The image itself. `sources`: see `lift`."""
+    """The image itself. `sources`: see `lift`. Errors: `image-not-lifted` for a program of Windows; those of `lift`."""
+    if image.format != "elf":
+        raise IpbpError(
+            "image-not-lifted",
+            f"the object that {new.source or new.path} was linked from is not there, or is not the one that runs, or "
+            "the new one has what the program has from other files; a program of Windows is not compared by itself",
+            "Keep the build tree as the program was built, and edit after that.",
+        )
     graph, found = lift(new, image, read, sources)
     side = OldSide(graph, found.address, found.proved, {})
     return replace(side, straight=straight_names(side, image, read))

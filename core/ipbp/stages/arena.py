@@ -37,6 +37,7 @@ DEFAULT_SIZES: Mapping[str, int] = {"rx": 4 * MIB, "r": 2 * MIB, "rw": 4 * MIB}
 
 _DIVISORS = (1, 4, 16)
 _GAP_BELOW_IMAGE = 1 * MIB
+_GAP_BEHIND_IMAGE = 1 * MIB
 _STACK_GROWTH = 128 * MIB  # the least that Linux keeps free below a stack (arch/x86/mm/mmap.c, MIN_GAP)
 
 
@@ -80,6 +81,8 @@ class Arena:
 
     def serves(self, image: LoadedImage) -> bool:
         """Whether code of this image can run here."""
+        if image.counts_upwards and self.base < image.end:
+            return False
         near = self.reaches(image.near_start) and self.reaches(image.near_end)
         return near and (not image.is_low or self.end <= LOW_END)
 
@@ -135,21 +138,50 @@ def choose_arena(
         if base is not None:
             break
     else:
-        raise IpbpError(
-            "no-near-memory",
-            f"no {size // KIB} KiB of free addresses within 2 GiB of the image at {image_start:#x}",
-            "Undo earlier patches, or restart the program: new code has to lie near the old.",
-        )
-    parts, start = [], base
-    for protection, part_size in sizes.items():
-        parts.append(Part(protection, start, part_size))
-        start += part_size
-    return Arena(base, tuple(parts))
+        raise _no_memory(size, image_start)
+    return _with_parts(base, sizes)
+
+
+def choose_arena_behind(
+    regions: Sequence[Region], image: LoadedImage, arenas: Sequence[Arena], demand: Mapping[str, int] | None = None
+) -> Arena:
+    """The same behind the image, as near as possible, at a multiple of its grain. It lies behind all earlier `arenas`,
+    too: Wine (8.0) takes the first table of unwind rows that reaches beyond an address, in the order of their
+    registration, from the image's start on.
+
+    Errors: `no-near-memory`.
+    """
+    lowest, grain = max([image.end, *(arena.end for arena in arenas)]) + _GAP_BEHIND_IMAGE, image.grain
+    sizes = {
+        protection: -(-max(size, 2 * (demand or {}).get(protection, 0)) // grain) * grain
+        for protection, size in DEFAULT_SIZES.items()
+    }
+    for start, end in _holes(regions, lowest, image.start + REACH):
+        base = -(-start // grain) * grain
+        if base + sum(sizes.values()) <= end:
+            return _with_parts(base, sizes)
+    raise _no_memory(sum(sizes.values()), image.start)
 
 
 def room(arena: Arena, sizes: Mapping[str, int]) -> bool:
     """Whether a patch of these sizes, by protection, still fits."""
     return all(part.next + sizes.get(part.protection, 0) <= part.end for part in arena.parts)
+
+
+def _with_parts(base: int, sizes: Mapping[str, int]) -> Arena:
+    parts, start = [], base
+    for protection, size in sizes.items():
+        parts.append(Part(protection, start, size))
+        start += size
+    return Arena(base, tuple(parts))
+
+
+def _no_memory(size: int, image_start: int) -> IpbpError:
+    return IpbpError(
+        "no-near-memory",
+        f"no {size // KIB} KiB of free addresses within 2 GiB of the image at {image_start:#x}",
+        "Undo earlier patches, or restart the program: new code has to lie near the old.",
+    )
 
 
 def _choose_base(holes: list[tuple[int, int]], size: int, image_start: int) -> int | None:

@@ -15,7 +15,7 @@ from ipbp.graph.image import LoadedImage
 from ipbp.graph.layout import Unwinder
 from ipbp.graph.unit import Unit
 from ipbp.protocol import Region
-from ipbp.stages.arena import Arena, choose_arena, room
+from ipbp.stages.arena import Arena, choose_arena, choose_arena_behind, room
 from ipbp.stages.layout import Group, demand
 
 
@@ -44,7 +44,7 @@ def grouped(
         needed = demand([units[row] for row in rows], unwinders.get(key, ()))
         fill = next((fill for fill in fills if fill.takes(images[key], needed)), None)
         if fill is None:
-            fill = _Fill(_new_arena(images[key], needed, [fill.arena for fill in fills], regions), is_new=True)
+            fill = _Fill(new_arena(images[key], needed, [fill.arena for fill in fills], regions), is_new=True)
             fills.append(fill)
         fill.rows += rows
         fill.needed.update(needed)
@@ -70,9 +70,12 @@ class _Fill:
         return self.arena.serves(image) and room(self.arena, self.needed + Counter(needed))
 
 
-def _new_arena(
+def new_arena(
     image: LoadedImage, needed: Mapping[str, int], arenas: Sequence[Arena], regions: Sequence[Region]
 ) -> Arena:
+    """A new arena for units of this image that need so much. Errors: `no-near-memory`."""
+    if image.counts_upwards:
+        return choose_arena_behind(regions, image, arenas, needed)
     own = [arena for arena in arenas if image.key in arena.images]
     taken = [Region(arena.base, arena.end, "") for arena in arenas]
     return choose_arena(

@@ -94,7 +94,10 @@ def _calls(layout: Layout) -> list[Call]:
     # Without an unwinder in the process nothing ever walks through the new code.
     table = layout.unwind.address
     for row in layout.registrations:
-        arguments = (table, row.record) if row.unwinder.takes_record else (table,)
-        calls.append(Call(row.unwinder.register, arguments, "register the unwind table"))
+        arguments: tuple[int, ...] = (table, row.record) if row.unwinder.takes_record else (table,)
+        says_so = row.unwinder.base is not None
+        if row.unwinder.base is not None:
+            arguments = (table, layout.unwind.rows, row.unwinder.base)
+        calls.append(Call(row.unwinder.register, arguments, "register the unwind table", says_so=says_so))
         calls.append(Call(row.unwinder.deregister, (table,), "take the unwind table back", on_undo=True))
     return calls

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument(
         "--debugger",
         choices=HOSTS,
-        help="core: by ptrace(2); qemu: for AArch64, by gdb and qemu-user; idle: patches nothing",
+        help="core: by ptrace(2); qemu: for AArch64, by gdb and qemu-user; wine: for Windows; idle: patches nothing",
     )
     parser.add_argument("--pie", action=argparse.BooleanOptionalAction)
     parser.add_argument("--library", action=argparse.BooleanOptionalAction, help="the second file is a shared library")

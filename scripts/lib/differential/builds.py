@@ -18,8 +18,8 @@ from ipbp.errors import IpbpError
 _DRIVERS = {("c", "gcc"): "gcc", ("cxx", "gcc"): "g++", ("c", "clang"): "clang", ("cxx", "clang"): "clang++"}
 _SECONDS = 300
 _LIBRARY = "libpart.so"
-AARCH64 = "aarch64-linux-gnu"
-_SUPPORT = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "ipbp-differential"
+AARCH64, WINDOWS = "aarch64-linux-gnu", "x86_64-w64-mingw32"
+SUPPORT = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "ipbp-differential"
 
 
 class BuildFailed(IpbpError):
@@ -71,7 +71,7 @@ class UnitBuild(_Sources):
     def __init__(self, options: Options, folder: Path) -> None:
         super().__init__(folder)
         self._options = options
-        self.program = folder / "program"
+        self.program = folder / ("program.exe" if options.is_windows else "program")
 
     def make(self) -> None:
         headers = "".join(text for name, text in sorted(self._texts.items()) if name.endswith(".h"))
@@ -90,19 +90,20 @@ class UnitBuild(_Sources):
         if self._options.library:
             run([*self._driver(), "-shared", objects.pop(), "-o", _LIBRARY], self.folder)
             link += [_LIBRARY, "-rdynamic", "-Wl,-rpath,$ORIGIN"]
-        run([*self._driver(), *objects, str(self._main()), *link, "-pthread", "-o", "program"], self.folder)
+        link += [] if self._options.is_windows else ["-pthread"]
+        run([*self._driver(), *objects, str(self._main()), *link, "-o", self.program.name], self.folder)
 
     def _compile(self, name: str) -> list[str]:
         is_library = self._options.library and name.startswith("b.")
         position = "-fPIC" if is_library else self._position()
-        words = [self._options.level, position, *self._extra()]
+        words = [self._options.level, *([] if self._options.is_windows else [position]), *self._extra()]
         return [*self._driver(), "-w", *words, "-g", "-MD", "-c", name, "-o", f"{Path(name).stem}.o"]
 
     def _main(self) -> Path:
         name = next(name for name in self._texts if name.startswith("main."))
         texts = {file: self._texts[file] for file in (name, "base.h")}
         words = self._compile(name)
-        folder = _SUPPORT / sha256(repr((texts, words)).encode()).hexdigest()[:16]
+        folder = SUPPORT / sha256(repr((texts, words)).encode()).hexdigest()[:16]
         made = folder / "main.o"
         if not made.exists():
             folder.mkdir(parents=True)
@@ -114,6 +115,8 @@ class UnitBuild(_Sources):
     def _driver(self) -> list[str]:
         language = "cxx" if self._options.language == "cxx" else "c"
         name = _DRIVERS[language, self._options.compiler]
+        if self._options.is_windows:
+            return [f"{WINDOWS}-{name}"]
         if not self._options.is_aarch64:
             return [_versioned(name)]
         if self._options.compiler == "gcc":

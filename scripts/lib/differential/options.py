@@ -8,7 +8,7 @@ from random import Random
 
 LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
 COMPILERS = {"c": ("gcc", "clang"), "csmith": ("gcc", "clang"), "cxx": ("gcc", "clang"), "rust": ("rustc",)}
-HOSTS = ("core", "gdb", "lldb", "idle", "qemu")
+HOSTS = ("core", "gdb", "lldb", "idle", "qemu", "wine")
 _LANGUAGES = ("c",) * 4 + ("csmith",) * 2 + ("cxx",) * 6 + ("rust",) * 2
 _LIBRARIES = 0.25
 _HOSTS = ("core",) * 14 + ("gdb", "lldb")
@@ -17,7 +17,8 @@ _HOSTS = ("core",) * 14 + ("gdb", "lldb")
 @dataclass(frozen=True, slots=True)
 class Options:
     """`language`: a key of COMPILERS, "csmith" is C by csmith(1). `debugger`: of HOSTS; with "qemu" the program is for
-    AArch64, and gdb patches it through the stub of qemu-user. `library`: the second file is a shared library."""
+    AArch64, and gdb patches it through the stub of qemu-user, with "wine" for Windows, in gdbserver.exe under Wine.
+    `library`: the second file is a shared library."""
 
     language: str
     compiler: str
@@ -35,6 +36,10 @@ class Options:
     def is_aarch64(self) -> bool:
         return self.debugger == "qemu"
 
+    @property
+    def is_windows(self) -> bool:
+        return self.debugger == "wine"
+
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
@@ -49,11 +54,15 @@ def choose(seed: int, given: Mapping[str, object]) -> Options:
         language = str(given["language"])
     elif compiler:
         language = "rust" if compiler == "rustc" else language if language != "rust" else "cxx"
+    elif given.get("debugger") == "wine":  # where there is no fork(2)
+        language = "c"
     elif given.get("debugger") == "qemu":  # whose stub does not stop threads, which those of C++ and Rust have
         language = language if language in ("c", "csmith") else "c"
     compilers = COMPILERS[language]
     chosen = Options(language, compilers[int(draws[0] * len(compilers))], draws[1], draws[2], draws[3])
+    if given.get("debugger") == "wine":
+        chosen = replace(chosen, compiler="gcc", pie=True)
     chosen = replace(chosen, library=Random(f"library {seed}").random() < _LIBRARIES)
     chosen = replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]
-    has_library = chosen.library and language in ("c", "cxx") and not chosen.is_aarch64
+    has_library = chosen.library and language in ("c", "cxx") and not chosen.is_aarch64 and not chosen.is_windows
     return replace(chosen, library=has_library)

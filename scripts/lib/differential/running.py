@@ -52,7 +52,8 @@ class Running:
         return self._take()
 
     def _is_answered(self) -> bool:
-        return self._pending == b".\n" or self._pending.endswith(b"\n.\n")
+        said = self._pending.replace(b"\r\n", b"\n")  # as Windows ends lines
+        return said == b".\n" or said.endswith(b"\n.\n")
 
     def _take(self) -> list[str]:
         lines = self._pending.decode(errors="backslashreplace").splitlines()

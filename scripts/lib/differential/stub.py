@@ -1,4 +1,4 @@
-"""Random programs for AArch64, which run in qemu-user and are patched by gdb through its stub.
+"""Random programs behind a remote stub: for AArch64, which run in qemu-user, for Windows, in gdbserver.exe under Wine.
 
 Such a program is stopped wherever it would wait for its next line, and goes on when it is asked something: that stub
 does not hear an interrupt, and ipbp stops nothing behind a stub by itself.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from differential.builds import AARCH64
+from differential.builds import AARCH64, SUPPORT, WINDOWS
 from differential.case import Case, Step
 from differential.hosts import failure
 from differential.options import Options
@@ -22,18 +22,23 @@ from ipbp.cli.outcome import Outcome
 
 _SYSROOT = f"/usr/{AARCH64}"
 _QEMU = ("qemu-aarch64", "-L", _SYSROOT)
+_WINE = ("env", f"WINEPREFIX={SUPPORT}/wine", "WINEDEBUG=-all", "wine")
+_SERVER = "/usr/share/win64/gdbserver.exe"
 
 
 def case_of(seed: int, options: Options, folder: Path, keep: Path | None = None) -> Case:
     """The case of these options."""
-    return (StubCase if options.is_aarch64 else Case)(seed, options, folder, keep)
+    kind = StubCase if options.is_aarch64 else WineCase if options.is_windows else Case
+    return kind(seed, options, folder, keep)
 
 
 class StubCase(Case):
     """As `Case`; gdb stays connected."""
 
     def _run(self, program: Path) -> Running:
-        return StubRunning(program)
+        port = _free_port()
+        session = StubSession("gdb-multiarch", port, (f"set sysroot {_SYSROOT}", f"file {program}"))
+        return StubRunning(session, *_QEMU, "-g", str(port), program)
 
     def _run_fresh(self, program: Path) -> Running:
         return Running(*_QEMU, program)
@@ -52,17 +57,34 @@ class StubCase(Case):
             raise failure(outcome)
 
 
-class StubRunning(Running):
-    """A process in qemu, stopped but while it is asked something."""
+class WineCase(StubCase):
+    """The same of a program for Windows."""
 
-    def __init__(self, program: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        super().__init__(*_QEMU, "-g", str(port), program)
+    def _run(self, program: Path) -> Running:
+        SUPPORT.mkdir(parents=True, exist_ok=True)
+        port = _free_port()
+        session = StubSession(f"{WINDOWS}-gdb", port, (f"file {program}",))
+        return StubRunning(session, *_WINE, _SERVER, f"127.0.0.1:{port}", program)
+
+    def _run_fresh(self, program: Path) -> Running:
+        return Running(*_WINE, program)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class StubRunning(Running):
+    """A process behind a stub, stopped but while it is asked something. `command`: starts the stub."""
+
+    def __init__(self, session: StubSession, *command: str | Path) -> None:
+        super().__init__(*command)
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
-        self._session = StubSession(program, port)
+        self._session = session
         self._session.load()
         self._session.connect()
 
@@ -92,16 +114,17 @@ class StubRunning(Running):
 
 
 class StubSession(GdbSession):
-    """gdb for all machines, connected to the stub at this port."""
+    """This gdb, connected to the stub at this port; `commands` say what it has to know of the program."""
 
-    def __init__(self, program: Path, port: int) -> None:
-        super().__init__("gdb-multiarch", 0, time.monotonic() + TIMEOUT)
-        self._program, self._port = program, port
+    def __init__(self, gdb: str, port: int, commands: Sequence[str]) -> None:
+        super().__init__(gdb, 0, time.monotonic() + TIMEOUT)
+        self._port, self._commands = port, commands
 
     def connect(self) -> None:
         """The program is stopped before its first instruction."""
-        commands = (f"set sysroot {_SYSROOT}", "set auto-solib-add on", f"file {self._program}")
-        for line in (*commands, f"target remote :{self._port}", "break read"):
+        for line in ("set auto-solib-add on", "set tcp connect-timeout 60", *self._commands):
+            self._console_command(line, "debugger-command")
+        for line in (f"target remote :{self._port}", "break read"):
             self._console_command(line, "debugger-command")
 
     def go_on(self, meanwhile: Callable[[], None]) -> bool:

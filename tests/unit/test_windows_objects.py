@@ -16,6 +16,7 @@ from ipbp.arch.x86_64_aligned import aligned_operands
 from ipbp.build.debug_container import opened
 from ipbp.build.producer import source_units
 from ipbp.errors import Refusal
+from ipbp.formats import coff_image
 from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.graph.unit import UNBOUND, Unit
@@ -139,6 +140,20 @@ int three(int x) { return one() + two(x) + kept.a; }
     assert blocks(found[1], BlockKind.RODATA).get("limits", 12) == 12
     # What is written to stays whole, though GNU's assembler names places inside of it by the section.
     assert blocks(found[0], BlockKind.DATA)["kept"] >= 12
+
+
+@needs_mingw
+def test_the_first_function_of_each_object_is_a_symbol_of_the_program(tmp_path: Path) -> None:
+    texts = {
+        "one.c": "int two(int x); int first(int x) { return x; } int main(void) { return first(two(3)); }",
+        "two.c": "__attribute__((noinline)) static int inner(int x) { return x; } int two(int x) { return inner(x); }",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    subprocess.run([MINGW, "-O1", "-g", *texts, "-o", "program.exe"], cwd=tmp_path, check=True)
+    table = coff_image.read_image((tmp_path / "program.exe").read_bytes(), "program.exe").symbols
+    places = [table.address[row] for name in ("first", "main", "inner", "two") for row in table.by_name[name]]
+    assert len(places) == len(set(places)) == 4
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,9 @@ def _parts(file: PeFile, bias: int) -> list[ImageSection]:
 def _symbols(file: PeFile, bias: int, cells: dict[str, int]) -> ImageSymbols:
     rows, sections = file.symbols, file.sections
     home = np.where(rows.is_record, np.maximum(rows.section, 0), 0)
-    wanted = (home > 0) & rows.name.are_given() & (rows.extra == 0)
+    # What has records behind it stands for a section, but for functions: GNU's assembler gives one to the first.
+    is_plain = (rows.extra == 0) | (rows.type & 0xF0 == coff.FUNCTION_TYPE)
+    wanted = (home > 0) & rows.name.are_given() & is_plain
     size = sizes_to_next(home, rows.value, wanted, np.append(0, sections.virtual_size))
     address = np.append(0, sections.address)[home] + rows.value + file.base + bias
     kind = np.append(0, _kinds(sections))[home]

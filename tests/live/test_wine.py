@@ -210,6 +210,40 @@ def test_named_objects_become_the_code_and_state_stays(
         assert "no patch is applied" in windows.gdb.tell("hotpatch status")
 
 
+MEMORY = """
+python
+from gdb_ipbp.inferior import GdbInferior
+from ipbp.errors import IpbpError
+from ipbp.host import inject
+def tried(act):
+    try: return act() or "done"
+    except IpbpError as error: return error.code
+def last_error(): return int(gdb.parse_and_eval("$_tlb->last_error_number"))
+inferior, place = GdbInferior(print), {place:#x}
+gdb.execute("set var $_tlb->last_error_number = 4711")
+told = [tried(lambda: inject.allocate(inferior, place, 1 << 17, "rw"))]
+inferior.write(place + 5, b"new")
+told.append(inferior.read(place + 4, 5))
+told.append(tried(lambda: inject.allocate(inferior, place + (1 << 16), 1 << 16, "r")))
+told.append(tried(lambda: inject.release(inferior, place, 1 << 17)))
+told.append(tried(lambda: inferior.read(place, 1)))
+told.append(tried(lambda: inject.allocate(inferior, int(gdb.parse_and_eval("$_tlb")) & -65536, 1 << 16, "r")))
+told.append(last_error())
+print(told)
+end
+"""
+
+
+def test_memory_is_asked_for_and_given_back(tmp_path: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(tmp_path, prefix, monkeypatch) as windows:
+        script = tmp_path / "memory.gdb"
+        script.write_text(MEMORY.replace("{place:#x}", "0x160000000"))
+        said = windows.gdb.tell(f"source {script}").strip()
+        taken = "inject-address-taken"
+        assert said == str(["done", b"\0new\0", taken, "done", "inferior-memory", taken, 4711])
+        assert windows.turn()[0] == -4
+
+
 def limits(x: int) -> int:
     return (1, 2, 3, 4)[x & 3]
 

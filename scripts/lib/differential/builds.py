@@ -115,13 +115,12 @@ class UnitBuild(_Sources):
     def _driver(self) -> list[str]:
         language = "cxx" if self._options.language == "cxx" else "c"
         name = _DRIVERS[language, self._options.compiler]
-        if self._options.is_windows:
-            return [f"{WINDOWS}-{name}"]
-        if not self._options.is_aarch64:
+        if not self._options.is_aarch64 and not self._options.is_windows:
             return [_versioned(name)]
+        target = WINDOWS if self._options.is_windows else AARCH64
         if self._options.compiler == "gcc":
-            return [f"{AARCH64}-{name}"]
-        return [_versioned(name), f"--target={AARCH64}"]
+            return [f"{target}-{name}"]
+        return [_versioned(name), f"--target={target}"]
 
     def _extra(self) -> list[str]:
         return ["-I/usr/include/csmith"] if self._options.language == "csmith" else []

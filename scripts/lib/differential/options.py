@@ -52,16 +52,16 @@ def choose(seed: int, given: Mapping[str, object]) -> Options:
     draws = rng.random(), rng.choice(LEVELS), rng.random() < 0.7, rng.choice(_HOSTS)
     if "language" in given:
         language = str(given["language"])
-    elif compiler:
-        language = "rust" if compiler == "rustc" else language if language != "rust" else "cxx"
     elif given.get("debugger") == "wine":  # where there is no fork(2)
         language = "c"
+    elif compiler:
+        language = "rust" if compiler == "rustc" else language if language != "rust" else "cxx"
     elif given.get("debugger") == "qemu":  # whose stub does not stop threads, which those of C++ and Rust have
         language = language if language in ("c", "csmith") else "c"
     compilers = COMPILERS[language]
     chosen = Options(language, compilers[int(draws[0] * len(compilers))], draws[1], draws[2], draws[3])
     if given.get("debugger") == "wine":
-        chosen = replace(chosen, compiler="gcc", pie=True)
+        chosen = replace(chosen, pie=True)
     chosen = replace(chosen, library=Random(f"library {seed}").random() < _LIBRARIES)
     chosen = replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]
     has_library = chosen.library and language in ("c", "cxx") and not chosen.is_aarch64 and not chosen.is_windows

@@ -147,9 +147,10 @@ class Load:
     calls. `file` is its path, `name` the address of that path as a C string in the patch, `flags` those of dlopen(3).
     `open`, `close`, `error`, `errno`: addresses of dlopen, dlclose, dlerror and __errno_location.
 
-    `cell`: 0, or the address in the library of an 8-byte number that the loader leaves there; `fields` get it:
-    (address in the patch, width, what is added). `shown`: fields of the debug information in the file `patch` that get
-    it likewise, by their offset.
+    `cell`: 0, or the address in the library of an 8-byte number that the loader leaves there, less than `limit`.
+    `fields` get it: (address in the patch, width, what is added, bits, at, shift); where `bits` is not 0, so many of
+    the field, from the bit `at`, get the sum from its bit `shift`. `shown`: fields of the debug information in the
+    file `patch` that get it whole, (offset, width, what is added).
     """
 
     file: str
@@ -160,7 +161,8 @@ class Load:
     error: int
     errno: int
     cell: int = 0
-    fields: tuple[tuple[int, int, int], ...] = ()
+    limit: int = 0
+    fields: tuple[tuple[int, int, int, int, int, int], ...] = ()
     patch: str = ""
     shown: tuple[tuple[int, int, int], ...] = ()
 

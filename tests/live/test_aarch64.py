@@ -343,11 +343,80 @@ def test_new_code_throws_and_catches_and_is_called_through_tables(metronome: Met
     ]
 
 
+DYNAMIC = [name for name in C if "static" not in name]
+
+
+@pytest.mark.parametrize("metronome", [[way] for way in DYNAMIC], indirect=True, ids=DYNAMIC)
+def test_a_new_variable_of_threads_begins_with_its_value(metronome: Metronome) -> None:
+    said = metronome.session(
+        "tbreak tick if n == 2",
+        "continue",
+        metronome.edit("beats++;", "static __thread int more = 3; static __thread long rest[3] = {7, 0, 50}; beats++;"),
+        metronome.edit("return n * 2;", "rest[2] += 100; more++; return n + more * 1000 + (int)rest[2];"),
+        "hotpatch --json",
+        "tbreak tick if n == 5",
+        "continue",
+        metronome.edit("return n + more * 1000", "static __thread int most = 90000; return n + most + more * 1000"),
+        "hotpatch --json",
+        "tbreak tick if n == 7",
+        "continue",
+        "hotpatch undo --json",
+        "hotpatch undo --json",
+        "tbreak tick if n == 9",
+        "continue",
+    )
+    assert outcomes(said) == ["patched", "patched", "undone", "undone"], said
+    new = [n + 1000 * (n + 2) + 50 + 100 * (n - 1) for n in range(2, 7)]
+    assert [row[1] for row in metronome.printed()] == [0, 2, *new[:3], 90000 + new[3], 90000 + new[4], 14, 16], said
+
+
+LATER = """
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((noinline)) int beat(int n) { return n * 2; }
+__attribute__((noinline)) void tick(int n) { int got = beat(n); printf("%d %d 0\\n", n, got); }
+static void *work(void *unused) { tick(100); tick(101); return unused; }
+int main(void) {
+    setvbuf(stdout, 0, _IOLBF, 0);
+    for (int n = 0; n < 8; n++, usleep(20000)) {
+        pthread_t thread;
+        if (n == 5 && !pthread_create(&thread, 0, work, 0)) pthread_join(thread, 0);
+        tick(n);
+    }
+}
+"""
+
+
+def test_a_later_thread_has_new_variables_of_its_own(tmp_path: Path, aarch64: str) -> None:
+    (tmp_path / "later.c").write_text(LATER)
+    command = [aarch64, "-g", "-O1", "-fPIC", "-c", "later.c", "-o", "later.o"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    (tmp_path / "compile_commands.json").write_text(
+        json.dumps([{"directory": str(tmp_path), "file": "later.c", "arguments": command}])
+    )
+    subprocess.run([aarch64, "later.o", "-pthread", "-o", "program"], cwd=tmp_path, check=True)
+    with _in_qemu(tmp_path, "later.c", "./program") as metronome:
+        said = metronome.session(
+            "tbreak tick if n == 3",
+            "continue",
+            metronome.edit(
+                "return n * 2;", "static __thread int own = 7; static __thread char zero; return own++ + zero;"
+            ),
+            "hotpatch --json",
+            "continue",
+        )
+        assert outcomes(said) == ["patched"], said
+        rows = [row[:2] for row in metronome.printed()]
+        assert rows == [[0, 0], [1, 2], [2, 4], [3, 7], [4, 8], [100, 7], [101, 8], [5, 9], [6, 10], [7, 11]], said
+
+
+@pytest.mark.parametrize("metronome", [["clang -O2, static"]], indirect=True)
 def test_what_is_refused_leaves_the_program_alone(metronome: Metronome) -> None:
     said = metronome.session(
         "tbreak tick if n == 2",
         "continue",
-        metronome.edit("beats++;", "static __thread int more = 3; beats += more;"),
+        metronome.edit("beats++;", "static __thread int more = 3; beats += more++;"),
         "hotpatch",
         "tbreak tick if n == 4",
         "continue",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from ipbp.errors import IpbpError
 from ipbp.host import inject, safepoint
 from ipbp.host.abi import AARCH64, NOP
 from ipbp.host.fake import CODE, LIBC_CODE, PAGE, FakeInferior
+from ipbp.host.quiet import require_quiet
+from ipbp.protocol import Quiet
 
 ARENA = 0x10000000
 HANDLER = CODE + 0x200
@@ -117,3 +120,19 @@ def test_a_thread_that_the_kernel_has_yet_to_give_a_result_makes_no_call() -> No
     other.registers["pc"] = SVC + 4
     inject.allocate(inferior, ARENA + PAGE, PAGE, "rw")  # behind a call that is over
     assert forking.registers == before
+
+
+def test_a_word_is_come_back_to_where_a_call_stands_before_it() -> None:
+    """The address of a function, and of a file that is mapped, may be left over on a stack."""
+    held, stack_word = (LIBC_CODE + 0x100, LIBC_CODE + 0x200), LIBC_CODE + 0x140
+    inferior = fake()
+    thread = inferior.all_threads[0]
+    inferior.write(thread.registers["sp"] + 64, stack_word.to_bytes(8, "little"))
+    require_quiet(inferior, Quiet(held=(held,)))
+    for call in (0x94000010, 0xD63F0100, 0xD63F0BFF):  # bl; blr x8; blraaz
+        inferior.write(stack_word - 4, call.to_bytes(4, "little"))
+        with pytest.raises(IpbpError) as caught:
+            require_quiet(inferior, Quiet(held=(held,)))
+        assert caught.value.code == "program-busy"
+    inferior.write(thread.registers["sp"] + 64, held[0].to_bytes(8, "little"))
+    require_quiet(inferior, Quiet(held=(held,)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_transaction import ARENA_CODE, ARENA_DATA, make_inferior, make_plan, program
+from test_transaction import ARENA_CODE, ARENA_DATA, NEW_CODE, make_inferior, make_plan, program
 
 from ipbp.errors import IpbpError
 from ipbp.host import transaction
@@ -43,8 +43,10 @@ def loading(handle: int) -> FakeInferior:
 
 
 def plan_with_load(folder: Path, quiet: Quiet | None = None) -> PatchPlan:
-    fields = ((ARENA_CODE + 20, 4, 24), (ARENA_DATA + 64, 8, 0))
-    load = Load("threads-1.so", ARENA_DATA, 2, OPEN, CLOSE, ERROR, ERRNO, 0x10, fields)
+    whole = (0, 0, 0)
+    part = (ARENA_CODE + 24, 4, 0x5123 - OFFSET, 12, 10, 12)  # twelve bits of an instruction get 5
+    fields = ((ARENA_CODE + 20, 4, 24, *whole), (ARENA_DATA + 64, 8, 0, *whole), part)
+    load = Load("threads-1.so", ARENA_DATA, 2, OPEN, CLOSE, ERROR, ERRNO, 0x10, 1 << 24, fields)
     return replace(make_plan(folder, calls=False), loads=(load,), quiet=quiet or Quiet())
 
 
@@ -56,6 +58,8 @@ def test_the_fields_get_the_number_that_the_loader_left(tmp_path: Path, journal:
     inferior = loading(HANDLE)
     apply(inferior, plan_with_load(tmp_path), journal)
     assert int.from_bytes(inferior.read(ARENA_CODE + 20, 4), "little", signed=True) == OFFSET + 24
+    part = int.from_bytes(NEW_CODE[24:28], "little") & ~(0xFFF << 10) | 5 << 10
+    assert int.from_bytes(inferior.read(ARENA_CODE + 24, 4), "little") == part
     assert int.from_bytes(inferior.read(ARENA_DATA + 64, 8), "little", signed=True) == OFFSET
     assert (OPEN, (ARENA_DATA, 2)) in inferior.calls
     assert inferior.read(ERRNO_AT, 4) == (11).to_bytes(4, "little")
@@ -69,6 +73,18 @@ def test_a_library_that_does_not_load_is_told_in_the_loader_s_words(tmp_path: Pa
     assert caught.value.code == "library-not-loaded"
     assert caught.value.detail == "no room in static TLS block"
     assert inferior.snapshot() == before
+    assert journal.patches() == []
+
+
+def test_a_place_that_code_does_not_reach_is_an_error(tmp_path: Path, journal: Journal) -> None:
+    inferior = loading(HANDLE)
+    inferior.write(LIBRARY + 0x10, (1 << 24).to_bytes(8, "little", signed=True))
+    before = program(inferior)
+    with pytest.raises(IpbpError) as caught:
+        apply(inferior, plan_with_load(tmp_path), journal)
+    assert caught.value.code == "library-not-loaded"
+    assert (CLOSE, (HANDLE,)) in inferior.calls
+    assert {page for page, content in program(inferior).items() if before[page] != content} <= {DATA}
     assert journal.patches() == []
 
 

@@ -4,6 +4,8 @@ program's loader, which is tried with the loader of this very process."""
 from __future__ import annotations
 
 import ctypes
+import re
+import subprocess
 import threading
 from pathlib import Path
 
@@ -70,7 +72,7 @@ def test_the_values_and_the_library_s_name_are_in_the_patch(gcc: str, tmp_path: 
 def test_the_loader_gives_every_thread_the_values(alignment: int, tmp_path: Path) -> None:
     values = bytes(range(1, 100))
     path = tmp_path / "block.so"
-    cell = write_thread_library(path, values, alignment)
+    cell = write_thread_library(path, values, alignment, "x86_64")
     began, finish, seen = threading.Event(), threading.Event(), []
 
     def read_own() -> None:
@@ -96,3 +98,35 @@ def test_the_loader_gives_every_thread_the_values(alignment: int, tmp_path: Path
     running.join()
     later.join()
     assert seen == [values, values]
+
+
+def test_on_aarch64_parts_of_instructions_wait(aarch64: str, tmp_path: Path) -> None:
+    patch = linked(tmp_path, aarch64, "-O2", "-fPIE")
+    thread = patch.layout.thread
+    assert thread is not None
+    late = [row for row in patch.image.late if row.address != thread.offset_at]
+    assert {(row.width, row.bits, row.at) for row in late} == {(4, 12, 10)}
+    assert {row.shift for row in late} >= {12, 0}
+    code = patch.address("f"), patch.address("f") + 4 * 40
+    assert all(code[0] <= row.address < code[1] for row in late)
+    general = linked(tmp_path, aarch64, "-O2", "-fPIC")  # asked by descriptors, rewritten to movz and movk
+    parts = {(row.bits, row.at, row.shift) for row in general.image.late if row.bits}
+    assert parts == {(16, 5, 16), (16, 5, 0)}
+
+
+def test_an_offset_in_twelve_bits_is_refused_for_a_new_variable(aarch64: str, tmp_path: Path) -> None:
+    graph = graph_of(compile_object(tmp_path, SOURCE, aarch64, "-O2", "-fPIE", "-mtls-size=12"))
+    threads = Threads(read_image("/proc/self/exe"), None, (), lambda _name: None, lambda _path: None)
+    _units, refusals = bind_thread_locals([unit_of(graph)], threads, {})
+    assert {row.code for row in refusals} == {"thread-local"}
+
+
+def test_the_library_is_of_the_machine(aarch64: str, tmp_path: Path) -> None:
+    path = tmp_path / "block.so"
+    cell = write_thread_library(path, bytes(range(1, 100)), 64, "aarch64")
+    command = [aarch64.replace("gcc", "readelf"), "--wide", "-h", "-r", "-l", "-d", "--use-dynamic", path]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
+    assert re.search(rf"{cell:016x} .*R_AARCH64_TLS_TPREL", said.stdout), said.stdout
+    assert "STATIC_TLS" in said.stdout
+    assert [row.split()[-1] for row in said.stdout.splitlines() if row.split()[:1] == ["LOAD"]] == ["0x10000"] * 2

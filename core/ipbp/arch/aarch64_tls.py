@@ -25,6 +25,17 @@ ACCESSES = (
 )
 """Kinds of fixups that a linker may rewrite the instruction of."""
 
+NARROW = (
+    EdgeKind.TP_LOW12,
+    EdgeKind.TP_LOW12_OF_8,
+    EdgeKind.TP_LOW12_OF_16,
+    EdgeKind.TP_LOW12_OF_32,
+    EdgeKind.TP_LOW12_OF_64,
+    EdgeKind.TP_LOW12_OF_128,
+    EdgeKind.TP_MOVE_G0,
+)
+"""Kinds that must hold the whole offset and are not wide enough for any (-mtls-size=12)."""
+
 OFFSETS = tuple(kind for kind in EdgeKind if EdgeKind.TP_MOVE_G2 <= kind <= EdgeKind.TP_LOW12_OF_128_UNCHECKED)
 """Kinds that hold a part of the offset from the thread pointer."""
 

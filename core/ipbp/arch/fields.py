@@ -144,6 +144,16 @@ def part_of_word(kind: U8, word: I64) -> I64:
     return result << _SHIFT[kind].astype(np.int64)
 
 
+def part_of(kind: EdgeKind) -> tuple[int, int, int]:
+    """What of an instruction holds which part of a number: how many bits, from which bit on, and from which of the
+    number's. Zeros for a field that holds all of it."""
+    row = ROWS[kind]
+    if row.encoding == Encoding.WHOLE:
+        return 0, 0, 0
+    at, bits = _PARTS[row.encoding]
+    return bits, at, row.shift
+
+
 _PARTS = {
     Encoding.IMM26: (0, 26),
     Encoding.IMM19: (5, 19),

@@ -118,11 +118,15 @@ class ThreadPair:
 
 @dataclass(frozen=True, slots=True)
 class LateField:
-    """`width` bytes at `address` that hold that offset plus `addend`."""
+    """`width` bytes at `address` that hold that offset plus `addend`; or of them `bits`, from the bit `at`, which hold
+    that sum from its bit `shift`."""
 
     address: int
     width: int
     addend: int
+    bits: int = 0
+    at: int = 0
+    shift: int = 0
 
 
 @dataclass(frozen=True, slots=True)

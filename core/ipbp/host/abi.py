@@ -18,7 +18,8 @@ class Abi:
     may change. `frame`: the registers that a signal's frame holds, in words, from `frame_at` bytes into the ucontext_t
     on; `context`: where a handler finds that. `restarts`: the debugger sees calls that are to be restarted. `timers`:
     the numbers of timer_create, timer_settime and timer_delete. `slack`: how many bytes behind the call a step over it
-    may end (qemu-user 7.2 takes the next instruction along). `link`: the register that a call leaves the return address
+    may end (qemu-user 7.2 takes the next instruction along). `call_size`: of a call of a function, 0 where calls are of
+    several sizes. `link`: the register that a call leaves the return address
     in, "" where it goes to the stack. `signature`: the one that says which bits of such an address may be a signature,
     which debuggers show where the processor makes some; `address_bits`: that an address has without one. `lost`: vector
     registers that are not kept, or not all of them, over a system call."""
@@ -41,10 +42,16 @@ class Abi:
     getpid: int
     timers: tuple[int, int, int]
     slack: int = 0
+    call_size: int = 0
     link: str = ""
     signature: str = ""
     address_bits: int = 64
     lost: tuple[str, ...] = ()
+
+    def is_call(self, code: bytes) -> bool:
+        """Whether this instruction of AArch64 is a call: `bl` or `blr`, with or without authentication."""
+        word = int.from_bytes(code, "little")
+        return word & 0xFC000000 == 0x94000000 or word & 0xFEFFF000 == 0xD63F0000
 
     def may_follow(self, code: bytes) -> bool:
         """Whether it does no harm when a step over a system call goes on to this code behind it: on AArch64 a `nop`, or
@@ -104,6 +111,7 @@ AARCH64 = Abi(
     getpid=172,
     timers=(107, 110, 111),
     slack=4,
+    call_size=4,
     link="x30",
     signature="pauth_cmask",
     address_bits=48,  # Documentation/arch/arm64/memory.rst; more only for who asks for them

@@ -55,13 +55,29 @@ def _open(steps: Steps, load: Load) -> int:
 def _fill(inferior: Inferior, load: Load, handle: int) -> None:
     base = int.from_bytes(inferior.read(handle, 8), "little")
     number = int.from_bytes(inferior.read(base + load.cell, 8), "little", signed=True)
-    for address, width, addend in load.fields:
-        write_surely(inferior, address, (number + addend).to_bytes(width, "little", signed=True))
+    if not -load.limit <= number < load.limit:
+        raise IpbpError(
+            "library-not-loaded",
+            f"the program's loader gave {load.file} a place in its threads ({number:#x}) that code does not reach",
+            "Restart the program.",
+        )
+    for address, width, addend, bits, at, shift in load.fields:
+        content = (number + addend).to_bytes(width, "little", signed=True)
+        if bits:
+            content = _with_part(inferior.read(address, width), number + addend >> shift, bits, at)
+        write_surely(inferior, address, content)
     if load.shown:
         with open(load.patch, "r+b") as file:
             for place, width, addend in load.shown:
                 file.seek(place)
                 file.write((number + addend).to_bytes(width, "little", signed=True))
+
+
+def _with_part(content: bytes, number: int, bits: int, at: int) -> bytes:
+    """The field with the lowest `bits` of the number from its bit `at`."""
+    mask = (1 << bits) - 1
+    whole = int.from_bytes(content, "little") & ~(mask << at) | (number & mask) << at
+    return whole.to_bytes(len(content), "little")
 
 
 def _close(steps: Steps, load: Load, handle: int) -> None:

@@ -42,8 +42,22 @@ def _is_busy(inferior: Inferior, quiet: Quiet, stack: safepoint.Stack) -> bool:
     # What is beyond the reach of the debugger's unwinder counts. But a thread that waits may do so for ever, with a
     # word like that left over from what it did before; of such a one the debugger is believed.
     is_waiting = bool(found) and _is_in_system_call(inferior, stack.pc)
-    places = found if is_waiting else places_of(stack, found, quiet.held)
-    return any(_inside(address, quiet.held) for address in places)
+    if any(_inside(address, quiet.held) for address in (stack.link, *found)):
+        return True
+    return not is_waiting and any(
+        _inside(address, quiet.held) and _is_behind_call(inferior, address, quiet.held)
+        for address in places_of(stack, found, quiet.held)
+    )
+
+
+def _is_behind_call(inferior: Inferior, address: int, ranges: Ranges) -> bool:
+    """A word that is the address of a function, or of the file that is mapped there, is none to return to, as far as a
+    call can be told from what stands before that."""
+    abi = abi_of(inferior.describe())
+    if not abi.call_size:
+        return True
+    before = address - abi.call_size
+    return _inside(before, ranges) and abi.is_call(inferior.read(before, abi.call_size))
 
 
 def _inside(address: int, ranges: Ranges) -> bool:

@@ -77,7 +77,8 @@ def link_units(
         file = request.folder / f"patch-{request.number}{f'-{len(groups)}' if groups else ''}.elf"
         patch = _written(file, group.units, layout, image, request.symbols_later)
         if layout.thread and loader:
-            loads.append(thread_load(layout.thread, layout, image, loader, file, patch))
+            machine = group.units[0].graph.machine
+            loads.append(thread_load(layout.thread, layout, image, loader, file, patch, machine))
         groups.append(LinkedGroup(file, group.units, [replaced[row] for row in order], layout, patch.segments))
         columns.update(zip(order, layout.units, strict=True))
         allocations += group.arena.allocations() if is_new else ()

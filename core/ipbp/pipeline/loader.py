@@ -28,6 +28,10 @@ _LOCKING = (
     *("dlopen", "dlmopen", "dlsym", "dlvsym", "dlclose", "dlerror", "dlinfo", "dladdr", "dladdr1", "dl_iterate_phdr"),
 )
 
+_LIMIT = 1 << 31
+_LIMIT_OF_PARTS = 1 << 24
+"""What two instructions with twelve bits each add (-mtls-size=24, which is what compilers do unless told otherwise)."""
+
 LIBGCC = ("__register_frame_info", "__deregister_frame_info")
 LIBUNWIND = ("__unw_add_dynamic_eh_frame_section", "__unw_remove_dynamic_eh_frame_section")
 """What an unwinder is told of a table by: libgcc, and LLVM's (15 and newer)."""
@@ -44,8 +48,9 @@ class Loader:
 
     def load(self, file: str, name_at: int, flags: int = _NOW, cell: int = 0, late: Sequence[LateField] = ()) -> Load:
         """The step of a plan that opens `file`, whose name the patch has at `name_at`."""
-        fields = tuple((row.address, row.width, row.addend) for row in late)
-        return Load(file, name_at, flags, self.open, self.close, self.error, self.errno, cell, fields)
+        fields = tuple((row.address, row.width, row.addend, row.bits, row.at, row.shift) for row in late)
+        limit = _LIMIT_OF_PARTS if any(row.bits for row in late) else _LIMIT
+        return Load(file, name_at, flags, self.open, self.close, self.error, self.errno, cell, limit, fields)
 
 
 def find_loader(process: LoadedProcess) -> Loader | None:

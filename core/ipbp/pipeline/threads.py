@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ipbp.arch.machines import X86_64
 from ipbp.errors import Refusal
 from ipbp.formats.elf_linked import PT_INTERP
 from ipbp.formats.elf_patch import PatchFile
@@ -26,13 +25,13 @@ _THREAD_LOCAL = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 
 
 def thread_load(
-    image: ThreadImage, layout: Layout, linked: LinkedImage, loader: Loader, file: Path, patch: PatchFile
+    image: ThreadImage, layout: Layout, linked: LinkedImage, loader: Loader, file: Path, patch: PatchFile, machine: str
 ) -> Load:
     """The step that opens the library with these initial values, which is written here. `file`: where the patch is.
     Errors: OSError."""
     start = image.start - layout.written("r")[0]
     values = linked.segments["r"][start : start + image.size]
-    cell = write_thread_library(Path(image.library), values, image.alignment)
+    cell = write_thread_library(Path(image.library), values, image.alignment, machine)
     load = loader.load(image.library, image.library_at, cell=cell, late=linked.late)
     return replace(load, patch=str(file), shown=tuple((row.address, row.width, row.addend) for row in patch.late))
 
@@ -49,9 +48,7 @@ def patched_blocks(record: Record, read: MemoryReader) -> list[ThreadBlock]:
 
 def keeps_room(process: LoadedProcess) -> bool:
     """Whether the loader has room for new variables in the blocks of threads that run, which glibc's has. musl refuses
-    a library that needs a fixed place in them; on other machines than x86-64 nobody makes that library."""
-    if process.executable_image().machine != X86_64:
-        return False
+    a library that needs a fixed place in them."""
     return any(module.dynamic.definition("_rtld_global") is not None for module in process.modules)
 
 
@@ -60,8 +57,6 @@ def new_thread_locals(units: Sequence[Unit], process: LoadedProcess) -> list[Ref
     why = "has not loaded what opens libraries (dlopen)"
     if not any(module.file.segment(PT_INTERP) for module in process.modules):
         why = "has no dynamic loader"
-    elif process.executable_image().machine != X86_64:
-        why = "runs on a machine for which ipbp makes no library with them"
     elif not keeps_room(process):
         why = "has a dynamic loader that keeps no room for more of them (musl)"
     found = []

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ipbp.arch.fields import part_of
+from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layout import LateField, Layout, ThreadImage
 from ipbp.graph.model import I64, BlockKind
 from ipbp.graph.rows import is_one_of
@@ -66,5 +68,7 @@ def thread_targets(unit: Unit, edges: CarriedEdges, meaning: I64, layout: Layout
 def late_fields(unit: Unit, edges: CarriedEdges, place: I64, value: I64, widths: I64) -> list[LateField]:
     """The fields that wait, with what they hold so far as addend."""
     rows = np.flatnonzero(waiting(unit, edges))
-    columns = (place[rows].tolist(), widths[rows].tolist(), value[rows].tolist())
-    return [LateField(*row) for row in zip(*columns, strict=True)]
+    columns = (place[rows].tolist(), widths[rows].tolist(), value[rows].tolist(), edges.kind[rows].tolist())
+    return [
+        LateField(at, width, number, *part_of(EdgeKind(kind))) for at, width, number, kind in zip(*columns, strict=True)
+    ]

@@ -201,7 +201,7 @@ class _Binder:
                 return place.descriptor != 0
             return kind == EdgeKind.TLS_GD32 and place.module != 0
         if kind in OFFSET_KINDS:
-            return True
+            return place is not None or kind not in aarch64_tls.NARROW
         if kind in _IN_BLOCK:
             writer.kind[row] = _IN_BLOCK[kind]
             return True

@@ -66,7 +66,14 @@ def without_padding(refusals: Iterable[Refusal], types: TypeChanges) -> tuple[Re
     if types.sides is not None:
         before, after = ({name.rpartition("::")[2] for name in side.variables} for side in types.sides)
         names = before & after
-    return tuple(row for row in refusals if row.code != "data-size-changed" or base_name(row.symbol or "") not in names)
+    return tuple(row for row in refusals if row.code != "data-size-changed" or not names & _called(row.symbol or ""))
+
+
+def _called(symbol: str) -> set[str]:
+    """What the source may call a variable: gcc numbers those of functions, LLVM puts the function before them, and a
+    number behind those that it has split."""
+    last = symbol.rpartition(".")[2]
+    return {base_name(symbol)} if last.isdigit() else {symbol, last}
 
 
 def _needed(file: str) -> Refusal:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from differential.builds import AARCH64, SUPPORT, WINDOWS
 from differential.case import Case, Step
 from differential.hosts import failure
+from differential.model import Program
 from differential.options import Options
 from differential.running import TIMEOUT, Running
 from ipbp.cli.gdb_session import GdbSession
@@ -68,6 +71,15 @@ class WineCase(StubCase):
 
     def _run_fresh(self, program: Path) -> Running:
         return Running(*_WINE, program)
+
+    @contextmanager
+    def started(self, program: Program) -> Iterator[Running]:
+        """Wine's own server writes into its folder for some seconds longer than its programs run."""
+        try:
+            with super().started(program) as running:
+                yield running
+        finally:
+            subprocess.run([*_WINE[:-1], "wineserver", "-k", "-w"], check=False)
 
 
 def _free_port() -> int:

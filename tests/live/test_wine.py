@@ -36,6 +36,7 @@ struct pair { int a; long long b; };
 static struct pair kept = {1, 2};
 static jmp_buf back;
 static int asked, deep;
+static __thread int mine;
 static const int limits[4] = {1, 2, 3, 4};
 static volatile long steps, last;
 
@@ -64,6 +65,7 @@ __attribute__((noinline)) int answer(int x) {
     volatile int room[20];
     room[x % 20] = x;
     asked++;
+    mine++;
     kept.a++;
     deep = depth();
     leave(x);
@@ -187,7 +189,7 @@ def test_named_objects_become_the_code_and_state_stays(
 ) -> None:
     with started(tmp_path, prefix, monkeypatch, 0, *SEPARATE) as windows:
         old = tmp_path / "told.o"
-        new, newer = windows.object("new", "twice(x) * 1000 + limits[x & 3] + asked"), windows.object("newer", "kept.a")
+        new, newer = windows.object("new", "twice(x) * 1000 + limits[x & 3] + mine"), windows.object("newer", "kept.a")
         value, depth, *_ = windows.turn()
         assert value == -4  # by longjmp
         # 4 = x, the third call of `twice`, the fifth of `answer`

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from objects_from_c import COMPILERS, SECTIONS, VARIANT_NAMES, VARIANTS, Pair, graph_of, pairs
 
+from ipbp.graph.unit import UNBOUND
+from ipbp.pipeline.layouts import types_of_object
+from ipbp.pipeline.owned_statics import pair_by_function
 from ipbp.stages.compare import Status
+from ipbp.stages.correlate import correlate
 from ipbp.stages.moved import empty_side
 from ipbp.stages.name_numbers import base_name, is_numbered
+from ipbp.stages.select import OldSide
 
 variants = pytest.mark.parametrize(("compiler", "flags"), VARIANTS, ids=VARIANT_NAMES)
 
@@ -199,3 +205,44 @@ def test_what_is_new_to_the_process_pairs_with_nothing() -> None:
     assert (pair.correlation.block < 0).all()
     assert (pair.correlation.symbol < 0).all()
     assert pair.named(Status.NEW) >= {"f", "count"}
+
+
+EXCHANGED = """
+int put(int);
+static {0} int one(int x) {{ static short count = 32; count += put(x); return count + 7; }}
+static {1} int other(int x) {{ static short count = 1; count += put(x); return count * 3; }}
+int entry(int x) {{ return one(x) + put(other(x)); }}
+"""
+INLINED, CALLED = "__attribute__((always_inline)) inline", "__attribute__((noinline))"
+
+
+def _exchanged_inlining(*flags: str) -> Pair:
+    """One function is inlined in the place of another of which a variable has the same name."""
+    old, new = EXCHANGED.format(INLINED, CALLED), EXCHANGED.format(CALLED, INLINED)
+    return Pair(graph_of(old, "gcc", ("-O2", *flags)), graph_of(new, "gcc", ("-O2", *SECTIONS, *flags)))
+
+
+def test_a_static_is_not_that_of_a_function_whose_place_its_own_took() -> None:
+    pair = _exchanged_inlining()
+    assert len(pair.correlation.ambiguous) == 2
+    assert {pair.counterpart(name) for name in statics(pair.new)} == {None}
+
+
+def test_debug_information_tells_of_which_function_a_static_is() -> None:
+    pair = _exchanged_inlining("-g")
+    sides = types_of_object(pair.old), types_of_object(pair.new)
+    nowhere = np.full(len(pair.old.symbols), UNBOUND, dtype=np.int64)
+    old = OldSide(pair.old, nowhere, np.ones(len(pair.old.blocks), dtype=bool), {})
+    known = pair_by_function(old, pair.new, sides, None)
+    assert len(known) == 2
+    for row, before in known.items():  # each begins with another value
+        home = pair.new.symbols.block[row], pair.old.symbols.block[before]
+        place = pair.new.symbols.offset[row], pair.old.symbols.offset[before]
+        first, second = (
+            bytes(g.content(int(b)))[int(o) :][:2] for g, b, o in zip((pair.new, pair.old), home, place, strict=True)
+        )
+        assert first == second
+    found = correlate(pair.old, pair.new, parts=known)
+    assert {row: int(found.symbol[row]) for row in known} == known
+    assert found.ambiguous == ()
+    assert pair_by_function(old, pair.new, None, None) == {}

@@ -17,6 +17,7 @@ from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.c_types import without_padding
 from ipbp.pipeline.edited import Edited, used_names, uses, whole
 from ipbp.pipeline.old_side import LIFTED, lifted_side, old_side
+from ipbp.pipeline.owned_statics import pair_by_function
 from ipbp.pipeline.parts import PartPairs, pair_parts, unknown_parts
 from ipbp.pipeline.record import Record
 from ipbp.pipeline.same_names import told_apart
@@ -137,7 +138,8 @@ def judge_against(
     # The sources of an object that was not compiled just now may be other ones, or not there.
     declared = partial(statics_declared, unit.dependencies if unit.dirty is not None else ())
     known = PartPairs({}) if unit.is_crate else pair_parts(old.graph, unit.new, unit.name, declared)
-    copies = ahead.pair(old.graph, unit.new, types.renewed, types.successors, known.symbol, declared)
+    owned = pair_by_function(old, unit.new, types.sides, unit.image if is_lifted else None)
+    copies = ahead.pair(old.graph, unit.new, types.renewed, types.successors, {**owned, **known.symbol}, declared)
     unknown = unknown_parts(known, unit.new, copies.comparison, unit.name)
     if unit.new.format == "coff":
         sized = without_padding(copies.comparison.refusals, types)

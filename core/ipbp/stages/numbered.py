@@ -64,6 +64,8 @@ def pair_numbered(
     pairs, votes = _votes(old_view, new_view, names)
     valid = before.of_symbol[pairs[:, 0]] == after.of_symbol[pairs[:, 1]]
     pairs, votes = pairs[valid], votes[valid]
+    certain = ~_exchanged(pairs, before, after, old_view, new_view)
+    pairs, votes = pairs[certain], votes[certain]
 
     # Where both have votes for each other alone there is nothing to weigh.
     alone = np.bincount(pairs[:, 0], minlength=len(old.symbols))[pairs[:, 0]] == 1
@@ -131,6 +133,29 @@ def _definitions(graph: LinkGraph) -> tuple[I64, Flags]:
     kinds = graph.blocks.kind[home[rows]]
     wanted = ~is_one_of(kinds, READ_ONLY)
     return rows[wanted], kinds[wanted] == BlockKind.CODE
+
+
+def _exchanged(pairs: I64, before: _Members, after: _Members, old: Referrers, new: Referrers) -> Flags:
+    """Which votes may be for another variable: where an edit inlines one function in the place of another, the variable
+    of the one stands where that of the other stood, and nothing speaks for the two that are left over."""
+    result = np.zeros(len(pairs), dtype=np.bool_)
+    silent = [
+        _by_group(members, ~np.isin(members.row, pairs[:, column]) & (members.group % 2 == 0))
+        for column, members in enumerate((before, after))
+    ]
+    groups = silent[0].keys() & silent[1].keys()
+    doubtful = np.flatnonzero(np.isin(before.of_symbol[pairs[:, 0]], list(groups))) if groups else ()
+    for row in map(int, doubtful):
+        o, n = pairs[row].tolist()
+        left_old, left_new = (side[int(before.of_symbol[o])] for side in silent)
+        result[row] = any(_may_be(other, n, old, new) for other in left_old) and any(
+            _may_be(o, other, old, new) for other in left_new
+        )
+    return result
+
+
+def _may_be(o: int, n: int, old: Referrers, new: Referrers) -> bool:
+    return _fits(old.graph, o, new.graph, n) and old.shares_users(o, new, n)
 
 
 def _by_group(members: _Members, chosen: Flags) -> dict[int, tuple[int, ...]]:
@@ -225,9 +250,7 @@ def _settle(
         return []
     result = []
     for row in open_new:
-        found = candidates[row] or tuple(
-            o for o in sorted(free_old) if _fits(old, o, new, row) and old_view.shares_users(o, new_view, row)
-        )
+        found = candidates[row] or tuple(o for o in sorted(free_old) if _may_be(o, row, old_view, new_view))
         rivals = {n for n in open_new for o in found if n != row and _could_be(o, n, candidates, old_view, new_view)}
         if len(found) == 1 and not rivals:
             symbol[row] = found[0]

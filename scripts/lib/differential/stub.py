@@ -22,10 +22,12 @@ from differential.options import Options
 from differential.running import TIMEOUT, Running
 from ipbp.cli.gdb_session import GdbSession
 from ipbp.cli.outcome import Outcome
+from ipbp.errors import Refusal, Refused
+from ipbp.host.quiet import BUSY
 
 _SYSROOT = f"/usr/{AARCH64}"
 _QEMU = ("qemu-aarch64", "-L", _SYSROOT)
-_WINE = ("env", f"WINEPREFIX={SUPPORT}/wine", "WINEDEBUG=-all", "wine")
+_WINE = ("setsid", "env", f"WINEPREFIX={SUPPORT}/wine", "WINEDEBUG=-all", "wine")
 _SERVER = "/usr/share/win64/gdbserver.exe"
 
 
@@ -50,7 +52,10 @@ class StubCase(Case):
         assert isinstance(running, StubRunning)
         outcome = running.hotpatch("apply --json")
         if outcome["outcome"] not in ("patched", "unchanged"):
-            raise failure(outcome)
+            error = failure(outcome)
+            if error.code == BUSY:  # it stays where it is until it is asked something
+                raise Refused([Refusal(error.code, error.fact, error.advice)])
+            raise error
         return bool(outcome["outcome"] == "patched")
 
     def _undo(self, running: Running) -> None:

@@ -22,6 +22,7 @@ from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, I64, UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.compilers import registers_of_results
+from ipbp.stages.discriminators import without_discriminator
 from ipbp.stages.identity import READ_ONLY, has_content_identity
 from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
 from ipbp.stages.meant import meant
@@ -98,13 +99,15 @@ class _Filler:
         """Which variable a reference leads to that is not surely known matters for those that are known by who refers
         to them alone."""
         names = {base_name(name) for name in self.new.symbols.name}
+        both = (*self.new.symbols.name, *(symbol.name for symbol in self.maker.symbols))
+        several = {stem for name in both if name.startswith("_ZZ") and (stem := without_discriminator(name)) != name}
         places = []
         for symbol in self.maker.symbols:
-            is_member = is_numbered(symbol.name) or symbol.name.startswith("_ZZ")
-            if is_member and symbol.block >= 0 and base_name(symbol.name) in names:
+            is_in_group = is_numbered(symbol.name) and base_name(symbol.name) in names
+            is_in_group |= symbol.name.startswith("_ZZ") and without_discriminator(symbol.name) in several
+            if is_in_group and symbol.block >= 0 and self.maker.kinds[symbol.block] not in READ_ONLY:
                 start = self.maker.address[symbol.block] + symbol.offset
-                if self.maker.kinds[symbol.block] not in READ_ONLY:
-                    places.append((start - _NEAR, start + symbol.size + _NEAR))
+                places.append((start - _NEAR, start + symbol.size + _NEAR))
         for place, block, offset in self.unsure:
             if any(start <= place < end for start, end in places):
                 raise self._not_lifted(block, offset)

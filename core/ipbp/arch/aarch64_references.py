@@ -11,6 +11,7 @@ from ipbp.arch.aarch64_code import branch_fields, literal_fields, words
 from ipbp.arch.instructions import CodeReference, Told
 from ipbp.graph.edges import EdgeKind
 
+_THREAD_POINTER = 0xD53BD040  # mrs x0, tpidr_el0
 _LOAD, _LOAD_BITS = 0xF9400000, 0xFFC00000  # ldr xd, [xn, #imm12]
 
 
@@ -32,6 +33,11 @@ def told_references(code: bytes, start: int, told: Told) -> list[CodeReference]:
     """Of an object's function those that its fixups tell, and those that are counted from them. `start`: a number for
     its place that no address in `told` has. Only gcc counts so: C's calls give back two registers."""
     return sorted(_of_addresses(code, addresses(code, start, 2, told)), key=lambda row: row.field)
+
+
+def reaches_threads(code: bytes) -> bool:
+    """Whether it uses the thread pointer, as all code does that reaches thread-local variables."""
+    return bool((words(code) & ~31 == _THREAD_POINTER).any())
 
 
 def _of_addresses(code: bytes, found: Addresses) -> list[CodeReference]:

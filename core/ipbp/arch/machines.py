@@ -77,6 +77,7 @@ class Machine:
     local_fields: Callable[[bytes], list[LocalField]]
     references: Callable[[bytes, int, int], list[CodeReference]]
     told_references: Callable[[bytes, int, Told], list[CodeReference]] | None
+    reaches_threads: Callable[[bytes], bool]
     branch_targets: Callable[[bytes], list[int]]
     possible_branches: Callable[[U8], tuple[I64, I64]]
     takes_address: Callable[[U8, U8, I64], npt.NDArray[np.bool_]]
@@ -126,6 +127,7 @@ _MACHINES = {
         local_fields=x86_64_code.local_fields,
         references=lambda code, start, results: x86_64_references.code_references(code, start),
         told_references=None,
+        reaches_threads=x86_64_references.reaches_threads,
         branch_targets=x86_64_code.branch_targets,
         possible_branches=x86_64_code.possible_branches,
         takes_address=_x86_takes_address,
@@ -159,6 +161,7 @@ _MACHINES = {
         local_fields=aarch64_code.local_fields,
         references=aarch64_references.code_references,
         told_references=aarch64_references.told_references,
+        reaches_threads=aarch64_references.reaches_threads,
         branch_targets=aarch64_code.branch_targets,
         possible_branches=aarch64_code.possible_branches,
         takes_address=aarch64_code.takes_address,

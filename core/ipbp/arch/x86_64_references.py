@@ -39,6 +39,12 @@ def code_references(code: bytes, start: int) -> list[CodeReference]:
     return [reference for reference in found if not start <= reference.place < start + len(code)]
 
 
+def reaches_threads(code: bytes) -> bool:
+    """Whether it uses the thread pointer, as all code does that reaches thread-local variables and does not ask for
+    their place by a call."""
+    return b"\x64" in code and any("fs:" in row.operands for row in instructions(code))
+
+
 def _reference(field: int, kind: EdgeKind, place: int, after: int) -> CodeReference:
     return CodeReference(field, kind, place, EdgeKind.GOT_PCREL32, after)
 

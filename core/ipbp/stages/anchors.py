@@ -16,7 +16,8 @@ import numpy as np
 from ipbp.arch.instructions import CodeReference, Told
 from ipbp.arch.machines import machine_of
 from ipbp.graph.edges import EdgeKind
-from ipbp.graph.model import BlockKind, Edges, LinkGraph
+from ipbp.graph.model import Binding, BlockKind, Edges, LinkGraph
+from ipbp.graph.rows import is_one_of
 from ipbp.stages.meant import meant
 
 _SECTION = 40
@@ -61,7 +62,24 @@ class _Anchors:
         kept, uses = np.ones(len(self.graph.edges), dtype=np.bool_), list[_Use]()
         for block in self._anchored():
             uses += self._uses(block, kept)
+        uses += self._of_threads()
         return self._with_edges(kept, uses)
+
+    def _of_threads(self) -> Iterator[_Use]:
+        """Thread-local variables have anchors, too, which code gets in several ways and counts on from somewhere else.
+        A static one that nothing refers to says so: a compiler leaves such a variable out."""
+        edges, blocks, symbols = self.graph.edges, self.graph.blocks, self.graph.symbols
+        is_thread_local = is_one_of(blocks.kind, (BlockKind.TLS_DATA, BlockKind.TLS_BSS))
+        if not is_thread_local.any():
+            return
+        home = symbols.block[edges.target]
+        used = (home >= 0) & is_thread_local[np.maximum(home, 0)] & (blocks.kind[edges.block] == BlockKind.CODE)
+        unused = is_thread_local & (symbols.binding[blocks.anchor] == Binding.LOCAL)
+        unused[home[used]] = False
+        anchored = used & np.isin(blocks.section[np.maximum(home, 0)], blocks.section[unused])
+        for row in np.flatnonzero(anchored).tolist():
+            for other in self._all_beside(int(edges.block[row]), int(home[row])):
+                yield _Use(int(edges.block[row]), int(edges.offset[row]), other, 0)
 
     def _anchored(self) -> list[int]:
         """Code with an address in a section that holds several variables."""
@@ -87,7 +105,7 @@ class _Anchors:
             thing = self._thing(row.base if row.is_unsure else row.place)
             if thing is None:
                 continue
-            for home in self._all_beside(thing) if row.is_unsure else [thing]:
+            for home in self._all_beside(block, thing) if row.is_unsure else [thing]:
                 yield _Use(block, row.field, home, 0 if row.is_unsure else row.place - int(self.key[home]))
 
     def _told(self, block: int) -> dict[int, int | None]:
@@ -110,9 +128,11 @@ class _Anchors:
         block = int(self.order[row]) if row >= 0 else -1
         return block if block >= 0 and int(self.key[block]) >> _SECTION == place >> _SECTION else None
 
-    def _all_beside(self, block: int) -> list[int]:
-        found: list[int] = np.flatnonzero(self.graph.blocks.section == self.graph.blocks.section[block]).tolist()
-        return found
+    def _all_beside(self, code: int, block: int) -> list[int]:
+        """All blocks of its section, and the code itself in front, which the next version does not refer to there: it
+        is not to be taken for a list of what is used, in that order."""
+        beside = np.flatnonzero(self.graph.blocks.section == self.graph.blocks.section[block])
+        return [code, *beside.tolist()]
 
     def _with_edges(self, kept: np.ndarray[tuple[int], np.dtype[np.bool_]], uses: list[_Use]) -> LinkGraph:
         edges, anchor = self.graph.edges, self.graph.blocks.anchor

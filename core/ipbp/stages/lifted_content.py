@@ -9,8 +9,9 @@ else is bytes; code gets the references that decoding finds.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from ipbp.arch.fields import PC_RELATIVE
 from ipbp.arch.instructions import CodeReference
 from ipbp.arch.machines import machine_of
 from ipbp.errors import IpbpError
+from ipbp.graph.edges import EdgeKind
 from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import ABSOLUTE, I64, UNDEFINED, Binding, BlockKind, LinkGraph
 from ipbp.stages.attest import UNKNOWN
 from ipbp.stages.compilers import registers_of_results
 from ipbp.stages.discriminators import without_discriminator
 from ipbp.stages.identity import READ_ONLY, has_content_identity
-from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge
+from ipbp.stages.lifted_graph import EMPTY_KINDS, GraphMaker, LiftedEdge, LiftedSymbol
 from ipbp.stages.meant import meant
 from ipbp.stages.memory import read_pieces
 from ipbp.stages.name_numbers import are_numbered, base_name, is_numbered
@@ -32,6 +34,7 @@ from ipbp.stages.panic_locations import POSITION, panic_locations
 from ipbp.stages.reading import Reading, read_blocks
 from ipbp.stages.wrapped import possible_names
 
+_ASKING = "__tls_get_addr"
 _NEAR = 4096
 """A page, of which only the start may be known; and more than the fields that a distance leads over."""
 _TEXT = re.compile(rb"[\t-\r\x1b -~\x80-\xff]{2,}\0+", re.DOTALL)
@@ -98,19 +101,25 @@ class _Filler:
     def _require_told(self) -> None:
         """Which variable a reference leads to that is not surely known matters for those that are known by who refers
         to them alone."""
-        names = {base_name(name) for name in self.new.symbols.name}
-        both = (*self.new.symbols.name, *(symbol.name for symbol in self.maker.symbols))
-        several = {stem for name in both if name.startswith("_ZZ") and (stem := without_discriminator(name)) != name}
         places = []
-        for symbol in self.maker.symbols:
-            is_in_group = is_numbered(symbol.name) and base_name(symbol.name) in names
-            is_in_group |= symbol.name.startswith("_ZZ") and without_discriminator(symbol.name) in several
-            if is_in_group and symbol.block >= 0 and self.maker.kinds[symbol.block] not in READ_ONLY:
+        for symbol in self._in_groups():
+            if self.maker.kinds[symbol.block] not in READ_ONLY:
                 start = self.maker.address[symbol.block] + symbol.offset
                 places.append((start - _NEAR, start + symbol.size + _NEAR))
         for place, block, offset in self.unsure:
             if any(start <= place < end for start, end in places):
                 raise self._not_lifted(block, offset)
+
+    def _in_groups(self) -> Iterator[LiftedSymbol]:
+        """Symbols of the image of which a compiler numbers several, and which the new object has, too."""
+        names = {base_name(name) for name in self.new.symbols.name}
+        both = (*self.new.symbols.name, *(symbol.name for symbol in self.maker.symbols))
+        several = {stem for name in both if name.startswith("_ZZ") and (stem := without_discriminator(name)) != name}
+        for symbol in self.maker.symbols:
+            is_numbered_one = is_numbered(symbol.name) and base_name(symbol.name) in names
+            is_discriminated = symbol.name.startswith("_ZZ") and without_discriminator(symbol.name) in several
+            if symbol.block >= 0 and (is_numbered_one or is_discriminated):
+                yield symbol
 
     def _read_original(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | None]:
         return [self.image.original(address, size) for address, size in ranges]
@@ -297,7 +306,21 @@ class _Filler:
             at = self._at_address(place)
             if at is not None:
                 found.append(LiftedEdge(reference.field, reference.kind, at[0], at[1] - after))
+        asks = any(self.maker.symbols[edge.target].name == _ASKING for edge in found)
+        if asks or machine_of(self.new.machine).reaches_threads(code):
+            # With one to itself in front, which the next version does not have there: it is not to be taken for a
+            # list of what is used, in that order.
+            targets = [self.maker.anchors[block], *self._thread_variables] if self._thread_variables else []
+            found += [LiftedEdge(0, EdgeKind.TPOFF64, target, 0) for target in targets]
         return found
+
+    @cached_property
+    def _thread_variables(self) -> list[int]:
+        """Anchors of the thread-local ones that only their users tell apart. Which of them code uses is a number in it
+        that may come from anywhere: it may use all."""
+        kinds = (BlockKind.TLS_DATA, BlockKind.TLS_BSS)
+        blocks = {symbol.block: None for symbol in self._in_groups() if self.maker.kinds[symbol.block] in kinds}
+        return [self.maker.anchors[block] for block in blocks]
 
     def _references(self, block: int, code: bytes) -> list[CodeReference]:
         """Those of a function that are meant, and surely."""

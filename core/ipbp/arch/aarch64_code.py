@@ -128,9 +128,14 @@ def changed_registers(code: bytes) -> tuple[int, bool]:
         if row.mnemonic.startswith("blr"):
             return EVERYTHING, False
         jumps |= row.mnemonic.startswith("br") and row.mnemonic != "brk"
-        for register in row.regs_access()[1]:
+        for register in (*row.regs_access()[1], *untold_registers(row)):
             found |= bits.get(register, 0)
     return (found, jumps) if reached == len(code) else (EVERYTHING, False)
+
+
+def untold_registers(row: Any) -> list[int]:
+    """Registers of an instruction of which capstone 5 does not say what becomes of them: those of atomics."""
+    return [operand.reg for operand in row.operands if operand.type == arm64.ARM64_OP_REG and operand.access == 0]
 
 
 def _fields(code: bytes, shapes: Sequence[tuple[int, int, EdgeKind]]) -> list[LocalField]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from capstone import arm64
 
-from ipbp.arch.aarch64_code import WORD, branch_fields, detailed_reader, words
+from ipbp.arch.aarch64_code import WORD, branch_fields, detailed_reader, untold_registers, words
 
 STACK = 31
 """The stack pointer. What a field of 31 means else, zero, is no register here."""
@@ -74,10 +74,10 @@ def _effect_of(word: int) -> Effect:
         return Effect(writes=(word & 31,))
     numbers, name = _numbers(), row.mnemonic
     reads, writes = ([numbers[register] for register in side if register in numbers] for side in row.regs_access())
-    for operand in row.operands:
-        if operand.type == arm64.ARM64_OP_REG and operand.access == 0 and operand.reg in numbers:
-            reads.append(numbers[operand.reg])  # capstone 5 does not say what atomics do with their registers
-            writes.append(numbers[operand.reg])
+    for register in untold_registers(row):
+        if register in numbers:
+            reads.append(numbers[register])
+            writes.append(numbers[register])
     if word & 0x1F800000 == 0x13000000 and word >> 29 & 3 != 1:  # sbfm, ubfm; capstone 5 takes ubfiz for a bfm
         reads = [word >> 5 & 31]
     calls = name.startswith(("bl", "svc"))

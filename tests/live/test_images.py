@@ -55,6 +55,25 @@ def test_a_library_function_is_patched_for_the_program_and_for_the_library(
     assert talk.close() == 0
 
 
+def test_a_function_that_moves_into_a_library_is_refused(host: Host, talk: Talk, debugger: str) -> None:
+    host.edit("host.c", "__attribute__((noinline)) int own(int x) { return x + 1; }", "int own(int x);")
+    host.edit("library.c", "int twice(int x) {", "int own(int x) { return x + 70; }\nint twice(int x) {")
+    host.edit("library.c", "return twice(x) + calls;", "return twice(x) + own(calls);")
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert outcome["outcome"] == "refused", outcome["text"]
+    assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("moved-between-images", "own")]
+    assert (talk.ask("own 1"), talk.ask("outer 4")) == ("2", "9"), "nothing was changed"
+    host.edit("library.c", "int own(int x) { return x + 70; }\nint twice", "int twice")
+    host.edit("library.c", "return twice(x) + own(calls);", "return twice(x) + interposed(calls);")
+    host.edit("host.c", "int own(int x);", "__attribute__((noinline)) int own(int x) { return x + 3; }")
+    assert {"own", "outer"} <= patched(talk, debugger)
+    assert (talk.ask("own 1"), talk.ask("outer 4")) == ("4", str(8 + 5000 + 2)), "the program's interposed counts"
+    host.edit("host.c", "int interposed(int x) { return x + 5000; }", "int interposed(int x);")
+    outcome = ipbp("apply", talk.process.pid, debugger)
+    assert [(row["code"], row["symbol"]) for row in outcome["refusals"]] == [("moved-between-images", "interposed")]
+    assert talk.close() == 0
+
+
 def test_a_plugin_is_patched_with_the_program_and_forgotten_when_it_is_closed(
     host: Host, talk: Talk, debugger: str
 ) -> None:

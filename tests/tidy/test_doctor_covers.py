@@ -55,10 +55,10 @@ NOT_CHECKED = {
         indirect-function-changed label-in-variable layout-changed
         library-not-loaded method-table-changed new-initialiser new-thread-local not-the-running-code
         object-compression object-lto object-malformed object-missing object-not-relocatable object-shares-sections
-        object-undecodable object-wrong-architecture out-of-reach-data part-alone refused relocation-out-of-range
-        relocation-unsupported several-copies shared-constant-changed signature-changed size-of-outside-symbol
-        suspension-ambiguous symbol-ambiguous thread-local undefined-symbol unit-ambiguous unwind-data-not-carried
-        unwind-malformed variable-split variable-type-changed variable-unlocated""",
+        moved-between-images object-undecodable object-wrong-architecture out-of-reach-data part-alone refused
+        relocation-out-of-range relocation-unsupported several-copies shared-constant-changed signature-changed
+        size-of-outside-symbol suspension-ambiguous symbol-ambiguous thread-local undefined-symbol unit-ambiguous
+        unwind-data-not-carried unwind-malformed variable-split variable-type-changed variable-unlocated""",
     "only the moment of the stop tells, by where the threads are or what else happens then": """
         address-taken caller-running entry-unreadable frame-argument-gone frame-layout-changed frame-machine
         frame-moved frame-not-changed frame-not-described frame-place-changed frame-unwinds image-unloaded inferior-busy

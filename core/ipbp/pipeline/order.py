@@ -23,6 +23,7 @@ from ipbp.formats.elf_process import LoadedProcess
 from ipbp.graph.image import MemoryReader
 from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.agreed import one_of_each_copy
+from ipbp.pipeline.between_images import moved_between
 from ipbp.pipeline.bound import bound, defined_names
 from ipbp.pipeline.compared import compared
 from ipbp.pipeline.edited import Built, EditedUnits, compiled_again, edited_units
@@ -174,7 +175,8 @@ def _linked(
     found = compared(followed, request.record, request.allow_layout, store, read, tell)
     judged, changed, initialisers, beside = found.judged, found.changed, found.initialisers, found.beside
     notes = [*edited.notes, *found.notes]
-    raise_all(edited.refusals, not_as_built(judged) if request.patch_file else (), found.refusals)
+    not_built = not_as_built(judged) if request.patch_file else ()
+    raise_all(edited.refusals, not_built, found.refusals, moved_between(judged, followed, request.record, process))
     clock.lap("diff")
     if not changed:
         wanted = request.frame if request.frame and request.frame.mode != OFFER else None

@@ -63,7 +63,7 @@ def function_rows(unit: Judged, place: I64, followed: Followed, image: int) -> l
             old_size=int(unit.old.graph.blocks.size[block]),
             image=image,
         )
-        for name, address, block in _removed(unit, followed)
+        for name, address, block in removed(unit, followed)
         if unit.old.graph.blocks.kind[block] == BlockKind.CODE
     ]
 
@@ -120,7 +120,7 @@ def _unit_record(
         address = np.where(address != UNBOUND, address, own)
     names = _by_name(graph, address, ~outside)
     retired = dict(unit.old.retired)
-    for name, place, block in _removed(unit, followed):
+    for name, place, block in removed(unit, followed):
         anchor = int(unit.old.graph.blocks.anchor[block])
         is_shared = unit.old.graph.symbols.binding[anchor] != Binding.LOCAL
         if unit.old.graph.blocks.kind[block] == BlockKind.CODE or is_shared:
@@ -171,7 +171,7 @@ def _formers(old: Iterable[tuple[str, int]], names: Mapping[str, int]) -> dict[s
     return {name: place for name, place in gone.items() if there[place] and base_name(name) not in there[place]}
 
 
-def _removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:
+def removed(unit: Judged, followed: Followed) -> Iterator[tuple[str, int, int]]:
     """Name, load address and old block of what this unit had and no unit has any more."""
     graph, address = unit.old.graph, unit.old.address
     others_may_have = is_linkonce(graph)

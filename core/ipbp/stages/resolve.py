@@ -135,7 +135,7 @@ class _Search:
             found = None
         if hidden:
             return _one_of([*hidden, "that of a library"] if found else hidden)
-        if own is not None and not (found and _comes_before(found.image, image, scope.order)):
+        if own is not None and not (found and comes_before(found.image, image, scope.order)):
             return own
         if found is not None:
             return _Place(UNBOUND, found.address) if found.indirect else _Place(found.address)
@@ -229,7 +229,8 @@ def _brought_elsewhere(unit: Unit) -> Flags:
     return found
 
 
-def _comes_before(one: str, other: str, order: Sequence[str]) -> bool:
+def comes_before(one: str, other: str, order: Sequence[str]) -> bool:
+    """Whether the loader searches image `one` before `other`, by the order of whoever asks."""
     return one != other and one in order and (other not in order or order.index(one) < order.index(other))
 
 

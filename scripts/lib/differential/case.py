@@ -29,6 +29,7 @@ from ipbp.cli.bystander import Bystander
 from ipbp.errors import IpbpError, Refused
 from ipbp.host.commands import plan_params
 from ipbp.host.journal import open_journal
+from ipbp.host.quiet import BUSY
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.request import Request
 from ipbp.protocol import PatchPlan
@@ -134,9 +135,7 @@ class Case:
         try:
             self._take(step, running, target)
         except Refused as refused:
-            step.outcome = REFUSED
-            if step.pause:
-                running.ask("go")
+            self._refused(step, running)
             step.codes = sorted({row.code for row in refused.refusals})
             step.texts = [str(row).splitlines()[0] for row in refused.refusals]
         except Endless:
@@ -146,12 +145,19 @@ class Case:
         except IpbpError as error:
             step.outcome, step.codes = WRONG, [error.code]
             step.texts = [error.fact, *error.detail.splitlines()[-12:]]
+            if error.code == BUSY:  # it waits where a lock may be held
+                self._refused(step, running)
         except Exception as error:  # a bug of the engine is a result, too
             step.outcome, step.codes = WRONG, ["bug"]
             step.texts = [repr(error), *traceback.format_exc().splitlines()[-8:]]
         if step.outcome == WRONG:
             self._save(step)
         step.times["all"] = round(time.perf_counter() - began, 3)
+
+    def _refused(self, step: Step, running: Running) -> None:
+        step.outcome = REFUSED
+        if step.pause:
+            running.ask("go")
 
     def _take(self, step: Step, running: Running, target: Program) -> None:
         state = _state(running)

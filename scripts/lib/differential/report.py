@@ -40,6 +40,8 @@ FOUND = (
     "patched code went on with the first one (seed 602041; regression: `test_rust_dependents.py`)",
     "static variables of one name in two functions, of which an edit inlines one where the other was: they were taken "
     "for each other (seed 606037; regression: `test_correlate.py`)",
+    "a function that an edit moved from the program into its library: new code was bound to the old one; refused now "
+    "(seed 608019; regression: `test_images.py`)",
     "refused and right: a class that a file began to use while the file that had it was edited, too (seed 500002; "
     "regression: `test_moved_definitions.py`), and the second edit of a function that was no longer static (seed "
     "500104; regression: `test_linkage_changes.py`)",

@@ -49,7 +49,7 @@ class Steps:
         """
         failures = [failure for failure in map(_insist, reversed(self._ways_back)) if failure]
         is_doubtful = isinstance(cause, IpbpError) and cause.code.startswith("inferior-")
-        if (failures or is_doubtful) and _is_gone(self.inferior):
+        if (failures or is_doubtful) and _is_gone(self.inferior, _ENDING if failures else 0.0):
             raise IpbpError("inferior-gone", "the program ended while it was patched", "Start it again.") from cause
         if failures:
             raise IpbpError(
@@ -63,18 +63,23 @@ class Steps:
         self.inferior.disarm([(point.address, point.address + 1) for point in points])
 
 
-def _is_gone(inferior: Inferior) -> bool:
-    # One that was killed takes a moment to end, in which its threads run.
-    deadline = time.monotonic() + _ENDING
+def _is_gone(inferior: Inferior, patience: float) -> bool:
+    """`patience`: seconds for one that still looks alive: debuggers hear late of a death, and what was killed takes a
+    moment to end, in which its threads run. Its memory goes first (do_exit() in kernel/exit.c)."""
+    began = time.monotonic()
     while True:
         try:
             inferior.threads()
+            if not inferior.regions():
+                return True
+            is_over = time.monotonic() > began + patience
         except IpbpError as error:
-            if error.code != "inferior-running" or time.monotonic() > deadline:
+            if error.code != "inferior-running":
                 return error.code in ("inferior-gone", "inferior-none")
-            time.sleep(0.01)
-        else:
+            is_over = time.monotonic() > began + _ENDING
+        if is_over:
             return False
+        time.sleep(0.01)
 
 
 def write_surely(inferior: Inferior, address: int, content: bytes) -> None:

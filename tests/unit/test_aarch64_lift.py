@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from lifted_sources import OTHER, WORK
 from patch_maker import graph_of
 
 from ipbp.arch.aarch64_references import code_references
@@ -21,33 +22,6 @@ from ipbp.stages.compare import Comparison, Status, compare
 from ipbp.stages.correlate import correlate
 from ipbp.stages.lift import lift
 
-WORK = r"""
-#include <stdio.h>
-#include <string.h>
-#include <stdlib.h>
-extern int outside; extern __thread int per_thread;
-int shared = 7; static int count = 3; static const char *words[] = {"alpha", "beta", "gamma"};
-static const double table[] = {1.5, 2.5, 3.5};
-__attribute__((noinline)) static int helper(int n) { static int calls; calls++; return n + count; }
-__attribute__((noinline)) int pick(int n) {
-  static int calls; calls += 2;
-  switch (n) { case 0: return helper(1); case 1: return 7 + calls; case 2: return shared; case 3: return n * 3;
-    case 4: return outside; case 5: return per_thread; case 6: return puts("six"); case 7: return 99; }
-  return -1;
-}
-double work(int n) {
-  printf("work %d %s\n", n, words[n % 3]); shared += (int)strlen(words[n % 3]) + pick(n) + abs(n);
-  return table[n & 1] * 2.25 + shared;
-}
-void *addresses[] = {&shared, (void *)pick, &count};
-int (*chosen(void))(int) { return shared ? pick : helper; }
-"""
-OTHER = r"""
-int outside = 5; __thread int per_thread = 6;
-static int count = 9;
-__attribute__((noinline)) static int helper(int n) { static int calls; return n * count + calls++; }
-int other(int n) { return helper(n); }
-"""
 MAIN = "double work(int); int other(int);\nint main(void) { return (int)work(1) + other(2); }\n"
 SOURCES = {"work": WORK, "other": OTHER, "main": MAIN}  # lld lets the C library's names stand under the last one
 SECTIONS = ("-ffunction-sections", "-fdata-sections")

@@ -38,7 +38,7 @@ def moved_between(
                     refusals.append(_refusal(name, unit.edited.image.path, home.mapped.path, unit.edited.name))
     for key, rows in record.images.items():
         module = process.module(key)
-        if module is not None and len(process.modules) > 1:
+        if module is not None:
             for name in {name for row in rows.values() for name in row.retired if module.dynamic.exports(name)}:
                 gone.setdefault(name, set()).add(key)
     refusals += [row for unit in judged for row in _refusals(unit, gone, process)] if gone else []

@@ -13,13 +13,11 @@ import numpy as np
 
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.layouts import Definition, UnitTypes
-from ipbp.graph.model import Binding, BlockKind, LinkGraph
-from ipbp.graph.rows import is_one_of
+from ipbp.graph.model import LinkGraph
 from ipbp.pipeline.layouts import sections_of_image
-from ipbp.stages.name_numbers import are_numbered
+from ipbp.pipeline.parts import numbered_state
 from ipbp.stages.select import OldSide
 
-_WRITABLE = (BlockKind.DATA, BlockKind.BSS, BlockKind.TLS_DATA, BlockKind.TLS_BSS)
 _INFO = ".debug_info"
 
 
@@ -28,12 +26,13 @@ def pair_by_function(
 ) -> dict[int, int]:
     """New symbol -> old symbol, for numbered variables whose function and name both sides say. `sides`: what describes
     them; `image`: where the old side comes from when no object gave it."""
-    if sides is None or not len(_numbered(old.graph)) or not len(_numbered(new)):
+    state, own = (numbered_state(graph) if sides is not None else [] for graph in (old.graph, new))
+    if sides is None or not state or not own:
         return {}
     before, after = (_alone(types.definitions) for types in sides)
-    known = _by_field(old.graph, before) if image is None else _by_address(old, image, before)
+    known = _by_field(old.graph, state, before) if image is None else _by_address(old, state, image, before)
     found = {row.name: symbol for row, symbol in zip(before, known, strict=True) if symbol >= 0}
-    pairs = zip(after, _by_field(new, after), strict=True)
+    pairs = zip(after, _by_field(new, own, after), strict=True)
     return {symbol: found[row.name] for row, symbol in pairs if symbol >= 0 and row.name in found}
 
 
@@ -43,18 +42,10 @@ def _alone(rows: Sequence[Definition]) -> list[Definition]:
     return [row for row in rows if count[row.name] == 1 and row.field >= 0 and row.is_plain]
 
 
-def _numbered(graph: LinkGraph) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Symbols of static variables that have a number."""
-    symbols = graph.symbols
-    rows = np.flatnonzero((symbols.binding == Binding.LOCAL) & (symbols.block >= 0))
-    rows = rows[is_one_of(graph.blocks.kind[symbols.block[rows]], _WRITABLE)]
-    return rows[are_numbered(symbols.name.take(rows))]
-
-
-def _by_field(graph: LinkGraph, rows: Sequence[Definition]) -> list[int]:
-    """The numbered symbol of each by the fixup of its address, or -1."""
+def _by_field(graph: LinkGraph, state: Sequence[int], rows: Sequence[Definition]) -> list[int]:
+    """The symbol among `state` of each by the fixup of its address, or -1."""
     symbols, wanted = graph.symbols, np.array([row.field for row in rows], dtype=np.int64)
-    numbered = {(int(symbols.block[row]), int(symbols.offset[row])): row for row in _numbered(graph).tolist()}
+    numbered = {(int(symbols.block[row]), int(symbols.offset[row])): row for row in state}
     found, start = np.full(len(rows), -1, dtype=np.int64), 0
     for section in graph.side:
         if section.name == _INFO:
@@ -66,9 +57,9 @@ def _by_field(graph: LinkGraph, rows: Sequence[Definition]) -> list[int]:
     return found.tolist()
 
 
-def _by_address(old: OldSide, image: LoadedImage, rows: Sequence[Definition]) -> list[int]:
+def _by_address(old: OldSide, state: Sequence[int], image: LoadedImage, rows: Sequence[Definition]) -> list[int]:
     """The same by the address in the image's debug information."""
     content = sections_of_image(image, (_INFO,)).get(_INFO, b"")
-    numbered = {int(old.address[row]): row for row in _numbered(old.graph).tolist()}
+    numbered = {int(old.address[row]): row for row in state}
     fields = (int.from_bytes(content[row.field : row.field + 8], "little") for row in rows)
     return [numbered.get(link + image.bias, -1) for link in fields]

@@ -88,7 +88,7 @@ def _owner(key: _Key) -> tuple[str, int, str]:
     return key.whole, key.deep, key.called
 
 
-def _state(graph: LinkGraph) -> list[int]:
+def numbered_state(graph: LinkGraph) -> list[int]:
     """Symbols of variables that have a number."""
     home = graph.symbols.block
     rows = np.flatnonzero((graph.symbols.binding == Binding.LOCAL) & (home >= 0))
@@ -97,7 +97,7 @@ def _state(graph: LinkGraph) -> list[int]:
 
 
 def _has_numbered_state(graph: LinkGraph) -> bool:
-    return bool(_state(graph))
+    return bool(numbered_state(graph))
 
 
 def _may_have_parts(graph: LinkGraph) -> bool:
@@ -110,7 +110,7 @@ def _undescribed(graph: LinkGraph, described: Collection[int]) -> Iterator[int]:
     Those of a thread are not taken apart."""
     symbols = graph.symbols
     wholes = set(symbols.name.take(np.flatnonzero(symbols.block >= 0)))
-    for row in _state(graph):
+    for row in numbered_state(graph):
         is_shared = graph.blocks.kind[symbols.block[row]] in (BlockKind.DATA, BlockKind.BSS)
         if is_shared and row not in described and base_name(symbols.name[row]) not in wholes:
             yield row
@@ -125,7 +125,7 @@ def _symbols(graph: LinkGraph) -> tuple[dict[_Key, int], set[int]]:
         found = list(parts(sections_from({name[1:]: content for name, content in sections.items()})))
     except (DWARFError, ELFParseError, KeyError, ValueError):
         return {}, set()  # what is damaged is refused where the types are read
-    symbols = {(int(graph.symbols.block[row]), int(graph.symbols.offset[row])): row for row in _state(graph)}
+    symbols = {(int(graph.symbols.block[row]), int(graph.symbols.offset[row])): row for row in numbered_state(graph)}
     keyed: dict[_Key, list[int]] = {}
     told: set[int] = set()
     for part in found:

@@ -96,8 +96,14 @@ def of_today() -> int:
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, object]:
-    names = {"language": "language", "compiler": "compiler", "optimise": "level", "debugger": "debugger", "pie": "pie"}
-    names |= {"library": "library"}
+    names = {
+        "language": "language",
+        "compiler": "compiler",
+        "optimise": "level",
+        "debugger": "debugger",
+        "pie": "pie",
+        "library": "library",
+    }
     found = {key: getattr(arguments, name) for name, key in names.items()}
     return {key: value for key, value in found.items() if value is not None}
 

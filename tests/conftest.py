@@ -14,7 +14,7 @@ from ipbp.cli.debuggers import find_debugger
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slice", metavar="SEED", help="of each live test two variants only, others with another SEED")
+    parser.addoption("--slice", metavar="SEED", help="of each live test one or two variants, others with another SEED")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -33,7 +33,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _left_out(items: list[pytest.Item], seed: str) -> set[pytest.Item]:
-    """What a slice does without: of each live test all variants but two, of which one is for each debugger."""
+    """What a slice does without: of each live test all variants but two, of which one is for each debugger.
+
+    Of tests that `compiles` marks one stays.
+    """
     variants: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         if item.path.parent.name == "live" and not item.get_closest_marker("slow"):
@@ -41,6 +44,9 @@ def _left_out(items: list[pytest.Item], seed: str) -> set[pytest.Item]:
     left_out: set[pytest.Item] = set()
     for name, every in variants.items():
         drawn = random.Random(f"{seed} {name}").sample(every, len(every))
+        if every[0].get_closest_marker("compiles"):
+            left_out.update(drawn[1:])
+            continue
         drawn.sort(key=lambda item: "lldb" in item.name)
         left_out.update(drawn[1:-1])
     return left_out

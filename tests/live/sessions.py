@@ -13,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -420,10 +420,12 @@ class LldbServerSession(BehindLldbServer):
 
 
 class LldbGdbserverSession(BehindLldbServer):
-    """The server is there for the program alone, and ends with `servers`. `wraps` its command."""
+    """The server is there for the program alone, and ends with `servers`. `wraps` its command. `passes`: what leads to
+    its host and port, given as a link to them."""
 
     name = "lldb-gdbserver"
     wraps: Sequence[str] = ()
+    passes: Callable[[str], AbstractContextManager[str]] = nullcontext
 
     def __init__(self, lldb: Lldb, servers: ExitStack) -> None:
         super().__init__(lldb)
@@ -450,7 +452,7 @@ class LldbGdbserverSession(BehindLldbServer):
 
     def _connect(self, *process: object, wraps: Sequence[str]) -> None:
         place = self._servers.enter_context(process_server(*process, wraps=wraps))
-        self.go(f"gdb-remote {place}")
+        self.go(f"gdb-remote {self._servers.enter_context(self.passes(place))}")
         self.wait_until_stopped()
 
 

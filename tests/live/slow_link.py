@@ -1,7 +1,8 @@
-"""A link between gdb and a stub that counts packets and takes its time: `slow_link.py LOG MILLISECONDS COMMAND...`.
+"""A link between a debugger and a stub that counts packets and takes its time.
 
-gdb's end is this program's input and output, the stub's that of COMMAND. Everything arrives MILLISECONDS later, each
-way. A line of the log for each packet that gdb sends: its beginning.
+As a program, `slow_link.py LOG MILLISECONDS COMMAND...`: gdb's end is this program's input and output, the stub's that
+of COMMAND. Everything arrives MILLISECONDS later, each way. A line of the log for each packet that the debugger sends:
+its beginning. `slow_place` is such a link to a port.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import os
 import queue
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 _PACKET = re.compile(rb"\$([^#]*)#|\x03")
 
@@ -27,6 +32,27 @@ def main() -> None:
         carry(0, stub.stdin.fileno(), delay, record)
         stub.stdin.close()
         back.join()
+
+
+@contextmanager
+def slow_place(place: str, log: Path, delay: float) -> Iterator[str]:
+    """Host and port of a link to `place`, for one connection; `delay`: seconds, each way."""
+    host, _, port = place.rpartition(":")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def join() -> None:
+            with listener.accept()[0] as near, socket.create_connection((host, int(port))) as far:
+                with open(log, "wb", 0) as record:
+                    back = threading.Thread(target=carry, args=(far.fileno(), near.fileno(), delay, None))
+                    back.start()
+                    carry(near.fileno(), far.fileno(), delay, record)
+                far.shutdown(socket.SHUT_WR)
+                back.join()
+
+        joined = threading.Thread(target=join)
+        joined.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        joined.join()
 
 
 def carry(source: int, target: int, delay: float, record: object) -> None:

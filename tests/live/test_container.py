@@ -127,6 +127,36 @@ def test_files_that_only_a_gdbserver_inside_has_are_copied(tmp_path: Path, gcc: 
 
 
 @pytest.mark.slow
+def test_files_below_a_sysroot_are_those_of_a_program_behind_lldb_server(tmp_path: Path, gcc: str) -> None:
+    """At the paths that it has them at here is another program, and no C library."""
+    project = build_one(tmp_path / "project", "metronome", "-O0", compiler=gcc)
+    inside, sysroot = tmp_path / "inside", tmp_path / "sysroot"
+    below = sysroot / inside.relative_to("/")
+    make_root(tmp_path / "files", (project.program, "/metronome"))
+    for folder in (inside, below):
+        folder.mkdir(parents=True)
+    library = next((tmp_path / "files").rglob("libc.so.6"))
+    shutil.copy2(library, below)
+    project.program.rename(below / "metronome")
+    shutil.copy("/bin/true", inside / "metronome")
+    fill = f"mount -t tmpfs tmpfs {inside} && cp {library} {tmp_path}/files/metronome {inside}"
+    serve = ("sh", "-c", f'{fill} && LD_LIBRARY_PATH={inside} exec "$@"', "sh")
+    with debug_with("lldb-gdbserver", find_debugger("lldb")) as session:
+        session.wraps = ("unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child", *serve)
+        session.tell(f"platform select --sysroot {sysroot} remote-linux")
+        session.tell(f"target create {below}/metronome")
+        session.launch(inside / "metronome", tmp_path)
+        assert f"{below}/libc.so.6" in session.tell("image list")
+        source = project.folder / "metronome.c"
+        source.write_text(source.read_text().replace("return n * 2;", "return n * 100 + 7;"))
+        outcome = session.call("")
+        assert outcome["outcome"] == "patched", outcome
+        session.resume()
+        beats = session.wait_until_shown(r"^([3-9]) (\d+) \d+\r?$")
+        assert {int(beat) - int(n) * 100 for n, beat in beats} == {7}, beats
+
+
+@pytest.mark.slow
 def test_what_no_file_here_tells_of_a_program_behind_lldb_server_its_memory_does(tmp_path: Path, gcc: str) -> None:
     """Its C library is nowhere here, its program at another path, and no process here has its number."""
     project = build_one(tmp_path / "project", "metronome", "-O0", compiler=gcc)

@@ -14,7 +14,7 @@ from sessions import Outcome, Session, debug_with
 
 from ipbp.cli.debuggers import find_debugger
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.live, pytest.mark.compiles, pytest.mark.timeout(900)]
 
 COMPILERS = ("g++", "clang++-19", "clang++-19 -stdlib=libc++")
 WITHOUT = "-fno-exceptions -fno-rtti"  # of the units that throw nothing and catch nothing

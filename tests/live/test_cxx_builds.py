@@ -16,7 +16,7 @@ from parlour import BEFORE, STEPS, Step, build_parlour, make
 from scenario import PROGRAMS, Project
 from sessions import debugged
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 
 
 @dataclass(frozen=True)

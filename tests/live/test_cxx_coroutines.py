@@ -8,7 +8,7 @@ import pytest
 from scenario import Project
 from sessions import Outcome, build_one, debugged
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 LIBCXX = "clang++-19 -stdlib=libc++"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sessions import build_one, debugged
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 REFUSED = {
     "lto": ("-flto",),
     "gcov": ("--coverage",),

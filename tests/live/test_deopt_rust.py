@@ -12,7 +12,7 @@ from ticker import wait_until
 
 from ipbp.cli.debuggers import find_debugger
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 
 
 @pytest.fixture(scope="module")

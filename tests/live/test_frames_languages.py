@@ -16,7 +16,7 @@ from test_old_sources import clang
 
 from ipbp.cli.debuggers import find_debugger
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 
 LARGEST = Edit("largest", "till.cpp", [("T best = *fallback", "T best = fallback ? *fallback : T()")], [], [])
 SCALED = Edit("scaled", "src/main.rs", [("&entries[index]", "&entries[index % entries.len()]")], [], [])

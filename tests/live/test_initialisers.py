@@ -16,7 +16,7 @@ from sessions import Outcome, Session, debug_with
 
 from ipbp.cli.debuggers import find_debugger
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 
 LIBCXX = "clang++-19 -stdlib=libc++"
 RUNS = [

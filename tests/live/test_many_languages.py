@@ -13,7 +13,7 @@ from sessions import build_one
 from test_every import GdbOfMany, LldbOfMany, Session, outcomes
 from test_many import following, ipbp, next_row, numbers
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.compiles, pytest.mark.timeout(600)]
 
 # Each in one debugger; the long runs go through both in both.
 EACH = [

@@ -19,7 +19,7 @@ import pytest
 from memcached import Memcached, build_memcached
 from sessions import ipbp
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 
 CONNECTIONS = 8
 OLD = "        value += delta;\n"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from scenario import EDITS, Project, Talk, build_project
 from sessions import BehindLldbServer, Session, debug_with, ipbp
+from slow_link import slow_place
 
 from ipbp.cli.debuggers import find_debugger
 
@@ -102,6 +104,35 @@ def test_an_lldb_server_is_asked_little_whatever_the_programs_size(
     # The first one maps memory. Measured: 395 and 90 of the process alone, 427 and 90 of a platform.
     assert counts[0] <= 500, counts
     assert max(counts[1:]) <= 110, counts
+
+
+@pytest.mark.parametrize("more", [0, pytest.param(4096, marks=pytest.mark.slow)], ids=["small", "large"])
+def test_the_stop_behind_a_slow_lldb_server_is_as_long_whatever_the_programs_size(
+    tmp_path: Path, gcc: str, more: int
+) -> None:
+    project = build_project(tmp_path / "project", gcc, ["-O2"], more=_functions(more))
+    log = tmp_path / "packets"
+    talk = Talk(project.program)
+    try:
+        with debug_with("lldb-gdbserver", find_debugger("lldb")) as session:
+            session.passes = partial(slow_place, log=log, delay=0.01)
+            session.attach(talk.process.pid)
+            counts, stops = [], []
+            for edit in EDITS[:3]:
+                project.edit(edit)
+                before = len(log.read_text().splitlines())
+                outcome = session.call("")
+                assert outcome["outcome"] == "patched", outcome
+                counts.append(len(log.read_text().splitlines()) - before)
+                stops.append(outcome["times"]["work"])
+            session.resume()
+            assert talk.ask("body 5") == "1005"
+    finally:
+        talk.kill()
+    # The first one maps memory three times, a call of the system each. Measured: 369 and 90.
+    assert counts[0] <= 450, counts
+    assert max(counts[1:]) <= 110, counts
+    assert all(200 < stop < 1000 for stop in stops[1:]), stops
 
 
 def _functions(count: int) -> str:

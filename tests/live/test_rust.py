@@ -26,7 +26,7 @@ from ipbp.host.journal import open_journal
 from ipbp.pipeline.order import Outcome, make_plan
 from ipbp.pipeline.request import Request
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 WORKSPACE = "market"
 BY_NAME = {edit.name: edit for edit in EDITS}
 

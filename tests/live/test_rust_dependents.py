@@ -19,7 +19,7 @@ from ipbp.host.journal import open_journal
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.request import Request
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 COUNTED, NAMED, MIDDLE = "base/src/counted.rs", "base/src/named.rs", "middle/src/lib.rs"
 FIRST, SECOND = "chain/src/first.rs", "chain/src/second.rs"
 

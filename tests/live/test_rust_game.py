@@ -14,7 +14,7 @@ from debuggers import Gdb, Lldb
 from scenario import Talk
 from sessions import GdbSession, LldbSession
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 WORKSPACE = "arcade"
 FACTORS = (2, 3, 4)
 SHOWN = {

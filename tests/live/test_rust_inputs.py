@@ -11,7 +11,7 @@ from test_rust import patched, planned
 
 from ipbp.errors import Refused
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 
 
 def test_what_decides_the_code_of_other_crates_is_refused_and_what_is_included_is_patched(

@@ -13,7 +13,7 @@ from test_rust import planned
 
 from ipbp.errors import Refused
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 WORKSPACE = "lodge"
 MAIN, BEASTS, FUTURES, STATE = (f"src/{name}.rs" for name in ("main", "beasts", "futures", "state"))
 RULES = "move |value| value + limit * 2 + step", "move |value| (value ^ limit) - step"

@@ -11,7 +11,7 @@ from cargo_project import CargoProject
 from scenario import Edit, Talk
 from sessions import Outcome, ipbp
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 WORKSPACE = "plugged"
 PLUGIN, SHARED = "plugin/src/lib.rs", "shared/src/lib.rs"
 WORDS = Edit("words", PLUGIN, [('"{asked} {} {} {safe:?}"', '"{asked}: {} {} {safe:?}"')], [], [])

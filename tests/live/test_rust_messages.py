@@ -14,7 +14,7 @@ from terminal import Terminal
 from ipbp.cli.debuggers import find_debugger
 from ipbp.cli.path import load_line
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 LIBRARY = "base/src/counted.rs", "items * 10", "itemz * 10", "items * 11", "bill 4", "44 for [4, 4]"
 PROGRAM = "chain/src/first.rs", "short(name))", "short(nam))", "short(&name[1..]))", "greet joe", "hello joe (o)"
 """Each: file, what is there, an error, an edit; a question to the program, and its new answer."""

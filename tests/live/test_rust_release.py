@@ -16,7 +16,7 @@ from cargo_project import CargoProject, build_cargo_project
 from scenario import Edit, Talk, edit_sources
 from sessions import Outcome, ipbp
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 GRAIN, COARSE, FINE, STORE = "grain/src/lib.rs", "mill/src/coarse.rs", "mill/src/fine.rs", "mill/src/store.rs"
 MAIN = "mill/src/main.rs"
 QUESTIONS = (

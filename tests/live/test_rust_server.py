@@ -10,7 +10,7 @@ from load import Load
 from scenario import Edit, Talk
 from sessions import ipbp
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 WORKSPACE = "web"
 BODY = b"hello\n"
 EDITS = (

@@ -20,7 +20,7 @@ from ipbp.host.journal import open_journal
 from ipbp.pipeline.order import make_plan
 from ipbp.pipeline.request import Request
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.compiles]
 MEMBERS = 10
 MAIN = "fn main() {\n    let own = 1;\n    tool::serve(own);\n}\n"
 OWN = ("let own = 1", "let own = 2")

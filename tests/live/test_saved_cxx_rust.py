@@ -14,7 +14,7 @@ from sessions import Outcome, Session, debug_with, debugged
 from ipbp.cli import main
 from ipbp.cli.debuggers import find_debugger
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.compiles, pytest.mark.timeout(600)]
 WORKSPACE = "market"
 BY_NAME = {edit.name: edit for edit in EDITS}
 CHANGING = ("statics keep what they hold", "thread-local variable")

@@ -108,7 +108,7 @@ def test_what_is_given_changes_no_other_choice() -> None:
     for seed in range(50):
         free = choose(seed, {})
         assert choose(seed, {"debugger": "lldb", "level": "-Os"}) == Options(
-            free.language, free.compiler, "-Os", free.pie, "lldb", free.library
+            free.language, free.compiler, "-Os", free.pie, "lldb", free.library, free.flags
         )
 
 

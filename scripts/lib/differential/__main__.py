@@ -35,6 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--pie", action=argparse.BooleanOptionalAction)
     parser.add_argument("--library", action=argparse.BooleanOptionalAction, help="the second file is a shared library")
+    parser.add_argument("--flags", help="what it is built with besides; lines of the profile for Rust")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at a time")
     parser.add_argument("--log", type=Path, help="JSON lines; a run with the same log goes on with it")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "ipbp-wrong", metavar="DIR")
@@ -105,6 +106,8 @@ def _given(arguments: argparse.Namespace) -> dict[str, object]:
         "library": "library",
     }
     found = {key: getattr(arguments, name) for name, key in names.items()}
+    if arguments.flags is not None:
+        found["flags"] = tuple(filter(None, [arguments.flags]))
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -112,7 +115,7 @@ def _joined(words: list[str]) -> list[str]:
     # argparse takes "-O2" for an option of its own.
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] == "--optimise":
+        if joined and joined[-1] in ("--optimise", "--flags"):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

@@ -18,6 +18,7 @@ from ipbp.errors import IpbpError
 _DRIVERS = {("c", "gcc"): "gcc", ("cxx", "gcc"): "g++", ("c", "clang"): "clang", ("cxx", "clang"): "clang++"}
 _SECONDS = 300
 _LIBRARY = "libpart.so"
+_OF_LINKER = ("-Wl,", "-fuse-ld=", "-static")
 AARCH64, WINDOWS = "aarch64-linux-gnu", "x86_64-w64-mingw32"
 SUPPORT = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "ipbp-differential"
 
@@ -86,9 +87,10 @@ class UnitBuild(_Sources):
                 self._compiled[name] = content
         (self.folder / "compile_commands.json").write_text(json.dumps(commands))
         objects = [f"{Path(name).stem}.o" for name in units]
-        link = [] if self._options.pie else ["-no-pie"]
+        more = [word for word in self._flags() if word.startswith(_OF_LINKER)]
+        link = [*more, *([] if self._options.pie else ["-no-pie"])]
         if self._options.library:
-            run([*self._driver(), "-shared", objects.pop(), "-o", _LIBRARY], self.folder)
+            run([*self._driver(), "-shared", objects.pop(), "-o", _LIBRARY, *more], self.folder)
             link += [_LIBRARY, "-rdynamic", "-Wl,-rpath,$ORIGIN"]
         link += [] if self._options.is_windows else ["-pthread"]
         run([*self._driver(), *objects, str(self._main()), *link, "-o", self.program.name], self.folder)
@@ -97,7 +99,7 @@ class UnitBuild(_Sources):
         is_library = self._options.library and name.startswith("b.")
         position = "-fPIC" if is_library else self._position()
         words = [self._options.level, *([] if self._options.is_windows else [position]), *self._extra()]
-        return [*self._driver(), "-w", *words, "-g", "-MD", "-c", name, "-o", f"{Path(name).stem}.o"]
+        return [*self._driver(), "-w", "-g", *words, "-MD", "-c", name, "-o", f"{Path(name).stem}.o"]
 
     def _main(self) -> Path:
         name = next(name for name in self._texts if name.startswith("main."))
@@ -123,7 +125,11 @@ class UnitBuild(_Sources):
         return [_versioned(name), f"--target={target}"]
 
     def _extra(self) -> list[str]:
-        return ["-I/usr/include/csmith"] if self._options.language == "csmith" else []
+        include = ["-I/usr/include/csmith"] if self._options.language == "csmith" else []
+        return [*(word for word in self._flags() if not word.startswith(_OF_LINKER)), *include]
+
+    def _flags(self) -> list[str]:
+        return " ".join(self._options.flags).split()
 
     def _position(self) -> str:
         # On AArch64 -fpie counts from the GOT's page, which is refused (docs/limits.md, "AArch64").
@@ -142,7 +148,8 @@ class CargoBuild(_Sources):
     def write(self, texts: Mapping[str, str]) -> None:
         level = self._options.level.removeprefix("-O")
         quoted = level if level.isdigit() else f'"{level}"'
-        more = {"Cargo.toml": texts["Cargo.toml"].replace("OPT_LEVEL", quoted)}
+        profile = "\n".join([quoted, *self._options.flags])
+        more = {"Cargo.toml": texts["Cargo.toml"].replace("OPT_LEVEL", profile)}
         if not self._options.pie:
             more[".cargo/config.toml"] = '[build]\nrustflags = ["-C", "relocation-model=static"]\n'
         super().write({**texts, **more})

@@ -141,11 +141,14 @@ def _forward(stream: Any, answers: SimpleQueue[str]) -> None:
 
 def describe(row: Mapping[str, Any]) -> str:
     """A record that is not a success, in a few lines."""
-    options = " ".join(str(row.get(name, "")) for name in ("language", "compiler", "level", "debugger"))
-    pie = "pie" if row.get("pie") else "no-pie"
-    head = (
-        f"{row['outcome']}: seed {row['seed']} step {row['step']} ({options} {pie}) {'; '.join(row.get('edits', ()))}"
-    )
+    words = [str(row.get(name, "")) for name in ("language", "compiler", "level", "debugger")]
+    words += [
+        "pie" if row.get("pie") else "no-pie",
+        *(["library"] if row.get("library") else []),
+        *row.get("flags", ()),
+    ]
+    edits = "; ".join(row.get("edits", ()))
+    head = f"{row['outcome']}: seed {row['seed']} step {row['step']} ({' '.join(filter(None, words))}) {edits}"
     return "\n  ".join([head, *row.get("codes", ()), *row.get("texts", ())[:8]])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from random import Random
 
@@ -10,7 +10,26 @@ LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
 COMPILERS = {"c": ("gcc", "clang"), "csmith": ("gcc", "clang"), "cxx": ("gcc", "clang"), "rust": ("rustc",)}
 HOSTS = ("core", "gdb", "lldb", "idle", "qemu", "wine")
 _LANGUAGES = ("c",) * 4 + ("csmith",) * 2 + ("cxx",) * 6 + ("rust",) * 2
-_LIBRARIES = 0.25
+_LIBRARIES, _FLAGGED = 0.25, 0.5  # shares
+FLAGS = (
+    *("-ffunction-sections -fdata-sections -Wl,--gc-sections", "-fno-plt", "-fcf-protection", "-fcommon", "-gdwarf-4"),
+    *("-fstack-protector-strong", "-fstack-protector-all", "-fno-omit-frame-pointer", "-gsplit-dwarf", "-g1", "-ggdb3"),
+    *("-ftrivial-auto-var-init=zero", "-funroll-loops", "-fno-inline", "-mavx2", "-mcmodel=medium", "-fno-jump-tables"),
+    *("-fno-semantic-interposition", "-mno-red-zone", "-falign-functions=1", "-falign-functions=64", "-fno-common"),
+    *("-fno-asynchronous-unwind-tables", "-fmerge-all-constants", "-fno-strict-aliasing", "-fno-builtin", "-Og"),
+    *("-fpatchable-function-entry=8,4", "-fdebug-types-section", "-fno-optimize-sibling-calls"),
+    *("-fuse-ld=mold", "-fuse-ld=gold", "-Wl,-z,now", "-Wl,-Bsymbolic", "-Wl,-z,noseparate-code", "-static"),
+    *("-Wl,--hash-style=sysv", "-Wl,--as-needed", "-Wl,--build-id=none"),
+)
+"""What people build with besides: words for the compiler and, of those that begin so, for the linker."""
+_FLAGS = {
+    "gcc": ("-fipa-pta", "-fno-reorder-functions", "-fno-toplevel-reorder", "-fno-ipa-sra", "-fno-ipa-icf"),
+    "clang": ("-Oz", "-fuse-ld=lld", "-fuse-ld=lld -Wl,--icf=all -faddrsig", "-fno-unique-section-names"),
+}
+_PROFILE = (
+    *("codegen-units = 1", "codegen-units = 3", "incremental = false", 'debug = "line-tables-only"', 'lto = "off"'),
+    *('split-debuginfo = "unpacked"', "rpath = true", "overflow-checks = false", "debug-assertions = false"),
+)
 _HOSTS = ("core",) * 14 + ("gdb", "lldb")
 
 
@@ -18,7 +37,8 @@ _HOSTS = ("core",) * 14 + ("gdb", "lldb")
 class Options:
     """`language`: a key of COMPILERS, "csmith" is C by csmith(1). `debugger`: of HOSTS; with "qemu" the program is for
     AArch64, and gdb patches it through the stub of qemu-user, with "wine" for Windows, in gdbserver.exe under Wine.
-    `library`: the second file is a shared library."""
+    `library`: the second file is a shared library. `flags`: what it is built with besides, of Rust lines of the
+    profile."""
 
     language: str
     compiler: str
@@ -26,10 +46,11 @@ class Options:
     pie: bool
     debugger: str
     library: bool = False
+    flags: Sequence[str] = ()
 
     def __str__(self) -> str:
         kind = "pie" if self.pie else "no-pie"
-        rows = (self.language, self.compiler, self.level, kind, "library" * self.library, self.debugger)
+        rows = (self.language, self.compiler, self.level, kind, "library" * self.library, self.debugger, *self.flags)
         return " ".join(filter(None, rows))
 
     @property
@@ -65,4 +86,23 @@ def choose(seed: int, given: Mapping[str, object]) -> Options:
     chosen = replace(chosen, library=Random(f"library {seed}").random() < _LIBRARIES)
     chosen = replace(chosen, **{name: value for name, value in given.items() if name != "language"})  # type: ignore[arg-type]
     has_library = chosen.library and language in ("c", "cxx") and not chosen.is_aarch64 and not chosen.is_windows
-    return replace(chosen, library=has_library)
+    chosen = replace(chosen, library=has_library)
+    return chosen if "flags" in given else replace(chosen, flags=_some_flags(seed, chosen))
+
+
+def _some_flags(seed: int, chosen: Options) -> tuple[str, ...]:
+    """Up to three, for half of the programs."""
+    rng = Random(f"flags {seed}")
+    if rng.random() >= _FLAGGED or chosen.is_aarch64 or chosen.is_windows:
+        return ()
+    known = _PROFILE if chosen.language == "rust" else (*FLAGS, *_FLAGS[chosen.compiler])
+    drawn = rng.sample(known, rng.randint(1, 3))
+    return tuple(flag for flag in drawn if _is_possible(flag, chosen, drawn))
+
+
+def _is_possible(flag: str, chosen: Options, drawn: Sequence[str]) -> bool:
+    if flag == "-static":
+        return not chosen.library and not chosen.pie
+    # One of each kind.
+    kind = flag.split("=")[0]
+    return next(other for other in drawn if other.split("=")[0] == kind) == flag

@@ -92,6 +92,7 @@ def section(records: Sequence[Row], commands: Sequence[str]) -> list[str]:
         *_table("level", edits, lambda row: row["level"]),
         *_table("position", edits, lambda row: "PIE" if row["pie"] else "not PIE"),
         *_table("images", edits, lambda row: "program and library" if row.get("library") else "program"),
+        *_table("built with", edits, lambda row: "what else people build with" if row.get("flags") else "that alone"),
         *_table("patched by (core: by ptrace)", edits, lambda row: str(row["debugger"])),
         *_refusals(refused, len(edits)),
         "Found so far by these programs and mended; the seeds were then run again, and the rows are the later ones:",

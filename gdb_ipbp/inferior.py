@@ -38,6 +38,7 @@ from ipbp.protocol import Description, Region
 _MASK = (1 << 64) - 1
 _OLDEST = 13  # the first with gdb.Breakpoint.locations
 _VERSION = int((re.findall(r"\d+", gdb.VERSION) or ["0"])[0])
+_NEEDED = ("may-write-memory", "may-write-registers")  # gdb's permissions without which nothing can be patched
 
 
 class GdbInferior:
@@ -430,6 +431,10 @@ def _process() -> int:
         raise IpbpError("inferior-remote", fact, "Use gdbserver there, without `set non-stop on`.")
     if gdb.current_recording() is not None:
         raise IpbpError("inferior-recorded", "gdb records the program's execution", "`record stop` first.")
+    forbidden = next((name for name in _NEEDED if not gdb.parameter(name)), None)
+    if forbidden is not None:
+        fact = f"gdb is told to change nothing of the program: `{forbidden}` is off, as `set observer on` makes it"
+        raise IpbpError("inferior-observed", fact, f"`set observer off`, or `set {forbidden} on` (before `run`).")
     return int(inferior.pid)
 
 

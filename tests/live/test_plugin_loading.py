@@ -99,6 +99,16 @@ def test_gdb_refuses_a_recorded_program(gdb: str, program: Path) -> None:
         assert "[inferior-recorded]" in debugger.tell("hotpatch status")
 
 
+def test_gdb_refuses_a_program_that_it_is_told_to_leave_as_it_is(gdb: str, program: Path) -> None:
+    with GdbConsole(gdb, str(program)) as debugger:
+        debugger.tell(load_line("gdb"))
+        debugger.tell("start")
+        debugger.tell("set may-write-memory off")
+        assert "[inferior-observed]" in debugger.tell("hotpatch status")
+        debugger.tell("set may-write-memory on")
+        assert "[inferior-observed]" not in debugger.tell("hotpatch status")
+
+
 def test_lldb_refuses_core_files_and_programs_that_have_ended(
     gdb: str, lldb: str, program: Path, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 CHECKED = {
     "debugger": """inferior-core inferior-debugger-old inferior-gone inferior-none inferior-remote inferior-recorded
-        inferior-running inferior-architecture""",
+        inferior-observed inferior-running inferior-architecture""",
     "permissions": "inferior-memory inferior-permission seccomp",
     "journal": "journal-malformed journal-unfinished journal-untrusted journal-unwritable recover-unexpected",
     "engine": """engine-died engine-python engine-silent engine-start engine-version protocol folder-unwritable

@@ -199,7 +199,7 @@ class LldbInferior:
 
     def step(self, thread: int) -> None:
         found = self._thread(thread)
-        if self._is_unseen() and not self._is_at_trap(found):
+        if self._may_step_unseen() and not self._is_at_trap(found):
             self._step_unseen(found)
             return
         if self._kernel is not None and self._fault(found) in _SENT:
@@ -218,8 +218,15 @@ class LldbInferior:
     def _step_unseen(self, thread: lldb.SBThread) -> None:
         server = self._server()
         pc = server.step(thread.GetThreadID())
-        server.rest(thread.GetThreadID())
+        if self._kernel is None:
+            server.rest(thread.GetThreadID())
+        self._regions = (0, [])  # lldb knows of no stop
         thread.GetFrameAtIndex(0).SetPC(pc)  # lldb forgets what it knew of its registers
+
+    def _may_step_unseen(self) -> bool:
+        """Whether a step need not be lldb's. Such a one is a stop of its own: where `hotpatch` is a command of a
+        breakpoint, who waits for the stop that it belongs to would wait for ever."""
+        return self._is_unseen() or not any(map(self._fault, self._process()))
 
     def _is_unseen(self) -> bool:
         """Whether lldb has not shown this stop, and must not see the program go on and stop once more: it would show
@@ -228,6 +235,8 @@ class LldbInferior:
 
     def _is_at_trap(self, thread: lldb.SBThread) -> bool:
         pc = thread.GetFrameAtIndex(0).GetPC()
+        if self._kernel is not None:
+            return any(self._armed([(pc, pc + 1)]))
         return not self._resumes_soon and _TRAP in procfs.read_memory(self._pid(), pc, 1)
 
     def _server(self) -> Server:

@@ -150,7 +150,7 @@ class C:
     local_names: Sequence[str] = ("count", "seen", "last", "state")
     literal = re.compile(r"\b\d+u\b")
     constant_in_code = re.compile(r"(?<=[-+*^] )\d+u|(?<=\(acc, )\d+u")
-    operator = re.compile(r"(?<!\[acc) [-+*^|&] ")
+    operator = re.compile(r'(?<!\[acc)(?<!") [-+*^|&] ')
     operators = "+-*^|"
     fixed = re.compile(r"x & 7u|double|u32 small_")  # recursion that must end; operators that are not for these types
     kinds: Sequence[str] = ("number", "number", "number", "array", "struct", "toggle")

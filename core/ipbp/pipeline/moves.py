@@ -32,8 +32,9 @@ from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
 from ipbp.pipeline.layouts import file_names, types_of_object
 from ipbp.pipeline.old_side import lifted_side, recorded_side
+from ipbp.pipeline.readable import readable_name
 from ipbp.pipeline.record import UnitRecord
-from ipbp.stages.begun_anew import Definitions, begun_anew, definitions
+from ipbp.stages.begun_anew import Definitions, begun_anew, definitions, in_another_module
 from ipbp.stages.cxx_names import function_path
 from ipbp.stages.moved import empty_side, joined, shared_definitions, statics
 from ipbp.stages.select import OldSide
@@ -78,6 +79,30 @@ def follow_definitions(judged: Iterable[Judged], commands: Commands, scene: Scen
     gone = _names_of_vanished(commands, scene.image)
     newcomers, notes, refused = _newcomers(units, commands, scene, gone, undefined)
     return _Moves((*units, *newcomers), commands, scene, gone).run(notes, refused)
+
+
+def follow_crates(judged: Iterable[Judged]) -> Followed:
+    """The crates of one image. What moves into another module or crate has another name there: nothing is brought
+    along. Refusals: `ambiguous-static`."""
+    units = tuple(judged)
+    lost = [_lost(unit) for unit in units]
+    refusals = [
+        _ambiguous(unit, name, known)
+        for unit in units
+        for name, known in dict(pair for side in lost for pair in in_another_module(side, _fresh(unit))).items()
+    ]
+    return Followed(units, refusals=tuple(refusals))
+
+
+def _ambiguous(unit: Judged, name: str, known: str) -> Refusal:
+    return Refusal(
+        "ambiguous-static",
+        f"'{readable_name(name)}' is new in {unit.edited.name}, and could be '{readable_name(known)}' of the running "
+        "program, which was elsewhere until this edit",
+        "Give it another name when it is to be a new variable; or build and start the program once more.",
+        name,
+        unit.edited.name,
+    )
 
 
 def _names_of_vanished(commands: Commands, image: LoadedImage) -> frozenset[str]:
@@ -337,17 +362,8 @@ class _Moves:
         sides += self._in_recorded_without_source(taken)
         if self.commands.vanished:
             sides.append(self._static_in_vanished(taken))
-        for name, known in dict(pair for side in sides for pair in begun_anew(side, fresh)).items():
-            self.refusals.append(
-                Refusal(
-                    "ambiguous-static",
-                    f"'{name}' is new in {unit.edited.name}, and could be '{known}' of the running program, which "
-                    "another file had until this edit",
-                    "Give it another name when it is to be a new variable; or build and start the program once more.",
-                    name,
-                    unit.edited.name,
-                )
-            )
+        pairs = dict(pair for side in sides for pair in begun_anew(side, fresh))
+        self.refusals += [_ambiguous(unit, name, known) for name, known in pairs.items()]
 
     def _in_recorded_without_source(self, taken: Collection[int]) -> Iterator[Definitions]:
         """Of units that an earlier patch changed and whose source is gone since. `taken`: load addresses of what other

@@ -34,7 +34,7 @@ from ipbp.pipeline.judge import Judged, judge
 from ipbp.pipeline.libraries import loading_plan, offered
 from ipbp.pipeline.linking import LinkedUnits, link_units
 from ipbp.pipeline.loader import quiet_for
-from ipbp.pipeline.moves import Followed, Scene, follow_definitions
+from ipbp.pipeline.moves import Followed, Scene, follow_crates, follow_definitions
 from ipbp.pipeline.patch_units import not_as_built, units_of_file
 from ipbp.pipeline.process import process_of
 from ipbp.pipeline.readable import readable, readable_errors, readable_plan
@@ -326,8 +326,11 @@ def _followed(
     for built in edited.built:
         key = built.module.key
         own, others = by_image.get(key, []), [unit for unit in judged if unit.edited.image.key != key]
-        if (not own and not built.commands.vanished) or built.commands.cargo:
-            continue  # the name of a crate's function says which crate it is of
+        if not own and not built.commands.vanished:
+            continue
+        if built.commands.cargo:
+            found[key] = follow_crates(own)
+            continue
 
         def undefined(units: Iterable[Judged], others: Sequence[Judged] = others) -> frozenset[str]:
             return _undefined(tuple(units), others, request.record, process, store)

@@ -22,7 +22,7 @@ from ipbp.pipeline.agreed import one_of_each_copy
 from ipbp.pipeline.ahead import Ahead
 from ipbp.pipeline.compared import Compared, compared
 from ipbp.pipeline.judge import Judged, judge
-from ipbp.pipeline.moves import Followed, Scene, follow_definitions
+from ipbp.pipeline.moves import Followed, Scene, follow_crates, follow_definitions
 from ipbp.pipeline.patch_units import edited_unit, file_commands
 from ipbp.pipeline.readable import readable, readable_errors, readable_name
 from ipbp.pipeline.record import Record
@@ -110,8 +110,9 @@ def _compared(
     edited = [edited_unit(unit.name, unit, image, None, store) for unit in row.units]
     judged = judge(edited, Record(), store, read, Ahead(), allow_layout)
     unproved = [_not_linked(unit, image) for unit in judged if unit.is_lifted and unit.edited.old_object is not None]
-    followed = Followed(tuple(judged))
-    if not any(unit.is_crate for unit in row.units):
+    if any(unit.is_crate for unit in row.units):
+        followed = follow_crates(judged)
+    else:
         commands = file_commands(Path(image.path), [unit.name for unit in row.units])
         scene = Scene({}, store, image, read, 0, tell)
         followed = one_of_each_copy(follow_definitions(judged, commands, scene, lambda _units: frozenset()))

@@ -1,10 +1,12 @@
-"""C and C++: new static variables that may be those which another file had until this edit.
+"""New static variables that may be those which another file, or another module, had until this edit.
 
-A function that other files call is one function, wherever it stands, and takes its variables along (`stages.moved`).
-One that only its own file sees, or an inline one, may have stood in both files, with variables of its own in each; and
-one that was inlined wherever it was called has left no function to follow. So where one file has lost a variable and
-another has a new one that is called alike, it is not certain that they are one, and a new one would begin with its
-first value unseen.
+In C and C++ a function that other files call is one function, wherever it stands, and takes its variables along
+(`stages.moved`). One that only its own file sees, or an inline one, may have stood in both files, with variables of its
+own in each; and one that was inlined wherever it was called has left no function to follow. So where one file has lost
+a variable and another has a new one that is called alike, it is not certain that they are one, and a new one would
+begin with its first value unseen.
+
+In Rust a variable is called after the path of its function or module, so that it has another name in another place.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ipbp.graph.layouts import UnitTypes
 from ipbp.graph.model import BlockKind, LinkGraph
 from ipbp.stages.cxx_names import function_path, local_name, plain_variable
 from ipbp.stages.name_numbers import base_name, is_numbered
+from ipbp.stages.rust_names import is_rust, source_path
 from ipbp.stages.select import DATA_KINDS
 
 # What compilers and their libraries make for every file: C++ [lex.name] 3, C 7.1.3.
@@ -70,8 +73,23 @@ def begun_anew(lost: Definitions, fresh: Definitions) -> Iterator[tuple[str, str
             yield name, known
 
 
+def in_another_module(lost: Definitions, fresh: Definitions) -> Iterator[tuple[str, str]]:
+    """The same of Rust: those that are called alike and are in functions or modules that are called alike, and those
+    that are in no function, as far as that is known."""
+    before = [(source_path(name), name) for name in lost.variables if is_rust(name)]
+    after = [(source_path(name), name) for name in fresh.variables if is_rust(name)] if before else []
+    functions = {source_path(name) for name in (*lost.functions, *fresh.functions) if is_rust(name)} if after else set()
+    for path, name in after:
+        for old, known in before:
+            are_in_modules = not {old[:-1], path[:-1]} & functions
+            if path[-1:] == old[-1:] and (path[-2:-1] == old[-2:-1] or are_in_modules):
+                yield name, known
+
+
 def _key(name: str) -> str:
-    """What a variable is called; "" for what is none of the source's."""
+    """What a variable of C or C++ is called; "" for what is none of the source's."""
+    if is_rust(name):
+        return ""
     local = local_name(name)
     if name.startswith("_ZGV") or (local is not None and local.is_guard):
         return ""

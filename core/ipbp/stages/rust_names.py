@@ -17,6 +17,9 @@ from ipbp.graph.rows import words_at
 from ipbp.stages.name_numbers import are_numbered, base_name
 
 _LEGACY = re.compile(r"_ZN.*17h[0-9a-f]{16}E\Z", re.DOTALL)
+_HASHED = re.compile(r"\[[0-9a-f]{16}\]|::h[0-9a-f]{16}\Z")  # a crate's in v0, a legacy name's last part
+_PART = re.compile(r"(?:<(?:[^<>]|<[^<>]*>)*>|[^:<]|(?<!:):(?!:))+")  # between two `::`
+_OF_THREAD_LOCAL = (("VAL",), ("__RUST_STD_INTERNAL_VAL",), ("__KEY",))
 _HASH = len("17h0123456789abcdefE")
 
 
@@ -24,6 +27,16 @@ def is_rust(name: str) -> bool:
     """Whether rustc made this name, which may have a compiler's number at its end."""
     plain = base_name(name)
     return plain.startswith("_R") or _LEGACY.match(plain) is not None
+
+
+def source_path(name: str) -> tuple[str, ...]:
+    """Where the source has what rustc calls so: crate, modules and functions, and the name itself. Closures and what
+    macros make are not in it: the variable behind `thread_local! { static MODE ... }` is MODE."""
+    import demangle  # only here: it takes a tenth of a second to load
+
+    parts = _PART.findall(_HASHED.sub("", demangle.demangle(base_name(name))))
+    path = tuple(part for part in parts if not part.startswith("{"))
+    return path[:-1] if path[-1:] in _OF_THREAD_LOCAL and len(path) > 2 else path
 
 
 def are_rust(names: Names) -> Flags:

@@ -42,6 +42,8 @@ FOUND = (
     "for each other (seed 606037; regression: `test_correlate.py`)",
     "a function that an edit moved from the program into its library: new code was bound to the old one; refused now "
     "(seed 608019; regression: `test_images.py`)",
+    "a function of Rust that an edit moved to another crate: its static variables have other names there and began "
+    "anew; refused now (seed 640279; regression: `test_begun_anew.py`)",
     "refused and right: a class that a file began to use while the file that had it was edited, too (seed 500002; "
     "regression: `test_moved_definitions.py`), and the second edit of a function that was no longer static (seed "
     "500104; regression: `test_linkage_changes.py`)",

@@ -19,6 +19,7 @@ BY_DESIGN = {
     "signature-changed": "callers that were not compiled again would call it as before",
     "thread-local": "the code insists on an access that cannot work in a patch",
     "new-initialiser": "code that would have run before main",
+    "no-type-information": "Rust with line tables only: how its types are laid out is the compiler's choice each time",
 }
 """Codes of refusals that a person would give, too."""
 TRANSIENT = {"caller-running", "program-busy", "safepoint-frame", "safepoint-stuck"}

@@ -34,7 +34,7 @@ from ipbp.cli.debuggers import find_debugger
 THREADS = 16
 _SOURCE = (
     ("#define THREADS 8", f"#include <unistd.h>\n#define THREADS {THREADS}"),
-    ("        if (atomic_load(&pause_asked)) {", "        usleep(500);\n        if (atomic_load(&pause_asked)) {"),
+    ("        if (atomic_load(&pause_asked)) {", "        usleep(2000);\n        if (atomic_load(&pause_asked)) {"),
 )
 _SAMPLES = 100
 

@@ -19,7 +19,6 @@ COMPILER, DEBUGGER = "x86_64-w64-mingw32-gcc", "x86_64-w64-mingw32-gdb"
 SERVER = Path("/usr/share/win64/gdbserver.exe")  # Debian's gdb-mingw-w64-target
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         not all(map(shutil.which, ("wine", COMPILER, DEBUGGER))) or not SERVER.exists(),
@@ -236,6 +235,7 @@ end
 """
 
 
+@pytest.mark.slow
 def test_memory_is_asked_for_and_given_back(tmp_path: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(tmp_path, prefix, monkeypatch) as windows:
         script = tmp_path / "memory.gdb"
@@ -290,6 +290,7 @@ def test_edits_are_compiled_and_patched_while_threads_run(
         assert "[safepoint-stuck]" in said
 
 
+@pytest.mark.slow
 def test_what_is_not_sure_is_refused(tmp_path: Path, prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with started(tmp_path, prefix, monkeypatch) as windows:
         old, work = tmp_path / "told.o", "twice(x) + limits[2]"

@@ -37,7 +37,7 @@ class _Edits:
             ("remove function", self.remove_function),
             ("add parameter", self.add_parameter),
             ("remove parameter", self.remove_parameter),
-            ("move function", self.move_function),
+            *[("move function", self.move_function)] * 2,
             ("add local static", self.add_local),
             ("remove local static", self.remove_local),
             ("swap local statics", self.swap_locals),
@@ -124,18 +124,22 @@ class _Edits:
 
     def move_function(self, rng: Random, program: Program) -> str:
         """To another file, where everything that it names is known by the same name."""
-        function = rng.choice(program.functions)
-        others = [n for n in range(len(self._language.files)) if n != function.file]
-        file = rng.choice(others)
+        files = range(len(self._language.files))
+        able = [(row, file) for row in program.functions for file in files if self._may_move(program, row, file)]
+        if not able:
+            return ""
+        function, file = rng.choice(able)
+        function.file = file
+        return f"{function.name} to {self._language.files[file]}"
+
+    def _may_move(self, program: Program, function: Function, file: int) -> bool:
+        if function.is_static or function.is_leaf or function.file == file:
+            return False
         text = " ".join(function.statements)
         own = [v.name for v in program.variables[function.file] if v.is_static]
         own += [f.name for f in program.functions if f.file == function.file and f.is_static and f is not function]
-        if function.is_static or function.is_leaf or any(re.search(rf"\b{name}\b", text) for name in own):
-            return ""
-        if not self._language.may_move(program, function, file):
-            return ""
-        function.file = file
-        return f"{function.name} to {self._language.files[file]}"
+        is_known = not any(re.search(rf"\b{name}\b", text) for name in own)
+        return is_known and self._language.may_move(program, function, file)
 
     def add_local(self, rng: Random, program: Program) -> str:
         function = rng.choice(program.functions)

@@ -63,14 +63,7 @@ def test_round_trips_are_few_whatever_the_programs_size(tmp_path: Path, gcc: str
         with debug_with("gdbserver", find_debugger("gdb")) as session:
             session.wraps = f"{sys.executable} {Path(__file__).with_name('slow_link.py')} {log} 10"
             session.attach(talk.process.pid)
-            counts, stops = [], []
-            for edit in EDITS[:2]:
-                project.edit(edit)
-                before = len(log.read_text().splitlines())
-                outcome = session.call("")
-                assert outcome["outcome"] == "patched", outcome
-                counts.append(len(log.read_text().splitlines()) - before)
-                stops.append(outcome["times"]["work"])
+            counts, stops = _counted(session, project, log, 2)
             session.resume()
             assert talk.ask("body 5") == "1005"
     finally:
@@ -117,14 +110,7 @@ def test_the_stop_behind_a_slow_lldb_server_is_as_long_whatever_the_programs_siz
         with debug_with("lldb-gdbserver", find_debugger("lldb")) as session:
             session.passes = partial(slow_place, log=log, delay=0.01)
             session.attach(talk.process.pid)
-            counts, stops = [], []
-            for edit in EDITS[:3]:
-                project.edit(edit)
-                before = len(log.read_text().splitlines())
-                outcome = session.call("")
-                assert outcome["outcome"] == "patched", outcome
-                counts.append(len(log.read_text().splitlines()) - before)
-                stops.append(outcome["times"]["work"])
+            counts, stops = _counted(session, project, log, 3)
             session.resume()
             assert talk.ask("body 5") == "1005"
     finally:
@@ -133,6 +119,19 @@ def test_the_stop_behind_a_slow_lldb_server_is_as_long_whatever_the_programs_siz
     assert counts[0] <= 350, counts
     assert max(counts[1:]) <= 90, counts
     assert all(200 < stop < 1000 for stop in stops[1:]), stops
+
+
+def _counted(session: Session, project: Project, log: Path, edits: int) -> tuple[list[int], list[float]]:
+    """Of the patch of each edit its packets, and the milliseconds of the step that changes the program."""
+    counts, stops = [], []
+    for edit in EDITS[:edits]:
+        project.edit(edit)
+        before = len(log.read_text().splitlines())
+        outcome = session.call("")
+        assert outcome["outcome"] == "patched", outcome
+        counts.append(len(log.read_text().splitlines()) - before)
+        stops.append(outcome["times"]["work"])
+    return counts, stops
 
 
 def _functions(count: int) -> str:

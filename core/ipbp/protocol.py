@@ -186,7 +186,7 @@ class Initialiser:
     """Code that runs once, in one thread, when the replacements are written: a function at `address` gives new
     variables their values. `variables`: which, for people; `file`: their source. `catcher`: 0, or the address of a
     function that calls it, with it and with `report` as arguments, and catches what it throws
-    (`ipbp.arch.x86_64_catcher`)."""
+    (`ipbp.arch.catcher`)."""
 
     address: int
     variables: tuple[str, ...]

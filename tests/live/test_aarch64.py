@@ -103,12 +103,12 @@ def metronome(request: pytest.FixtureRequest, tmp_path: Path, clang: str, aarch6
     subprocess.run([*drivers["link"], "unit.o", *way.link, "-o", "program"], cwd=tmp_path, check=True)
     row = {"directory": str(tmp_path), "file": way.source, "arguments": command}
     (tmp_path / "compile_commands.json").write_text(json.dumps([row]))
-    with _in_qemu(tmp_path, way.source, "./program", *arguments) as metronome:
+    with in_qemu(tmp_path, way.source, "./program", *arguments) as metronome:
         yield metronome
 
 
 @contextmanager
-def _in_qemu(folder: Path, source: str, *program: str) -> Iterator[Metronome]:
+def in_qemu(folder: Path, source: str, *program: str) -> Iterator[Metronome]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -150,7 +150,7 @@ def test_a_crate_is_patched(tmp_path: Path, aarch64: str) -> None:
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "beats"\nversion = "0.1.0"\nedition = "2021"\n')
     (tmp_path / ".cargo/config.toml").write_text(f"[target.{RUST_TARGET}]\nlinker = {json.dumps(aarch64)}\n")
     subprocess.run(["cargo", "build", "--quiet", "--offline", "--target", RUST_TARGET], cwd=tmp_path, check=True)
-    with _in_qemu(tmp_path, "src/main.rs", f"target/{RUST_TARGET}/debug/beats") as metronome:
+    with in_qemu(tmp_path, "src/main.rs", f"target/{RUST_TARGET}/debug/beats") as metronome:
         said = metronome.session(
             "tbreak beats::tick if n == 2",
             "continue",
@@ -247,7 +247,7 @@ def test_what_other_files_have_of_a_header_is_found_in_the_program(
             rows.append({"directory": str(tmp_path), "file": name, "arguments": command})
     (tmp_path / "compile_commands.json").write_text(json.dumps(rows))
     subprocess.run([own, "uses.cpp.o", "edited.cpp.o", "-o", "program"], cwd=tmp_path, check=True)
-    with _in_qemu(tmp_path, "edited.cpp", "./program") as metronome:
+    with in_qemu(tmp_path, "edited.cpp", "./program") as metronome:
         said = metronome.session(
             "tbreak tick if n == 2",
             "continue",
@@ -290,7 +290,7 @@ def test_a_librarys_variables_of_threads_are_where_they_were(tmp_path: Path, aar
     (tmp_path / "compile_commands.json").write_text(json.dumps(rows))
     subprocess.run([aarch64, "-shared", "library.o", "-o", "liblibrary.so"], cwd=tmp_path, check=True)
     subprocess.run([aarch64, "user.o", tmp_path / "liblibrary.so", "-o", "program"], cwd=tmp_path, check=True)
-    with _in_qemu(tmp_path, "library.c", "./program") as metronome:
+    with in_qemu(tmp_path, "library.c", "./program") as metronome:
         said = metronome.session(
             f"set solib-search-path {tmp_path}",
             "tbreak tick if n == 3",
@@ -381,7 +381,7 @@ def test_a_later_thread_has_new_variables_of_its_own(tmp_path: Path, aarch64: st
         json.dumps([{"directory": str(tmp_path), "file": "later.c", "arguments": command}])
     )
     subprocess.run([aarch64, "later.o", "-pthread", "-o", "program"], cwd=tmp_path, check=True)
-    with _in_qemu(tmp_path, "later.c", "./program") as metronome:
+    with in_qemu(tmp_path, "later.c", "./program") as metronome:
         said = metronome.session(
             "tbreak tick if n == 3",
             "continue",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from test_transaction import ARENA_CODE, ARENA_DATA, FIRST, FORGET, JUMP, NEW_CODE, OLD, apply, make_inferior, make_plan
 
-from ipbp.arch.x86_64_catcher import catcher, decode_report
+from ipbp.arch.catcher import catcher_of, decode_report
+from ipbp.arch.machines import AARCH64, X86_64, machine_of
 from ipbp.errors import IpbpError
 from ipbp.host import transaction
 from ipbp.host.fake import CODE, FakeInferior
@@ -98,8 +99,9 @@ def test_names_of_types_are_written_as_in_the_source() -> None:
     assert {mangled: type_name(mangled) for mangled in written} == written
 
 
-def test_what_catches_has_its_rows() -> None:
-    graph = catcher()
+@pytest.mark.parametrize("machine", [X86_64, AARCH64])
+def test_what_catches_has_its_rows(machine: str) -> None:
+    graph = catcher_of(machine_of(machine).catcher)
     section = unwind_section(graph)
     assert section is not None
     records = unwind_records(section.content, "")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipbp.arch import (
+    aarch64_catcher,
     aarch64_code,
     aarch64_entry,
     aarch64_listing,
@@ -20,6 +21,7 @@ from ipbp.arch import (
     aarch64_relax,
     aarch64_tls,
     x86_64_aligned,
+    x86_64_catcher,
     x86_64_clobbers,
     x86_64_code,
     x86_64_entry,
@@ -28,6 +30,7 @@ from ipbp.arch import (
     x86_64_relax,
     x86_64_tls,
 )
+from ipbp.arch.catcher import CatcherCode
 from ipbp.arch.entry import OldEntry
 from ipbp.arch.forms import Fields, Filled
 from ipbp.arch.instructions import CodeReference, Instruction, LocalField, Told
@@ -63,10 +66,10 @@ class EntryCode:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`from_end`: per edge kind, how many bytes behind its field in code a distance counts from. `trap`: what stands
-    between functions. `follows_flow`: whether what follows the flow of code (frames that move, new variables that get
-    values by code, coroutines that wait) is known for it. `references`: those of linked code (`code_references`);
-    `told_references`: those of an object, where a compiler counts on from what its fixups name, or None. The rest is
-    what the functions of the same name in `arch` say."""
+    between functions. `follows_flow`: whether what follows the flow of code (frames that move, one function that
+    initialises several variables, coroutines that wait) is known for it. `references`: those of linked code
+    (`code_references`); `told_references`: those of an object, where a compiler counts on from what its fixups name, or
+    None. The rest is what the functions of the same name in `arch` say."""
 
     name: str
     title: str
@@ -91,6 +94,7 @@ class Machine:
     trap: bytes
     entry: EntryCode
     listing: Callable[[bytes, int, Callable[[int, int], str]], list[tuple[int, str]]]
+    catcher: CatcherCode
     follows_flow: bool
 
 
@@ -149,6 +153,7 @@ _MACHINES = {
             relays=True,
         ),
         listing=x86_64_listing.listing,
+        catcher=x86_64_catcher.CATCHER_CODE,
         follows_flow=True,
     ),
     AARCH64: Machine(
@@ -183,6 +188,7 @@ _MACHINES = {
             relays=False,
         ),
         listing=aarch64_listing.listing,
+        catcher=aarch64_catcher.CATCHER_CODE,
         follows_flow=False,
     ),
 }

@@ -19,7 +19,7 @@ from ipbp.host.rollback import Steps, write_surely
 from ipbp.protocol import Initialiser
 
 FAILED = "initialiser-failed"
-_REPORT = struct.Struct("<Q4s4xQ256s")  # `ipbp.arch.x86_64_catcher`
+_REPORT = struct.Struct("<Q4s4xQ256s")  # `ipbp.arch.catcher`
 _LONGEST_NAME = 512
 _TIME_IS_UP = "SIGSTOP"  # by which a call ends that takes too long
 _BUILTIN = {"i": "int", "j": "unsigned int", "l": "long", "m": "unsigned long", "PKc": "const char *", "b": "bool"}

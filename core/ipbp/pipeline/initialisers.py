@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ipbp.arch.catcher import CATCHER, NEEDED, catcher_of
 from ipbp.arch.machines import machine_of
-from ipbp.arch.x86_64_catcher import CATCHER, NEEDED, catcher
 from ipbp.build.compile import Tell, compile_units
 from ipbp.build.store import Store
 from ipbp.errors import IpbpError, Refusal
@@ -21,6 +21,7 @@ from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.sources import sources_of
 from ipbp.protocol import Initialiser
+from ipbp.stages.anchors import with_anchored_uses
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.initialisers import (
     Initialisers,
@@ -43,7 +44,7 @@ UNOPTIMISED = ("-O0", "-g", "-w")
 
 def unit_initialisers(unit: Judged, known: Collection[int]) -> Initialisers:
     """`known`: `stages.initialisers.registered` of the unit's image."""
-    graph, address = unit.edited.new, unit.selection.unit.address
+    graph, address = with_anchored_uses(unit.edited.new), unit.selection.unit.address
     old = None if unit.is_lifted else unit.old.graph
     return judge_initialisers(graph, unit.comparison.status, address, known, old, unit.edited.name)
 
@@ -89,13 +90,16 @@ class Apart:
 def taken_apart(unit: Judged, found: Initialisers, store: Store, tell: Tell) -> Apart:
     """The unit that does what `found` says. Refusals, in `found`: `new-initialiser`. Errors: `sources-changing`, those
     of `compile_units`."""
-    machine, is_elf = machine_of(unit.edited.new.machine), unit.edited.new.format == "elf"
-    if not machine.follows_flow or not is_elf:
-        where = machine.title if is_elf else "Windows"
-        refused = [row for run in (*found.runs, *found.mixed) for row in not_run(run, unit.edited.name, where)]
+    if unit.edited.new.format != "elf":
+        refused = [row for run in (*found.runs, *found.mixed) for row in not_run(run, unit.edited.name, "Windows")]
         return Apart(unit, replace(found, refusals=(*found.refusals, *refused), runs=(), mixed=()))
     if not found.mixed:
         return Apart(unit, found)
+    machine = machine_of(unit.edited.new.machine)
+    if not machine.follows_flow:
+        why = f"on {machine.title} they are not told apart yet"
+        refused = [row for run in found.mixed for row in not_initialised(run, unit.edited.new, unit.edited.name, why)]
+        return Apart(unit, replace(found, refusals=(*found.refusals, *refused), mixed=()))
     graph, selected = unit.edited.new, unit.selection.unit
     is_new = new_blocks(graph, unit.comparison.status, selected.address)
     blocks = [int(graph.symbols.block[run.symbol]) for run in found.mixed]
@@ -144,12 +148,12 @@ def _without_optimisation(unit: Judged, is_described: bool, store: Store, tell: 
 def catchers(units: Sequence[Unit], process: LoadedProcess) -> list[Unit]:
     """For each image of these units one more, with the function that catches; none where nothing can be thrown,
     because the process has no runtime for it."""
-    keys = dict.fromkeys(unit.image for unit in units)
-    return [_catcher(key) for key in keys if _can_catch(process.scope(key))]
+    machines = {unit.image: unit.graph.machine for unit in units}
+    return [_catcher(key, machine) for key, machine in machines.items() if _can_catch(process.scope(key))]
 
 
-def _catcher(image: str) -> Unit:
-    graph = catcher()
+def _catcher(image: str, machine: str) -> Unit:
+    graph = catcher_of(machine_of(machine).catcher)
     unbound = np.full(len(graph.symbols), UNBOUND, dtype=np.int64)
     return Unit(CATCHER, graph, np.arange(len(graph.blocks), dtype=np.int32), unbound, unbound.copy(), image=image)
 

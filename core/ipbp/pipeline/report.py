@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ipbp.arch.x86_64_catcher import CATCHER
+from ipbp.arch.catcher import CATCHER
 from ipbp.build.store import Store
 from ipbp.graph.layout import ThreadImage, UnitLayout
 from ipbp.graph.linkonce import is_linkonce

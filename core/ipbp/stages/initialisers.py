@@ -206,13 +206,13 @@ def not_initialised(run: Run, graph: LinkGraph, file: str, why: str) -> list[Ref
     ]
 
 
-def not_run(run: Run, file: str, machine: str) -> list[Refusal]:
-    """A refusal for each variable of `run`, on a machine where the program is not made to run it."""
+def not_run(run: Run, file: str, where: str) -> list[Refusal]:
+    """A refusal for each variable of `run`, where the program is not made to run it."""
     return [
         Refusal(
             "new-initialiser",
             f"the new variable '{variable}' gets its value by code that runs before main, which ipbp does not run on "
-            f"{machine} yet",
+            f"{where} yet",
             "Give it a constant value, or restart the program.",
             variable,
             file,

@@ -104,6 +104,47 @@ def test_new_variables_are_made_once_in_order_and_destroyed_at_exit(cradle: Crad
     ]
 
 
+BESIDE = (
+    "#include <map>\n"
+    'static Thing third("third", 200);\n'
+    'static std::map<int, std::string> table = {{1, "one"}, {2, "two"}};\n'
+    'inline Thing inlined("inlined", 1000);\n'
+    '__attribute__((init_priority(300))) Thing early("early", 5);\n'
+    'static bool done = (tell("done", ""), plain(1) == 2);\n'
+)
+
+
+@pytest.mark.parametrize("cradle", [way for way in WAYS if "static" not in way], indirect=True)
+def test_variables_that_exist_are_not_made_again(cradle: Cradle) -> None:
+    more = "return third.get() + (int)table.size() + inlined.get() + early.get() + done + n +"
+    said = cradle.qemu.session(
+        *cradle.until(2),
+        cradle.edit("kept.cpp", BESIDE, ("return n +", more), ('second("second", 20)', 'second("another", 21)')),
+        "hotpatch --json",
+        *cradle.until(5),
+        cradle.edit(
+            "kept.cpp",
+            'static Thing third("third", 1);\nThing last("last", third.get() + 1);\n',
+            ("return n +", "return third.get() + last.get() + n +"),
+        ),
+        "hotpatch --json",
+        *cradle.until(8),
+        "hotpatch undo 0 --json",
+        "continue",
+    )
+    assert outcomes(said) == ["patched", "patched", "undone"], said
+    lines = cradle.said()
+    beats = [int(line.split()[2]) for line in lines if line[0].isdigit()]
+    more_of = {**dict.fromkeys((2, 3, 4), 1208), **dict.fromkeys((5, 6, 7), 401)}
+    assert beats == [30 + 2 * n + more_of.get(n, 0) for n in range(12)]
+    told = [line for line in lines if not line[0].isdigit()]
+    assert told[:3] == ["+first", "+second", "+early"]
+    assert sorted(told[3:6]) == ["+inlined", "+third", "done"]
+    assert told.index("+third") < told.index("done")
+    made = ["-early 5", "-first 22", "-inlined 1000", "-last 201", "-second 20", "-third 200"]
+    assert (told[6], sorted(told[7:])) == ("+last", made)
+
+
 TROUBLE = ("threw std::runtime_error: no luck today", "threw int", "crashed: SIGABRT")
 
 

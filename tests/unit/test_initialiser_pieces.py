@@ -14,6 +14,7 @@ from ipbp.stages.compare import Status, compare
 from ipbp.stages.correlate import correlate
 from ipbp.stages.initialisers import Initialisers, judge_initialisers
 
+COMPILERS = ("g++", "clang++-19", "aarch64-linux-gnu-g++", "clang++-19 --target=aarch64-linux-gnu")
 HEAD = "struct Foo { int v; Foo(int); ~Foo(); }; void seen(const char *); int outside(int);\n"
 # Nothing refers to the variable once its constructor is inlined.
 GONE = 'struct Registrar { Registrar(const char *name) { seen(name); } }; static Registrar registrar("a");\n'
@@ -21,7 +22,8 @@ FRESH = "Foo fresh(1);\n"
 
 
 def graph_of(source: str, compiler: str, level: str) -> LinkGraph:
-    content = compiled(source, compiler, ("-std=c++17", level, "-ffunction-sections"), "u.cc")
+    program, *target = compiler.split()
+    content = compiled(source, program, (*target, "-std=c++17", level, "-ffunction-sections"), "u.cc")
     return with_local_branches(read_object(content, "u.o"))
 
 
@@ -35,7 +37,7 @@ def judged(old: str, new: str, compiler: str, level: str, *, is_known: bool = Tr
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_what_was_initialised_without_a_trace_is_not_done_again(compiler: str, level: str) -> None:
     found = judged(GONE, GONE + FRESH, compiler, level)
     assert not found.runs
@@ -43,7 +45,7 @@ def test_what_was_initialised_without_a_trace_is_not_done_again(compiler: str, l
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O2"])
-@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_a_unit_that_had_none_is_run_as_it_is(compiler: str, level: str) -> None:
     found = judged("int x;", "int x;" + GONE + FRESH, compiler, level)
     assert not found.mixed
@@ -52,7 +54,7 @@ def test_a_unit_that_had_none_is_run_as_it_is(compiler: str, level: str) -> None
     assert judged("int x;", "int x;" + FRESH, compiler, level, is_known=False).mixed
 
 
-@pytest.mark.parametrize("compiler", ["g++", "clang++-19"])
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_another_initial_value_is_told_and_not_applied(compiler: str) -> None:
     found = judged("Foo old(1);", "Foo old(2);", compiler, "-O2")
     assert not found.runs

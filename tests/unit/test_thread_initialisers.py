@@ -78,7 +78,7 @@ def test_it_calls_the_old_one_and_makes_the_new_ones_under_its_own_guard(compile
     assert starts == {0, 32}
 
 
-@pytest.mark.parametrize("compiler", [GXX, CLANG])
+@pytest.mark.parametrize("compiler", [GXX, CLANG, "aarch64-linux-gnu-g++"])
 def test_in_optimised_code_it_is_refused(compiler: str) -> None:
     unit, is_new = unit_of(compiler, "-O2")
     with pytest.raises(Inseparable):

@@ -259,7 +259,9 @@ class _Follower:
 
     def _note_made(self, offset: int, place: int, base: _Value | None) -> None:
         is_counted = base is not None and base.kind is _Kind.PLACE
-        pages = base.makers if base is not None and not is_counted else frozenset()
+        # Where two ways meet, one of them may have added the low part already: what made that is no page.
+        makers = base.makers if base is not None and not is_counted else frozenset[int]()
+        pages = frozenset(maker for maker in makers if self.rows[maker // WORD].page is not None)
         self.paired |= pages
         known = self.made.setdefault(offset, Address(offset, place, None, pages))
         if base is not None and is_counted:

@@ -16,6 +16,7 @@ from ipbp.arch import (
     aarch64_catcher,
     aarch64_code,
     aarch64_entry,
+    aarch64_flow,
     aarch64_listing,
     aarch64_references,
     aarch64_relax,
@@ -25,6 +26,7 @@ from ipbp.arch import (
     x86_64_clobbers,
     x86_64_code,
     x86_64_entry,
+    x86_64_flow,
     x86_64_listing,
     x86_64_references,
     x86_64_relax,
@@ -32,6 +34,7 @@ from ipbp.arch import (
 )
 from ipbp.arch.catcher import CatcherCode
 from ipbp.arch.entry import OldEntry
+from ipbp.arch.flow import Flow
 from ipbp.arch.forms import Fields, Filled
 from ipbp.arch.instructions import CodeReference, Instruction, LocalField, Told
 from ipbp.arch.rewriting import Rewriting
@@ -66,8 +69,8 @@ class EntryCode:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """`from_end`: per edge kind, how many bytes behind its field in code a distance counts from. `trap`: what stands
-    between functions. `follows_flow`: whether what follows the flow of code (frames that move, one function that
-    initialises several variables, coroutines that wait) is known for it. `references`: those of linked code
+    between functions. `follows_flow`: whether what follows the flow of code (frames that move, thread-local
+    variables that are made beside others, coroutines that wait) is known for it. `references`: those of linked code
     (`code_references`); `told_references`: those of an object, where a compiler counts on from what its fixups name, or
     None. The rest is what the functions of the same name in `arch` say."""
 
@@ -95,6 +98,7 @@ class Machine:
     entry: EntryCode
     listing: Callable[[bytes, int, Callable[[int, int], str]], list[tuple[int, str]]]
     catcher: CatcherCode
+    flow: Flow
     follows_flow: bool
 
 
@@ -154,6 +158,7 @@ _MACHINES = {
         ),
         listing=x86_64_listing.listing,
         catcher=x86_64_catcher.CATCHER_CODE,
+        flow=x86_64_flow.FLOW,
         follows_flow=True,
     ),
     AARCH64: Machine(
@@ -189,6 +194,7 @@ _MACHINES = {
         ),
         listing=aarch64_listing.listing,
         catcher=aarch64_catcher.CATCHER_CODE,
+        flow=aarch64_flow.FLOW,
         follows_flow=False,
     ),
 }

@@ -1,47 +1,20 @@
-"""x86-64: what the instructions of a function take from those before them, by registers and by the frame.
-
-For code that no optimiser has touched: each statement of it loads what it needs, and keeps temporaries in the frame,
-which is reached from rbp. Whether a stretch of code stands for itself can be read off that.
-"""
+"""x86-64: what each instruction takes and gives (`arch.flow`). The frame is reached from rbp."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from ipbp.arch.flow import Flow, Step, kept_places
 from ipbp.arch.x86_64_effects import CLOBBERED, Effect, effects, wholes_of
+from ipbp.graph.edges import EdgeKind
 
 NEAR_JUMP_SIZE = 5
-NO_CALL = bytes.fromhex("0f1f440000")  # nopl 0(%rax,%rax,1), as long as a call
-SAVED: frozenset[str | int] = frozenset({"rbx", "r12", "r13", "r14", "r15"})
-"""Registers that a function gives back as they were (psABI, 3.2.1)."""
-_JUMP = 0xE9  # jmp <end of it + 4 bytes>
+_NO_CALL = bytes.fromhex("0f1f440000")  # nopl 0(%rax,%rax,1), as long as a call
+_SAVED: frozenset[str | int] = frozenset({"rbx", "r12", "r13", "r14", "r15"})  # psABI, 3.2.1
+_CALL, _JUMP = 0xE8, 0xE9  # call, jmp <end of it + 4 bytes>
 _KEEPS = re.compile(r"mov dword ptr \[rbp - \w+\], e[ds]i")
 _FRAME = frozenset({"rsp", "rbp", "rip"})
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One instruction. `takes`, `gives`: registers, and places in the frame by their distance from rbp. `target`: where
-    it may jump to, -1 for nowhere. `ends`: nothing runs on behind it. `keeps`: it stores an argument register (edi,
-    esi) in the frame. `frames`: it changes where the frame is, or leaves the function. `is_indirect`: it goes somewhere
-    that it does not tell."""
-
-    offset: int
-    size: int
-    takes: frozenset[str | int]
-    gives: frozenset[str | int]
-    target: int
-    ends: bool
-    is_call: bool
-    keeps: bool
-    frames: bool
-    is_indirect: bool
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.size
 
 
 def steps(code: bytes) -> list[Step] | None:
@@ -50,26 +23,26 @@ def steps(code: bytes) -> list[Step] | None:
     return None if found is None else [_step(row) for row in found]
 
 
-def reachable(rows: list[Step]) -> Iterator[Step]:
-    """Those that run when nothing is thrown, in the order of their addresses."""
-    index = {row.offset: number for number, row in enumerate(rows)}
-    seen: set[int] = set()
-    waiting = [0]
-    while waiting:
-        number = waiting.pop()
-        if number in seen or number >= len(rows):
-            continue
-        seen.add(number)
-        row = rows[number]
-        if row.target in index:
-            waiting.append(index[row.target])
-        if not row.ends:
-            waiting.append(number + 1)
-    return (rows[number] for number in sorted(seen))
+def _asking(rows: Sequence[Step], code: bytes) -> set[int]:
+    """A comparison with memory, and the jumps behind it."""
+    slots = kept_places(rows)
+    found: set[int] = set()
+    asks = False
+    for step in rows:
+        asks = bool(slots & (step.takes | step.gives)) or (asks and step.target >= 0)
+        if asks:
+            found.add(step.offset)
+    return found
 
 
-def jump(source: int, target: int) -> bytes:
-    """A jump at offset `source` to `target`, of NEAR_JUMP_SIZE bytes."""
+def _without_call(code: bytes, kind: EdgeKind, field: int) -> bytes | None:
+    start = field - 1
+    if kind != EdgeKind.BRANCH32 or code[start] != _CALL:
+        return None
+    return code[:start] + _NO_CALL + code[start + len(_NO_CALL) :]
+
+
+def _jump(source: int, target: int) -> bytes:
     return bytes([_JUMP]) + (target - source - NEAR_JUMP_SIZE).to_bytes(4, "little", signed=True)
 
 
@@ -92,3 +65,13 @@ def _step(row: Effect) -> Step:
         not row.is_call and not writes.isdisjoint({"rsp", "rbp"}),
         row.is_indirect,
     )
+
+
+FLOW = Flow(
+    steps=steps,
+    asking=_asking,
+    without_call=_without_call,
+    jump=_jump,
+    jump_size=NEAR_JUMP_SIZE,
+    saved=_SAVED,
+)

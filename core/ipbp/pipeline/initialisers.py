@@ -21,7 +21,6 @@ from ipbp.graph.unit import UNBOUND, Unit
 from ipbp.pipeline.judge import Judged
 from ipbp.pipeline.sources import sources_of
 from ipbp.protocol import Initialiser
-from ipbp.stages.anchors import with_anchored_uses
 from ipbp.stages.branches import with_local_branches
 from ipbp.stages.initialisers import (
     Initialisers,
@@ -44,7 +43,7 @@ UNOPTIMISED = ("-O0", "-g", "-w")
 
 def unit_initialisers(unit: Judged, known: Collection[int]) -> Initialisers:
     """`known`: `stages.initialisers.registered` of the unit's image."""
-    graph, address = with_anchored_uses(unit.edited.new), unit.selection.unit.address
+    graph, address = unit.edited.new, unit.selection.unit.address
     old = None if unit.is_lifted else unit.old.graph
     return judge_initialisers(graph, unit.comparison.status, address, known, old, unit.edited.name)
 
@@ -95,11 +94,6 @@ def taken_apart(unit: Judged, found: Initialisers, store: Store, tell: Tell) -> 
         return Apart(unit, replace(found, refusals=(*found.refusals, *refused), runs=(), mixed=()))
     if not found.mixed:
         return Apart(unit, found)
-    machine = machine_of(unit.edited.new.machine)
-    if not machine.follows_flow:
-        why = f"on {machine.title} they are not told apart yet"
-        refused = [row for run in found.mixed for row in not_initialised(run, unit.edited.new, unit.edited.name, why)]
-        return Apart(unit, replace(found, refusals=(*found.refusals, *refused), mixed=()))
     graph, selected = unit.edited.new, unit.selection.unit
     is_new = new_blocks(graph, unit.comparison.status, selected.address)
     blocks = [int(graph.symbols.block[run.symbol]) for run in found.mixed]

@@ -23,6 +23,7 @@ from ipbp.graph.image import LoadedImage, MemoryReader
 from ipbp.graph.model import I32, I64, U8, BlockKind, LinkGraph
 from ipbp.graph.rows import is_one_of
 from ipbp.graph.unit import UNBOUND
+from ipbp.stages.anchors import with_anchored_uses
 from ipbp.stages.compare import Status
 
 STATE = (BlockKind.DATA, BlockKind.BSS)
@@ -78,6 +79,7 @@ def judge_initialisers(
     """What of the unit's initialisers is to be run, and what is refused (`new-initialiser`) or said. `status`: of each
     block; `address`: where each symbol runs, UNBOUND if nowhere; `known`: see `registered`; `old`: the object before,
     None if there is none."""
+    graph = with_anchored_uses(graph)
     refusals: list[Refusal] = []
     notes: list[str] = []
     runs: list[Run] = []
@@ -251,7 +253,7 @@ def judge_thread_initialisers(graph: LinkGraph, status: U8, address: I64, file: 
     (guard,) = graph.symbols.name.rows_of([THREAD_GUARD]).tolist()
     if guard < 0 or graph.symbols.block[guard] < 0 or address[guard] == UNBOUND:
         return []
-    is_new = new_blocks(graph, status, address)
+    graph, is_new = with_anchored_uses(graph), new_blocks(graph, status, address)
     found: dict[int, int] = {}
     for user in np.unique(graph.edges.block[graph.edges.target == guard]).tolist():
         if status[user] == Status.SAME and all(status[part] == Status.SAME for part in with_initialisers(graph, user)):

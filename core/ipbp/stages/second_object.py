@@ -20,6 +20,7 @@ from ipbp.graph.columns import Flags
 from ipbp.graph.image import LoadedImage
 from ipbp.graph.model import UNDEFINED, Binding, BlockKind, LinkGraph, Visibility
 from ipbp.graph.unit import UNBOUND, Unit
+from ipbp.stages.anchors import with_anchored_uses
 from ipbp.stages.initialisers import GUARD, STATE, Run, entries, priority, variables_of, with_initialisers
 from ipbp.stages.separation import Inseparable, Sources, separated
 from ipbp.stages.unwind import unwind_links
@@ -60,7 +61,7 @@ def second_object(
         if priority(section) in priorities and graph.block_name(block).startswith("_GLOBAL_")
     ]
     blocks = [int(graph.symbols.block[row.symbol]) for row in rows]
-    apart = [block for block in blocks if all(variables_of(graph, with_initialisers(graph, block), binder.is_new))]
+    apart = [block for block in blocks if all(binder.variables(block))]
     rows = [
         replace(row, variables=tuple(names))
         for row, block in zip(rows, blocks, strict=True)
@@ -80,6 +81,7 @@ class _Binder:
         self, first: Unit, is_new: Flags, plain: Collection[int], graph: LinkGraph, image: LoadedImage
     ) -> None:
         self.first, self.plain, self.graph, self.image = first, plain, graph, image
+        self.meant = with_anchored_uses(graph)
         names = graph.symbols.name
         here = first.graph.symbols.name.rows_of(list(names))
         self.here = np.where(names.are_given(), here, -1)  # for each symbol that of the first object
@@ -91,8 +93,12 @@ class _Binder:
         self.is_new: Flags = new_there[graph.blocks.anchor]
 
     def fresh_names(self, block: int) -> list[str]:
-        fresh, _ = variables_of(self.graph, with_initialisers(self.graph, block), self.is_new)
+        fresh, _ = self.variables(block)
         return [self.graph.block_name(home) for home in fresh]
+
+    def variables(self, block: int) -> tuple[list[int], list[int]]:
+        """New ones, and those that exist, which the function in this block initialises."""
+        return variables_of(self.meant, with_initialisers(self.graph, block), self.is_new)
 
     def bound(self, graph: LinkGraph, rows: Sequence[Run]) -> Beside:
         """The units, with `graph` for the second one."""

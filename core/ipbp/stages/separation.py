@@ -19,11 +19,13 @@ from itertools import groupby
 
 import numpy as np
 
-from ipbp.arch.x86_64_flow import NEAR_JUMP_SIZE, NO_CALL, SAVED, Step, jump, reachable, steps
+from ipbp.arch.flow import Flow, Step, reachable
+from ipbp.arch.machines import machine_of
 from ipbp.graph.columns import I64, Flags
 from ipbp.graph.edges import EdgeKind
 from ipbp.graph.layouts import SourcePlace
 from ipbp.graph.model import BlockKind, Edges, LinkGraph
+from ipbp.stages.anchors import with_anchored_uses
 from ipbp.stages.initialisers import STATE, THREAD_GUARD, THREAD_STATE, guard_of, variables_of, with_initialisers
 
 _ONE_EACH = "__cxx_global_var_init"
@@ -85,7 +87,7 @@ def separated_in_threads(graph: LinkGraph, block: int, is_new: Flags, sources: S
 def _without_calls(
     graph: LinkGraph, entry: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind] = STATE
 ) -> LinkGraph:
-    code = bytearray(graph.content(entry))
+    code, flow, meant = bytes(graph.content(entry)), machine_of(graph.machine).flow, with_anchored_uses(graph)
     dropped = []
     for row in range(graph.edges_of(entry).start, graph.edges_of(entry).stop):
         called = int(graph.symbols.block[graph.edges.target[row]])
@@ -93,14 +95,14 @@ def _without_calls(
             continue
         if called < 0 or not graph.block_name(called).startswith(_ONE_EACH):
             raise Inseparable(_OPTIMISED)
-        if _is_for_new(graph, called, is_new, sources, kinds):
+        if _is_for_new(meant, called, is_new, sources, kinds):
             continue
-        start = int(graph.edges.offset[row]) - 1
-        if graph.edges.kind[row] != EdgeKind.BRANCH32 or code[start] != 0xE8:  # call
+        without = flow.without_call(code, EdgeKind(int(graph.edges.kind[row])), int(graph.edges.offset[row]))
+        if without is None:
             raise Inseparable(_OPTIMISED)
-        code[start : start + len(NO_CALL)] = NO_CALL
+        code = without
         dropped.append(row)
-    return _with_code(graph, entry, bytes(code), dropped)
+    return _with_code(graph, entry, code, dropped)
 
 
 def _is_for_new(graph: LinkGraph, block: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind]) -> bool:
@@ -141,14 +143,14 @@ class _Stretch:
 def _without_stretches(
     graph: LinkGraph, block: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind] = STATE
 ) -> LinkGraph:
-    code = bytes(graph.content(block))
-    rows = steps(code)
+    code, flow = bytes(graph.content(block)), machine_of(graph.machine).flow
+    rows = flow.steps(code)
     if rows is None:
         raise Inseparable(_OPTIMISED)
     main = list(reachable(rows))
     if any(step.is_indirect for step in main):
         raise Inseparable("it jumps to places that its code does not tell")
-    stretches = _joined(_decided(_Function(graph, block, is_new, sources, kinds).stretches(main)))
+    stretches = _joined(_decided(_Function(with_anchored_uses(graph), block, is_new, sources, kinds).stretches(main)))
     # The function's own: its arguments, and what it pushed before there was a frame to count from.
     given = {place for step in main if not step.keeps for place in step.gives}
     own = {place for step in main for place in (step.gives if step.keeps else step.takes - given)}
@@ -157,10 +159,10 @@ def _without_stretches(
         if stretch.stays:
             continue
         behind = stretches[number + 1].start if number + 1 < len(stretches) else len(code)
-        _require_whole(stretch, behind, main)
+        _require_whole(stretch, behind, main, flow)
         if number + 1 < len(stretches) and _needs(stretches[number + 1]) - own:
             raise Inseparable("what follows it uses what it leaves behind")
-        changed[stretch.start : stretch.start + NEAR_JUMP_SIZE] = jump(stretch.start, behind)
+        changed[stretch.start : stretch.start + flow.jump_size] = flow.jump(stretch.start, behind)
         here = graph.edges_of(block)
         offsets = graph.edges.offset[here]
         dropped += (  # what never runs needs nothing
@@ -176,6 +178,7 @@ class _Function:
         self, graph: LinkGraph, block: int, is_new: Flags, sources: Sources, kinds: Sequence[BlockKind]
     ) -> None:
         self.graph, self.block, self.is_new, self.kinds = graph, block, is_new, kinds
+        self.flow = machine_of(graph.machine).flow
         self.rows = list(sources.rows(block))
         if not self.rows:
             raise Inseparable("it has no line table")
@@ -201,14 +204,10 @@ class _Function:
 
     def _own(self, main: Sequence[Step]) -> set[int]:
         """Offsets of what sets up the frame and takes it down, and of what asks for the arguments (gcc before 14)."""
-        slots = {place for step in main if step.keeps for place in step.gives}
-        own: set[int] = set()
-        asks = False
-        for step in main:
-            asks = bool(slots & (step.takes | step.gives)) or (asks and step.target >= 0)
-            if asks:
-                own.add(step.offset)
-        own.update(self._asking(main))
+        asking = self.flow.asking(main, bytes(self.graph.content(self.block)))
+        if asking is None:
+            raise Inseparable(_OPTIMISED)
+        own = {*asking, *self._asking(main)}
         ends = 0
         for number, step in enumerate(main):
             if self._label(step):
@@ -216,7 +215,7 @@ class _Function:
             ends = number + 1 if step.frames else ends
         own.update(step.offset for step in main[:ends])
         for step in main[::-1]:
-            if not (step.frames or _is_idle(step) or (step.gives and step.gives <= SAVED)):
+            if not (step.frames or _is_idle(step) or (step.gives and step.gives <= self.flow.saved)):
                 break
             own.add(step.offset)
         return own
@@ -340,8 +339,8 @@ def _is_idle(step: Step) -> bool:
     return not step.is_call and not step.takes and not step.gives
 
 
-def _require_whole(stretch: _Stretch, behind: int, main: Collection[Step]) -> None:
-    if stretch.end - stretch.start < NEAR_JUMP_SIZE:
+def _require_whole(stretch: _Stretch, behind: int, main: Collection[Step], flow: Flow) -> None:
+    if stretch.end - stretch.start < flow.jump_size:
         raise Inseparable(_OPTIMISED)
     last = stretch.steps[-1]
     inside = {step.offset for step in stretch.steps}

@@ -21,6 +21,7 @@ WAYS = {
     "clang": ("clang", ("-O0", "-fPIC"), ()),
     "gcc -O2 with branch protection": ("g++", (*GUARDED, "-fdata-sections"), ()),
     "gcc -O1 with anchors, static": ("g++", ("-O1",), ("-static",)),
+    "gcc -O2 with anchors": ("g++", ("-O2",), ()),
     "clang -O2": ("clang", GUARDED, ()),
 }
 _MARK = "// new variables\n"
@@ -199,3 +200,27 @@ def test_a_constructor_of_c_runs_in_a_program_without_a_runtime_of_cxx(tmp_path:
         )
         assert outcomes(said) == ["patched"], said
         assert Cradle(qemu).said() == ["0 5", "1 6", "2 102", "3 103", "4 104", "5 105"]
+
+
+@pytest.mark.parametrize("cradle", ["gcc", "gcc -O2 with anchors", "clang -O2"], indirect=True)
+def test_a_thread_makes_its_new_variables_but_none_beside_those_that_it_has_made(cradle: Cradle) -> None:
+    mine, more = ('static thread_local Thing {0}("{0}", {1});\n'.format(*row) for row in (("mine", 500), ("more", 9)))
+    said = cradle.qemu.session(
+        *cradle.until(2),
+        cradle.edit("plain.cpp", mine, ("return n", "return mine.value++ + n")),
+        "hotpatch --json",
+        *cradle.until(4),
+        cradle.edit("plain.cpp", mine + more, ("return n", "return mine.value++ + more.value++ + n")),
+        "hotpatch --json",
+        "continue",
+    )
+    assert outcomes(said) == ["patched", "refused"], said
+    assert {
+        row["code"] for line in said.splitlines() if '"refused"' in line for row in json.loads(line)["refusals"]
+    } == {"new-initialiser"}
+    lines = cradle.said()
+    assert [int(line.split()[1]) for line in lines if line[0].isdigit()] == [1, 2, *(499 + 2 * n for n in range(2, 12))]
+    assert [line for line in lines if not line[0].isdigit()] == [
+        *("+first", "+second", "+mine"),
+        *("-mine 510", "-second 20", "-first 22"),
+    ]

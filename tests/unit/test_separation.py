@@ -91,6 +91,12 @@ def test_each_variable_alone_is_initialised_without_the_others(compiler: str, fl
         assert set(initialised(graph, [name])) - {"early"} == {name} | uses.get(name, set()), name
 
 
+@pytest.mark.parametrize("compiler", [ARM_GXX, ARM_CLANG])
+@pytest.mark.parametrize("flag", ["-mbranch-protection=standard", "-fomit-frame-pointer", "-fdata-sections"])
+def test_frames_that_are_guarded_or_have_no_pointer_are_known(compiler: str, flag: str) -> None:
+    assert set(initialised(graph_of(compiler, flag), ["both", "row"])) - {"early"} == {"both", "row"}
+
+
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_several_are_initialised_in_their_order(compiler: str) -> None:
     found = initialised(graph_of(compiler), ["last", "second", "row", "deep"])

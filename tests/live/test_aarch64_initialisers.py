@@ -167,6 +167,35 @@ def test_what_goes_wrong_in_a_constructor_is_said_and_the_patch_taken_back(cradl
     assert lines[-6:] == [f"-before {kind}" for kind in (0, 3, 2, 1)] + ["-second 20", "-first 22"]
 
 
+@pytest.mark.parametrize("cradle", ["gcc", "clang", "gcc -O2 with branch protection"], indirect=True)
+def test_what_is_taken_apart_is_unwound_as_its_compiler_meant(cradle: Cradle) -> None:
+    variables = (
+        'static Thing before("before", 1);\n'
+        "static int chosen(const Thing &, const Trouble &) { return 5; }\n"
+        'static int bad = chosen(Thing("passing", 2), Trouble({0}));\n'
+    )
+    change = ("return n +", "return bad + before.get() + n +")
+    said = cradle.qemu.session(
+        *cradle.until(2),
+        cradle.edit("kept.cpp", variables.replace("{0}", "1"), change),
+        "hotpatch",
+        *cradle.until(4),
+        cradle.edit("kept.cpp", variables.replace("{0}", "0"), change),
+        "hotpatch --json",
+        "continue",
+    )
+    assert f"{TROUBLE[0]}; rolled back" in said, said
+    assert outcomes(said) == ["patched"], said
+    lines = cradle.said()
+    assert [int(line.split()[2]) for line in lines if line[0].isdigit()] == [
+        30 + 2 * n + (6 if n > 3 else 0) for n in range(12)
+    ]
+    assert [line for line in lines if not line[0].isdigit()] == [
+        *("+first", "+second", *["+before", "+passing", "-passing 2"] * 2),
+        *("-before 1", "-before 1", "-second 20", "-first 22"),
+    ]
+
+
 C = """
 #include <stdio.h>
 #include <unistd.h>

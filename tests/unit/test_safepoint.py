@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from ipbp.errors import IpbpError
 from ipbp.host import safepoint
 from ipbp.host.fake import CODE, MASK, PAGE, FakeInferior
+from ipbp.host.safepoint import Reach, Stack
 
 ENTRY = CODE + 0x100
 INSIDE = [(ENTRY + 1, ENTRY + 5)]
@@ -100,3 +103,20 @@ def test_no_ranges_need_no_look_at_the_threads():
 
     assert safepoint.clear(inferior, []).moved == []
     assert inferior.operations == 0
+
+
+def test_a_search_of_many_ranges_says_of_each_what_one_of_it_alone_would() -> None:
+    rng = Random(7)
+    halves = (0x5555, 0x7FFF)
+    spots = [half << 32 | rng.randrange(0x1000, 0x9000) for half in halves for _ in range(40)]
+    words = [rng.choice([0, 1, rng.choice(spots) + rng.randrange(-8, 24)]) for _ in range(300)]
+    content = [b"".join(word.to_bytes(8, "little") for word in words[at : at + 60]) for at in range(0, 300, 60)]
+    stacks = [Stack(number, words[number], row, words[-number]) for number, row in enumerate(content, 1)]
+    ranges = [(spot, spot + rng.randrange(1, 16)) for spot in spots]
+    reach = Reach(stacks, ranges)
+    alone = [safepoint.users_of(stacks, [row]) for row in ranges]
+    assert [reach.users_of([row]) for row in ranges] == alone
+    assert any(alone)
+    assert not all(alone)
+    assert reach.users_of(ranges) == safepoint.users_of(stacks, ranges)
+    assert Reach(stacks, []).users_of([]) == Reach([], ranges).users_of(ranges) == []

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Iterable, Sequence
 
 from ipbp.host.journal import Journal
-from ipbp.host.safepoint import Stack, users_of
+from ipbp.host.safepoint import Reach, Stack
 from ipbp.protocol import FunctionChange, PatchPlan
 
-_MOST = 20  # functions that are looked for one by one
+_MOST = 20  # functions that are said one by one
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,11 @@ def still_running(stacks: Sequence[Stack], plan: PatchPlan, journal: Journal) ->
     ranges: dict[str, list[tuple[int, int]]] = {}  # several functions may have one name
     for version in replaced_code(plan, journal):
         ranges.setdefault(version.function, []).append(version.body)
-    every = [part for parts in ranges.values() for part in parts]
-    if not every or not users_of(stacks, every):
-        return []
-    notes = []
-    for name, parts in list(ranges.items())[:_MOST]:
-        threads = users_of(stacks, parts)
-        if threads:
+    reach = Reach(stacks, [part for parts in ranges.values() for part in parts])
+    notes: list[str] = []
+    for name, parts in ranges.items():
+        threads = reach.users_of(parts)
+        if threads and len(notes) < _MOST:
             noun = "thread" if len(threads) == 1 else "threads"
             which = ", ".join(map(str, threads[:4])) + (", ..." if len(threads) > 4 else "")
             notes.append(f"{noun} {which} may still be in the old '{name}': a call under way ends in its old code")
@@ -88,10 +86,9 @@ def old_code(stacks: Sequence[Stack], journal: Journal) -> list[dict[str, Any]]:
     known = versions([row for patch in journal.patches() for row in patch.functions])
     newest = {version.entry: version.number for version in known}
     old = [version for version in known if not version.is_newest and version.size > 1]
-    if not old or not users_of(stacks, [version.body for version in old]):
-        return []
+    reach = Reach(stacks, [row.body for row in old])
     return [
         {"thread": thread, "function": row.function, "version": row.number, "newest": newest[row.entry]}
         for row in old
-        for thread in users_of(stacks, [row.body])
+        for thread in reach.users_of([row.body])
     ]

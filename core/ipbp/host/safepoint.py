@@ -10,7 +10,7 @@ first byte of a function is not among the ranges, ordinary function pointers do 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import Iterable, Iterator, Optional, Sequence
 
@@ -80,6 +80,33 @@ def users_of(stacks: Sequence[Stack], ranges: Ranges) -> list[int]:
 
 def _users(stacks: Sequence[Stack], span: _Span) -> list[int]:
     return [stack.thread for stack in stacks if stack.pc in span or stack.link in span or span.has_any(stack.content)]
+
+
+class Reach:
+    """Where in `ranges` the threads are or will come back to: each stack is searched once, however often one asks."""
+
+    def __init__(self, stacks: Sequence[Stack], ranges: Ranges) -> None:
+        self._threads = [stack.thread for stack in stacks]
+        by_half: dict[int, list[tuple[int, int]]] = {}  # so that each is searched for by its upper half
+        for start, end in ranges:
+            by_half.setdefault(start >> 32, []).append((start, end))
+        spans = [_Span(rows) for rows in by_half.values()]
+        rows = sorted((word, place) for place, stack in enumerate(stacks) for word in _words_of(stack, spans))
+        self._words, self._places = [word for word, _ in rows], [place for _, place in rows]
+
+    def users_of(self, ranges: Ranges) -> list[int]:
+        """Ids of the threads that are inside these, which must be among those that were searched for, or that have a
+        word on their stack that points there."""
+        found: set[int] = set()
+        for start, end in ranges:
+            found.update(self._places[bisect_left(self._words, start) : bisect_left(self._words, end)])
+        return [self._threads[place] for place in sorted(found)]
+
+
+def _words_of(stack: Stack, spans: Sequence[_Span]) -> Iterator[int]:
+    for span in spans:
+        yield from (word for word in (stack.pc, stack.link) if word in span)
+        yield from span.words_of(stack.content)
 
 
 def words_in(content: bytes, ranges: Ranges) -> list[int]:

@@ -10,14 +10,15 @@ would be hit once more.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Iterator, Sequence
 
-from ipbp.host.inferior import Inferior, OldCode, Ranges
+from ipbp.host.inferior import Inferior, OldCode
 from ipbp.host.journal import UNDONE, Journal, Patch
 from ipbp.host.old_code import Version, versions
-from ipbp.host.safepoint import Stack, users_of
+from ipbp.host.safepoint import Reach, Stack
 from ipbp.host.texts import texts_of
-from ipbp.protocol import PatchPlan
+from ipbp.protocol import FunctionChange, PatchPlan
 
 _JUMP = 5  # bytes of the jump at a replaced entry (stages.entries)
 
@@ -30,20 +31,24 @@ def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> flo
     as they are or were a moment ago. The milliseconds that the program was stopped for it."""
     patches = journal.patches()
     known = versions([row for patch in patches for row in patch.functions])
+    undone = [(patch, row) for patch in journal.all_patches() if patch.state == UNDONE for row in patch.plan.functions]
+    codes = [*_announced.values(), *(part for patch in patches for part in _code(patch.plan).values())]
+    bodies = [*(row.body for row in known), *(_inside(row) for _, row in undone)]
+    reach = Reach(stacks, [*chain.from_iterable(codes), *bodies])
     current = {version.address for version in known if version.is_newest}
     wanted: dict[str, tuple[tuple[int, int], ...]] = {}
     for patch in patches:
         code = _code(patch.plan)
-        if _is_current(patch, current) or any(_runs(stacks, part) for part in code.values()):
+        if _is_current(patch, current) or any(map(reach.users_of, code.values())):
             wanted.update(code)
-    gone = [file for file, code in _announced.items() if file not in wanted and not _runs(stacks, code)]
+    gone = [file for file, code in _announced.items() if file not in wanted and not reach.users_of(code)]
     for file in gone:
         del _announced[file]
     come = {file: code for file, code in wanted.items() if file not in _announced}
     stopped = inferior.exchange(gone, list(come)) if gone or come else 0.0
     _announced.update(come)
-    inferior.retire(_left(known, stacks))
-    inferior.mark([*_running(known, stacks), *_undone(journal, stacks)], texts_of(journal))
+    inferior.retire(_left(known, reach))
+    inferior.mark([*_running(known, reach), *_undone(undone, reach, stacks)], texts_of(journal))
     return stopped
 
 
@@ -63,39 +68,38 @@ def _code(plan: PatchPlan) -> dict[str, tuple[tuple[int, int], ...]]:
     return parts
 
 
-def _runs(stacks: Sequence[Stack], code: Ranges) -> bool:
-    return bool(code) and bool(users_of(stacks, code))
-
-
-def _running(known: Sequence[Version], stacks: Sequence[Stack]) -> Iterator[OldCode]:
+def _running(known: Sequence[Version], reach: Reach) -> Iterator[OldCode]:
     """Old versions that some thread is in or will come back to."""
     newest = {row.entry: row.number for row in known}
     for row in known:
-        threads = users_of(stacks, [row.body]) if not row.is_newest and row.size > 1 else ()
+        threads = reach.users_of([row.body]) if not row.is_newest and row.size > 1 else ()
         if threads:
             text = f"old code, version {row.number} of {newest[row.entry]}"
             yield OldCode(row.address, row.address + row.size, text, tuple(threads))
 
 
-def _undone(journal: Journal, stacks: Sequence[Stack]) -> Iterator[OldCode]:
+def _undone(undone: Sequence[tuple[Patch, FunctionChange]], reach: Reach, stacks: Sequence[Stack]) -> Iterator[OldCode]:
     """Code of undone patches likewise."""
-    for patch in journal.all_patches():
-        for row in patch.plan.functions if patch.state == UNDONE else ():
-            # A word that is the address of its first byte is a function pointer; a pc there is not.
-            threads = users_of(stacks, [(row.address + 1, row.address + max(row.size, 1))])
-            threads += [stack.thread for stack in stacks if stack.pc == row.address and stack.thread not in threads]
-            if threads:
-                text = f"code of patch {patch.number}, which was undone"
-                yield OldCode(row.address, row.address + row.size, text, tuple(threads))
+    for patch, row in undone:
+        threads = reach.users_of([_inside(row)])
+        threads += [stack.thread for stack in stacks if stack.pc == row.address and stack.thread not in threads]
+        if threads:
+            text = f"code of patch {patch.number}, which was undone"
+            yield OldCode(row.address, row.address + row.size, text, tuple(threads))
 
 
-def _left(known: Sequence[Version], stacks: Sequence[Stack]) -> list[tuple[int, int]]:
+def _inside(row: FunctionChange) -> tuple[int, int]:
+    # A word that is the address of its first byte is a function pointer; a pc there is not.
+    return row.address + 1, row.address + max(row.size, 1)
+
+
+def _left(known: Sequence[Version], reach: Reach) -> list[tuple[int, int]]:
     """Code that nobody comes to any more: old versions that no thread is in, and the jumps at the entries."""
     ranges = []
     for version in known:
         if version.is_newest:
             continue
-        if version.size > 1 and not users_of(stacks, [version.body]):
+        if version.size > 1 and not reach.users_of([version.body]):
             ranges.append((version.address, version.address + version.size))
         elif version.is_original:
             ranges.append((version.address, version.address + _JUMP))

@@ -40,6 +40,7 @@ def test_a_path_is_what_the_source_says(name: str, path: str) -> None:
         (STATE_OF_F1, "_ZN3low2f15STATE17h9c559e6fc5feaf1bE", True),  # its function is in another crate
         (STATE_OF_F1, "_ZN3low2f25STATE17h9c559e6fc5feaf1bE", False),  # another function has one
         (STATE_OF_F1, "_ZN3low2f15COUNT17h9c559e6fc5feaf1bE", False),
+        (STATE_OF_F1, "_ZN4high2f15STATE17h9c559e6fc5feaf1bE", False),  # in its place, of another type
         ("_ZN4high5TOTAL17hccb5e5fd3e1d7862E", "_ZN3low5TOTAL17h9c559e6fc5feaf1bE", True),  # a crate's own
         ("_ZN4high5TOTAL17hccb5e5fd3e1d7862E", "_ZN3low5stats5TOTAL17h9c559e6fc5feaf1bE", True),  # now a module's
         ("_ZN4high5TOTAL17hccb5e5fd3e1d7862E", "_ZN3low2f25TOTAL17h9c559e6fc5feaf1bE", False),  # now a function's

@@ -82,7 +82,8 @@ def in_another_module(lost: Definitions, fresh: Definitions) -> Iterator[tuple[s
     for path, name in after:
         for old, known in before:
             are_in_modules = not {old[:-1], path[:-1]} & functions
-            if path[-1:] == old[-1:] and (path[-2:-1] == old[-2:-1] or are_in_modules):
+            is_called_alike = path[-1:] == old[-1:] and (path[-2:-1] == old[-2:-1] or are_in_modules)
+            if is_called_alike and path != old:  # in its place it has another type, which is judged by that
                 yield name, known
 
 

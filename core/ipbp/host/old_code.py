@@ -31,8 +31,12 @@ class Version:
 
     @property
     def body(self) -> tuple[int, int]:
-        """Without its first byte: a word that points there is a function pointer and no address to come back to."""
-        return self.address + 1, self.address + max(self.size, 1)
+        return body_of(self)
+
+
+def body_of(row: Version | FunctionChange) -> tuple[int, int]:
+    """Without its first byte: a word that points there is a function pointer and no address to come back to."""
+    return row.address + 1, row.address + max(row.size, 1)
 
 
 def versions(rows: Iterable[FunctionChange]) -> list[Version]:

@@ -15,7 +15,7 @@ from typing import Iterator, Sequence
 
 from ipbp.host.inferior import Inferior, OldCode
 from ipbp.host.journal import UNDONE, Journal, Patch
-from ipbp.host.old_code import Version, versions
+from ipbp.host.old_code import Version, body_of, versions
 from ipbp.host.safepoint import Reach, Stack
 from ipbp.host.texts import texts_of
 from ipbp.protocol import FunctionChange, PatchPlan
@@ -33,7 +33,7 @@ def settle(inferior: Inferior, journal: Journal, stacks: Sequence[Stack]) -> flo
     known = versions([row for patch in patches for row in patch.functions])
     undone = [(patch, row) for patch in journal.all_patches() if patch.state == UNDONE for row in patch.plan.functions]
     codes = [*_announced.values(), *(part for patch in patches for part in _code(patch.plan).values())]
-    bodies = [*(row.body for row in known), *(_inside(row) for _, row in undone)]
+    bodies = [*(row.body for row in known), *(body_of(row) for _, row in undone)]
     reach = Reach(stacks, [*chain.from_iterable(codes), *bodies])
     current = {version.address for version in known if version.is_newest}
     wanted: dict[str, tuple[tuple[int, int], ...]] = {}
@@ -81,16 +81,11 @@ def _running(known: Sequence[Version], reach: Reach) -> Iterator[OldCode]:
 def _undone(undone: Sequence[tuple[Patch, FunctionChange]], reach: Reach, stacks: Sequence[Stack]) -> Iterator[OldCode]:
     """Code of undone patches likewise."""
     for patch, row in undone:
-        threads = reach.users_of([_inside(row)])
+        threads = reach.users_of([body_of(row)])
         threads += [stack.thread for stack in stacks if stack.pc == row.address and stack.thread not in threads]
         if threads:
             text = f"code of patch {patch.number}, which was undone"
             yield OldCode(row.address, row.address + row.size, text, tuple(threads))
-
-
-def _inside(row: FunctionChange) -> tuple[int, int]:
-    # A word that is the address of its first byte is a function pointer; a pc there is not.
-    return row.address + 1, row.address + max(row.size, 1)
 
 
 def _left(known: Sequence[Version], reach: Reach) -> list[tuple[int, int]]:

@@ -32,7 +32,6 @@ from ipbp.pipeline.edited import Edited, as_edited
 from ipbp.pipeline.judge import Judged, judge_against
 from ipbp.pipeline.layouts import file_names, types_of_object
 from ipbp.pipeline.old_side import lifted_side, recorded_side
-from ipbp.pipeline.readable import readable_name
 from ipbp.pipeline.record import UnitRecord
 from ipbp.stages.begun_anew import Definitions, begun_anew, definitions, in_another_module
 from ipbp.stages.cxx_names import function_path
@@ -86,19 +85,19 @@ def follow_crates(judged: Iterable[Judged]) -> Followed:
     along. Refusals: `ambiguous-static`."""
     units = tuple(judged)
     lost = [_lost(unit) for unit in units]
-    refusals = [
-        _ambiguous(unit, name, known)
-        for unit in units
-        for name, known in dict(pair for side in lost for pair in in_another_module(side, _fresh(unit))).items()
-    ]
+    refusals: list[Refusal] = []
+    for unit in units:
+        fresh = _fresh(unit)
+        pairs = dict(pair for side in lost for pair in in_another_module(side, fresh))
+        refusals += [_ambiguous(unit, name, known) for name, known in pairs.items()]
     return Followed(units, refusals=tuple(refusals))
 
 
 def _ambiguous(unit: Judged, name: str, known: str) -> Refusal:
     return Refusal(
         "ambiguous-static",
-        f"'{readable_name(name)}' is new in {unit.edited.name}, and could be '{readable_name(known)}' of the running "
-        "program, which was elsewhere until this edit",
+        f"'{name}' is new in {unit.edited.name}, and could be '{known}' of the running program, which was elsewhere "
+        "until this edit",
         "Give it another name when it is to be a new variable; or build and start the program once more.",
         name,
         unit.edited.name,

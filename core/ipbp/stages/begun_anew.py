@@ -78,19 +78,16 @@ def in_another_module(lost: Definitions, fresh: Definitions) -> Iterator[tuple[s
     that are in no function, as far as that is known."""
     before = [(source_path(name), name) for name in lost.variables if is_rust(name)]
     after = [(source_path(name), name) for name in fresh.variables if is_rust(name)] if before else []
-    functions = {source_path(name) for name in (*lost.functions, *fresh.functions) if is_rust(name)} if after else set()
-    for path, name in after:
-        for old, known in before:
-            are_in_modules = not {old[:-1], path[:-1]} & functions
-            is_called_alike = path[-1:] == old[-1:] and (path[-2:-1] == old[-2:-1] or are_in_modules)
-            if is_called_alike and path != old:  # in its place it has another type, which is judged by that
-                yield name, known
+    # In its place it has another type, which is judged by that.
+    alike = [(new, old) for new in after for old in before if new[0] != old[0] and new[0][-1:] == old[0][-1:]]
+    functions = {source_path(name) for name in (*lost.functions, *fresh.functions) if is_rust(name)} if alike else set()
+    for (path, name), (old, known) in alike:
+        if path[-2:-1] == old[-2:-1] or not {old[:-1], path[:-1]} & functions:
+            yield name, known
 
 
 def _key(name: str) -> str:
-    """What a variable of C or C++ is called; "" for what is none of the source's."""
-    if is_rust(name):
-        return ""
+    """What a variable is called; "" for what is none of the source's."""
     local = local_name(name)
     if name.startswith("_ZGV") or (local is not None and local.is_guard):
         return ""

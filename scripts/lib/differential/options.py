@@ -97,7 +97,12 @@ def _some_flags(seed: int, chosen: Options) -> tuple[str, ...]:
         return ()
     known = _PROFILE if chosen.language == "rust" else (*FLAGS, *_FLAGS[chosen.compiler])
     drawn = rng.sample(known, rng.randint(1, 3))
-    return tuple(flag for flag in drawn if _is_possible(flag, chosen, drawn))
+    return tuple(_kept_one(flag, chosen) for flag in drawn if _is_possible(flag, chosen, drawn))
+
+
+def _kept_one(flag: str, chosen: Options) -> str:
+    # Else what an inline function keeps would be in the program and in the library, and the state has it once.
+    return "-Wl,-Bsymbolic-functions" if flag == "-Wl,-Bsymbolic" and chosen.language == "cxx" else flag
 
 
 def _is_possible(flag: str, chosen: Options, drawn: Sequence[str]) -> bool:

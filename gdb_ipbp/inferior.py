@@ -32,6 +32,7 @@ from gdb_ipbp.stub_processes import process_behind_stub
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
+from ipbp.host.kernel_words import kept_words
 from ipbp.host.plain_path import plain_path
 from ipbp.protocol import Description, Region
 
@@ -160,6 +161,13 @@ class GdbInferior:
         self._require_thread(thread)
         return ptrace.read_extended_state(thread) if self._remote is None else b""
 
+    def register_bytes(self, thread: int) -> bytes:
+        self._require_thread(thread)
+        if self._remote is not None:
+            return self._remote.register_bytes(thread)
+        general = b"".join(value.to_bytes(8, "little") for value in ptrace.read_registers(thread).values())
+        return general + ptrace.read_extended_state(thread)
+
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)
         self._moves()
@@ -180,6 +188,10 @@ class GdbInferior:
     def filters_calls(self, thread: int) -> bool:
         pid = _process()
         return procfs.seccomp_mode(pid, thread) == 2 if self._remote is None else self._remote.filters_calls(thread)
+
+    def kept_words(self, seconds: float) -> Optional[list[int]]:
+        pid = _process()
+        return kept_words(pid) if self._remote is None else self._remote.kept_words(seconds)
 
     def selected_frame(self) -> Frame:
         _process()

@@ -49,6 +49,10 @@ class Packets:
                     found[name] = int.from_bytes(bytes.fromhex(text), "little")
         return found
 
+    def read_all(self, thread: int) -> bytes:
+        """All registers as the stub tells them; zeros for those that are not to be had."""
+        return bytes.fromhex(self._content(thread).replace("x", "0"))
+
     def write(self, thread: int, values: dict[str, int]) -> None:
         """Some of them; the others keep their values."""
         before = content = self._content(thread)

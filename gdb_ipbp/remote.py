@@ -148,6 +148,13 @@ class RemoteProcess:
                     continue
             return found
 
+    def register_bytes(self, number: int) -> bytes:
+        """All that the stub tells, in its order; of one that tells of each alone (qemu-user) the general ones."""
+        with self._raw() as packets:
+            if packets is not None:
+                return packets.read_all(number)
+        return b"".join(value.to_bytes(8, "little") for value in self.registers(number, self._abi.frame).values())
+
     def interrupted_call(self, number: int) -> Optional[int]:
         """The system call that a thread is in, None for none, or where that is not told."""
         hidden = self._abi.hidden
@@ -205,6 +212,9 @@ class RemoteProcess:
             return True
         self._unfiltered.add(thread)
         return False
+
+    def kept_words(self, seconds: float) -> Optional[list[int]]:
+        return None if self._kernel is None else self._kernel.kept_words(seconds)
 
     def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         """Those that there are. gdb itself gives them in parts only."""

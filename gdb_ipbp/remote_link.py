@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Callable, Iterator, Optional
+from contextlib import contextmanager
+from itertools import islice
+from typing import Callable, Iterable, Iterator, Optional
 
 import gdb
 
@@ -13,12 +15,14 @@ from gdb_ipbp.settings import quoted
 from ipbp.errors import IpbpError
 from ipbp.host.remote_kernel import Link, RemoteKernel, content_by, entry_of, kernel_of
 
+_Send = Callable[[bytes], Optional[bytes]]
+_CHUNK = 1 << 12  # bytes
 _MTIME = 56  # offset in struct stat of the protocol, all of it big-endian (gdb manual, "struct stat")
 
 
 def kernel_behind_stub(pid: int) -> Optional[RemoteKernel]:
     """What the kernel there tells of the selected inferior; None where the stub gives no files."""
-    link = Link(content_by(_get), _get, _memory, _places, _modified)
+    link = Link(_content, _contents, _get, _memory, _places, _modified)
     vector = link.content(f"/proc/{pid}/auxv") or b""
     return kernel_of(link, pid, vector) if vector == auxiliary_vector() else None
 
@@ -71,18 +75,55 @@ def _get(path: str, copy: str) -> bool:
     return True
 
 
+_content = content_by(_get)
+
+
+def _contents(paths: Iterable[str]) -> Iterator[Optional[bytes]]:
+    # gdb takes milliseconds for each file. With the first one it has chosen the stub's own file system.
+    send, rest = _sender(), iter(paths)
+    yield from map(_content, islice(rest, 1))
+    for path in rest:
+        with _opened(send, path) as number:
+            yield _all_of(send, number) if number is not None else None
+
+
+def _all_of(send: _Send, number: bytes) -> Optional[bytes]:
+    content = b""
+    while True:
+        said = send(b"vFile:pread:%s,%x,%x" % (number, _CHUNK, len(content))) or b""
+        head, _, part = said.partition(b";")
+        part = _plain(part)
+        if head != b"F%x" % len(part):
+            return None
+        if not part:
+            return content
+        content += part
+
+
 def _modified(path: str) -> int:
     """When the file was modified, in seconds; 1 where that is not known: then all sources are newer. To be asked after
     `_get`, by which gdb has chosen the stub's own file system."""
-    send: Callable[[bytes], Optional[bytes]] = gdb.selected_inferior().connection.send_packet
-    opened = send(b"vFile:open:" + os.fsencode(path).hex().encode() + b",0,0") or b""
-    number = re.match(rb"F([0-9a-f]+)$", opened)
-    if number is None:
-        return 1
-    said = send(b"vFile:fstat:" + number[1]) or b""
-    send(b"vFile:close:" + number[1])
+    send = _sender()
+    with _opened(send, path) as number:
+        said = (send(b"vFile:fstat:" + number) or b"") if number is not None else b""
     content = _plain(said.partition(b";")[2])
     return int.from_bytes(content[_MTIME : _MTIME + 4], "big") or 1
+
+
+def _sender() -> _Send:
+    send: _Send = gdb.selected_inferior().connection.send_packet
+    return send
+
+
+@contextmanager
+def _opened(send: _Send, path: str) -> Iterator[Optional[bytes]]:
+    # Its number, in hex; None for no file. To be read (flags 0), no mode.
+    opened = re.fullmatch(rb"F([0-9a-f]+)", send(b"vFile:open:%s,0,0" % os.fsencode(path).hex().encode()) or b"")
+    try:
+        yield opened[1] if opened else None
+    finally:
+        if opened:
+            send(b"vFile:close:" + opened[1])
 
 
 def _plain(content: bytes) -> bytes:

@@ -20,6 +20,7 @@ import lldb
 from ipbp.errors import IpbpError
 from ipbp.host import inject, procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, FAULTS, HANDLER, KEPT, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
+from ipbp.host.kernel_words import kept_words
 from ipbp.host.plain_path import plain_path
 from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
@@ -197,6 +198,10 @@ class LldbInferior:
     def extended_state(self, thread: int) -> bytes:
         return b""
 
+    def register_bytes(self, thread: int) -> bytes:
+        self._thread(thread)
+        return self._server().all_registers(thread)
+
     def step(self, thread: int) -> None:
         found = self._thread(thread)
         if self._may_step_unseen() and not self._is_at_trap(found):
@@ -265,6 +270,10 @@ class LldbInferior:
     def filters_calls(self, thread: int) -> bool:
         pid = self._pid()
         return procfs.seccomp_mode(pid, thread) == 2 if self._kernel is None else self._kernel.filters_calls(thread)
+
+    def kept_words(self, seconds: float) -> Optional[list[int]]:
+        pid = self._pid()
+        return kept_words(pid) if self._kernel is None else self._kernel.kept_words(seconds)
 
     def selected_frame(self) -> Frame:
         self._pid()

@@ -76,6 +76,10 @@ class Server:
         """Values of those that the server knows; it has no orig_rax."""
         return {name: self._register(thread, _NUMBERS[name]) for name in names if name in _NUMBERS}
 
+    def all_registers(self, thread: int) -> bytes:
+        """What they hold, up to those of AVX, in the server's order."""
+        return bytes.fromhex(self._tell(f"g;thread:{thread:x};").replace("x", "0"))
+
     def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
         for name, value in values.items():
             self._set_register(thread, _NUMBERS[name], value)

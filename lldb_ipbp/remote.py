@@ -12,6 +12,7 @@ import os
 import re
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import Iterator, Optional
 
 import lldb
@@ -47,9 +48,11 @@ def kernel_behind_platform(target: lldb.SBTarget) -> Optional[RemoteKernel]:
         return bool(target.GetPlatform().Get(lldb.SBFileSpec(path, False), lldb.SBFileSpec(copy, False)).Success())
 
     pid, memory = int(target.GetProcess().GetProcessID()), _Memory(target)
+    files = ServerFiles(CommandsOf(target.GetDebugger().GetCommandInterpreter(), target.GetProcess()))
     # lldb does not tell when a file was modified: at the beginning, so that all sources are newer.
-    link = Link(content_by(get), get, memory.read, memory.places, lambda path: 1)
-    vector = link.content(f"/proc/{pid}/auxv") or b""
+    content = content_by(get)
+    link = Link(content, partial(map, files.text), get, memory.read, memory.places, lambda path: 1)
+    vector = content(f"/proc/{pid}/auxv") or b""
     # Of all modules: lldb may take a patch's for the program.
     entries = (module.GetObjectFileEntryPointAddress() for module in target.module_iter())
     is_of_process = entry_of(vector) in [address.GetLoadAddress(target) for address in entries]
@@ -65,7 +68,8 @@ def kernel_behind_server(target: lldb.SBTarget) -> Optional[RemoteKernel]:
     commands = CommandsOf(target.GetDebugger().GetCommandInterpreter(), process)
     pid, files = int(process.GetProcessID()), ServerFiles(commands)
     digests = files.digests(f"/proc/{pid}/auxv")
-    link = Link(files.text, lambda path, copy: False, memory.read, memory.places, lambda path: 1)
+    contents = partial(map, files.text)
+    link = Link(files.text, contents, lambda path, copy: False, memory.read, memory.places, lambda path: 1)
     kernel = kernel_of(link, pid, vector_on_stack(link, pid, digests)) if digests else None
     if kernel is not None:
         _answering.add(int(process.GetUniqueID()))

@@ -156,6 +156,26 @@ def extended_state_has_the_vector_registers(subject: Subject) -> None:
         assert len(state) > 576
 
 
+def register_bytes_hold_every_register(subject: Subject) -> None:
+    inferior = subject.inferior
+    for thread in inferior.threads():
+        content = inferior.register_bytes(thread.id)
+        for value in inferior.registers(thread.id, ("rsp", "rip", "r12")).values():
+            assert value.to_bytes(8, "little") in content, hex(value)
+    thread = inferior.threads()[0].id
+    before = inferior.vectors(thread, ("xmm5",))
+    inferior.set_vectors(thread, {"xmm5": 0x1122334455667788 << 64 | 0x99})
+    try:
+        assert bytes.fromhex("99000000000000008877665544332211") in inferior.register_bytes(thread)
+    finally:
+        inferior.set_vectors(thread, before)
+
+
+def tells_what_the_kernel_keeps(subject: Subject) -> None:
+    kept = subject.inferior.kept_words(60.0)  # the program has neither a timer nor epoll
+    assert kept == ([] if subject.inferior.describe().debugger != "fake" else None)
+
+
 def steps_one_thread_and_no_other(subject: Subject) -> None:
     # Over the start of a function and back: one instruction, wherever the thread really is. It may push, so its
     # stack begins below the red zone.
@@ -270,6 +290,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         registers_are_unsigned_and_can_be_set,
         vector_registers_can_be_set,
         extended_state_has_the_vector_registers,
+        register_bytes_hold_every_register,
+        tells_what_the_kernel_keeps,
         steps_one_thread_and_no_other,
         calls_a_function_and_leaves_no_trace,
         hides_a_breakpoint_in_the_bytes,

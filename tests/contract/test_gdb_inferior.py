@@ -20,6 +20,7 @@ OWN = (
     "steps_silently",
     "leaves_the_users_things_alone",
 )
+SETS_VECTORS = ("vector_registers_can_be_set", "register_bytes_hold_every_register")
 SETTINGS = {
     "launched": [],
     "attached": [],
@@ -53,7 +54,7 @@ def results(
 @pytest.mark.parametrize("check", [*contract.CHECKS, *OWN])
 def test_gdb_inferior(results: dict[str, str], check: str, request: pytest.FixtureRequest) -> None:
     is_behind = request.node.callspec.params["results"] == "behind gdbserver"
-    if is_behind and has_amx() and (check.startswith("calls_") or check == "vector_registers_can_be_set"):
+    if is_behind and has_amx() and (check.startswith("calls_") or check in SETS_VECTORS):
         # Its thread is in no system call.
         assert "gdbserver cannot" in results[check]
         assert "the processor has AMX [inferior-register]" in results[check]

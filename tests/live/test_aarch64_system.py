@@ -112,6 +112,14 @@ def test_patch_after_patch_and_back(machine: Machine, kind: str) -> None:
         assert talk.ask("stored 5") == "1005 1"  # by its address
         assert session.call("undo 0")["outcome"] == "undone"
         assert (talk.ask("body 5"), talk.ask("counted 1"), talk.ask("stored 5")) == ("6", "102", "6 1")
+        for path, text in texts.items():
+            path.write_text(text)
+        project.edit(EDITS[0])
+        before = session.call("status")["memory"]
+        session.tell("python import ipbp.host.reclaim; ipbp.host.reclaim.SECONDS = 60.0")  # an emulator is slow
+        assert session.call("")["outcome"] == "patched"
+        assert session.call("undo")["outcome"] == "undone"
+        assert session.call("status")["memory"] == before
         session.stop()
         session.detach()
         assert talk.ask("recursive 10") == "55"

@@ -73,7 +73,7 @@ def test_rounds_of_patch_and_undo_do_not_take_more_and_more(
     assert talk.ask("greeting") == "hello from the new code, which is longer"
 
 
-def test_a_thread_inside_keeps_the_code_that_it_is_in(session: tuple[Session, Talk, Project]) -> None:
+def test_a_thread_inside_keeps_the_code_that_it_is_in_until_it_has_left(session: tuple[Session, Talk, Project]) -> None:
     debugger, talk, project = session
     original = (project.folder / "talk.c").read_text()
     first = patch(debugger, project, ON_STACK)
@@ -83,7 +83,7 @@ def test_a_thread_inside_keeps_the_code_that_it_is_in(session: tuple[Session, Ta
     assert second != first
     assert talk.ask("go on") == "71"
     assert talk.ask("body 5") == "1005"
-    assert undo(debugger, project, original)["memory"] > 0
+    assert undo(debugger, project, original) == {"memory": 0, "mapped": 0}
 
 
 def test_a_pointer_in_the_programs_data_keeps_what_it_points_to(session: tuple[Session, Talk, Project]) -> None:
@@ -99,6 +99,36 @@ def test_a_pointer_in_the_programs_data_keeps_what_it_points_to(session: tuple[S
     assert debugger.evaluate("stored") == place != before
     debugger.resume()
     assert undo(debugger, project, original)["memory"] > 0
+
+
+@pytest.mark.parametrize("server", ["remote", "extended-remote", "lldb-server", "lldb-gdbserver"])
+def test_behind_a_server_as_well(tmp_path: Path, gcc: str, server: str) -> None:
+    project = build_project(tmp_path / "project", gcc, ["-O2"])
+    original = (project.folder / "talk.c").read_text()
+    talk = Talk(project.program)
+    is_lldb = server.startswith("lldb")
+    try:
+        with debug_with(server if is_lldb else "gdbserver", find_debugger("lldb" if is_lldb else "gdb")) as debugger:
+            debugger.kind = server  # which lldb has no use for
+            debugger.attach(talk.process.pid)
+            places = set()
+            for _round in range(3):
+                places.add(patch(debugger, project, BODY))
+                assert undo(debugger, project, original) == {"memory": 0, "mapped": 0}
+            assert len(places) == 1
+            patch(debugger, project, ON_STACK)
+            debugger.resume()
+            assert talk.ask("on_stack 1") == "waiting"
+            debugger.stop()
+            assert undo(debugger, project, original)["memory"] > 0
+            assert patch(debugger, project, BODY) not in places
+            debugger.resume()
+            assert talk.ask("go on") == "71"
+            assert talk.ask("body 5") == "1005"
+            debugger.stop()
+            assert undo(debugger, project, original) == {"memory": 0, "mapped": 0}
+    finally:
+        talk.kill()
 
 
 def _place_of(pid: int, content: bytes) -> int:

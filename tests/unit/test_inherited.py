@@ -124,7 +124,7 @@ def test_which_patches_these_are_is_told_by_memory(
 def test_what_the_parent_has_undone_since_can_be_undone_and_not_gone_on_from(parent: Journal, child: Journal) -> None:
     applied(parent, 1)
     parent.undoing(1)
-    parent.undone(1)
+    parent.undone(1, True)
     inherit(child, Process(ONE))
     assert numbers(child) == [1]
     with pytest.raises(IpbpError) as error:
@@ -135,7 +135,7 @@ def test_what_the_parent_has_undone_since_can_be_undone_and_not_gone_on_from(par
 def test_what_the_parent_had_undone_before_is_not_in_force(parent: Journal, child: Journal) -> None:
     applied(parent, 1)
     parent.undoing(1)
-    parent.undone(1)
+    parent.undone(1, True)
     inherit(child, Process(OLD))
     assert numbers(child) == []
     assert child.written_ranges() == [(ARENA + 0x100, ARENA + 0x110)], "a thread may have been there"

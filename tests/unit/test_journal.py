@@ -99,7 +99,7 @@ def test_after_an_undo_the_patch_before_counts_and_the_memory_stays_on_the_books
         journal.begin(open_entry(plan(number)))
         journal.commit(number)
     journal.undoing(2)
-    journal.undone(2)
+    journal.undone(2, True)
 
     assert journal.latest_record() == {"number": 1}
     assert journal.latest_arenas() == [{"used": 2}]
@@ -155,7 +155,7 @@ def test_a_long_journal_is_made_short_and_says_the_same(journal: Journal, monkey
         journal.commit(number)
         if number not in (3, 7):
             journal.undoing(number)
-            journal.undone(number)
+            journal.undone(number, True)
             if number != 5:
                 journal.reclaiming(number)
                 journal.reclaimed(number)

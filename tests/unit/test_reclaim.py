@@ -6,6 +6,7 @@ import ctypes
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -34,7 +35,7 @@ def patch(request: pytest.FixtureRequest) -> tuple[FakeInferior, tuple[int, int]
 
 
 def keeps(inferior: FakeInferior, span: tuple[int, int]) -> bool:
-    return reclaim.is_reachable(inferior, [span])
+    return 0 in reclaim.reached(inferior, [[span]])
 
 
 def word(value: int) -> bytes:
@@ -151,3 +152,83 @@ def test_what_the_kernel_keeps_unseen_keeps_it(monkeypatch: pytest.MonkeyPatch) 
     assert not keeps(inferior, (HIGH, HIGH + 64))
     monkeypatch.setattr("os.readlink", lambda path: "anon_inode:[io_uring]")
     assert keeps(inferior, (HIGH, HIGH + 64))
+
+
+def test_of_several_patches_those_are_kept_that_something_points_to() -> None:
+    inferior = fake()
+    inferior.map(HIGH, 4 * PAGE, "rw")
+    spans = [
+        [(HIGH + n * PAGE, HIGH + n * PAGE + 64), (HIGH + n * PAGE + 128, HIGH + n * PAGE + 192)] for n in range(4)
+    ]
+    assert reclaim.reached(inferior, spans) == set()
+    inferior.write(DATA + 9, word(spans[2][1][0] + 5))
+    assert reclaim.reached(inferior, spans) == {2}
+    inferior.write(spans[1][0][0], word(spans[1][1][0]))
+    assert reclaim.reached(inferior, spans) == {2}
+    inferior.write(spans[1][0][0] + 8, word(spans[3][0][0]))
+    assert reclaim.reached(inferior, spans) == {2, 3}
+    inferior.all_threads[0].registers["rbx"] = spans[0][0][1]
+    assert reclaim.reached(inferior, spans) == {0, 2, 3}
+
+
+def test_two_patches_are_kept_by_a_word_that_points_to_where_they_meet() -> None:
+    inferior = fake()
+    inferior.map(HIGH, PAGE, "rx")
+    inferior.write(DATA, word(HIGH + 64))
+    assert reclaim.reached(inferior, [[(HIGH, HIGH + 64)], [(HIGH + 64, HIGH + 128)]]) == {0, 1}
+
+
+def test_a_vector_register_keeps_it(patch: tuple[FakeInferior, tuple[int, int]]) -> None:
+    inferior, span = patch
+    inferior.all_threads[1].vectors["xmm3"] = (span[0] + 7) << 64
+    assert keeps(inferior, span)
+
+
+def test_what_a_program_keeps_in_the_upper_bits_does_not_hide_an_address() -> None:
+    inferior = fake()
+    inferior.map(HIGH, PAGE, "rx")
+    inferior.write(DATA + 8, word(0xFFFC << 48 | HIGH + 8))
+    assert keeps(inferior, (HIGH, HIGH + 64))
+
+
+def test_a_signature_does_not_hide_an_address_of_aarch64() -> None:
+    inferior = FakeInferior(pid=os.getpid(), local=True, triple="aarch64-linux")
+    inferior.map(HIGH, PAGE, "rx")
+    assert not keeps(inferior, (HIGH, HIGH + 64))
+    inferior.all_threads[0].registers["x30"] = 0x003A_F600_0000_0000 ^ (HIGH + 8)
+    assert keeps(inferior, (HIGH, HIGH + 64))
+
+
+def test_an_upper_part_that_overlaps_with_itself_is_found_at_each_place() -> None:
+    inferior = fake()
+    inferior.map(0x7E00_7E00_7000, PAGE, "rx")
+    span = (0x7E00_7E00_7E00, 0x7E00_7E00_7E40)
+    inferior.write(DATA, bytes.fromhex("34f2007e007e"))
+    assert not keeps(inferior, span)
+    inferior.write(DATA, bytes.fromhex("34f2007e007e007e"))
+    assert keeps(inferior, span)
+
+
+class Far(FakeInferior):
+    """A process of another machine. `delay`: seconds for each reading of memory."""
+
+    delay = 0.0
+
+    def kept_words(self, seconds: float) -> list[int]:
+        return []
+
+    def read(self, address: int, size: int) -> bytes:
+        time.sleep(self.delay)
+        return super().read(address, size)
+
+
+def test_behind_a_slow_link_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    inferior = Far()
+    inferior.map(HIGH, PAGE, "rx")
+    inferior.map(HEAP, 64 * PAGE, "rw")
+    monkeypatch.setattr(reclaim, "_REMOTE_PIECE", PAGE)
+    assert not keeps(inferior, (HIGH, HIGH + 64))
+    inferior.delay = 0.1
+    start = time.monotonic()
+    assert keeps(inferior, (HIGH, HIGH + 64))
+    assert time.monotonic() - start < 2  # by itself: not after the 6.4 seconds that all would take

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import pytest
 
+from ipbp.host.kernel_words import kept_words_there
+from ipbp.host.procfs import parse_maps
 from ipbp.host.remote_kernel import Link, entry_of, kernel_of, vector_on_stack
 
 STACK, START = 0x7FFC_0000_0000, 0x7FFC_0000_1230
@@ -32,7 +37,7 @@ def link_of(on_stack: bytes) -> Link:
         at = address - STACK
         return memory[at : at + size] if at >= 0 and at + size <= len(memory) else None
 
-    return Link(files.get, lambda path, copy: False, read, lambda path: (), lambda path: 1)
+    return Link(files.get, partial(map, files.get), lambda path, copy: False, read, lambda path: (), lambda path: 1)
 
 
 @pytest.mark.parametrize(
@@ -74,3 +79,49 @@ def test_the_process_is_named_by_boot_number_start_and_vector() -> None:
     assert other.name != kernel.name
     assert kernel_of(link, 7, b"") is None
     assert kernel_of(link, 8, VECTOR) is None
+
+
+def kept_there(files: dict[str, bytes], maps: str = "") -> list[int] | None:
+    base = {"status": b"Name:\tx\nFDSize:\t64\n", "timers": b"", "fdinfo/0": b"pos:\t0\nflags:\t02\n"}
+    found = {f"/proc/7/{name}": content for name, content in {**base, **files}.items()}
+    return kept_words_there(partial(map, found.get), 7, parse_maps(maps), 5.0)
+
+
+def test_what_the_kernel_there_keeps_is_read_of_each_file_that_may_be_open() -> None:
+    epoll = b"pos:\t0\ntfd:        5 events:       19 data: 7ffff7fbd010  pos:0 ino:b sdev:e\n"
+    timer = b"ID: 0\nsignal: 10/0000000000001234\nnotify: signal/pid.7\n"
+    assert kept_there({}) == []
+    assert kept_there({"fdinfo/63": epoll, "timers": timer}) == [0x7FFFF7FBD010, 0x1234]
+
+
+@pytest.mark.parametrize(
+    ("files", "maps"),
+    [
+        ({"status": b"Name:\tx\n"}, ""),
+        ({"fdinfo/5": b"pos:\t0\nSqMask:\t0x3\n"}, ""),
+        ({}, "7f0000000000-7f0000001000 rw-s 0 00:0e 1051 anon_inode:[io_uring]\n"),
+        ({}, "7f0000000000-7f0000001000 rw-s 0 00:12 99 /[aio] (deleted)\n"),
+    ],
+    ids=["no number of files", "io_uring", "its mapping", "aio"],
+)
+def test_what_the_kernel_there_may_keep_unseen_is_not_known(files: dict[str, bytes], maps: str) -> None:
+    assert kept_there(files, maps) is None
+
+
+def test_files_there_that_nobody_may_see_are_not_known() -> None:
+    files = {"/proc/7/status": b"FDSize:\t64\n", "/proc/7/timers": b""}
+    assert kept_words_there(partial(map, files.get), 7, [], 5.0) is None
+    assert kept_words_there(partial(map, dict[str, bytes]().get), 7, [], 5.0) is None
+
+
+def test_over_a_slow_link_it_is_not_asked_for_all() -> None:
+    asked = []
+
+    def slowly(paths: Iterable[str]) -> Iterator[bytes | None]:
+        for path in paths:
+            asked.append(path)
+            time.sleep(0.05)
+            yield {"/proc/7/status": b"FDSize:\t256\n", "/proc/7/timers": b""}.get(path)
+
+    assert kept_words_there(slowly, 7, [], 2.0) is None
+    assert len(asked) < 20

@@ -78,9 +78,9 @@ def test_undone_patches_leave_nothing_and_the_one_before_is_back(journal: Journa
     first, second = patch(journal, 1, ENTRY), patch(journal, 2, ENTRY)
     inferior = settled(journal)
     assert inferior.announced == [second]
-    journal.undone(2)
+    journal.undone(2, True)
     assert settled(journal, inferior=inferior).announced == [first]
-    journal.undone(1)
+    journal.undone(1, True)
     assert settled(journal, inferior=inferior).announced == []
 
 
@@ -94,15 +94,15 @@ def test_old_versions_are_retired_and_what_runs_keeps_its_places_but_for_the_jum
     # A return address in the original: breakpoints there are still of use, but for one at the jump.
     assert settled(journal, stack(ENTRY + 9), inferior=inferior).retired == [(ENTRY, ENTRY + 5), (old, old + 0x20)]
     assert inferior.marked == [OldCode(ENTRY, ENTRY + 0x40, "old code, version 1 of 3", (1,))]
-    journal.undone(2)
-    journal.undone(1)
+    journal.undone(2, True)
+    journal.undone(1, True)
     assert settled(journal, inferior=inferior).retired == []
     assert inferior.marked == []
 
 
 def test_code_of_an_undone_patch_that_still_runs_is_marked(journal: Journal) -> None:
     patch(journal, 1, ENTRY)
-    journal.undone(1)
+    journal.undone(1, True)
     code = ARENA + 0x1000 + 0x100
     inferior = settled(journal, stack(code + 9, thread=7))
     assert inferior.marked == [OldCode(code, code + 0x20, "code of patch 1, which was undone", (7,))]

@@ -54,7 +54,7 @@ def test_a_patch_after_an_undo_goes_on_from_what_was_before(tmp_path: Path) -> N
     journal = Journal(tmp_path)
     patch(journal, 1, Text("/p/b.c", "b0", "b1"))
     patch(journal, 2, Text("/p/a.c", "a0", "a2"))
-    journal.undone(2)
+    journal.undone(2, True)
     patch(journal, 3, Text("/p/b.c", "b1", "b3"))
     assert text_at(journal, ARENA + 0x3010) == ("a0", "when this was compiled")
     assert text_at(journal, ARENA + 0x2010) == ("a2", "when this was compiled")

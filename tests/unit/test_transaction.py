@@ -58,8 +58,15 @@ HOOKS = (
 )
 
 
-def make_inferior(**options: bool) -> FakeInferior:
-    inferior = FakeInferior(threads=3, **options)
+class Known(FakeInferior):
+    """A process that the kernel keeps nothing for."""
+
+    def kept_words(self, seconds: float) -> list[int]:
+        return []
+
+
+def make_inferior(kind: type[FakeInferior] = FakeInferior, **options: bool) -> FakeInferior:
+    inferior = kind(threads=3, **options)
     inferior.functions = {
         REGISTER: lambda *_: 0,
         FORGET: lambda *_: 0,
@@ -580,6 +587,75 @@ def test_a_patch_that_was_torn_off_before_it_was_in_force_leaves_no_memory(tmp_p
     assert looked_at > 10
 
 
+def undone_patches(folder: Path) -> tuple[FakeInferior, dict[int, bytes], Journal]:
+    """Two patches in one arena that were undone, of which one had something registered; the program before them."""
+    inferior = make_inferior(Known)
+    before = inferior.snapshot()
+    journal = Journal(folder)
+    for number in (1, 2):
+        plan = make_plan(folder, number, allocate=number == 1)
+        spans = tuple((row.address, row.address + row.size) for row in plan.segments)
+        plan = replace(plan, reclaimable=spans, calls=tuple(plan.calls[2:]) if number == 1 else ())
+        apply(inferior, plan, journal)
+        transaction.undo(inferior, journal.patches()[0], journal)
+    return inferior, before, journal
+
+
+def test_memory_of_all_undone_patches_is_given_back_at_once(tmp_path: Path):
+    inferior, before, journal = undone_patches(tmp_path)
+    assert journal.mapped_size() == 3 * PAGE
+
+    inferior.write(FIRST + 0x40, ARENA_CODE.to_bytes(8, "little"))  # no pointer: the memory is not writable
+    inferior.thread(100).registers["rbx"] = ARENA_CODE + 0x204
+    transaction.give_back(inferior, journal)
+    assert [patch.state for patch in journal.all_patches()] == ["undone", "undone"]  # the arena is that of the first
+
+    inferior.write(FIRST + 0x40, b"\x90" * 8)
+    inferior.thread(100).registers["rbx"] = 0
+    transaction.give_back(inferior, journal)
+    assert inferior.snapshot() == before
+    assert (journal.mapped_size(), journal.latest_arenas()) == (0, [])
+
+
+def test_memory_of_a_patch_stays_while_something_that_it_registered_does(tmp_path: Path):
+    inferior = make_inferior(Known)
+    journal = Journal(tmp_path)
+    plan = make_plan(tmp_path)
+    apply(inferior, replace(plan, reclaimable=((ARENA_CODE, ARENA_CODE + 100),), calls=plan.calls[2:]), journal)
+    inferior.functions[FORGET] = lambda *_: _refuse()
+    transaction.undo(inferior, journal.patches()[0], journal)
+    transaction.give_back(inferior, Journal(tmp_path))
+    assert journal.mapped_size() == 3 * PAGE
+
+
+def _refuse() -> int:
+    raise IpbpError("inferior-call", "it crashed", "Look.")
+
+
+@pytest.mark.parametrize("how", ["before", "half", "after"])
+def test_wherever_the_debugger_dies_memory_is_given_back_or_kept(how: str, tmp_path: Path):
+    ends = set()
+    for at in range(1, 60):
+        (tmp_path / str(at)).mkdir()
+        inferior, before, journal = undone_patches(tmp_path / str(at))
+        inferior.fail(at, how, for_good=True)
+        transaction.give_back(inferior, journal)
+        is_over = inferior.operations < at
+        inferior.fail(0)
+
+        journal = Journal(tmp_path / str(at))
+        transaction.recover(inferior, journal)
+        assert journal.unfinished() is None
+        assert program(inferior) == {page: before[page] for page in program(inferior)}
+        ends.add(journal.mapped_size())
+
+        transaction.give_back(inferior, journal)
+        assert inferior.snapshot() == before, at
+        if is_over:
+            break
+    assert ends == {0, 3 * PAGE}
+
+
 def test_memory_that_was_being_given_back_is_given_back(tmp_path: Path, journal: Journal):
     inferior = make_inferior()
     before = inferior.snapshot()
@@ -588,7 +664,7 @@ def test_memory_that_was_being_given_back_is_given_back(tmp_path: Path, journal:
     journal.undoing(1)
     for change in plan.replacements:
         inferior.write(change.address, change.expected)
-    journal.undone(1)
+    journal.undone(1, True)
     journal.reclaiming(1)
     transaction.inject.release(inferior, ARENA_CODE, 2 * PAGE)  # and here the debugger died
 

@@ -113,7 +113,7 @@ def test_a_library_that_was_loaded_again_at_the_same_place_is_a_new_one(journal,
     process.bytes = dict.fromkeys(ENTRIES.values(), NEW)
     assert forget_unloaded(journal, process) == []
     assert (journal.unloaded(), set(ENTRIES.values()) <= journal.entries().keys()) == ([], True)
-    journal.undone(2)
+    journal.undone(2, True)
     assert journal.unloaded() == [images[1].key]
     assert journal.entries().keys() == {PROGRAM + 0x101}
 

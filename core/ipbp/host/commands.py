@@ -455,6 +455,7 @@ def undo(command: Command, options: argparse.Namespace) -> int:
             done = transaction.undo(command.inferior, patch, journal, _disarmed.pop((journal.folder, patch.number), ()))
             stacks = done.stacks
             notes += [f"patch {patch.number}: {reason}" for reason in done.notes]
+        transaction.give_back(command.inferior, journal)
         return {
             "outcome": "undone",
             "patches": [_of_patch(patch) for patch in patches],

@@ -16,6 +16,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.abi import NOP, abi_of
 from ipbp.host.inferior import Breakpoint, Frame, OldCode, OldText, Ranges, Thread
+from ipbp.host.kernel_words import kept_words
 from ipbp.protocol import Description, Region
 
 T = TypeVar("T")
@@ -185,6 +186,9 @@ class FakeInferior:
     def filters_calls(self, thread: int) -> bool:
         return self._description.local and procfs.seccomp_mode(self._description.pid, thread) == 2
 
+    def kept_words(self, seconds: float) -> Optional[list[int]]:
+        return kept_words(self._description.pid) if self._description.local else None
+
     def selected_frame(self) -> Frame:
         if self.selected is None:
             raise IpbpError("frame-none", "no frame is selected", "Select one.")
@@ -195,6 +199,11 @@ class FakeInferior:
 
     def extended_state(self, thread: int) -> bytes:
         return b""
+
+    def register_bytes(self, thread: int) -> bytes:
+        found = self.thread(thread)
+        general = b"".join(value.to_bytes(8, "little") for value in found.registers.values())
+        return self._counted(lambda: general + b"".join(row.to_bytes(16, "little") for row in found.vectors.values()))
 
     def step(self, thread: int) -> None:
         self._counted(lambda: self._step(self.thread(thread)))

@@ -141,6 +141,10 @@ class Inferior(Protocol):
         """All of the floating-point and vector registers in the form of XSAVE (NT_X86_XSTATE of ptrace(2)), b"" where
         the debugger has no such thing: lldb."""
 
+    def register_bytes(self, thread: int) -> bytes:
+        """What all registers of the thread hold that the debugger has, vector registers among them, in whatever order:
+        to be searched for addresses."""
+
     def step(self, thread: int) -> None:
         """One instruction of this thread, all others held. A signal may intervene: the caller checks the pc."""
 
@@ -150,6 +154,10 @@ class Inferior(Protocol):
 
     def filters_calls(self, thread: int) -> bool:
         """Whether a seccomp filter looks at the thread's system calls, as far as that can be asked."""
+
+    def kept_words(self, seconds: float) -> Optional[list[int]]:
+        """What the kernel will hand back to the program some day, without its being in memory or a register. None where
+        there may be some that cannot be seen, or where to ask for it would take longer than so many seconds."""
 
     def selected_frame(self) -> Frame:
         """The frame that the user has selected. `frame-none` when there is none."""

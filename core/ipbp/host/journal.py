@@ -53,12 +53,13 @@ _FOLDER_NAME = re.compile(r"([0-9a-f-]{36})\.(\d+)\.(\d+)\.([0-9a-f]{12})")
 class Patch:
     """A patch as the journal knows it; `plan.record` is left out. `memory_kept`: it was rolled back, but its
     segments could not be taken away, because code in them may have been called. `unloaded`: keys of its images that
-    are gone since."""
+    are gone since. `is_forgotten`: it was undone, and nothing that it had the program register is left."""
 
     plan: PatchPlan
     state: str
     memory_kept: bool = False
     unloaded: frozenset[str] = frozenset()
+    is_forgotten: bool = False
 
     @property
     def number(self) -> int:
@@ -280,9 +281,10 @@ class Journal:
         """The patch is in force, as before the attempt."""
         self._append_event({"event": "undo-failed", "number": number})
 
-    def undone(self, number: int) -> None:
-        """Every byte that the patch replaced is as it was before it."""
-        self._append_event({"event": "undone", "number": number})
+    def undone(self, number: int, is_forgotten: bool) -> None:
+        """Every byte that the patch replaced is as it was before it. `is_forgotten`: so is what it had registered;
+        where that comes later, it is told once more."""
+        self._append_event({"event": "undone", "number": number, "forgotten": is_forgotten})
         self._forget_record(number)
 
     def reclaiming(self, number: int) -> None:
@@ -372,8 +374,9 @@ class Journal:
             if row["event"] == "begin":
                 self._patches[number] = Patch(PatchPlan.from_json(row["plan"]), state)
             elif number in self._patches:
-                kept = bool(row.get("memory_kept"))
-                self._patches[number] = replace(self._patches[number], state=state, memory_kept=kept)
+                kept, forgotten = bool(row.get("memory_kept")), state == UNDONE and bool(row.get("forgotten"))
+                patch = self._patches[number]
+                self._patches[number] = replace(patch, state=state, memory_kept=kept, is_forgotten=forgotten)
         except (ValueError, KeyError, TypeError) as error:
             raise _malformed(self._path, f"{type(error).__name__}: {error}") from error
 

@@ -1,82 +1,142 @@
-"""Whether anything in the program can still lead into the memory of a patch that was undone.
+"""Whether anything in the program can still lead into the memory of patches that were undone.
 
 A thread may be in its code, return to there, or have it in a register; the program may have kept the address of a
 string of it; a coroutine may wait in it on a stack of its own. All of these are words that point there, so the
 threads' registers, what the kernel keeps for the program and every byte of its writable memory are searched, at any
-alignment. The part of a thread's stack that is not in use is left out where it is certain which part that is. What a
-search cannot see is excluded by the engine beforehand (`PatchPlan.reclaimable`): what libc keeps in a code of its own
-can only be addresses of functions that the patch brought, or of places that setjmp remembers.
+alignment. The part of a thread's stack that is not in use is left out where it is certain which part that is. Bits
+that no address has are not looked at: programs keep other things there, and AArch64 a signature. What a search cannot
+see is excluded by the engine beforehand (`PatchPlan.reclaimable`): what libc keeps in a code of its own can only be
+addresses of functions that the patch brought, or of places that setjmp remembers.
 """
 
 from __future__ import annotations
 
-import re
+from bisect import bisect_right
+from dataclasses import dataclass
 from typing import Iterable, Iterator, Optional, Sequence
 
 from ipbp.errors import IpbpError
+from ipbp.host.abi import AARCH64, Abi, abi_of
 from ipbp.host.inferior import Inferior, Ranges, Thread
-from ipbp.host.kernel_words import kept_words
+from ipbp.host.pace import Pace
 from ipbp.protocol import Region
 
 LIMIT = 64 << 20
 """Bytes of writable memory that are searched while the program is stopped; with more the memory is kept."""
+SECONDS = 2.0
+"""How long that may take behind a remote server; where it would take longer the memory is kept."""
 
-_PIECE = 4 << 20
+_PIECE, _REMOTE_PIECE = 4 << 20, 1 << 18
 _RED_ZONE = 128  # below the stack pointer, in use (psABI, 3.2.2)
-_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip")
 _LOW_END = 1 << 32  # addresses below may be kept in four bytes
 
 
-def is_reachable(inferior: Inferior, ranges: Ranges) -> bool:
-    """Whether something points into the half-open `ranges`, or may: when in doubt it does."""
-    threads, regions = inferior.threads(), inferior.regions()
-    if any(_is_in(value, ranges) for thread in threads for value in _values(inferior, thread)):
-        return True
-    kept = _kept_by_kernel(inferior)
-    if kept is None or any(_is_in(value, ranges) for value in kept):
-        return True
-    parts = list(_parts(inferior, threads, regions, ranges))
-    if sum(end - start for start, end in parts) > LIMIT:
-        return True
-    patterns = [re.compile(pattern, re.DOTALL) for pattern in sorted(_patterns(ranges))]
+def reached(inferior: Inferior, candidates: Sequence[Ranges]) -> set[int]:
+    """Of these patches, each the half-open ranges of its memory, the indices of those that something outside of their
+    own memory points into, or may: when in doubt it does."""
+    everything = set(range(len(candidates)))
     try:
-        return any(_points(inferior, start, end, ranges, patterns) for start, end in parts)
+        return _reached(inferior, candidates, everything)
     except IpbpError as error:
         if error.code == "inferior-memory":
-            return True
+            return everything
         raise
 
 
-def _values(inferior: Inferior, thread: Thread) -> Iterable[int]:
-    return inferior.registers(thread.id, _REGISTERS).values()
+def _reached(inferior: Inferior, candidates: Sequence[Ranges], everything: set[int]) -> set[int]:
+    description = inferior.describe()
+    abi, found = abi_of(description), set[int]()
+    words = _words_into(candidates, abi)
+    threads, regions = inferior.threads(), inferior.regions()
+    for thread in threads:
+        content = inferior.register_bytes(thread.id)
+        found.update(index for row in words for _at, index in row.within(content))
+    if found == everything:
+        return everything
+    kept = inferior.kept_words(SECONDS)
+    if kept is None:
+        return everything
+    found.update(index for row in words for value in kept for index in row.of(value))
+    parts = list(_parts(inferior, threads, regions, abi))
+    size = sum(end - start for start, end in parts)
+    if size > LIMIT:
+        return everything
+    pace = None if description.local else Pace(SECONDS)
+    for start, content in _pieces(inferior, parts, pace, size):
+        for row in words:
+            for at, index in row.within(content):
+                if not _is_in(start + at, candidates[index]):
+                    found.add(index)
+        if found == everything:
+            break
+    return found
 
 
-def _kept_by_kernel(inferior: Inferior) -> Optional[list[int]]:
-    described = inferior.describe()
-    return kept_words(described.pid) if described.local else None
+@dataclass(frozen=True)
+class _Words:
+    """Words of so many `bits` that point into memory. `starts`, `ends`: of ranges in ascending order, `owners`: which
+    patch each is of. `patterns`: the upper bytes of every address in them, all but the last two."""
+
+    bits: int
+    starts: Sequence[int]
+    ends: Sequence[int]
+    owners: Sequence[int]
+    patterns: Sequence[bytes]
+
+    def of(self, value: int) -> Iterator[int]:
+        """The patches that it points into. An end counts: it is the address behind a call that does not return."""
+        value &= (1 << self.bits) - 1
+        last = bisect_right(self.starts, value)
+        for row in range(max(last - 2, 0), last):
+            if value <= self.ends[row]:
+                yield self.owners[row]
+
+    def within(self, content: bytes) -> Iterator[tuple[int, int]]:
+        """Where in these bytes, at any alignment, a word points into which patch."""
+        size = (self.bits + 7) // 8
+        for pattern in self.patterns:
+            at = content.find(pattern, 2)
+            while at >= 0:
+                for index in self.of(int.from_bytes(content[at - 2 : at - 2 + size], "little")):
+                    yield at - 2, index
+                at = content.find(pattern, at + 1)
+
+
+def _words_into(candidates: Sequence[Ranges], abi: Abi) -> list[_Words]:
+    """Of x86-64 addresses have 48 bits (psABI, 3.3.2), or four bytes. On AArch64 there may be as few as 36, and a
+    signature above (Documentation/arch/arm64/memory.rst, pointer-authentication.rst)."""
+    rows = sorted((start, end, index) for index, ranges in enumerate(candidates) for start, end in ranges)
+    if abi is AARCH64:
+        return _grouped([(36, rows)])
+    low = [row for row in rows if row[0] < _LOW_END]
+    return _grouped([(32, low), (48, [row for row in rows if row[0] >= _LOW_END])])
+
+
+def _grouped(groups: Iterable[tuple[int, Sequence[tuple[int, int, int]]]]) -> list[_Words]:
+    found = []
+    for bits, rows in groups:
+        mask, size = (1 << bits) - 1, bits // 8 - 2
+        masked = sorted((start & mask, (start & mask) + end - start, index) for start, end, index in rows)
+        uppers = {upper for start, end, _index in masked for upper in range(start >> 16, (end >> 16) + 1)}
+        patterns = {(upper & (1 << 8 * size) - 1).to_bytes(size, "little") for upper in uppers}
+        if masked:
+            starts, ends, owners = zip(*masked)
+            found.append(_Words(bits, starts, ends, owners, sorted(patterns)))
+    return found
 
 
 def _is_in(value: int, ranges: Ranges) -> bool:
-    # An end counts: the address behind a call that does not return.
-    return any(start <= value <= end for start, end in ranges)
+    return any(start <= value < end for start, end in ranges)
 
 
 def _parts(
-    inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Region], ranges: Ranges
+    inferior: Inferior, threads: Sequence[Thread], regions: Sequence[Region], abi: Abi
 ) -> Iterator[tuple[int, int]]:
-    """Writable memory without the patch itself and without what is not in use of stacks."""
-    pointers = [inferior.registers(thread.id, ("rsp",))["rsp"] for thread in threads]
+    """Writable memory without what is not in use of stacks."""
+    pointers = [inferior.registers(thread.id, (abi.stack,))[abi.stack] for thread in threads]
     for row, region in enumerate(regions):
-        if "w" not in region.protection:
-            continue
-        start = _start_in_use(region, regions[row - 1] if row else None, pointers)
-        for low, high in sorted(ranges):
-            if start < high and low < region.end:
-                if start < low:
-                    yield start, low
-                start = high
-        if start < region.end:
-            yield start, region.end
+        if "w" in region.protection:
+            yield _start_in_use(region, regions[row - 1] if row else None, pointers), region.end
 
 
 def _start_in_use(region: Region, before: Optional[Region], pointers: Sequence[int]) -> int:
@@ -88,24 +148,16 @@ def _start_in_use(region: Region, before: Optional[Region], pointers: Sequence[i
     return region.start
 
 
-def _patterns(ranges: Ranges) -> set[bytes]:
-    """The upper bytes of every address in the ranges: all but the last two, of eight or of four bytes."""
-    found = set()
-    for start, end in ranges:
-        for upper in range(start >> 16, (end >> 16) + 1):
-            size = 2 if start < _LOW_END else 4
-            found.add(re.escape((upper & (1 << 8 * size) - 1).to_bytes(size, "little")))
-    return found
-
-
-def _points(inferior: Inferior, start: int, end: int, ranges: Ranges, patterns: Sequence[re.Pattern[bytes]]) -> bool:
-    size = 4 if min(low for low, _high in ranges) < _LOW_END else 8
-    for at in range(start, end, _PIECE):
-        content = inferior.read(at, min(_PIECE + 7, end - at))
-        for pattern in patterns:
-            for match in pattern.finditer(content):
-                first = match.start() - 2
-                value = int.from_bytes(content[first : first + size], "little") if first >= 0 else -1
-                if _is_in(value, ranges):
-                    return True
-    return False
+def _pieces(
+    inferior: Inferior, parts: Iterable[tuple[int, int]], pace: Optional[Pace], size: int
+) -> Iterator[tuple[int, bytes]]:
+    """These ranges of memory in pieces that overlap by less than a word, each with its address. Errors:
+    `inferior-memory` also when it would take too long."""
+    step, done = _PIECE if pace is None else _REMOTE_PIECE, 0
+    for start, end in parts:
+        for at in range(start, end, step):
+            content = inferior.read(at, min(step + 7, end - at))
+            yield at, content
+            done += len(content)
+            if pace is not None and not pace.is_kept(done, size):
+                raise IpbpError("inferior-memory", "to read all memory would take too long", "Use a faster link.")

@@ -19,6 +19,7 @@ from typing import Callable, Container, Iterable, Iterator, Optional, Sequence
 from ipbp.errors import IpbpError
 from ipbp.host import procfs
 from ipbp.host.journal import process_name
+from ipbp.host.kernel_words import kept_words_there
 from ipbp.host.mapped_head import is_head_of
 from ipbp.host.private import private_folder
 from ipbp.protocol import Region
@@ -32,12 +33,13 @@ _LONGEST = 64 * 16  # bytes of one; the kernel has room for some twenty entries 
 
 @dataclass(frozen=True)
 class Link:
-    """What a debugger can do there. `content`: all of a small text file, None where there is none. `get`: copies a file
-    to a path of this machine; whether that was done. `read`: memory of the process, None when there is none. `places`:
-    where this machine may have a file of that one, beside its own path. `modified`: when a file that `get` has just got
-    was modified, in seconds."""
+    """What a debugger can do there. `content`: all of a small text file, None where there is none; `contents`: of many,
+    while the process is stopped. `get`: copies a file to a path of this machine; whether that was done. `read`: memory
+    of the process, None when there is none. `places`: where this machine may have a file of that one, beside its own
+    path. `modified`: when a file that `get` has just got was modified, in seconds."""
 
     content: Callable[[str], Optional[bytes]]
+    contents: Callable[[Iterable[str]], Iterator[Optional[bytes]]]
     get: Callable[[str, str], bool]
     read: Callable[[int, int], Optional[bytes]]
     places: Callable[[str], Iterable[str]]
@@ -75,6 +77,10 @@ class RemoteKernel:
         """Where a stopped thread is, None when that is not told."""
         content = self.link.content(f"/proc/{self.pid}/task/{thread}/syscall")
         return procfs.parse_system_call(content.decode("ascii")) if content else None
+
+    def kept_words(self, seconds: float) -> Optional[list[int]]:
+        """As `Inferior.kept_words`."""
+        return kept_words_there(self.link.contents, self.pid, self.regions(), seconds)
 
     def has_matrix_registers(self) -> bool:
         """Whether that machine's processor has AMX (proc_cpuinfo(5))."""

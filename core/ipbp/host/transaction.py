@@ -26,7 +26,7 @@ from ipbp.host.journal import RECLAIMING, UNDOING, UNFINISHED, Journal, Opening,
 from ipbp.host.loads import load_libraries
 from ipbp.host.old_callers import running_callers
 from ipbp.host.quiet import require_quiet
-from ipbp.host.reclaim import is_reachable
+from ipbp.host.reclaim import reached
 from ipbp.host.rollback import Steps, rolled_back, write_lost, write_surely
 from ipbp.host.safepoint import Stack
 from ipbp.host.verify import Places, is_one_of_both, verify_plan
@@ -60,11 +60,10 @@ class Applied:
 @dataclass(frozen=True)
 class Undone:
     """`notes`: calls of the patch's that were not made, each with the reason, and what became of the program's hooks.
-    `reclaimed`: its memory was given back. `stacks`: of all threads, at the moment of the undo."""
+    `stacks`: of all threads, at the moment of the undo."""
 
     number: int
     notes: tuple[str, ...]
-    reclaimed: bool = False
     stacks: tuple[Stack, ...] = field(default=(), compare=False)
 
 
@@ -155,7 +154,7 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
         cleared = steps.clear(changes, [change.interior for change in changes])
         _replace(steps, places, places.replacements, places.expected)
         steps.rearm([*steps.disarmed, *breakpoints])
-        journal.undone(patch.number)
+        journal.undone(patch.number, not _undo_calls(patch.plan))
     except BaseException as cause:
         steps.go_back(cause)
         journal.undo_failed(patch.number)
@@ -166,8 +165,24 @@ def undo(inferior: Inferior, patch: Patch, journal: Journal, breakpoints: Iterab
     # Beyond this point the patch is undone, whatever becomes of the calls: its memory stays, so they can be left out.
     notes += tell(inferior, [hook for hook in patch.hooks if not hook.is_before], is_undo=True)
     left = _make_undo_calls(inferior, patch.plan)
-    is_reclaimed = not left and _reclaim(inferior, patch, journal)
-    return Undone(patch.number, (*notes, *left), is_reclaimed, tuple(cleared.stacks))
+    if not left and _undo_calls(patch.plan):
+        journal.undone(patch.number, True)
+    return Undone(patch.number, (*notes, *left), tuple(cleared.stacks))
+
+
+def give_back(inferior: Inferior, journal: Journal) -> None:
+    """Give back the memory of all undone patches that nothing leads to (any more): zeros for the next patch, or, when a
+    patch was the first of its arena and is the last one left, no mapping at all. It never fails."""
+    patches = [row for row in reversed(journal.all_patches()) if row.is_forgotten and row.plan.reclaimable]
+    if not patches:
+        return
+    with contextlib.suppress(IpbpError):  # half given back: the next command goes on with it
+        kept = reached(inferior, [patch.plan.reclaimable for patch in patches])
+        for index, patch in enumerate(patches):
+            if index not in kept and not _is_shared(patch.plan, journal):
+                journal.reclaiming(patch.number)
+                _give_back(inferior, patch.plan)
+                journal.reclaimed(patch.number)
 
 
 def require_quiet_for(inferior: Inferior, patches: Iterable[Patch]) -> None:
@@ -199,7 +214,7 @@ def recover(inferior: Inferior, journal: Journal) -> int:
         inferior.rearm(steps.disarmed)
     is_free = _is_free(inferior, patch, journal, was_in_force=bool(pending))
     if patch.state == UNDOING:
-        journal.undone(patch.number)
+        journal.undone(patch.number, False)
         if is_free:
             journal.reclaiming(patch.number)
             _give_back(inferior, patch.plan)
@@ -221,7 +236,7 @@ def _is_free(inferior: Inferior, patch: Patch, journal: Journal, was_in_force: b
         return False
     if patch.state == UNFINISHED and not was_in_force:
         return True
-    return bool(plan.reclaimable) and not is_reachable(inferior, plan.reclaimable)
+    return bool(plan.reclaimable) and not reached(inferior, [plan.reclaimable])
 
 
 def _write_segments(steps: Steps, prepared: Prepared) -> None:
@@ -343,23 +358,6 @@ def _make_undo_calls(inferior: Inferior, plan: PatchPlan) -> tuple[str, ...]:
         except IpbpError as error:
             left.append(f"{call.purpose}: {error.fact}")
     return tuple(left)
-
-
-def _reclaim(inferior: Inferior, patch: Patch, journal: Journal) -> bool:
-    """Give back the memory of an undone patch that nothing leads to: zeros for the next patch, or, when it was the
-    first of its arena and is the last one left, no mapping at all. It never fails an undo that has been done."""
-    plan = patch.plan
-    if not plan.reclaimable or _is_shared(plan, journal):
-        return False
-    try:
-        if is_reachable(inferior, plan.reclaimable):
-            return False
-        journal.reclaiming(plan.number)
-        _give_back(inferior, plan)
-        journal.reclaimed(plan.number)
-    except IpbpError:
-        return False  # half given back: the next command goes on with it
-    return True
 
 
 def _is_shared(plan: PatchPlan, journal: Journal) -> bool:

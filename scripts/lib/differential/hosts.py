@@ -67,6 +67,7 @@ class CoreHost:
         journal = open_journal(pid)
         with traced(pid) as inferior:
             transaction.undo(inferior, journal.patches()[-1], journal)
+            transaction.give_back(inferior, journal)
 
 
 class DebuggerHost:

@@ -17,6 +17,7 @@ from gdb_ipbp import ptrace
 from ipbp.errors import IpbpError
 from ipbp.host import procfs, tasks
 from ipbp.host.inferior import CALL_SECONDS, Breakpoint, Frame, OldCode, OldText, Ranges, Thread
+from ipbp.host.kernel_words import kept_words
 from ipbp.protocol import Description, Region
 
 _CONT, _DETACH, _SEIZE, _INTERRUPT = 7, 17, 0x4206, 0x4207  # sys/ptrace.h
@@ -106,6 +107,10 @@ class TracedInferior:
     def extended_state(self, thread: int) -> bytes:
         return ptrace.read_extended_state(thread)
 
+    def register_bytes(self, thread: int) -> bytes:
+        general = b"".join(value.to_bytes(8, "little") for value in ptrace.read_registers(thread).values())
+        return general + ptrace.read_extended_state(thread)
+
     def step(self, thread: int) -> None:
         ptrace.step(self._pid, thread)
 
@@ -115,6 +120,9 @@ class TracedInferior:
 
     def filters_calls(self, thread: int) -> bool:
         return procfs.seccomp_mode(self._pid, thread) == 2
+
+    def kept_words(self, seconds: float) -> list[int] | None:
+        return kept_words(self._pid)
 
     def selected_frame(self) -> Frame:
         raise IpbpError("frame-none", "no frame is selected", "There is no debugger.")

@@ -159,7 +159,7 @@ class GdbInferior:
 
     def extended_state(self, thread: int) -> bytes:
         self._require_thread(thread)
-        return ptrace.read_extended_state(thread) if self._remote is None else b""
+        return ptrace.read_extended_state(thread) if self._remote is None else self._remote.extended_state(thread)
 
     def register_bytes(self, thread: int) -> bytes:
         self._require_thread(thread)
@@ -188,6 +188,10 @@ class GdbInferior:
     def filters_calls(self, thread: int) -> bool:
         pid = _process()
         return procfs.seccomp_mode(pid, thread) == 2 if self._remote is None else self._remote.filters_calls(thread)
+
+    def blocked_signals(self, thread: int) -> Optional[int]:
+        pid = _process()
+        return tasks.blocked_signals(pid, thread) if self._remote is None else self._remote.blocked_signals(thread)
 
     def kept_words(self, seconds: float) -> Optional[list[int]]:
         pid = _process()

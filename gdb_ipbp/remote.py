@@ -26,6 +26,7 @@ from ipbp.errors import IpbpError
 from ipbp.host import inject
 from ipbp.host.abi import AARCH64, X86_64, Abi, abi_of
 from ipbp.host.inferior import Inferior, Thread
+from ipbp.host.lifeline import xsave_image
 from ipbp.host.memory import mappings_of
 from ipbp.host.remote_kernel import RemoteKernel
 from ipbp.protocol import Description, Region
@@ -213,12 +214,29 @@ class RemoteProcess:
         self._unfiltered.add(thread)
         return False
 
+    def blocked_signals(self, thread: int) -> Optional[int]:
+        return None if self._kernel is None else self._kernel.blocked_signals(thread)
+
     def kept_words(self, seconds: float) -> Optional[list[int]]:
         return None if self._kernel is None else self._kernel.kept_words(seconds)
 
     def vectors(self, thread: int, names: Iterable[str]) -> dict[str, int]:
         """Those that there are. gdb itself gives them in parts only."""
         return self.registers(thread, names) if self._packets is not None else {}
+
+    def extended_state(self, thread: int) -> bytes:
+        """b"" where the stub does not tell all registers, or the processor has no AVX."""
+        names = [f"{kind}{number}" for kind, count in (("st", 8), ("xmm", 16)) for number in range(count)]
+        halves = [f"ymm{number}h" for number in range(16)]
+        control = ("fctrl", "fstat", "ftag", "mxcsr")
+        values = self.registers(thread, (*control, *names, *halves)) if self._packets is not None else {}
+        if not all(name in values for name in (*control, *names, *halves)):
+            return b""
+        # A bit for each register that is in use, where `ftag` has two (Intel SDM vol. 1, 10.5.1.1).
+        used = sum(1 << number for number in range(8) if values["ftag"] >> 2 * number & 3 != 3)
+        head = struct.pack("<HHB19xII", values["fctrl"], values["fstat"], used, values["mxcsr"], 0xFFFF)
+        legacy = head + b"".join(values[name].to_bytes(16, "little") for name in names)
+        return xsave_image(legacy.ljust(512, b"\0"), b"".join(values[name].to_bytes(16, "little") for name in halves))
 
     def set_vectors(self, thread: int, values: dict[str, int]) -> None:
         """gdbserver (13) cannot write them where the processor has AMX (`large_state`), and says so to nobody.

@@ -196,7 +196,8 @@ class LldbInferior:
                 raise IpbpError("inferior-register", f"{name} cannot be set: {error}", "Report this as a bug.")
 
     def extended_state(self, thread: int) -> bytes:
-        return b""
+        self._thread(thread)
+        return self._server().extended_state(thread)
 
     def register_bytes(self, thread: int) -> bytes:
         self._thread(thread)
@@ -270,6 +271,11 @@ class LldbInferior:
     def filters_calls(self, thread: int) -> bool:
         pid = self._pid()
         return procfs.seccomp_mode(pid, thread) == 2 if self._kernel is None else self._kernel.filters_calls(thread)
+
+    def blocked_signals(self, thread: int) -> Optional[int]:
+        # Another machine's server that lldb leaves has the SIGTRAP of a step end the program in any case.
+        pid = self._pid()
+        return tasks.blocked_signals(pid, thread) if self._kernel is None else None
 
     def kept_words(self, seconds: float) -> Optional[list[int]]:
         pid = self._pid()

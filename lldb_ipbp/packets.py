@@ -19,6 +19,7 @@ import lldb
 
 from ipbp.errors import IpbpError
 from ipbp.host import procfs, tasks
+from ipbp.host.lifeline import xsave_image
 
 _TRIES = 8
 _CALL_SECONDS = 4  # shorter than lldb's patience with its server, which is five seconds
@@ -29,6 +30,7 @@ _RAX, _RSP, _RIP, _FLAGS = 0x00, 0x07, 0x10, 0x11
 _ARGUMENTS = (0x04, 0x05, 0x03, 0x02, 0x08, 0x09)  # rdi rsi rdx rcx r8 r9
 _NAMES = ("rax", "rbx", "rcx", "rdx", "rdi", "rsi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)), "rip", "eflags")
 _NUMBERS = {name: number for number, name in enumerate(_NAMES)}
+_LEGACY, _WIDE = 224, 800  # where an FXSAVE image and ymm0 are among all registers
 _RED_ZONE = 128
 _NOWHERE = 0  # where a call returns to: no code is there, so the thread stops
 
@@ -79,6 +81,15 @@ class Server:
     def all_registers(self, thread: int) -> bytes:
         """What they hold, up to those of AVX, in the server's order."""
         return bytes.fromhex(self._tell(f"g;thread:{thread:x};").replace("x", "0"))
+
+    def extended_state(self, thread: int) -> bytes:
+        """Those of the x87 unit, of SSE and AVX in the form of XSAVE (Intel SDM vol. 1, 13.4); b"" where the server has
+        them in another order than that of 19, or no AVX. It has an FXSAVE image, and whole registers of AVX behind."""
+        content = self.all_registers(thread)
+        legacy, wide = content[_LEGACY : _LEGACY + 512], content[_WIDE : _WIDE + 512]
+        if len(wide) < 512 or any(wide[32 * n :][:16] != legacy[160 + 16 * n :][:16] for n in range(16)):
+            return b""
+        return xsave_image(legacy, b"".join(wide[32 * n + 16 :][:16] for n in range(16)))
 
     def set_registers(self, thread: int, values: Mapping[str, int]) -> None:
         for name, value in values.items():

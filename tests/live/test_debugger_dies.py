@@ -152,6 +152,74 @@ def test_the_program_lives_on(
     assert talk.close() == 0
 
 
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=() if n in (4, 5, 9) else pytest.mark.slow) for n in range(1, APPLY + 1)]
+)
+def test_the_program_lives_on_behind_gdbserver(objects: Objects, talk: Talk, tmp_path: Path, number: int) -> None:
+    """The server ends with its gdb."""
+    pid = talk.process.pid
+    code, mapped = code_of(pid), mappings(pid)
+    with debug_with("gdbserver", find_debugger("gdb")) as session:
+        session.attach(pid)
+        arm(session, tmp_path)
+        kill_at(tmp_path, number)
+        assert dies(session, objects.words)
+    assert counted(tmp_path) == number
+    assert answer_when_let_go(talk) in ("6", "1005")
+
+    with debug_with("gdb", find_debugger("gdb")) as session:
+        session.attach(pid)
+        status = session.call("status")
+        assert status["outcome"] == "ok", status
+        if status["patches"]:
+            assert session.call("undo")["outcome"] == "undone"
+        session.detach()
+    assert code_of(pid) == code
+    assert mappings(pid) == mapped
+    assert talk.close() == 0
+
+
+SPIN = """
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+int answer(void) { return 1; }
+static volatile int is_over;
+static void end(int number) { is_over = number; }
+int main(void) {
+    unsigned long lanes[4] = {11, 22, 33, 44}, kept[4];
+    double half = 0.5;
+    signal(SIGUSR1, end);
+    write(1, "ready\\n", 6);
+    __asm__ volatile("fldl %2; vmovdqu %1, %%ymm7; 1: cmpl $0, %3; je 1b; vmovdqu %%ymm7, %0; fstpl %2"
+                     : "=m"(kept) : "m"(lanes), "m"(half), "m"(is_over) : "xmm7", "memory");
+    printf("%lu %lu %lu %lu %.1f\\n", kept[0], kept[1], kept[2], kept[3], half);
+    return answer();
+}
+"""
+
+
+@pytest.mark.parametrize("debugger", ["gdb", "lldb", "gdbserver"])
+def test_a_thread_that_computes_has_its_vector_registers_again(tmp_path: Path, gcc: str, debugger: str) -> None:
+    source, program = tmp_path / "spin.c", tmp_path / "spin"
+    for name, text in (("old.o", SPIN), ("new.o", SPIN.replace("return 1", "return 2"))):
+        source.write_text(text)
+        subprocess.run([gcc, "-g", "-O1", "-c", source, "-o", tmp_path / name], cwd=tmp_path, check=True)
+    subprocess.run([gcc, tmp_path / "old.o", "-o", program], check=True)
+    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with debug_with(debugger, find_debugger("lldb" if debugger == "lldb" else "gdb")) as session:
+            session.attach(process.pid)
+            arm(session, tmp_path)
+            kill_at(tmp_path, 4)  # the thread is on its way into a call of ours
+            assert dies(session, f"object {tmp_path}/old.o {tmp_path}/new.o")
+        until_it_is_let_go(process.pid)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "11 22 33 44 0.5\n"
+        assert process.wait() == 1
+
+
 def test_the_operations_are_counted(objects: Objects, talk: Talk, tmp_path: Path) -> None:
     """Else the cases above would leave some out."""
     with debug_with("gdb", find_debugger("gdb")) as session:
@@ -167,8 +235,8 @@ def arm(session: Session, folder: Path) -> None:
     kill_at(folder, 0)
     session.tell("hotpatch help")  # which loads what is wrapped
     line = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import dying; dying.arm"
-    words = f"{line}({session.name!r}, {str(folder)!r})"
-    said = session.tell(f"{'python' if session.name == 'gdb' else 'script'} {words}")
+    name = "lldb" if session.name.startswith("lldb") else "gdb"
+    said = session.tell(f"{'python' if name == 'gdb' else 'script'} {line}({name!r}, {str(folder)!r})")
     assert "rror" not in said, said
 
 
@@ -192,16 +260,19 @@ def dies(session: Session, words: str) -> bool:
 
 def answer_when_let_go(talk: Talk) -> str:
     """What the program says once nobody traces it. A stop of job control is lifted, as a user would with `fg`."""
-    pid = talk.process.pid
+    until_it_is_let_go(talk.process.pid)
+    answer = talk.ask("body 5")
+    assert talk.process.poll() is None, f"the program ended with {talk.process.returncode}"
+    return answer
+
+
+def until_it_is_let_go(pid: int) -> None:
     deadline = monotonic() + 20
     while not re.search("TracerPid:\t0\n", Path(f"/proc/{pid}/status").read_text()):
         assert monotonic() < deadline, "it is still traced"
         sleep(0.01)
     if "State:\tT" in Path(f"/proc/{pid}/status").read_text():
         os.kill(pid, signal.SIGCONT)
-    answer = talk.ask("body 5")
-    assert talk.process.poll() is None, f"the program ended with {talk.process.returncode}"
-    return answer
 
 
 def mappings(pid: int) -> list[tuple[int, int, str, str]]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Callable, Iterable, Optional, Sequence, TypeVar
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs
+from ipbp.host import procfs, tasks
 from ipbp.host.abi import NOP, abi_of
 from ipbp.host.inferior import Breakpoint, Frame, OldCode, OldText, Ranges, Thread
 from ipbp.host.kernel_words import kept_words
@@ -185,6 +185,9 @@ class FakeInferior:
 
     def filters_calls(self, thread: int) -> bool:
         return self._description.local and procfs.seccomp_mode(self._description.pid, thread) == 2
+
+    def blocked_signals(self, thread: int) -> Optional[int]:
+        return tasks.blocked_signals(self._description.pid, thread) if self._description.local else None
 
     def kept_words(self, seconds: float) -> Optional[list[int]]:
         return kept_words(self._description.pid) if self._description.local else None

@@ -138,8 +138,8 @@ class Inferior(Protocol):
     def set_vectors(self, thread: int, values: dict[str, int]) -> None: ...
 
     def extended_state(self, thread: int) -> bytes:
-        """All of the floating-point and vector registers in the form of XSAVE (NT_X86_XSTATE of ptrace(2)), b"" where
-        the debugger has no such thing: lldb."""
+        """The floating-point and vector registers, as far as the debugger has them, in the form of XSAVE (NT_X86_XSTATE
+        of ptrace(2)), b"" where it has no such thing."""
 
     def register_bytes(self, thread: int) -> bytes:
         """What all registers of the thread hold that the debugger has, vector registers among them, in whatever order:
@@ -154,6 +154,9 @@ class Inferior(Protocol):
 
     def filters_calls(self, thread: int) -> bool:
         """Whether a seccomp filter looks at the thread's system calls, as far as that can be asked."""
+
+    def blocked_signals(self, thread: int) -> Optional[int]:
+        """The thread's signal mask, bit 0 for signal 1 (proc_pid_status(5), SigBlk); None where that is not told."""
 
     def kept_words(self, seconds: float) -> Optional[list[int]]:
         """What the kernel will hand back to the program some day, without its being in memory or a register. None where

@@ -6,17 +6,20 @@ pointer at a signal frame of our making below what is in use of the stack: whate
 call, returns into the C library's `rt_sigreturn`, and the kernel puts all of its registers and its signal mask back
 (sigreturn(2); arch/x86/kernel/signal_64.c, `rt_sigreturn`). In the ordinary course nothing of that is used.
 
+Behind a gdbserver it is the same when that goes along with its gdb, or when another one lets the program go on.
+
 A system call that was interrupted is made once more from its beginning then: its deadline, if it has one, starts over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
-from typing import Iterator, Mapping, Optional, Sequence
+from typing import Iterable, Iterator, Mapping, Optional, Sequence
 
 from ipbp.errors import IpbpError
-from ipbp.host import procfs, tasks
+from ipbp.host import procfs
 from ipbp.host.abi import X86_64
 from ipbp.host.inferior import Inferior
 from ipbp.protocol import Region
@@ -34,6 +37,7 @@ _RED_ZONE = 128  # psABI, 3.2.2
 
 _XSAVE_MAGIC, _XSAVE_END = 0x46505853, 0x46505845  # FP_XSTATE_MAGIC1, FP_XSTATE_MAGIC2 (asm/sigcontext.h)
 _SOFTWARE = 464  # offset of the part of an FXSAVE image that is the kernel's to use
+_TO_AVX = 0x7  # the parts of an XSAVE image for x87, SSE and AVX
 _PIECE = 1 << 18
 
 
@@ -53,22 +57,20 @@ class Lifeline:
     covered: bytes
 
 
-_ways: dict[tuple[int, int, int], Optional[Ways]] = {}
+_ways: dict[tuple[str, int, int], Optional[Ways]] = {}
 """Process, start and inode of a mapping -> what was found in it."""
 
 
 def find_ways(inferior: Inferior, code: Sequence[Region]) -> Optional[Ways]:
-    """The first of these mappings that has both, None when none has, or where the memory is another machine's. The
-    program may run: what is found is kept for its stop. A debugger's trap is not looked behind: no thread shall come
-    there."""
+    """The first of these mappings that has both, None when none has. The program may run, unless it is another
+    machine's: what is found is kept for its stop. A debugger's trap is not looked behind: no thread shall come there.
+    """
     described = inferior.describe()
-    if not described.local:
-        return None
-    pid = described.pid
     for region in code:
-        key = (pid, region.start, region.inode)
+        key = (described.remote or str(described.pid), region.start, region.inode)
         if key not in _ways:
-            _ways[key] = _ways_in(pid, region)
+            is_here = described.local
+            _ways[key] = _ways_in(_memory(described.pid, region)) if is_here else _ways_there(inferior, region)
         if _ways[key] is not None:
             return _ways[key]
     return None
@@ -77,7 +79,8 @@ def find_ways(inferior: Inferior, code: Sequence[Region]) -> Optional[Ways]:
 def lay(inferior: Inferior, thread: int, ways: Ways, registers: Mapping[str, int]) -> Optional[Lifeline]:
     """Put the frame into the thread's stack; `registers`: all of `GENERAL`, as it shall go on. None where that is not
     certain to be a stack with room."""
-    if not _is_plain(registers):
+    mask = inferior.blocked_signals(thread)
+    if mask is None or not _is_plain(registers):
         return None
     try:
         state = _signal_state(inferior.extended_state(thread)) or _legacy_state(inferior, thread)
@@ -88,17 +91,16 @@ def lay(inferior: Inferior, thread: int, ways: Ways, registers: Mapping[str, int
     at = (registers["rsp"] - _RED_ZONE - _FRAME_SIZE - len(state)) & -64
     if not _has_room(inferior, registers["rsp"], at):
         return None
-    mask = int(tasks.status_field(inferior.describe().pid, thread, "SigBlk"), 16)
     content = _frame(at, ways.restorer, registers, mask, state)
     line = Lifeline(at, inferior.read(at, len(content)))
     inferior.write(at, content)
     return line
 
 
-def _ways_in(pid: int, region: Region) -> Optional[Ways]:
+def _ways_in(pieces: Iterable[tuple[int, bytes]]) -> Optional[Ways]:
     calls: list[int] = []
     restorer = 0
-    for at, content in _pieces(pid, region):
+    for at, content in pieces:
         while len(calls) < 2 and (found := content.find(CALL)) >= 0:
             calls.append(at + found)
             content = content[:found] + bytes(len(CALL)) + content[found + len(CALL) :]
@@ -109,13 +111,34 @@ def _ways_in(pid: int, region: Region) -> Optional[Ways]:
     return Ways(tuple(calls), restorer) if calls and restorer else None
 
 
-def _pieces(pid: int, region: Region) -> Iterator[tuple[int, bytes]]:
+def _ways_there(inferior: Inferior, region: Region) -> Optional[Ways]:
+    """Found in the file that is mapped, and looked up in memory: all of that would take long over a link."""
+    ways = _ways_in(_file(region))
+    if ways is None:
+        return None
+    try:
+        places = [*((at, CALL) for at in ways.calls), (ways.restorer, RESTORER)]
+        is_there = all(inferior.read(at, len(wanted)) == wanted for at, wanted in places)
+    except IpbpError as error:
+        if error.code != "inferior-memory":
+            raise
+        return None
+    return ways if is_there else None
+
+
+def _memory(pid: int, region: Region) -> Iterator[tuple[int, bytes]]:
     for at in range(region.start, region.end, _PIECE):
         try:
             yield at, procfs.read_memory(pid, at, min(_PIECE + len(RESTORER), region.end - at))
         except IpbpError as error:
             if error.code != "inferior-memory":
                 raise
+
+
+def _file(region: Region) -> Iterator[tuple[int, bytes]]:
+    with contextlib.suppress(OSError), open(region.path, "rb") as file:  # not here: there is no other way to look
+        file.seek(region.offset)
+        yield region.start, file.read(region.end - region.start)
 
 
 def _is_plain(registers: Mapping[str, int]) -> bool:
@@ -142,6 +165,13 @@ def _frame(at: int, restorer: int, registers: Mapping[str, int], mask: int, stat
     # Segments, error code, trap number, old mask, fault address, where the extended state is, reserved.
     context += struct.pack("<4H4QQ64x", *_SEGMENTS, 0, 0, 0, 0, at + _FRAME_SIZE) + struct.pack("<Q", mask)
     return (struct.pack("<Q", restorer) + context).ljust(_FRAME_SIZE, b"\0") + state
+
+
+def xsave_image(legacy: bytes, upper: bytes) -> bytes:
+    """What `Inferior.extended_state` gives, of an FXSAVE image and the upper halves of ymm0..15 (Intel SDM vol. 1,
+    10.5.1, 13.4)."""
+    features = _TO_AVX.to_bytes(8, "little")
+    return legacy[:_SOFTWARE] + features.ljust(512 - _SOFTWARE, b"\0") + features.ljust(64, b"\0") + upper
 
 
 def _signal_state(xsave: bytes) -> bytes:

@@ -70,8 +70,15 @@ class RemoteKernel:
 
     def filters_calls(self, thread: int) -> bool:
         """Whether a seccomp filter looks at the thread's system calls (proc_pid_status(5))."""
-        content = self.link.content(f"/proc/{self.pid}/task/{thread}/status") or b""
-        return re.search(rb"^Seccomp:\s*2", content, re.MULTILINE) is not None
+        return re.search(rb"^Seccomp:\s*2", self._status(thread), re.MULTILINE) is not None
+
+    def blocked_signals(self, thread: int) -> Optional[int]:
+        """As `Inferior.blocked_signals`."""
+        found = re.search(rb"^SigBlk:\s*([0-9a-f]+)", self._status(thread), re.MULTILINE)
+        return int(found[1], 16) if found else None
+
+    def _status(self, thread: int) -> bytes:
+        return self.link.content(f"/proc/{self.pid}/task/{thread}/status") or b""
 
     def system_call(self, thread: int) -> Optional[procfs.SystemCall]:
         """Where a stopped thread is, None when that is not told."""

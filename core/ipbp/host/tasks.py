@@ -111,7 +111,7 @@ def is_attached(pid: int) -> bool:
 
 def blocks_signal(pid: int, thread: int, number: int) -> bool:
     """Whether the thread has the signal blocked (SigBlk, a mask in which bit 0 is signal 1)."""
-    return bool(int(status_field(pid, thread, "SigBlk"), 16) >> (number - 1) & 1)
+    return bool(blocked_signals(pid, thread) >> (number - 1) & 1)
 
 
 def has_pending(pid: int, thread: int, number: int) -> bool:
@@ -124,6 +124,11 @@ def send(pid: int, thread: int, number: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(_TGKILL, pid, thread, number) != 0:
         raise IpbpError("inferior-gone", f"thread {thread} of process {pid} is gone", "Try again.")
+
+
+def blocked_signals(pid: int, thread: int) -> int:
+    """The thread's signal mask, bit 0 for signal 1 (proc_pid_status(5))."""
+    return int(status_field(pid, thread, "SigBlk"), 16)
 
 
 def status_field(pid: int, thread: int, name: str) -> str:

@@ -121,6 +121,9 @@ class TracedInferior:
     def filters_calls(self, thread: int) -> bool:
         return procfs.seccomp_mode(self._pid, thread) == 2
 
+    def blocked_signals(self, thread: int) -> int | None:
+        return tasks.blocked_signals(self._pid, thread)
+
     def kept_words(self, seconds: float) -> list[int] | None:
         return kept_words(self._pid)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from objects_from_c import SECTIONS, compiled
 
@@ -31,6 +34,18 @@ def named(old: LinkGraph, new: LinkGraph) -> dict[str, str]:
 def test_a_part_is_the_one_at_its_place_and_not_of_its_number(version: str) -> None:
     old, new = graph(STATIC + FIRST + ALL, version), graph(STATIC + LAST, version)
     assert named(old, new) == {"t.0": "t.1", "t.1": "t.2"}
+
+
+def test_of_an_object_without_its_debug_information_the_other_file_tells(clang: str, tmp_path: Path) -> None:
+    sides = []
+    for name, source in (("old", STATIC + FIRST + ALL), ("new", STATIC + LAST)):
+        (tmp_path / f"{name}.c").write_text(source)
+        words = [clang, "-O1", "-g", "-gsplit-dwarf", *SECTIONS, "-c", f"{name}.c", "-o", f"{name}.o"]
+        subprocess.run(words, cwd=tmp_path, check=True)
+        sides.append(read_object((tmp_path / f"{name}.o").read_bytes(), f"{name}.c"))
+    assert named(*sides) == {"t.0": "t.1", "t.1": "t.2"}
+    (tmp_path / "old.dwo").unlink()
+    assert named(*sides) == {}
 
 
 def test_code_that_uses_other_parts_by_the_same_bytes_has_changed() -> None:

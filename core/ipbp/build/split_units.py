@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.common.utils import struct_parse
+from elftools.dwarf.die import AttributeValue
 from elftools.elf.elffile import ELFFile
 
 from ipbp.build.debug_sections import has_debug_information, sections_of
@@ -27,6 +29,8 @@ _ULEB = frozenset({"DW_FORM_strx", "DW_FORM_GNU_str_index", "DW_FORM_GNU_addr_in
 """Forms that pyelftools would look up in a table, or does not know; all are ULEB128 numbers."""
 _OF_UNITS = ("debug_info", "debug_types", "debug_abbrev", "debug_str", "debug_str_offsets")
 _OFFSETS_HEADER = 8  # of .debug_str_offsets.dwo in version 5 (DWARF 5, 7.26)
+_IMPLIED = {"DW_AT_str_offsets_base": _OFFSETS_HEADER, "DW_AT_rnglists_base": 12, "DW_AT_loclists_base": 12}
+"""Where a table begins that a `.dwo` file has one of: behind its section's header (DWARF 5, 7.26, 7.28, 7.29)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,24 @@ def split_sections(cu: Any, directory: str, package: Package | None) -> dict[str
         return {}
     found = ((name, getattr(dwarf, f"{name}_sec", None)) for name in _OF_UNITS)
     return {f".{name}": section.stream.getvalue() for name, section in found if section is not None}
+
+
+def split_part(cu: Any, directory: str) -> Any:
+    """pyelftools' unit of a skeleton's other part, which knows where its strings and addresses are; None when that is
+    not at hand, or of a version that pyelftools does not read (GNU's, before DWARF 5)."""
+    dwarf, identity = _split(cu, directory, None), _identity(cu)
+    if dwarf is None or cu["version"] < 5:
+        return None
+    dwarf.debug_addr_sec = cu.dwarfinfo.debug_addr_sec
+    unit = next(other for other in dwarf.iter_CUs() if _identity(other) == identity)
+    with suppress(DWARFError):  # the places of its tables are implied
+        unit.get_top_DIE()
+    top = unit.get_top_DIE()
+    own = {name: row.value for name, row in cu.get_top_DIE().attributes.items() if name == "DW_AT_addr_base"}
+    for name, place in {**_IMPLIED, **own}.items():
+        top.attributes.setdefault(name, AttributeValue(name, "DW_FORM_sec_offset", place, place, 0, 0))
+    top._translate_indirect_attributes()
+    return unit
 
 
 def _is_not_told_apart(dwarf: Any, identity: int | None) -> bool:

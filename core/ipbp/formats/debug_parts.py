@@ -9,7 +9,7 @@ which a debugger computes the value (2.6.1.1.4).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ _SCOPES = (
     "DW_TAG_structure_type",
 )
 MAKER = b"clang"
-"""What stands in the producer's name of each unit that has parts, in one of the sections below."""
+"""What stands in the producer's name of each unit that has parts, in one of the sections below if it is not split."""
 MAKER_IS_IN = (".debug_str", ".debug_line_str", ".debug_info")
 
 
@@ -55,14 +55,16 @@ class Part:
     meaning: bytes = b""
 
 
-def parts(dwarf: Any) -> Iterator[Part]:
+def parts(dwarf: Any, split: Callable[[Any], Any]) -> Iterator[Part]:
     """The parts of the variables of an object's units that LLVM made, and the variables that are whole. `dwarf`:
-    pyelftools' view of its sections. Errors: those of pyelftools."""
+    pyelftools' view of its sections, `split`: of a unit the one that it stands for, None for none. Errors: those of
+    pyelftools."""
     for unit in dwarf.iter_CUs():
-        top = unit.get_top_DIE()
+        own = unit.get_top_DIE().attributes
+        top = (split(unit) or unit).get_top_DIE()
         producer = top.attributes.get("DW_AT_producer")
         if producer is not None and MAKER in producer.value:
-            base = top.attributes.get("DW_AT_addr_base") or top.attributes.get("DW_AT_GNU_addr_base")
+            base = own.get("DW_AT_addr_base") or own.get("DW_AT_GNU_addr_base")
             yield from _below(top, (), base.value if base is not None else 0)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from elftools.common.exceptions import DWARFError, ELFParseError
 
 from ipbp.build.debug_sections import sections_from
+from ipbp.build.split_units import is_skeleton, split_part
 from ipbp.errors import Refusal
 from ipbp.formats.debug_parts import MAKER, MAKER_IS_IN, Part, parts
 from ipbp.graph.model import Binding, BlockKind, LinkGraph
@@ -102,7 +105,9 @@ def _has_numbered_state(graph: LinkGraph) -> bool:
 
 def _may_have_parts(graph: LinkGraph) -> bool:
     """Whether a unit may be of the compiler that makes them: gcc numbers variables of functions, and that is all."""
-    return any(section.name in MAKER_IS_IN and MAKER in bytes(section.content) for section in graph.side)
+    return is_of_clang(graph) or any(
+        section.name in MAKER_IS_IN and MAKER in bytes(section.content) for section in graph.side
+    )
 
 
 def _undescribed(graph: LinkGraph, described: Collection[int]) -> Iterator[int]:
@@ -122,8 +127,8 @@ def _symbols(graph: LinkGraph) -> tuple[dict[_Key, int], set[int]]:
     if ".debug_info" not in sections:
         return {}, set()
     try:
-        found = list(parts(sections_from({name[1:]: content for name, content in sections.items()})))
-    except (DWARFError, ELFParseError, KeyError, ValueError):
+        found = list(parts(sections_from({name[1:]: content for name, content in sections.items()}), _split))
+    except (DWARFError, ELFParseError, KeyError, ValueError, AssertionError):
         return {}, set()  # what is damaged is refused where the types are read
     symbols = {(int(graph.symbols.block[row]), int(graph.symbols.offset[row])): row for row in numbered_state(graph)}
     keyed: dict[_Key, list[int]] = {}
@@ -138,6 +143,14 @@ def _symbols(graph: LinkGraph) -> tuple[dict[_Key, int], set[int]]:
             key = _Key(whole, len(part.owner), called, part.offset, part.size, part.meaning)
             keyed.setdefault(key, []).append(row)
     return {key: rows[0] for key, rows in keyed.items() if len(rows) == 1}, told
+
+
+def _split(unit: Any) -> Any:
+    """What the unit stands for, where its `.dwo` file is at hand."""
+    if not is_skeleton(unit):
+        return None
+    directory = unit.get_top_DIE().attributes.get("DW_AT_comp_dir")
+    return split_part(unit, os.fsdecode(directory.value) if directory is not None else "")
 
 
 def _place(graph: LinkGraph, part: Part) -> tuple[int, int]:

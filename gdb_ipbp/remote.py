@@ -370,7 +370,8 @@ def limited(inferior: Inferior, seconds: float) -> Iterator[None]:
     abi = abi_of(inferior.describe())
     create, settime, delete = abi.timers
     thread = gdb.selected_thread().ptid[1]
-    at = (inferior.registers(thread, (abi.stack,))[abi.stack] - 1024) & -64  # below what is in use of the stack
+    # Below what is in use of the stack, and below the frame that a system call has there (`host.lifeline`).
+    at = (inferior.registers(thread, (abi.stack,))[abi.stack] - 2048) & -64
     event = struct.pack("<QiiI44x", 0, signal.SIGSTOP, _SIGEV_THREAD_ID, thread)  # struct sigevent (sigevent(3type))
     content = event + struct.pack("<4Q", 0, 0, int(seconds), 0) + bytes(8)  # struct itimerspec; where the id comes
     covered = inferior.read(at, len(content))

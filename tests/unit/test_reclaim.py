@@ -199,6 +199,20 @@ def test_a_signature_does_not_hide_an_address_of_aarch64() -> None:
     assert keeps(inferior, (HIGH, HIGH + 64))
 
 
+def test_of_aarch64_memory_that_looks_alike_in_the_bits_that_count_is_all_kept() -> None:
+    inferior = FakeInferior(pid=os.getpid(), local=True, triple="aarch64-linux")
+    wide, others = (
+        (HIGH, HIGH + 4096),
+        [(HIGH + (n << 36) + 64 * n, HIGH + (n << 36) + 64 * n + 8) for n in range(1, 5)],
+    )
+    inferior.write(DATA, word(HIGH + 2000))
+    assert reclaim.reached(inferior, [[wide], *([span] for span in others)]) == {0}
+    inferior.write(DATA, word(others[2][0]))
+    assert reclaim.reached(inferior, [[wide], *([span] for span in others)]) == {0, 3}
+    inferior.write(DATA, word(0x5))
+    assert reclaim.reached(inferior, [[(0xF_FFFF_FFF0, 0x10_0000_0010)]]) == {0}
+
+
 def test_an_upper_part_that_overlaps_with_itself_is_found_at_each_place() -> None:
     inferior = fake()
     inferior.map(0x7E00_7E00_7000, PAGE, "rx")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Iterable, Iterator, Optional, Sequence
 
 from ipbp.errors import IpbpError
@@ -74,22 +75,25 @@ def _reached(inferior: Inferior, candidates: Sequence[Ranges], everything: set[i
 
 @dataclass(frozen=True)
 class _Words:
-    """Words of so many `bits` that point into memory. `starts`, `ends`: of ranges in ascending order, `owners`: which
-    patch each is of. `patterns`: the upper bytes of every address in them, all but the last two."""
+    """Words of so many `bits` that point into memory. `starts`, `ends`: of ranges in ascending order, `highest`: end of
+    this one and all before, `owners`: which patch each is of. `patterns`: the upper bytes of every address in them, all
+    but the last two."""
 
     bits: int
     starts: Sequence[int]
     ends: Sequence[int]
+    highest: Sequence[int]
     owners: Sequence[int]
     patterns: Sequence[bytes]
 
     def of(self, value: int) -> Iterator[int]:
         """The patches that it points into. An end counts: it is the address behind a call that does not return."""
         value &= (1 << self.bits) - 1
-        last = bisect_right(self.starts, value)
-        for row in range(max(last - 2, 0), last):
+        row = bisect_right(self.starts, value) - 1
+        while row >= 0 and value <= self.highest[row]:  # with fewer bits ranges may overlap
             if value <= self.ends[row]:
                 yield self.owners[row]
+            row -= 1
 
     def within(self, content: bytes) -> Iterator[tuple[int, int]]:
         """Where in these bytes, at any alignment, a word points into which patch."""
@@ -115,13 +119,15 @@ def _words_into(candidates: Sequence[Ranges], abi: Abi) -> list[_Words]:
 def _grouped(groups: Iterable[tuple[int, Sequence[tuple[int, int, int]]]]) -> list[_Words]:
     found = []
     for bits, rows in groups:
-        mask, size = (1 << bits) - 1, bits // 8 - 2
-        masked = sorted((start & mask, (start & mask) + end - start, index) for start, end, index in rows)
-        uppers = {upper for start, end, _index in masked for upper in range(start >> 16, (end >> 16) + 1)}
-        patterns = {(upper & (1 << 8 * size) - 1).to_bytes(size, "little") for upper in uppers}
-        if masked:
-            starts, ends, owners = zip(*masked)
-            found.append(_Words(bits, starts, ends, owners, sorted(patterns)))
+        count, size = 1 << bits, bits // 8 - 2
+        low = [(start % count, start % count + end - start, index) for start, end, index in rows]
+        low += [(start - count, end - count, index) for start, end, index in low if end >= count]
+        low.sort()
+        uppers = {upper for start, end, _index in low for upper in range(start >> 16, (end >> 16) + 1)}
+        patterns = {(upper % (1 << 8 * size)).to_bytes(size, "little") for upper in uppers}
+        if low:
+            starts, ends, owners = zip(*low)
+            found.append(_Words(bits, starts, ends, list(accumulate(ends, max)), owners, sorted(patterns)))
     return found
 
 

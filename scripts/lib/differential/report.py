@@ -80,7 +80,8 @@ def section(records: Sequence[Row], commands: Sequence[str]) -> list[str]:
         "A random program runs, is edited at random and patched, and must from then on print what a fresh build of the "
         "edited program prints that was given the same state; the state at the end is compared, too. One process is "
         f"patched several times. {sum(bool(row.get('pause')) for row in edits)} of the patches were made while edited "
-        f"functions were being run, and {undone} of the rows are undos, compared with the program before.",
+        f"functions were being run, and {undone} of the rows are undos, compared with the program before. Each run was "
+        "of the version that was the newest then; what was wrong in it (below) was run again when it was mended.",
         "",
         "```",
         *commands,

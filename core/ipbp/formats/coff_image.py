@@ -26,6 +26,7 @@ from ipbp.graph.model import Binding, BlockKind, SymbolType
 from ipbp.graph.names import Names
 from ipbp.graph.rows import words_at
 
+_HIGHEST = 1 << 47  # of addresses of programs (learn.microsoft.com, "Memory Limits for Windows": 128 TB)
 _PE32_PLUS, _HEADER, _IS_DLL, _RELOCS_STRIPPED = 0x20B, 24, 0x2000, 0x1
 _BASE_RELOCATIONS, _DIR64 = 5, 10
 _SYMBOL, _POINTER = 18, 8
@@ -112,6 +113,9 @@ def _read(content: Any, path: str) -> PeFile:
     if symbols and symbols_at + symbols * _SYMBOL > len(view):
         malformed(path, "the symbol table is not inside the file")
     text_at = symbols_at + symbols * _SYMBOL if symbols else len(view)
+    base = _number(view, header + 24, 8)
+    if base >= _HIGHEST:
+        malformed(path, f"it is linked for {base:#x}, where no program can be")
     sections = read_sections(view, octets, header + optional, count, text_at, path)
     table = read_symbols(view, octets, symbols_at, symbols, _SYMBOL, text_at, path)
     if ((table.section > count) & table.is_record).any():
@@ -124,7 +128,7 @@ def _read(content: Any, path: str) -> PeFile:
         octets=octets,
         machine=coff.MACHINES[machine],
         flags=_number(view, at + 22, 2),
-        base=_number(view, header + 24, 8),
+        base=base,
         size=_number(view, header + 56, 4),
         header_size=min(_number(view, header + 60, 4), len(view)),
         relocations=where,

@@ -165,8 +165,7 @@ class GdbInferior:
         self._require_thread(thread)
         if self._remote is not None:
             return self._remote.register_bytes(thread)
-        general = b"".join(value.to_bytes(8, "little") for value in ptrace.read_registers(thread).values())
-        return general + ptrace.read_extended_state(thread)
+        return ptrace.read_all(thread)
 
     def step(self, thread: int) -> None:
         pid = self._require_thread(thread)

@@ -90,6 +90,13 @@ def read_extended_state(thread: int) -> bytes:
     return content.raw[: vector.length]
 
 
+def read_all(thread: int) -> bytes:
+    """What all registers hold: the general ones in the order of `NAMES`, then the extended state."""
+    general = _Registers()
+    _ptrace(_GETREGS, thread, 0, general)
+    return bytes(general) + read_extended_state(thread)
+
+
 def write_extended_state(thread: int, content: bytes) -> None:
     """All of it, as `read_extended_state` gave it."""
     kept = ctypes.create_string_buffer(content, len(content))

@@ -108,8 +108,7 @@ class TracedInferior:
         return ptrace.read_extended_state(thread)
 
     def register_bytes(self, thread: int) -> bytes:
-        general = b"".join(value.to_bytes(8, "little") for value in ptrace.read_registers(thread).values())
-        return general + ptrace.read_extended_state(thread)
+        return ptrace.read_all(thread)
 
     def step(self, thread: int) -> None:
         ptrace.step(self._pid, thread)
